@@ -1,1 +1,13 @@
-//! (being written)
+//! Identifiers, units and limits shared by every crate.
+//!
+//! Nothing here does I/O, allocates in a hot path or knows about threads. A number that travels between two crates
+//! has a type here; a bound that two crates rely on is a constant in [`limits`].
+
+pub mod error_code;
+pub mod ids;
+pub mod limits;
+pub mod topic;
+
+pub use error_code::ErrorCode;
+pub use ids::{CoreId, GroupSeq, LeaderEpoch, Offset, PartitionId, ProducerEpoch, ProducerId, TopicId};
+pub use topic::{PartitionSpec, TimestampType, TopicConfig, TopicSpec};

@@ -1,0 +1,62 @@
+//! Every bound that more than one place relies on, with the relations between them proved at compile time.
+
+/// Direct I/O unit: file offsets, lengths and addresses are multiples of this. The largest logical block in use.
+pub const PAGE_BYTES: usize = 4096;
+
+/// A flush group is sealed when it holds this much, by default; one batch larger than this travels alone.
+pub const GROUP_BYTES_DEFAULT: usize = 1 << 20;
+
+/// Memory of the tail ring is carved from pieces of this size; a group never straddles two.
+pub const TAIL_CHUNK_BYTES: usize = 4 << 20;
+
+/// Kafka's default `message.max.bytes`: 1 MiB of records and the 12 bytes of log overhead.
+pub const MESSAGE_MAX_BYTES_DEFAULT: usize = (1 << 20) + 12;
+
+/// Kafka's `socket.request.max.bytes`: a larger frame closes the connection.
+pub const REQUEST_MAX_BYTES_DEFAULT: usize = 100 << 20;
+
+/// One core-log file, by default. The first file of a fresh folder is [`CORE_LOG_FIRST_FILE_BYTES`].
+pub const CORE_LOG_FILE_BYTES_DEFAULT: u64 = 64 << 20;
+
+/// Small, so that a first start answers before zero-filling a large file would have ended.
+pub const CORE_LOG_FIRST_FILE_BYTES: u64 = 8 << 20;
+
+/// Files in a core-log ring, by default.
+pub const CORE_LOG_FILES_DEFAULT: usize = 8;
+
+/// What a flush group adds to its payload: header, entry table rounded up, padding.
+pub const GROUP_OVERHEAD_BYTES_MAX: usize = 64 << 10;
+
+/// Cache block for cold reads, and the unit of read-ahead.
+pub const CACHE_BLOCK_BYTES: usize = 256 << 10;
+
+/// Bytes handed to the kernel by one send; what a slow reader can pin.
+pub const SEND_CHUNK_BYTES: usize = 256 << 10;
+
+/// One destage write.
+pub const DESTAGE_BYTES: usize = 512 << 10;
+
+/// Requests a connection may have waiting for answers before it is not read from.
+pub const PIPELINE_MAX: usize = 64;
+
+/// Messages in a queue between two threads.
+pub const MAILBOX_SLOTS: usize = 4096;
+
+/// Largest answer to one fetch. `fetch.max.bytes` of the client may be larger; answers are then shorter, as allowed.
+pub const FETCH_ANSWER_BYTES_MAX: usize = 55 << 20;
+
+/// Cold bytes in one fetch answer: they are pinned until sent.
+pub const FETCH_COLD_BYTES_MAX: usize = 8 << 20;
+
+/// Topic name, from Kafka's `Topic.MAX_NAME_LENGTH`.
+pub const TOPIC_NAME_BYTES_MAX: usize = 249;
+
+/// Partitions of one node, all topics together.
+pub const PARTITIONS_MAX: usize = 200_000;
+
+const _: () = assert!(GROUP_BYTES_DEFAULT + GROUP_OVERHEAD_BYTES_MAX <= TAIL_CHUNK_BYTES);
+const _: () = assert!(MESSAGE_MAX_BYTES_DEFAULT + GROUP_OVERHEAD_BYTES_MAX <= TAIL_CHUNK_BYTES);
+const _: () = assert!(TAIL_CHUNK_BYTES as u64 <= CORE_LOG_FIRST_FILE_BYTES);
+const _: () = assert!(CORE_LOG_FIRST_FILE_BYTES <= CORE_LOG_FILE_BYTES_DEFAULT);
+const _: () = assert!(CACHE_BLOCK_BYTES.is_multiple_of(PAGE_BYTES));
+const _: () = assert!(DESTAGE_BYTES.is_multiple_of(PAGE_BYTES));
