@@ -1,1 +1,12 @@
-//! (being written)
+//! The core: one pinned thread that owns a ring, connections, partitions and one core log.
+//!
+//! It knows three requests (ApiVersions, Produce, Fetch); every other frame goes to control as bytes. One loop: reap
+//! completions → a closed event → a synchronous `apply` that changes state and queues operations → one submit.
+
+pub mod messages;
+pub mod metrics;
+
+pub use messages::{
+    Answer, ConnKey, CoreMessage, CoreQuery, CoreReply, ControlMessage, Frame, OffsetQuery, OffsetReply, PartitionSize,
+    TopicDelta,
+};

@@ -1,0 +1,134 @@
+//! What cores and control say to each other: owned messages through bounded single-producer queues.
+//!
+//! A request is sent only with the slot of its answer reserved, so answers never wait: each core has at most
+//! [`QUERIES_MAX`] queries of control outstanding, and at most `PIPELINE_MAX` forwarded frames per connection.
+
+use crate::metrics::CoreMetrics;
+use ringmill_types::{CoreId, ErrorCode, LeaderEpoch, Offset, PartitionId, TopicId, TopicSpec};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// Queries that control may have outstanding at one core.
+pub const QUERIES_MAX: usize = 1024;
+
+/// A connection of one core. `serial` is never reused, so an answer for a closed connection is dropped, not misdelivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ConnKey {
+    pub core: CoreId,
+    pub slot: u32,
+    pub serial: u64,
+}
+
+/// A request that cores do not decide themselves: the whole frame without its length prefix.
+#[derive(Debug)]
+pub struct Frame {
+    pub conn: ConnKey,
+    /// Position in the connection's order of answers; comes back in [`Answer`].
+    pub slot: u64,
+    pub peer: SocketAddr,
+    pub bytes: Vec<u8>,
+}
+
+/// Control's answer to a [`Frame`]: response header and body without the length prefix.
+#[derive(Debug)]
+pub struct Answer {
+    pub conn: ConnKey,
+    pub slot: u64,
+    pub bytes: Vec<u8>,
+    /// Close the connection (after the bytes, when there are any): the request could not be understood.
+    pub close: bool,
+}
+
+/// Core to control.
+pub enum ControlMessage {
+    Frame(Frame),
+    /// The answer to [`CoreMessage::Query`] with the same `id`.
+    Reply { core: CoreId, id: u64, reply: CoreReply },
+    /// The core applied the delta of this version and would answer for it now.
+    Applied { core: CoreId, version: u64 },
+    /// The core met what it must not survive (a failed flush): the process ends with this reason.
+    Fatal { core: CoreId, reason: String },
+    /// The core has drained, flushed, destaged and written its last checkpoint.
+    Stopped { core: CoreId },
+}
+
+/// Control to core.
+pub enum CoreMessage {
+    Answer(Answer),
+    Topics(Arc<TopicDelta>),
+    Query { id: u64, query: CoreQuery },
+    /// SIGTERM: stop accepting, finish what is in flight, flush, destage, checkpoint, say [`ControlMessage::Stopped`].
+    Stop,
+}
+
+/// A change of the topic image. Applied in version order, once.
+#[derive(Debug, Default)]
+pub struct TopicDelta {
+    pub version: u64,
+    /// New topics, and topics with changed config or more partitions: the whole new description.
+    pub upserts: Vec<TopicSpec>,
+    /// Deleted topics. Cores write a tombstone per partition, then drop them.
+    pub deletes: Vec<TopicId>,
+}
+
+/// Questions only the owner of a partition can answer.
+#[derive(Debug)]
+pub enum CoreQuery {
+    Offsets(Vec<OffsetQuery>),
+    /// OffsetForLeaderEpoch: the end of `epoch` in this partition's log.
+    EpochEnd { partition: PartitionId, current_epoch: LeaderEpoch, epoch: LeaderEpoch },
+    /// Sizes of all partitions of this core, for DescribeLogDirs and metrics.
+    Sizes,
+    /// Advance the log start (DeleteRecords, later; retention uses the same path inside the core).
+    DeleteRecords { partition: PartitionId, before: Offset },
+    /// All counters and histograms.
+    Metrics,
+    /// Text that explains what the core is doing: connections, queues, groups, waits.
+    Dump,
+}
+
+/// One question of ListOffsets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OffsetQuery {
+    pub partition: PartitionId,
+    /// -1 when the client did not say.
+    pub current_epoch: LeaderEpoch,
+    /// As on the wire: milliseconds, or -1 latest, -2 earliest, -3 max timestamp, -4 earliest local, -5 latest tiered, -6.
+    pub timestamp: i64,
+}
+
+/// One answer of ListOffsets. Unknown timestamps give offset -1, timestamp -1, epoch -1, as Kafka does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OffsetReply {
+    pub error: ErrorCode,
+    pub offset: Offset,
+    pub timestamp: i64,
+    pub epoch: LeaderEpoch,
+}
+
+/// Log of one partition on disk and in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartitionSize {
+    pub partition: PartitionId,
+    pub size_bytes: u64,
+    pub log_start: Offset,
+    pub high_watermark: Offset,
+    pub durable: Offset,
+    pub log_end: Offset,
+    pub segments: u32,
+    pub offline: bool,
+    /// Since the start of the process.
+    pub records_in: u64,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+}
+
+/// Answers to [`CoreQuery`], variant for variant.
+pub enum CoreReply {
+    Offsets(Vec<OffsetReply>),
+    EpochEnd { error: ErrorCode, epoch: LeaderEpoch, end: Offset },
+    Sizes(Vec<PartitionSize>),
+    DeleteRecords { error: ErrorCode, log_start: Offset },
+    Metrics(Box<CoreMetrics>),
+    Dump(String),
+}

@@ -1,0 +1,145 @@
+//! Counters and histograms of one core: plain fields, touched by its thread only, copied out when control asks.
+
+/// Log-scaled histogram of microseconds or bytes: eight buckets per power of two, so a value is known within 12.5 %.
+#[derive(Clone, Debug)]
+pub struct Histogram {
+    buckets: Box<[u64; Histogram::BUCKETS]>,
+    count: u64,
+    sum: u64,
+    max: u64,
+}
+
+impl Histogram {
+    const BUCKETS: usize = 512;
+
+    pub fn record(&mut self, value: u64) {
+        let at = Self::bucket_of(value);
+        if let Some(bucket) = self.buckets.get_mut(at) {
+            *bucket += 1;
+        }
+        self.count += 1;
+        self.sum = self.sum.saturating_add(value);
+        self.max = self.max.max(value);
+    }
+
+    fn bucket_of(value: u64) -> usize {
+        if value < 8 {
+            return value as usize;
+        }
+        let power = 63 - value.leading_zeros() as usize;
+        ((power - 2) << 3) + ((value >> (power - 3)) as usize & 7)
+    }
+
+    /// Largest value of the bucket at `at`.
+    fn upper(at: usize) -> u64 {
+        if at < 8 {
+            return at as u64;
+        }
+        let (power, eighth) = ((at >> 3) + 2, (at & 7) as u64);
+        ((8 + eighth + 1) << (power - 3)).saturating_sub(1)
+    }
+
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    pub fn sum(&self) -> u64 {
+        self.sum
+    }
+
+    pub fn max(&self) -> u64 {
+        self.max
+    }
+
+    /// The value that `q` (0..=1) of the records do not exceed, rounded up to its bucket.
+    pub fn quantile(&self, q: f64) -> u64 {
+        let want = ((self.count as f64) * q).ceil() as u64;
+        let mut seen = 0;
+        for (at, n) in self.buckets.iter().enumerate() {
+            seen += n;
+            if seen >= want && *n > 0 {
+                return Self::upper(at).min(self.max);
+            }
+        }
+        self.max
+    }
+
+    /// (upper bound, count at or below it) at each power of two, for Prometheus `le` buckets.
+    pub fn cumulative(&self) -> Vec<(u64, u64)> {
+        let mut out = Vec::new();
+        let mut seen = 0;
+        for (at, n) in self.buckets.iter().enumerate() {
+            seen += n;
+            if at & 7 == 7 {
+                out.push((Self::upper(at), seen));
+            }
+        }
+        out
+    }
+}
+
+impl Default for Histogram {
+    fn default() -> Histogram {
+        Histogram { buckets: Box::new([0; Self::BUCKETS]), count: 0, sum: 0, max: 0 }
+    }
+}
+
+/// Request kinds that a core times itself.
+#[derive(Clone, Debug, Default)]
+pub struct ApiMetrics {
+    pub requests: u64,
+    pub errors: u64,
+    /// First byte to whole frame.
+    pub receive_us: Histogram,
+    /// Whole frame to answer ready: for Produce the wait for the flush.
+    pub wait_us: Histogram,
+    /// Answer ready to last byte taken by the kernel.
+    pub send_us: Histogram,
+}
+
+/// Everything a core counts.
+#[derive(Clone, Debug, Default)]
+pub struct CoreMetrics {
+    pub produce: ApiMetrics,
+    pub fetch: ApiMetrics,
+    /// ApiVersions and everything control answered.
+    pub other: ApiMetrics,
+    pub bytes_received: u64,
+    pub bytes_sent: u64,
+    /// Of fetch answers: sent from tail ring or cache where they lay, and copied on the way.
+    pub fetch_bytes_in_place: u64,
+    pub fetch_bytes_copied: u64,
+    pub records_in: u64,
+    pub batches_in: u64,
+    pub connections: u64,
+    pub connections_accepted: u64,
+    pub connections_closed_idle: u64,
+    pub connections_closed_error: u64,
+    pub flush_groups: u64,
+    pub flush_group_bytes: Histogram,
+    pub flush_us: Histogram,
+    pub core_log_used_bytes: u64,
+    pub core_log_capacity_bytes: u64,
+    pub tail_bytes: u64,
+    pub tail_limit_bytes: u64,
+    pub destage_bytes: u64,
+    pub destage_writes: u64,
+    pub destage_lag_bytes: u64,
+    pub checkpoints: u64,
+    pub cold_reads: u64,
+    pub cold_read_bytes: u64,
+    pub cache_hits: u64,
+    pub cache_bytes: u64,
+    pub produce_waiting: u64,
+    pub fetch_waiting: u64,
+    pub muted_connections: u64,
+    pub partitions: u64,
+    pub partitions_offline: u64,
+    pub relaxed_partitions: u64,
+    pub turns: u64,
+    pub turn_us: Histogram,
+    pub thread_cpu_ns: u64,
+    pub pool_mapped_bytes: u64,
+    pub pool_used_bytes: u64,
+    pub storage_full: bool,
+}
