@@ -1,1 +1,7 @@
-//! (being written)
+//! The broker around the planes: configuration, boot, shutdown, and what the process says about itself.
+//!
+//! Owns the order in which things start and stop, the data folder's lock and identity, signals, the log's form, and
+//! every exit code. Knows the planes only by their `spawn` functions; nothing but the binary knows this crate.
+
+pub mod config;
+pub mod exit;
