@@ -3,5 +3,11 @@
 //! Owns the order in which things start and stop, the data folder's lock and identity, signals, the log's form, and
 //! every exit code. Knows the planes only by their `spawn` functions; nothing but the binary knows this crate.
 
+pub mod args;
 pub mod config;
 pub mod exit;
+pub mod host;
+pub mod logging;
+
+pub use args::{BrokerOptions, ServeArgs};
+pub use exit::{Failure, Reason};

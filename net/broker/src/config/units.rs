@@ -19,7 +19,9 @@ pub fn parse_bytes(text: &str) -> Result<i64, String> {
         "gb" => 1_000_000_000,
         "tb" => 1_000_000_000_000,
         _ => {
-            return Err(format!("`{text}` is not a size: write bytes, or a number with KiB, MiB, GiB or TiB"));
+            return Err(format!(
+                "`{text}` is not a size: write bytes, or a number with KiB, MiB, GiB or TiB"
+            ));
         }
     };
     scale(number, factor)
