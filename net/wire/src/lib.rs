@@ -1,1 +1,24 @@
-//! (being written)
+//! Kafka's wire format for what cores read and write themselves: framing, ApiVersions, Produce and Fetch.
+//!
+//! Owns the one table of what this broker advertises ([`supported::SUPPORTED`]). Parses borrow from the frame, check
+//! everything before they return, and allocate nothing; record bytes are never copied here. Never does I/O, never
+//! looks inside record batches (that is `ringmill-record`), never decides an error code. Layouts are those of
+//! Kafka 4.3's `common/message/*.json`.
+
+#![deny(clippy::indexing_slicing)]
+
+pub mod api;
+pub mod api_versions;
+pub mod error;
+pub mod fetch;
+pub mod frame;
+pub mod produce;
+pub mod reader;
+pub mod supported;
+pub mod topic;
+pub mod writer;
+
+pub use api::ApiKey;
+pub use error::{WireError, WireErrorKind};
+pub use frame::{FrameError, FrameLength, RequestHeader, ResponseHead};
+pub use topic::{LeaderAndEpoch, NodeEndpoint, TopicRef};
