@@ -165,4 +165,21 @@ mod tests {
             assert!(reason.action().ends_with('.'), "{reason:?}");
         }
     }
+
+    /// The systemd unit must not start again what starting again cannot help.
+    #[test]
+    fn the_unit_knows_which_exits_are_final() {
+        let unit = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tools/dist/ringmill.service");
+        let unit = std::fs::read_to_string(unit).expect("the unit is in the tree");
+        let line = unit
+            .lines()
+            .find_map(|line| line.strip_prefix("RestartPreventExitStatus="))
+            .expect("the unit has the line");
+        let futile: Vec<String> = Reason::ALL
+            .iter()
+            .filter(|r| r.restart() == Restart::Futile)
+            .map(|r| r.code().to_string())
+            .collect();
+        assert_eq!(line, futile.join(" "));
+    }
 }

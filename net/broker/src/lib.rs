@@ -8,6 +8,7 @@ pub mod config;
 pub mod exit;
 pub mod host;
 pub mod logging;
+mod notify;
 
 pub use args::{BrokerOptions, ServeArgs};
 pub use exit::{Failure, Reason};
