@@ -538,7 +538,7 @@ impl FetchResponse {
         let version = self.version;
         let mut writer = self.writer();
         writer.i32(answer.index);
-        writer.i16(answer.error.code());
+        writer.i16(known_error(version, answer.error).code());
         writer.i64(answer.high_watermark.0);
         writer.i64(answer.last_stable_offset.0);
         if version >= 5 {
@@ -578,6 +578,11 @@ impl FetchResponse {
         frame::patch_length(&mut self.head, self.start, self.records_bytes)?;
         Ok(FetchFrame { head: self.head, splices: self.splices, records_bytes: self.records_bytes })
     }
+}
+
+/// Clients up to version 5 do not know KAFKA_STORAGE_ERROR; Kafka sends them the error that makes them try again.
+fn known_error(version: i16, error: ErrorCode) -> ErrorCode {
+    if version <= 5 && error == ErrorCode::KafkaStorageError { ErrorCode::NotLeaderOrFollower } else { error }
 }
 
 /// Tags 0 and 1 of a partition; nothing in the classic encoding.
