@@ -2,7 +2,8 @@
 //!
 //! Owns the one table of what this broker advertises ([`supported::SUPPORTED`]). Parses borrow from the frame, check
 //! everything before they return, and allocate nothing; record bytes are never copied here. Never does I/O, never
-//! looks inside record batches (that is `ringmill-record`), never decides an error code. Layouts are those of
+//! looks inside record batches (that is `ringmill-record`), never decides an error code; it only puts an older one in
+//! the place of one that a version does not have. Layouts are those of
 //! Kafka 4.3's `common/message/*.json`.
 
 #![deny(clippy::indexing_slicing)]
