@@ -1,0 +1,485 @@
+//! Partition folders that someone put in place: written by Kafka, served from now on.
+//!
+//! Owns `partition.metadata` in Kafka's text form and the reading of a whole partition folder into a
+//! [`PartitionState`]. Every batch of every segment is read and its CRC checked before a byte is served. Segments stay
+//! as they are, byte for byte; only an index that is missing or wrong is written anew, and a torn last batch is cut off,
+//! as Kafka does when it starts after a crash.
+//!
+//! Decided, and tested:
+//! - Committed transactions and their control batches are kept and served as they are; clients skip control batches.
+//! - Open transactions are refused: here the last stable offset is the high watermark, so `read_committed` would show
+//!   records that nobody committed.
+//! - Aborted transactions are refused for the same reason: fetch answers here name no aborted transactions.
+//! - Message formats 0 and 1, a half-done swap (`.swap`) and a gap or overlap between segments are refused.
+//! - `.snapshot`, `.txnindex`, `.deleted` and `.cleaned` files are left alone and not read: producer state comes from
+//!   the batches.
+
+use crate::epochs::EpochCache;
+use crate::format::checkpoint::{PartitionState, SegmentState};
+use crate::index::SegmentIndex;
+use crate::producer::ProducerTable;
+use crate::segment::{self, ScanStop, SegmentFile, Verify};
+use ringmill_reactor::{FileHandle, Fs, OpenMode};
+use ringmill_record::{BatchHeader, Records};
+use ringmill_types::limits::TOPIC_NAME_BYTES_MAX;
+use ringmill_types::{LeaderEpoch, Offset, PartitionId, TopicId};
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+pub const METADATA_NAME: &str = "partition.metadata";
+pub const EPOCHS_NAME: &str = "leader-epoch-checkpoint";
+
+/// A text file beside segments that is larger was not written by Kafka.
+const TEXT_BYTES_MAX: u64 = 64 << 20;
+
+/// Why a folder is not served. Each sentence says what to do.
+#[derive(Debug)]
+pub enum AdoptError {
+    Io {
+        path: PathBuf,
+        error: io::Error,
+    },
+    /// `partition.metadata` or `leader-epoch-checkpoint` cannot be read.
+    Text {
+        path: PathBuf,
+        what: String,
+    },
+    /// A segment holds what is no good batch.
+    Damaged {
+        path: PathBuf,
+        position: u64,
+        what: String,
+    },
+    /// One segment does not begin where the one before it ends, or later.
+    Overlap {
+        path: PathBuf,
+        base: Offset,
+        expected: Offset,
+    },
+    OldFormat {
+        path: PathBuf,
+        magic: i8,
+    },
+    HalfSwapped {
+        path: PathBuf,
+    },
+    OpenTransaction {
+        dir: PathBuf,
+        producer: i64,
+        first: Offset,
+    },
+    AbortedTransaction {
+        dir: PathBuf,
+        producer: i64,
+        first: Offset,
+    },
+}
+
+impl fmt::Display for AdoptError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AdoptError::Io { path, error } => write!(f, "{}: {error}", path.display()),
+            AdoptError::Text { path, what } => {
+                write!(f, "{}: {what}. Copy the file again from the Kafka broker", path.display())
+            }
+            AdoptError::Damaged { path, position, what } => write!(
+                f,
+                "{}: no good batch at byte {position}: {what}. Copy the folder again from a Kafka broker that was stopped cleanly",
+                path.display()
+            ),
+            AdoptError::Overlap { path, base, expected } => write!(
+                f,
+                "{}: begins with offset {base}, but the segment before it ends at {expected}. Copy the folder again while Kafka is stopped",
+                path.display()
+            ),
+            AdoptError::OldFormat { path, magic } => write!(
+                f,
+                "{}: holds batches of message format {magic}. Let Kafka rewrite the topic in format 2 (mirror it to a new topic), then copy that",
+                path.display()
+            ),
+            AdoptError::HalfSwapped { path } => write!(
+                f,
+                "{}: Kafka was stopped in the middle of swapping segments. Start Kafka on this folder once, stop it cleanly, then copy it",
+                path.display()
+            ),
+            AdoptError::OpenTransaction { dir, producer, first } => write!(
+                f,
+                "{}: producer {producer} has a transaction open since offset {first}. Let it end, or abort it with kafka-transactions.sh, then copy the folder",
+                dir.display()
+            ),
+            AdoptError::AbortedTransaction { dir, producer, first } => write!(
+                f,
+                "{}: holds an aborted transaction of producer {producer} from offset {first}, which read_committed consumers would see here. \
+                 Mirror the topic with a read_committed consumer instead of copying the folder",
+                dir.display()
+            ),
+        }
+    }
+}
+
+impl std::error::Error for AdoptError {}
+
+fn at(path: &Path) -> impl FnOnce(io::Error) -> AdoptError + '_ {
+    move |error| AdoptError::Io { path: path.to_path_buf(), error }
+}
+
+/// Content of `partition.metadata`.
+pub fn partition_metadata_text(id: TopicId) -> String {
+    format!("version: 0\ntopic_id: {}", id.to_base64())
+}
+
+/// The topic id in a `partition.metadata`; `None` when it is not Kafka's form, version 0.
+pub fn parse_partition_metadata(text: &str) -> Option<TopicId> {
+    let mut lines = text.lines();
+    if lines.next()?.strip_prefix("version:")?.trim() != "0" {
+        return None;
+    }
+    let id = TopicId::from_base64(lines.next()?.strip_prefix("topic_id:")?.trim())?;
+    (id != TopicId::ZERO).then_some(id)
+}
+
+/// Topic and partition behind a folder name `TOPIC-N`, as Kafka takes it apart: at the last hyphen.
+pub fn parse_folder_name(name: &str) -> Option<(&str, i32)> {
+    let (topic, index) = name.rsplit_once('-')?;
+    let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+    let topic_fits =
+        !topic.is_empty() && topic.len() <= TOPIC_NAME_BYTES_MAX && topic != "." && topic != "..";
+    if !topic_fits
+        || !topic.bytes().all(legal)
+        || index.is_empty()
+        || !index.bytes().all(|b| b.is_ascii_digit())
+    {
+        return None;
+    }
+    index.parse().ok().map(|index| (topic, index))
+}
+
+/// A partition folder below `topics/`, as far as its names and small files tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundFolder {
+    pub dir: PathBuf,
+    pub topic: String,
+    pub index: i32,
+    /// From `partition.metadata`; none where there is no such file.
+    pub topic_id: Option<TopicId>,
+    /// Newest leader epoch: whoever takes the partition over must go on above it.
+    pub latest_epoch: Option<LeaderEpoch>,
+}
+
+/// The partition folders below `topics_dir`, in name order. Names that are no partition's (`…-delete`, `lost+found`)
+/// are passed over.
+///
+/// # Errors
+/// [`AdoptError`] when a folder or one of the small files cannot be read.
+pub fn find_folders(fs: &dyn Fs, topics_dir: &Path) -> Result<Vec<FoundFolder>, AdoptError> {
+    let mut found = Vec::new();
+    for entry in fs.list(topics_dir).map_err(at(topics_dir))?.into_iter().filter(|e| e.is_dir) {
+        let Some((topic, index)) = parse_folder_name(&entry.name) else { continue };
+        let dir = topics_dir.join(&entry.name);
+        found.push(FoundFolder {
+            topic: topic.to_string(),
+            index,
+            topic_id: read_partition_metadata(fs, &dir)?,
+            latest_epoch: read_epochs(fs, &dir)?.and_then(|e| e.latest()).map(|(epoch, _)| epoch),
+            dir,
+        });
+    }
+    Ok(found)
+}
+
+fn read_text(fs: &dyn Fs, path: &Path) -> Result<Option<String>, AdoptError> {
+    if !fs.exists(path) {
+        return Ok(None);
+    }
+    let refuse = |what: &str| AdoptError::Text { path: path.to_path_buf(), what: what.to_string() };
+    let file = fs.open(path, OpenMode::Read).map_err(at(path))?;
+    if fs.len(&file).map_err(at(path))? > TEXT_BYTES_MAX {
+        return Err(refuse("far too large"));
+    }
+    let bytes = fs.read_all(path).map_err(at(path))?;
+    String::from_utf8(bytes).map(Some).map_err(|_| refuse("not text"))
+}
+
+/// The topic id of a partition folder; `None` when it has no `partition.metadata`.
+///
+/// # Errors
+/// [`AdoptError::Io`], [`AdoptError::Text`].
+pub fn read_partition_metadata(fs: &dyn Fs, dir: &Path) -> Result<Option<TopicId>, AdoptError> {
+    let path = dir.join(METADATA_NAME);
+    let Some(text) = read_text(fs, &path)? else { return Ok(None) };
+    match parse_partition_metadata(&text) {
+        Some(id) => Ok(Some(id)),
+        None => Err(AdoptError::Text { path, what: "not `version: 0` and `topic_id: …`".to_string() }),
+    }
+}
+
+/// The leader epochs of a partition folder; `None` when it has no `leader-epoch-checkpoint`.
+///
+/// # Errors
+/// [`AdoptError::Io`], [`AdoptError::Text`].
+pub fn read_epochs(fs: &dyn Fs, dir: &Path) -> Result<Option<EpochCache>, AdoptError> {
+    let path = dir.join(EPOCHS_NAME);
+    let Some(text) = read_text(fs, &path)? else { return Ok(None) };
+    match EpochCache::from_text(&text) {
+        Ok(epochs) => Ok(Some(epochs)),
+        Err(error) => Err(AdoptError::Text { path, what: error.to_string() }),
+    }
+}
+
+/// Reads a partition folder into the state a checkpoint would hold of it; `None` when it has no segment at all.
+///
+/// All its segments come back sealed, so that what is appended later goes to files of our own.
+///
+/// # Errors
+/// [`AdoptError`]. Nothing was changed then.
+pub fn adopt(
+    fs: &dyn Fs,
+    dir: &Path,
+    id: PartitionId,
+    index_interval_bytes: u32,
+) -> Result<Option<PartitionState>, AdoptError> {
+    let bases = segment_bases(fs, dir)?;
+    if bases.is_empty() {
+        return Ok(None);
+    }
+    let name = dir.file_name().and_then(|n| n.to_str()).and_then(parse_folder_name);
+    let (topic, index) = name.ok_or_else(|| AdoptError::Text {
+        path: dir.to_path_buf(),
+        what: "the folder is not named TOPIC-N".to_string(),
+    })?;
+    let mut reading = Reading::new(dir, index_interval_bytes);
+    for (at, base) in bases.iter().enumerate() {
+        reading.segment(fs, *base, at + 1 == bases.len())?;
+    }
+    reading.check_transactions()?;
+    let log_start = bases.first().copied().unwrap_or_default();
+    let mut epochs = read_epochs(fs, dir)?.unwrap_or(reading.seen_epochs);
+    epochs.truncate_end(reading.next_offset);
+    epochs.truncate_start(log_start);
+    let repairs = reading.repairs;
+    for repair in repairs {
+        repair.run(fs, dir)?;
+    }
+    Ok(Some(PartitionState {
+        id: id.0,
+        topic: topic.to_string(),
+        topic_id: read_partition_metadata(fs, dir)?.unwrap_or_default().0,
+        index,
+        log_start: log_start.0,
+        next_offset: reading.next_offset.0,
+        epochs: epochs.entries().iter().map(|(e, s)| (e.0, s.0)).collect(),
+        max_timestamp_ms: reading.segments.iter().map(|s| s.max_timestamp_ms).max().unwrap_or(-1),
+        segments: reading.segments,
+        producers: reading.producers.snapshot(Offset(i64::MAX)),
+    }))
+}
+
+fn segment_bases(fs: &dyn Fs, dir: &Path) -> Result<Vec<Offset>, AdoptError> {
+    let mut bases = Vec::new();
+    for entry in fs.list(dir).map_err(at(dir))?.into_iter().filter(|e| !e.is_dir) {
+        if entry.name.ends_with(".swap") {
+            return Err(AdoptError::HalfSwapped { path: dir.join(entry.name) });
+        }
+        if let Some((base, SegmentFile::Log)) = segment::parse_file_name(&entry.name) {
+            bases.push(base);
+        }
+    }
+    bases.sort_unstable();
+    Ok(bases)
+}
+
+/// What is put right once the whole folder proved good.
+enum Repair {
+    /// Cut off a torn last batch.
+    Cut { base: Offset, bytes: u64 },
+    /// Write both indexes of a segment.
+    Index { base: Offset, index: Box<SegmentIndex> },
+}
+
+impl Repair {
+    fn run(&self, fs: &dyn Fs, dir: &Path) -> Result<(), AdoptError> {
+        match self {
+            Repair::Cut { base, bytes } => {
+                let path = dir.join(segment::file_name(*base, SegmentFile::Log));
+                tracing::warn!(file = %path.display(), bytes, "cutting off a torn last batch, as Kafka does after a crash");
+                let file = fs.open(&path, OpenMode::Write).map_err(at(&path))?;
+                fs.set_len(&file, *bytes).and_then(|()| fs.sync_data(&file)).map_err(at(&path))
+            }
+            Repair::Index { base, index } => {
+                for (file, bytes) in
+                    [(SegmentFile::Index, index.offset_bytes()), (SegmentFile::TimeIndex, index.time_bytes())]
+                {
+                    let path = dir.join(segment::file_name(*base, file));
+                    fs.replace(&path, &bytes).map_err(at(&path))?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// State of one pass over a folder's batches, oldest first.
+struct Reading<'a> {
+    dir: &'a Path,
+    interval_bytes: u32,
+    next_offset: Offset,
+    segments: Vec<SegmentState>,
+    seen_epochs: EpochCache,
+    producers: ProducerTable,
+    /// First offset of each transaction without a marker so far, by producer.
+    open: HashMap<i64, Offset>,
+    aborted: Option<(i64, Offset)>,
+    repairs: Vec<Repair>,
+}
+
+impl<'a> Reading<'a> {
+    fn new(dir: &'a Path, interval_bytes: u32) -> Reading<'a> {
+        Reading {
+            dir,
+            interval_bytes,
+            next_offset: Offset::ZERO,
+            segments: Vec::new(),
+            seen_epochs: EpochCache::default(),
+            producers: ProducerTable::default(),
+            open: HashMap::new(),
+            aborted: None,
+            repairs: Vec::new(),
+        }
+    }
+
+    fn segment(&mut self, fs: &dyn Fs, base: Offset, is_last: bool) -> Result<(), AdoptError> {
+        let path = self.dir.join(segment::file_name(base, SegmentFile::Log));
+        if !self.segments.is_empty() && base < self.next_offset {
+            return Err(AdoptError::Overlap { path, base, expected: self.next_offset });
+        }
+        let file = fs.open(&path, OpenMode::Read).map_err(at(&path))?;
+        let file_bytes = fs.len(&file).map_err(at(&path))?;
+        let mut index = SegmentIndex::new(base, self.interval_bytes);
+        let mut expected = base;
+        let mut early = None;
+        let found = segment::scan(fs, &file, 0, file_bytes, Verify::Crc, |header, position, batch| {
+            if header.base_offset < expected {
+                early = early.or(Some((position, header.base_offset)));
+                return;
+            }
+            expected = header.next_offset();
+            index.append(header, u32::try_from(position).unwrap_or(u32::MAX));
+            self.batch(header, batch);
+        });
+        let found = found.map_err(at(&path))?;
+        if let Some((position, offset)) = early {
+            let what = format!("its first offset {offset} is below the file's base {base}");
+            return Err(AdoptError::Damaged { path, position, what });
+        }
+        self.check_end(path, &found, is_last, base)?;
+        self.next_offset = found.next_offset.unwrap_or(base);
+        let (max_timestamp_ms, offset_of_max) = index.max_timestamp();
+        index.finish(max_timestamp_ms, offset_of_max);
+        if !self.indexes_serve(fs, base, found.end) {
+            self.repairs.push(Repair::Index { base, index: Box::new(index.clone()) });
+        }
+        self.segments.push(SegmentState {
+            base_offset: base.0,
+            bytes: found.end,
+            max_timestamp_ms,
+            offset_of_max_timestamp: offset_of_max.0,
+            // Kafka has no such date in its files; retention then goes by timestamps alone.
+            created_ms: max_timestamp_ms.max(0),
+            index_entries: index.offset_entries(),
+            time_entries: index.time_entries(),
+            sealed: true,
+        });
+        Ok(())
+    }
+
+    fn check_end(
+        &mut self,
+        path: PathBuf,
+        found: &segment::Scanned,
+        is_last: bool,
+        base: Offset,
+    ) -> Result<(), AdoptError> {
+        let damaged = |what: String| AdoptError::Damaged { path: path.clone(), position: found.end, what };
+        match found.stop {
+            ScanStop::End => Ok(()),
+            // `preallocate=true` and an unclean stop leave these behind the last batch.
+            ScanStop::Zeros | ScanStop::Torn if is_last => {
+                self.repairs.push(Repair::Cut { base, bytes: found.end });
+                Ok(())
+            }
+            ScanStop::Zeros => Err(damaged("zeros in the middle of the partition".to_string())),
+            ScanStop::Torn => {
+                Err(damaged("the file ends within a batch, and it is not the last segment".to_string()))
+            }
+            ScanStop::Damaged(ringmill_record::BatchError::OldFormat(magic)) => {
+                Err(AdoptError::OldFormat { path: path.clone(), magic })
+            }
+            ScanStop::Damaged(error) => Err(damaged(error.to_string())),
+            ScanStop::OutOfOrder { base, expected } => {
+                Err(damaged(format!("offset {base} where {expected} or more must be")))
+            }
+        }
+    }
+
+    /// The indexes beside the segment can be loaded and point to real places.
+    fn indexes_serve(&self, fs: &dyn Fs, base: Offset, bytes: u64) -> bool {
+        let read = |file| fs.read_all(&self.dir.join(segment::file_name(base, file)));
+        let (Ok(offsets), Ok(times)) = (read(SegmentFile::Index), read(SegmentFile::TimeIndex)) else {
+            return false;
+        };
+        SegmentIndex::load(base, self.interval_bytes, &offsets, &times, bytes).is_ok()
+    }
+
+    fn batch(&mut self, header: &BatchHeader, batch: &[u8]) {
+        if self.seen_epochs.latest().is_none_or(|(latest, _)| latest < header.leader_epoch) {
+            self.seen_epochs.assign(header.leader_epoch, header.base_offset);
+        }
+        if !header.has_producer_id() {
+            return;
+        }
+        let id = header.producer_id.0;
+        if header.is_control() {
+            let began = self.open.remove(&id);
+            self.producers.apply_marker(header.producer_id, header.producer_epoch, header.max_timestamp_ms);
+            if let Some(began) = began
+                && is_abort(header, batch)
+            {
+                self.aborted = self.aborted.or(Some((id, began)));
+            }
+            return;
+        }
+        if header.is_transactional() {
+            self.open.entry(id).or_insert(header.base_offset);
+        }
+        if header.base_sequence >= 0 {
+            self.producers.apply(header, header.base_offset, header.max_timestamp_ms);
+        }
+    }
+
+    fn check_transactions(&self) -> Result<(), AdoptError> {
+        let dir = self.dir.to_path_buf();
+        if let Some((producer, first)) = self.open.iter().min_by_key(|(_, first)| **first) {
+            return Err(AdoptError::OpenTransaction { dir, producer: *producer, first: *first });
+        }
+        match self.aborted {
+            Some((producer, first)) => Err(AdoptError::AbortedTransaction { dir, producer, first }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The control record says ABORT. Its key: version i16, type i16; 0 aborts, 1 commits.
+fn is_abort(header: &BatchHeader, batch: &[u8]) -> bool {
+    let record = Records::new(header, batch).ok().and_then(|mut r| r.next()).and_then(Result::ok);
+    record.and_then(|r| r.key).and_then(|key| key.get(2..4)) == Some(&[0, 0])
+}
+
+/// A handle of the segment that begins at `base`, for reading.
+///
+/// # Errors
+/// What opening gives.
+pub fn open_segment(fs: &dyn Fs, dir: &Path, base: Offset) -> io::Result<FileHandle> {
+    fs.open(&dir.join(segment::file_name(base, SegmentFile::Log)), OpenMode::Read)
+}

@@ -1,0 +1,1 @@
+//! Offline, read-only looks at what is on disk: dumps, verification, and the plan of a repair.

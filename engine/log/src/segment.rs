@@ -1,0 +1,269 @@
+//! Segment files: names, and walking the batches in them.
+//!
+//! A segment is Kafka's `.log`: record batches one after another, nothing else. While it is the active one its file is
+//! longer than its batches (room allocated ahead, a zero-padded last page), so whoever walks it must know or find its
+//! end. Reads only; never repairs.
+
+use crate::index::SegmentIndex;
+use ringmill_reactor::{FileHandle, Fs};
+use ringmill_record::batch::{CRC_FROM, HEADER_BYTES};
+use ringmill_record::{BatchError, BatchHeader};
+use ringmill_types::Offset;
+use std::io;
+
+/// One read while walking. A batch larger than this gets a buffer of its own size.
+const READ_BYTES: usize = 1 << 20;
+
+/// Files that belong to a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SegmentFile {
+    Log,
+    Index,
+    TimeIndex,
+}
+
+impl SegmentFile {
+    pub fn extension(self) -> &'static str {
+        match self {
+            SegmentFile::Log => "log",
+            SegmentFile::Index => "index",
+            SegmentFile::TimeIndex => "timeindex",
+        }
+    }
+}
+
+/// `00000000000000000042.log`.
+pub fn file_name(base: Offset, file: SegmentFile) -> String {
+    format!("{:020}.{}", base.0, file.extension())
+}
+
+/// The base offset and the kind behind a file name; `None` for anything that is not exactly Kafka's form.
+pub fn parse_file_name(name: &str) -> Option<(Offset, SegmentFile)> {
+    let (stem, extension) = name.split_once('.')?;
+    let file = match extension {
+        "log" => SegmentFile::Log,
+        "index" => SegmentFile::Index,
+        "timeindex" => SegmentFile::TimeIndex,
+        _ => return None,
+    };
+    if stem.len() != 20 || !stem.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    stem.parse().ok().map(|base| (Offset(base), file))
+}
+
+/// Checks that the batch at the start of `bytes` is what was once written: size, magic, CRC32C, a sane offset range.
+///
+/// Unlike [`ringmill_record::validate_batch`] it does not ask what a producer may send: compaction leaves batches whose
+/// count is below their offset range, and control batches have fields of their own.
+///
+/// # Errors
+/// [`BatchError`], as `validate_batch` gives it.
+pub fn check_batch(bytes: &[u8]) -> Result<BatchHeader, BatchError> {
+    match BatchHeader::magic_of(bytes) {
+        None => return Err(BatchError::Truncated),
+        Some(2) => {}
+        Some(magic @ 0..=1) => return Err(BatchError::OldFormat(magic)),
+        Some(magic) => return Err(BatchError::UnknownMagic(magic)),
+    }
+    let header = BatchHeader::parse(bytes).ok_or(BatchError::Truncated)?;
+    let covered = bytes.get(CRC_FROM..header.size_bytes).ok_or(BatchError::Truncated)?;
+    if crc32c::crc32c(covered) != header.crc {
+        return Err(BatchError::Crc);
+    }
+    if !is_range_sane(&header) {
+        return Err(BatchError::Count);
+    }
+    Ok(header)
+}
+
+fn is_range_sane(header: &BatchHeader) -> bool {
+    let end =
+        header.base_offset.0.checked_add(i64::from(header.last_offset_delta)).and_then(|l| l.checked_add(1));
+    header.base_offset.0 >= 0 && header.last_offset_delta >= 0 && header.record_count >= 0 && end.is_some()
+}
+
+/// How closely [`scan`] looks at each batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verify {
+    /// Sizes, magic and offsets: enough to find batches in a file that is trusted.
+    Headers,
+    /// The CRC too.
+    Crc,
+}
+
+/// Why a walk ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScanStop {
+    /// Every byte belongs to a batch.
+    End,
+    /// Only zeros follow: room allocated ahead, or a zero-padded page.
+    Zeros,
+    /// A batch begins and the bytes end within it.
+    Torn,
+    /// What follows is no batch.
+    Damaged(BatchError),
+    /// A whole batch whose offsets do not follow the one before it.
+    OutOfOrder { base: Offset, expected: Offset },
+}
+
+/// What a walk found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scanned {
+    /// End of the last whole batch: `from` when there was none.
+    pub end: u64,
+    pub batches: u64,
+    /// Offset after the last batch.
+    pub next_offset: Option<Offset>,
+    pub stop: ScanStop,
+}
+
+/// Walks the batches in bytes `from..to` of a file, in order, with large reads, and shows each to `visit`.
+///
+/// Stops at the first thing that is not a good batch; that is a result, not an error.
+///
+/// # Errors
+/// Reads that fail. A file shorter than `to` is no error: it ends there.
+pub fn scan(
+    fs: &dyn Fs,
+    file: &FileHandle,
+    from: u64,
+    to: u64,
+    verify: Verify,
+    mut visit: impl FnMut(&BatchHeader, u64, &[u8]),
+) -> io::Result<Scanned> {
+    let to = to.min(fs.len(file)?);
+    let mut reader = Reader { fs, file, to, start: from, bytes: Vec::new() };
+    let mut found = Scanned { end: from, batches: 0, next_offset: None, stop: ScanStop::End };
+    loop {
+        let left = to.saturating_sub(found.end);
+        if left == 0 {
+            found.stop = ScanStop::End;
+            return Ok(found);
+        }
+        match look(&mut reader, found.end, left, found.next_offset, verify)? {
+            Ok(header) => {
+                visit(&header, found.end, reader.held(found.end, header.size_bytes));
+                found.end += header.size_bytes as u64;
+                found.next_offset = Some(header.next_offset());
+                found.batches += 1;
+            }
+            Err(stop) => {
+                found.stop = stop;
+                return Ok(found);
+            }
+        }
+    }
+}
+
+fn look(
+    reader: &mut Reader<'_>,
+    at: u64,
+    left: u64,
+    expected: Option<Offset>,
+    verify: Verify,
+) -> io::Result<Result<BatchHeader, ScanStop>> {
+    let head = reader.get(at, HEADER_BYTES)?;
+    let parsed = match (head.len() == HEADER_BYTES).then(|| BatchHeader::parse(head)).flatten() {
+        Some(header) => header,
+        None if head.iter().all(|b| *b == 0) => return Ok(Err(reader.zeros_or_torn(at)?)),
+        None if head.len() < HEADER_BYTES => return Ok(Err(ScanStop::Torn)),
+        None => return Ok(Err(ScanStop::Damaged(BatchError::Truncated))),
+    };
+    // The magic first: a length read from something that is no batch means nothing.
+    if parsed.magic != 2 {
+        let what =
+            if (0..2).contains(&parsed.magic) { BatchError::OldFormat } else { BatchError::UnknownMagic };
+        return Ok(Err(ScanStop::Damaged(what(parsed.magic))));
+    }
+    if parsed.size_bytes as u64 > left {
+        return Ok(Err(ScanStop::Torn));
+    }
+    if !is_range_sane(&parsed) {
+        return Ok(Err(ScanStop::Damaged(BatchError::Count)));
+    }
+    let batch = reader.get(at, parsed.size_bytes)?;
+    if batch.len() < parsed.size_bytes {
+        return Ok(Err(ScanStop::Torn));
+    }
+    if verify == Verify::Crc
+        && let Err(error) = check_batch(batch)
+    {
+        return Ok(Err(ScanStop::Damaged(error)));
+    }
+    match expected {
+        Some(expected) if parsed.base_offset < expected => {
+            Ok(Err(ScanStop::OutOfOrder { base: parsed.base_offset, expected }))
+        }
+        Some(_) | None => Ok(Ok(parsed)),
+    }
+}
+
+/// A stretch of the file in memory.
+struct Reader<'a> {
+    fs: &'a dyn Fs,
+    file: &'a FileHandle,
+    to: u64,
+    start: u64,
+    bytes: Vec<u8>,
+}
+
+impl Reader<'_> {
+    /// Bytes at `at`, up to `len`; fewer only at the end.
+    fn get(&mut self, at: u64, len: usize) -> io::Result<&[u8]> {
+        let held_to = self.start + self.bytes.len() as u64;
+        let want_to = (at + len as u64).min(self.to);
+        if at < self.start || want_to > held_to {
+            let size = (want_to - at).max((READ_BYTES as u64).min(self.to - at)) as usize;
+            self.bytes.resize(size, 0);
+            let got = self.fs.read_at(self.file, &mut self.bytes, at)?;
+            self.bytes.truncate(got);
+            self.start = at;
+        }
+        Ok(self.held(at, len))
+    }
+
+    fn held(&self, at: u64, len: usize) -> &[u8] {
+        let from = at.saturating_sub(self.start) as usize;
+        let to = from.saturating_add(len).min(self.bytes.len());
+        self.bytes.get(from..to).unwrap_or_default()
+    }
+
+    fn zeros_or_torn(&mut self, mut at: u64) -> io::Result<ScanStop> {
+        while at < self.to {
+            let bytes = self.get(at, READ_BYTES)?;
+            if bytes.is_empty() {
+                break;
+            }
+            if bytes.iter().any(|b| *b != 0) {
+                return Ok(ScanStop::Damaged(BatchError::Truncated));
+            }
+            at += bytes.len() as u64;
+        }
+        Ok(ScanStop::Zeros)
+    }
+}
+
+/// The indexes that the first `bytes` of a segment file should have, from its batches alone.
+///
+/// # Errors
+/// Reads that fail, and `InvalidData` when the batches end before `bytes`.
+pub fn rebuild_index(
+    fs: &dyn Fs,
+    file: &FileHandle,
+    base: Offset,
+    interval_bytes: u32,
+    bytes: u64,
+) -> io::Result<SegmentIndex> {
+    let mut index = SegmentIndex::new(base, interval_bytes);
+    let found = scan(fs, file, 0, bytes, Verify::Headers, |header, position, _| {
+        index.append(header, u32::try_from(position).unwrap_or(u32::MAX));
+    })?;
+    if found.end != bytes {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("segment {:020}.log: batches end at byte {}, {bytes} expected", base.0, found.end),
+        ));
+    }
+    Ok(index)
+}
