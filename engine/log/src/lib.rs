@@ -1,1 +1,33 @@
-//! (being written)
+//! A core's log: the core log that acks wait for, the tail ring that serves the newest data, destaging into
+//! Kafka-format segments, cold reads, checkpoints and recovery.
+//!
+//! One [`Log`] per core, used by its thread only, synchronous: calls change state and queue operations on a
+//! [`Backend`](ringmill_reactor::Backend); completions come back through [`Log::complete`]; what the core must know
+//! comes out of [`Log::next_event`]. Formats are drawn in `FORMAT.md`.
+
+pub mod adopt;
+mod checkpointing;
+mod cold;
+mod core_log;
+mod destage;
+pub mod epochs;
+pub mod format;
+pub mod index;
+pub mod inspect;
+mod log;
+pub mod options;
+pub mod partition;
+pub mod producer;
+mod read;
+pub mod recovery;
+mod retention;
+pub mod segment;
+mod decompress;
+mod time;
+pub mod token;
+
+pub use log::{AckAt, AppendError, Appended, Log, LogEvent, LogMetrics, PartitionView, Slot};
+pub use options::{Faults, FlushMethod, LogOptions};
+pub use read::{ReadError, ReadOutcome, ReadRequest};
+pub use time::TimeFound;
+pub use recovery::{RecoveryError, RecoveryReport};

@@ -23,3 +23,363 @@ pub struct PoolStats {
     /// Of `mapped_bytes`, registered with the ring.
     pub registered_bytes: u64,
 }
+
+use ringmill_types::limits::PAGE_BYTES;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::marker::PhantomData;
+use std::ops::Deref;
+use std::ptr::NonNull;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Idle regions kept per class, in bytes.
+const IDLE_BYTES_MAX: usize = 16 << 20;
+const HUGE_FROM_BYTES: usize = 2 << 20;
+
+/// A mapping: page-aligned, zero-initialised by the kernel, unmapped once.
+struct Region {
+    start: NonNull<u8>,
+    capacity: usize,
+    /// Where the accounting is; shared with the pool, wherever the region ends.
+    counters: Arc<Counters>,
+    pool: u64,
+}
+
+// SAFETY: a region is plain memory owned by whoever owns the value; the pointer is not tied to a thread.
+unsafe impl Send for Region {}
+// SAFETY: shared references to a region only read bytes that are never written again (see `Buf` and `AppendBuf`).
+unsafe impl Sync for Region {}
+
+#[derive(Default)]
+struct Counters {
+    mapped: AtomicU64,
+    used: AtomicU64,
+}
+
+impl Region {
+    fn map(capacity: usize, counters: &Arc<Counters>, pool: u64) -> Option<Region> {
+        // SAFETY: an anonymous private mapping at an address of the kernel's choice touches no memory of ours.
+        let address = unsafe {
+            libc::mmap(std::ptr::null_mut(), capacity, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0)
+        };
+        if address == libc::MAP_FAILED {
+            return None;
+        }
+        if capacity >= HUGE_FROM_BYTES {
+            // SAFETY: advice about the mapping made above; a refusal changes nothing.
+            unsafe { libc::madvise(address, capacity, libc::MADV_HUGEPAGE) };
+        }
+        counters.mapped.fetch_add(capacity as u64, Ordering::Relaxed);
+        Some(Region { start: NonNull::new(address.cast())?, capacity, counters: counters.clone(), pool })
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        self.counters.mapped.fetch_sub(self.capacity as u64, Ordering::Relaxed);
+        // SAFETY: made by `map` with this size, and nobody else can reach it: this is the only owner.
+        unsafe { libc::munmap(self.start.as_ptr().cast(), self.capacity) };
+    }
+}
+
+/// A region in use: goes back to its pool's free list when dropped on the pool's thread, is unmapped otherwise.
+struct Lease {
+    region: Option<Region>,
+}
+
+impl Lease {
+    fn region(&self) -> &Region {
+        self.region.as_ref().expect("taken only by drop")
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let Some(region) = self.region.take() else { return };
+        region.counters.used.fetch_sub(region.capacity as u64, Ordering::Relaxed);
+        // A thread that is ending has no free lists any more: the region is unmapped then.
+        let _ = FREE.try_with(|free| {
+            if let Ok(mut free) = free.try_borrow_mut()
+                && let Some(lists) = free.get_mut(&region.pool)
+                && let Some(list) = lists.get_mut(&region.capacity)
+                && (list.len() + 1) * region.capacity <= IDLE_BYTES_MAX
+            {
+                list.push(region);
+            }
+        });
+    }
+}
+
+thread_local! {
+    /// Free regions of the pools that live on this thread, by pool and capacity.
+    static FREE: RefCell<HashMap<u64, HashMap<usize, Vec<Region>>>> = RefCell::new(HashMap::new());
+}
+
+static NEXT_POOL: AtomicU64 = AtomicU64::new(1);
+
+struct PoolInner {
+    id: u64,
+    limit_bytes: u64,
+    counters: Arc<Counters>,
+}
+
+impl Drop for PoolInner {
+    fn drop(&mut self) {
+        let lists = FREE.try_with(|free| free.borrow_mut().remove(&self.id));
+        drop(lists);
+    }
+}
+
+/// A core's buffers, bounded. Used on one thread; clones are the same pool.
+#[derive(Clone)]
+pub struct Pool {
+    inner: Rc<PoolInner>,
+}
+
+impl Pool {
+    pub fn new(limit_bytes: u64) -> Pool {
+        let id = NEXT_POOL.fetch_add(1, Ordering::Relaxed);
+        let lists = CLASSES_BYTES.iter().map(|class| (*class, Vec::new())).collect();
+        FREE.with(|free| free.borrow_mut().insert(id, lists));
+        Pool { inner: Rc::new(PoolInner { id, limit_bytes, counters: Arc::default() }) }
+    }
+
+    fn lease(&self, min_bytes: usize) -> Option<Lease> {
+        let capacity = CLASSES_BYTES
+            .iter()
+            .copied()
+            .find(|class| *class >= min_bytes)
+            .unwrap_or(min_bytes.checked_next_multiple_of(PAGE_BYTES)?);
+        let inner = &self.inner;
+        let kept = FREE.with(|free| free.borrow_mut().get_mut(&inner.id)?.get_mut(&capacity)?.pop());
+        let region = match kept {
+            Some(region) => region,
+            None => {
+                if inner.counters.mapped.load(Ordering::Relaxed) + capacity as u64 > inner.limit_bytes {
+                    self.trim();
+                    if inner.counters.mapped.load(Ordering::Relaxed) + capacity as u64 > inner.limit_bytes {
+                        return None;
+                    }
+                }
+                Region::map(capacity, &inner.counters, inner.id)?
+            }
+        };
+        inner.counters.used.fetch_add(capacity as u64, Ordering::Relaxed);
+        Some(Lease { region: Some(region) })
+    }
+
+    /// An empty buffer that can hold at least `min_bytes`; `None` at the limit. Its content is initialised, not zero.
+    pub fn take(&self, min_bytes: usize) -> Option<BufMut> {
+        Some(BufMut { lease: self.lease(min_bytes)?, len: 0, _thread: PhantomData })
+    }
+
+    /// A region to append to and split pieces off.
+    pub fn append_buf(&self, chunk_bytes: usize) -> Option<AppendBuf> {
+        Some(AppendBuf { lease: Arc::new(self.lease(chunk_bytes)?), start: 0, end: 0, _thread: PhantomData })
+    }
+
+    /// Gives idle memory back to the kernel.
+    pub fn trim(&self) {
+        FREE.with(|free| {
+            if let Some(lists) = free.borrow_mut().get_mut(&self.inner.id) {
+                lists.values_mut().for_each(Vec::clear);
+            }
+        });
+    }
+
+    pub fn stats(&self) -> PoolStats {
+        PoolStats {
+            mapped_bytes: self.inner.counters.mapped.load(Ordering::Relaxed),
+            used_bytes: self.inner.counters.used.load(Ordering::Relaxed),
+            limit_bytes: self.inner.limit_bytes,
+            registered_bytes: 0,
+        }
+    }
+}
+
+/// An exclusive buffer. `len` bytes count; the rest of the capacity is spare, and initialised too.
+pub struct BufMut {
+    lease: Lease,
+    len: usize,
+    _thread: PhantomData<*const ()>,
+}
+
+impl BufMut {
+    pub fn capacity(&self) -> usize {
+        self.lease.region().capacity
+    }
+
+    /// Sets how many bytes count.
+    ///
+    /// # Panics
+    /// Beyond the capacity.
+    pub fn set_len(&mut self, len: usize) {
+        assert!(len <= self.capacity(), "a length within the capacity");
+        self.len = len;
+    }
+
+    /// All of the capacity.
+    pub fn as_mut_full(&mut self) -> &mut [u8] {
+        let region = self.lease.region();
+        // SAFETY: the mapping has `capacity` initialised bytes, and `&mut self` is the only way to them.
+        unsafe { std::slice::from_raw_parts_mut(region.start.as_ptr(), region.capacity) }
+    }
+
+    /// Appends bytes.
+    ///
+    /// # Panics
+    /// Beyond the capacity.
+    pub fn extend(&mut self, bytes: &[u8]) {
+        let (at, end) = (self.len, self.len + bytes.len());
+        self.as_mut_full().get_mut(at..end).expect("callers take buffers large enough").copy_from_slice(bytes);
+        self.len = end;
+    }
+
+    /// Makes it immutable and shareable.
+    pub fn freeze(self) -> Buf {
+        let len = self.len;
+        Buf { memory: Memory::Pooled(Arc::new(self.lease)), start: 0, len }
+    }
+}
+
+impl Deref for BufMut {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: `len <= capacity`, all of it initialised, and shared only for as long as `&self` lives.
+        unsafe { std::slice::from_raw_parts(self.lease.region().start.as_ptr(), self.len) }
+    }
+}
+
+#[derive(Clone)]
+enum Memory {
+    Pooled(Arc<Lease>),
+    Heap(Arc<Vec<u8>>),
+}
+
+/// Immutable bytes; clones and slices share them. May be handed to other threads.
+#[derive(Clone)]
+pub struct Buf {
+    memory: Memory,
+    start: usize,
+    len: usize,
+}
+
+impl Buf {
+    /// Bytes from the heap: response headers and the like.
+    pub fn from_vec(bytes: Vec<u8>) -> Buf {
+        let len = bytes.len();
+        Buf { memory: Memory::Heap(Arc::new(bytes)), start: 0, len }
+    }
+
+    /// The part from `start` to `end`.
+    ///
+    /// # Panics
+    /// Outside the buffer.
+    pub fn slice(&self, start: usize, end: usize) -> Buf {
+        assert!(start <= end, "a slice has a beginning before its end");
+        assert!(end <= self.len, "a slice lies within its buffer");
+        Buf { memory: self.memory.clone(), start: self.start + start, len: end - start }
+    }
+
+    /// Grows over `next` when that begins where this ends, in the same memory.
+    pub fn try_join(&mut self, next: &Buf) -> bool {
+        let same = match (&self.memory, &next.memory) {
+            (Memory::Pooled(a), Memory::Pooled(b)) => Arc::ptr_eq(a, b),
+            (Memory::Heap(a), Memory::Heap(b)) => Arc::ptr_eq(a, b),
+            (Memory::Pooled(_), Memory::Heap(_)) | (Memory::Heap(_), Memory::Pooled(_)) => false,
+        };
+        let joins = same && self.start + self.len == next.start;
+        if joins {
+            self.len += next.len;
+        }
+        joins
+    }
+
+    /// Memory that this keeps from being reused.
+    pub fn region_bytes(&self) -> usize {
+        match &self.memory {
+            Memory::Pooled(lease) => lease.region().capacity,
+            Memory::Heap(bytes) => bytes.capacity(),
+        }
+    }
+}
+
+impl Deref for Buf {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match &self.memory {
+            // SAFETY: the range was within the region when the `Buf` was made, its bytes are initialised, and nothing
+            // writes to them again: a frozen `BufMut` is gone, an `AppendBuf` only writes behind what it split off.
+            Memory::Pooled(lease) => unsafe { std::slice::from_raw_parts(lease.region().start.as_ptr().add(self.start), self.len) },
+            Memory::Heap(bytes) => bytes.get(self.start..self.start + self.len).expect("slices lie within their buffer"),
+        }
+    }
+}
+
+/// A region written front to back; finished parts are split off as [`Buf`]s while the rest stays writable.
+pub struct AppendBuf {
+    lease: Arc<Lease>,
+    /// The open part: `start..end`. Bytes before `start` belong to `Buf`s, bytes from `end` on to nobody.
+    start: usize,
+    end: usize,
+    _thread: PhantomData<*const ()>,
+}
+
+impl AppendBuf {
+    pub fn open_len(&self) -> usize {
+        self.end - self.start
+    }
+
+    /// Bytes that can still be appended.
+    pub fn room(&self) -> usize {
+        self.lease.region().capacity - self.end
+    }
+
+    fn spare(&mut self, len: usize) -> &mut [u8] {
+        assert!(len <= self.room(), "callers check the room");
+        // SAFETY: from `end` on no `Buf` reaches (they end at `start` or before), `&mut self` is the only writer, and
+        // the length was checked against the capacity.
+        unsafe { std::slice::from_raw_parts_mut(self.lease.region().start.as_ptr().add(self.end), len) }
+    }
+
+    /// Appends and says where in the open part.
+    ///
+    /// # Panics
+    /// Beyond [`AppendBuf::room`].
+    pub fn append(&mut self, bytes: &[u8]) -> usize {
+        let at = self.open_len();
+        self.spare(bytes.len()).copy_from_slice(bytes);
+        self.end += bytes.len();
+        at
+    }
+
+    /// Appends zeros.
+    ///
+    /// # Panics
+    /// Beyond [`AppendBuf::room`].
+    pub fn append_zeros(&mut self, len: usize) {
+        self.spare(len).fill(0);
+        self.end += len;
+    }
+
+    /// The open part, for patches.
+    pub fn open_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `spare`: no `Buf` reaches `start..end`.
+        unsafe { std::slice::from_raw_parts_mut(self.lease.region().start.as_ptr().add(self.start), self.end - self.start) }
+    }
+
+    /// The first `len` bytes of the open part become immutable; the open part continues behind them.
+    ///
+    /// # Panics
+    /// Beyond the open part.
+    pub fn split(&mut self, len: usize) -> Buf {
+        assert!(len <= self.open_len(), "only what was appended is split off");
+        let buf = Buf { memory: Memory::Pooled(self.lease.clone()), start: self.start, len };
+        self.start += len;
+        buf
+    }
+}

@@ -10,8 +10,14 @@
 
 pub mod buffer;
 pub mod fs;
+pub mod mailbox;
 pub mod op;
+mod provided;
+pub mod ring;
+pub mod stdfs;
+pub mod thread;
 
 pub use buffer::{AppendBuf, Buf, BufMut, Pool, PoolStats};
 pub use fs::{DirEntry, FileHandle, Fs, OpenMode};
-pub use op::{Backend, Completion, Errno, FileId, Flush, Job, JobOutput, Op, Payload, SocketId, Token, Waker};
+pub use mailbox::Doorbell;
+pub use op::{Backend, Completion, Errno, FileId, Flush, Job, JobOutput, MovedSocket, Op, Payload, SocketId, Token, Waker};

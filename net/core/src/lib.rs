@@ -3,9 +3,12 @@
 //! It knows three requests (ApiVersions, Produce, Fetch); every other frame goes to control as bytes. One loop: reap
 //! completions → a closed event → a synchronous `apply` that changes state and queues operations → one submit.
 
+pub mod heartbeat;
+pub mod link;
 pub mod messages;
 pub mod metrics;
 
+pub use link::CoreLink;
 pub use messages::{
     Answer, ConnKey, CoreMessage, CoreQuery, CoreReply, ControlMessage, Frame, OffsetQuery, OffsetReply, PartitionSize,
     TopicDelta,

@@ -1,0 +1,252 @@
+//! Checkpoints: what is destaged and durable, so that recovery knows where to begin and core-log space can be reused.
+//!
+//! Order, never bent: data written → segments synced → new folder entries synced → checkpoint slot written and synced →
+//! only then is core-log space used again. All of it after the capture runs as one job on the file thread.
+
+use crate::destage::Trim;
+use crate::format::checkpoint::{self, Checkpoint, PartitionState, SegmentState};
+use crate::log::{JobDone, JobFor, Log};
+use crate::partition::Partition;
+use crate::token::{self, token};
+use ringmill_reactor::{Backend, FileHandle, Fs, Op};
+use ringmill_types::GroupSeq;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// A checkpoint is written at least this often while anything changed, nanoseconds.
+const INTERVAL_NS: u64 = 10_000_000_000;
+
+/// The whole content of the next checkpoint. Used by jobs on the file thread only; the lock is never contended.
+#[derive(Default)]
+pub(crate) struct Store {
+    pub partitions: BTreeMap<u64, PartitionState>,
+    pub sequence: u64,
+}
+
+pub(crate) struct CheckpointState {
+    pub store: Arc<Mutex<Store>>,
+    pub lives: Vec<(u128, u64)>,
+    changed: BTreeSet<u32>,
+    deleted: Vec<u32>,
+    pub new_dirs: Vec<PathBuf>,
+    in_progress: Option<GroupSeq>,
+    done: GroupSeq,
+    next_ns: u64,
+    finishing: bool,
+    finished: bool,
+}
+
+impl CheckpointState {
+    pub fn new(store: Store, lives: Vec<(u128, u64)>, done: GroupSeq) -> CheckpointState {
+        CheckpointState {
+            store: Arc::new(Mutex::new(store)),
+            lives,
+            changed: BTreeSet::new(),
+            deleted: Vec::new(),
+            new_dirs: Vec::new(),
+            in_progress: None,
+            done,
+            next_ns: 0,
+            finishing: false,
+            finished: false,
+        }
+    }
+
+    pub fn note_changed(&mut self, slot: u32) {
+        self.changed.insert(slot);
+    }
+
+    pub fn note_deleted(&mut self, slot: u32) {
+        self.changed.remove(&slot);
+        self.deleted.push(slot);
+    }
+
+    pub fn done(&self) -> GroupSeq {
+        self.done
+    }
+
+    pub fn is_final(&self) -> bool {
+        self.finished
+    }
+
+    pub fn deadline_ns(&self) -> Option<u64> {
+        (self.in_progress.is_none() && !self.changed.is_empty()).then_some(self.next_ns)
+    }
+}
+
+/// Everything one checkpoint job needs.
+struct Order {
+    store: Arc<Mutex<Store>>,
+    updates: Vec<PartitionState>,
+    deletes: Vec<u64>,
+    sync: Vec<FileHandle>,
+    trims: Vec<(Trim, String, PathBuf)>,
+    dirs: Vec<PathBuf>,
+    log_dir: PathBuf,
+    topics_dir: PathBuf,
+    head: Checkpoint,
+    skip_sync: bool,
+}
+
+impl Log {
+    pub(crate) fn poll_checkpoint<B: Backend>(&mut self, io: &mut B, now_ns: u64) {
+        if self.checkpoint.in_progress.is_some() || self.checkpoint.finished {
+            return;
+        }
+        let ready_to_stop = self.stopping
+            && self.core_log.is_quiet()
+            && !self.core_log.wants_mark()
+            && self.undestaged_bytes == 0
+            && self.destage.is_idle()
+            && self.jobs.is_empty();
+        let short = self.core_log.used_bytes() > self.core_log.capacity_bytes() * 3 / 8 || !self.core_log.next_is_free();
+        let due = now_ns >= self.checkpoint.next_ns && (!self.checkpoint.changed.is_empty() || !self.checkpoint.deleted.is_empty());
+        if ready_to_stop || due || short && self.destaged_groups > self.checkpoint.done {
+            self.checkpoint.finishing = ready_to_stop;
+            self.checkpoint.next_ns = now_ns + INTERVAL_NS;
+            self.start_checkpoint(io);
+        }
+    }
+
+    fn start_checkpoint<B: Backend>(&mut self, io: &mut B) {
+        let serial = self.serial();
+        let finishing = self.checkpoint.finishing;
+        let upto = self.destaged_groups;
+        let place = self.core_log.place_after(upto);
+        let changed: Vec<u32> =
+            if finishing { (0..self.parts.len() as u32).collect() } else { std::mem::take(&mut self.checkpoint.changed).into_iter().collect() };
+        let deletes = self.checkpoint.deleted.drain(..).filter_map(|s| self.parts.get(s as usize).map(|p| p.id.0)).collect();
+        let mut order = Order {
+            store: self.checkpoint.store.clone(),
+            updates: Vec::with_capacity(changed.len()),
+            deletes,
+            sync: Vec::new(),
+            trims: Vec::new(),
+            dirs: std::mem::take(&mut self.checkpoint.new_dirs),
+            log_dir: self.options.log_dir.clone(),
+            topics_dir: self.options.data_dir.join("topics"),
+            head: Checkpoint {
+                sequence: 0,
+                lives: self.checkpoint.lives.clone(),
+                core: self.options.core.0,
+                start_file: place.file,
+                start_offset: place.offset,
+                next_group: place.sequence.0,
+                prev_header_crc: place.prev_header_crc,
+                durable_group: self.core_log.durable().0,
+                clean: finishing,
+                partitions: Vec::new(),
+            },
+            skip_sync: self.options.faults.reclaim_before_sync,
+        };
+        for slot in changed {
+            let Some(part) = self.parts.get_mut(slot as usize).filter(|p| !p.deleted) else { continue };
+            order.updates.push(capture(part));
+            if std::mem::take(&mut part.dirty) {
+                order.sync.extend(part.segments.last().and_then(|s| s.open.as_ref()).map(|o| o.handle.clone()));
+            }
+            if finishing && part.offline.is_none() && part.segments.last().is_some_and(|s| !s.sealed) {
+                let (dir, epochs) = (part.dir.clone(), part.epochs.to_text());
+                if let Some(segment) = part.segments.last_mut() {
+                    order.trims.push((Trim::of(&dir, segment), epochs, dir));
+                }
+            }
+        }
+        self.checkpoint.in_progress = Some(upto);
+        self.jobs.insert(serial, JobFor::Checkpoint);
+        io.push(Op::Run { job: Box::new(move |fs| Box::new(JobDone::Checkpointed(order.run(fs)))) }, token(token::JOB, serial));
+    }
+
+    pub(crate) fn checkpointed(&mut self, result: io::Result<()>) {
+        let Some(upto) = self.checkpoint.in_progress.take() else { return };
+        match result {
+            Ok(()) => {
+                self.metrics.checkpoints += 1;
+                self.checkpoint.done = upto;
+                self.checkpoint.finished = self.checkpoint.finishing;
+                // Lives whose groups are all reclaimed are forgotten at the next checkpoint.
+                let first_needed = upto.0 + 1;
+                let keep_from = self.checkpoint.lives.iter().rposition(|(_, first)| *first <= first_needed).unwrap_or(0);
+                self.checkpoint.lives.drain(..keep_from);
+                self.core_log.reclaim(upto);
+            }
+            Err(error) => self.events.push_back(crate::log::LogEvent::Fatal(format!(
+                "syncing segments or writing the checkpoint in {} failed: {error}; a failed sync is never retried, because the kernel reports lost writes once",
+                self.options.log_dir.display()
+            ))),
+        }
+    }
+}
+
+/// The partition as its segments hold it: what is only in the core log comes back by replay.
+pub(crate) fn capture(part: &Partition) -> PartitionState {
+    PartitionState {
+        id: part.id.0,
+        topic: part.topic.to_string(),
+        topic_id: part.topic_id.0,
+        index: part.index,
+        log_start: part.log_start.0,
+        next_offset: part.destaged.0,
+        epochs: part.epochs.entries().iter().filter(|(_, start)| *start < part.destaged).map(|(e, s)| (e.0, s.0)).collect(),
+        segments: part
+            .segments
+            .iter()
+            .map(|s| SegmentState {
+                base_offset: s.base.0,
+                bytes: s.bytes,
+                max_timestamp_ms: s.max_timestamp_ms,
+                offset_of_max_timestamp: s.offset_of_max.0,
+                created_ms: s.created_ms,
+                index_entries: s.index.as_ref().map_or(0, |i| i.offset_entries()),
+                time_entries: s.index.as_ref().map_or(0, |i| i.time_entries()),
+                sealed: s.sealed,
+            })
+            .collect(),
+        // A batch that is not in segments must not be remembered from here: if the cut loses it, its retry is no duplicate.
+        producers: part.producers.snapshot(part.destaged),
+        max_timestamp_ms: part.last_append_ms,
+    }
+}
+
+impl Order {
+    fn run(self, fs: &dyn Fs) -> io::Result<()> {
+        if !self.skip_sync {
+            for handle in &self.sync {
+                fs.sync_data(handle)?;
+            }
+        }
+        for (trim, epochs, dir) in &self.trims {
+            trim.run(fs)?;
+            fs.replace(&dir.join("leader-epoch-checkpoint"), epochs.as_bytes())?;
+        }
+        if !self.skip_sync && !self.dirs.is_empty() {
+            sync_names(fs, self.dirs.iter())?;
+            sync_names(fs, [&self.topics_dir])?;
+        }
+        let mut store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
+        for state in self.updates {
+            store.partitions.insert(state.id, state);
+        }
+        for id in self.deletes {
+            store.partitions.remove(&id);
+        }
+        store.sequence += 1;
+        let mut next = self.head;
+        next.sequence = store.sequence;
+        next.partitions = store.partitions.values().cloned().collect();
+        checkpoint::write_slot(fs, &self.log_dir, &next)
+    }
+}
+
+pub(crate) fn sync_names<'a, P: AsRef<Path> + 'a>(fs: &dyn Fs, dirs: impl IntoIterator<Item = P>) -> io::Result<()> {
+    for dir in dirs {
+        match fs.sync_dir(dir.as_ref()) {
+            // A deleted topic's folder may be gone by now, and its names with it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => other?,
+        }
+    }
+    Ok(())
+}

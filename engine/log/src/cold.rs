@@ -1,0 +1,464 @@
+//! Cold reads: blocks of segment files read with direct I/O, shared by all readers, with read-ahead.
+//!
+//! A block is read once, however many readers want it; readers get slices of it, never copies. Reads in flight are
+//! capped, so that a reader that catches up does not crowd out produce.
+
+use crate::index::SegmentIndex;
+use crate::log::{JobDone, JobFor, Log, LogEvent};
+use crate::partition::{OpenFile, segment_path};
+use crate::read::{ReadError, ReadOutcome, ReadRequest};
+use crate::segment;
+use crate::token::{self, token};
+use ringmill_record::{BatchHeader, HEADER_BYTES};
+use ringmill_reactor::{Backend, Buf, Errno, FileHandle, FileId, Fs, Op, OpenMode, Payload};
+use ringmill_types::Offset;
+use ringmill_types::limits::{CACHE_BLOCK_BYTES, PAGE_BYTES};
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::path::PathBuf;
+
+const BLOCK: u64 = CACHE_BLOCK_BYTES as u64;
+
+/// Bytes of one partition in one cold answer: enough to keep the socket busy while the next blocks are read.
+const COLD_WANT_BYTES: u64 = 2 << 20;
+
+/// Blocks requested beyond what an answer needs.
+const READ_AHEAD_BLOCKS: u64 = 8;
+
+type Key = (u64, u64);
+
+enum Block {
+    Reading { waiters: Vec<u64> },
+    /// `valid` bytes of it count; a block at the end of a growing segment is read again when more is wanted.
+    Ready { buf: Buf, valid: usize, used: u64 },
+}
+
+struct Wanted {
+    key: Key,
+    file: FileId,
+    slot: u32,
+    valid: usize,
+}
+
+pub(crate) struct BlockCache {
+    blocks: HashMap<Key, Block>,
+    order: VecDeque<Key>,
+    queue: VecDeque<Wanted>,
+    reading: HashMap<u64, Wanted>,
+    /// Tickets that wait for a segment to be opened.
+    opening: HashMap<u64, Vec<u64>>,
+    bytes: u64,
+    limit_bytes: u64,
+    reads_max: usize,
+    tick: u64,
+}
+
+/// A segment that can be read.
+pub(crate) struct ColdOpened {
+    handle: Option<FileHandle>,
+    index: Option<SegmentIndex>,
+}
+
+impl BlockCache {
+    pub fn new(limit_bytes: u64, reads_max: usize) -> BlockCache {
+        BlockCache {
+            blocks: HashMap::new(),
+            order: VecDeque::new(),
+            queue: VecDeque::new(),
+            reading: HashMap::new(),
+            opening: HashMap::new(),
+            bytes: 0,
+            limit_bytes,
+            reads_max,
+            tick: 0,
+        }
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The file is gone: its blocks are of no use. Those being read are dropped when they arrive.
+    pub fn forget(&mut self, uid: u64) {
+        let doomed: Vec<Key> = self.blocks.keys().filter(|k| k.0 == uid).copied().collect();
+        for key in doomed {
+            self.drop_block(key);
+        }
+        self.queue.retain(|w| w.key.0 != uid);
+    }
+
+    /// The segment has more bytes than before. Blocks that end early are replaced when someone needs the rest.
+    pub fn grew(&mut self, _uid: u64) {
+        self.tick += 1;
+    }
+
+    fn drop_block(&mut self, key: Key) {
+        if let Some(Block::Ready { buf, .. }) = self.blocks.get(&key) {
+            self.bytes -= buf.len() as u64;
+            self.blocks.remove(&key);
+        }
+    }
+
+    /// The bytes of the block from `from` on, when it is here and holds at least up to `to` (both within the block).
+    fn ready(&mut self, key: Key, from: usize, to: usize) -> Option<Buf> {
+        self.tick += 1;
+        let tick = self.tick;
+        match self.blocks.get_mut(&key)? {
+            Block::Ready { buf, valid, used } if *valid >= to => {
+                *used = tick;
+                Some(buf.slice(from, to))
+            }
+            Block::Ready { .. } | Block::Reading { .. } => None,
+        }
+    }
+
+    /// Makes room by dropping blocks not used lately.
+    fn make_room(&mut self) {
+        let mut chances = self.order.len() * 2;
+        while self.bytes + BLOCK > self.limit_bytes && chances > 0 {
+            chances -= 1;
+            let Some(key) = self.order.pop_front() else { break };
+            match self.blocks.get(&key) {
+                Some(Block::Ready { used, .. }) if self.tick - used < self.order.len() as u64 / 2 => self.order.push_back(key),
+                Some(Block::Ready { .. }) => self.drop_block(key),
+                Some(Block::Reading { .. }) => self.order.push_back(key),
+                None => {}
+            }
+        }
+    }
+
+    /// Asks for a block; a ticket of 0 is read-ahead and waits for nothing. Valid: bytes of it that count by now.
+    fn want(&mut self, key: Key, file: FileId, slot: u32, valid: usize, ticket: u64) {
+        match self.blocks.get_mut(&key) {
+            Some(Block::Reading { waiters }) => {
+                if ticket != 0 && !waiters.contains(&ticket) {
+                    waiters.push(ticket);
+                }
+                return;
+            }
+            Some(Block::Ready { valid: have, .. }) if *have >= valid => return,
+            Some(Block::Ready { .. }) => self.drop_block(key),
+            None => {}
+        }
+        let waiters = if ticket == 0 { Vec::new() } else { vec![ticket] };
+        self.blocks.insert(key, Block::Reading { waiters });
+        self.queue.push_back(Wanted { key, file, slot, valid });
+    }
+}
+
+impl Log {
+    /// Starts queued reads up to the cap.
+    pub(crate) fn poll_cold<B: Backend>(&mut self, io: &mut B) {
+        while self.cache.reading.len() < self.cache.reads_max {
+            let Some(wanted) = self.cache.queue.pop_front() else { break };
+            self.cache.make_room();
+            let len = wanted.valid.next_multiple_of(PAGE_BYTES);
+            let Some(buf) = io.pool().take(len) else {
+                self.cache.queue.push_front(wanted);
+                break;
+            };
+            let serial = self.serial();
+            self.metrics.cold_reads += 1;
+            self.metrics.cold_read_bytes += len as u64;
+            io.push(Op::Read { file: wanted.file, buf, offset: wanted.key.1 * BLOCK, len }, token(token::BLOCK, serial));
+            self.cache.reading.insert(serial, wanted);
+        }
+        self.trim_open_files(io);
+    }
+
+    pub(crate) fn block_read<B: Backend>(&mut self, io: &mut B, serial: u64, result: Result<u32, Errno>, payload: Payload) {
+        let _ = io;
+        let Some(wanted) = self.cache.reading.remove(&serial) else { return };
+        let Some(Block::Reading { waiters }) = self.cache.blocks.remove(&wanted.key) else { return };
+        match (result, payload) {
+            (Ok(_), Payload::BufMut(buf)) if buf.len() >= wanted.valid => {
+                let buf = buf.freeze();
+                self.cache.bytes += buf.len() as u64;
+                let used = self.cache.tick;
+                self.cache.blocks.insert(wanted.key, Block::Ready { buf, valid: wanted.valid, used });
+                self.cache.order.push_back(wanted.key);
+            }
+            (Ok(_), _) => self.take_offline(wanted.slot, "a segment is shorter than its checkpoint says", &io::Error::from(io::ErrorKind::UnexpectedEof)),
+            (Err(errno), _) => self.take_offline(wanted.slot, "reading its segment failed", &io::Error::from_raw_os_error(errno.0)),
+        }
+        self.events.extend(waiters.into_iter().map(LogEvent::Block));
+    }
+
+    pub(crate) fn read_cold<B: Backend>(&mut self, io: &mut B, request: ReadRequest) -> Result<ReadOutcome, ReadError> {
+        let mut offset = request.offset;
+        // A read may fall into a gap that retention left: it continues at the next segment.
+        for _ in 0..3 {
+            let Some(part) = self.parts.get(request.slot.0 as usize) else { return Err(ReadError::Unknown) };
+            let Some(at) = part.segment_at(offset).or((!part.segments.is_empty()).then_some(0)) else { return Err(ReadError::Offline) };
+            let Some(segment) = part.segments.get(at) else { return Err(ReadError::Offline) };
+            let uid = segment.uid;
+            if segment.open.is_none() || segment.index.is_none() && part.hints.iter().all(|h| h.0 != offset || h.1 != uid) {
+                self.open_cold(io, request.slot.0, at, request.ticket);
+                return Ok(ReadOutcome::Wait);
+            }
+            match self.read_segment(request, at, offset)? {
+                SegmentRead::Data(outcome) => return Ok(outcome),
+                SegmentRead::Next => {
+                    let next = self.parts.get(request.slot.0 as usize).and_then(|p| p.segments.get(at + 1));
+                    match next {
+                        Some(next) => offset = next.base.max(offset),
+                        None => return Ok(ReadOutcome::Data { bufs: Vec::new(), bytes: 0 }),
+                    }
+                }
+            }
+        }
+        Ok(ReadOutcome::Data { bufs: Vec::new(), bytes: 0 })
+    }
+
+    fn read_segment(&mut self, request: ReadRequest, at: usize, offset: Offset) -> Result<SegmentRead, ReadError> {
+        let turn = self.turn;
+        let slot = request.slot.0;
+        let part = self.parts.get_mut(slot as usize).ok_or(ReadError::Unknown)?;
+        let high_watermark = part.high_watermark;
+        let hint = part.hints.iter().find(|h| h.0 == offset).map(|h| (h.1, h.2));
+        let segment = part.segments.get_mut(at).ok_or(ReadError::Unknown)?;
+        let (uid, end) = (segment.uid, segment.bytes);
+        let Some(open) = segment.open.as_mut() else { return Err(ReadError::Offline) };
+        open.used_turn = turn;
+        let file = open.id;
+        let mut view = SegmentView { cache: &mut self.cache, uid, file, slot, end, ticket: request.ticket };
+        let mut position = match hint {
+            Some((hinted, position)) if hinted == uid => position,
+            _ => u64::from(segment.index.as_ref().map_or(0, |i| i.lookup(offset))),
+        };
+        let mut range: Option<(u64, u64)> = None;
+        let mut next_offset = offset;
+        while position < end {
+            let Some(header) = view.header(position) else { return Ok(SegmentRead::Data(ReadOutcome::Wait)) };
+            let Some(header) = BatchHeader::parse(&header) else {
+                self.take_offline(slot, "a segment holds what is not a batch", &io::Error::from(io::ErrorKind::InvalidData));
+                return Err(ReadError::Offline);
+            };
+            let size = header.size_bytes as u64;
+            if header.last_offset() >= offset {
+                let start = range.map_or(position, |r| r.0);
+                let total = position + size - start;
+                let first = range.is_none();
+                let fits = total <= (request.max_bytes as u64).min(COLD_WANT_BYTES) || first && request.at_least_one;
+                if !fits || header.last_offset() >= high_watermark || position + size > end {
+                    break;
+                }
+                if first && !view.fetch(start, (start + COLD_WANT_BYTES.min(request.max_bytes as u64).max(size)).min(end)) {
+                    return Ok(SegmentRead::Data(ReadOutcome::Wait));
+                }
+                range = Some((start, position + size));
+                next_offset = header.next_offset();
+            }
+            position += size;
+        }
+        let Some((start, stop)) = range else {
+            let past = position >= end;
+            return Ok(if past { SegmentRead::Next } else { SegmentRead::Data(ReadOutcome::Data { bufs: Vec::new(), bytes: 0 }) });
+        };
+        let Some(bufs) = view.slices(start, stop) else { return Ok(SegmentRead::Data(ReadOutcome::Wait)) };
+        self.metrics.cache_hits += bufs.len() as u64;
+        if let Some(part) = self.parts.get_mut(slot as usize) {
+            part.note_hint(next_offset, uid, stop);
+        }
+        Ok(SegmentRead::Data(ReadOutcome::Data { bufs, bytes: (stop - start) as usize }))
+    }
+
+    /// Has the file thread open a segment and load its index (or rebuild it, after a crash).
+    fn open_cold<B: Backend>(&mut self, io: &mut B, slot: u32, at: usize, ticket: u64) {
+        let serial = self.serial();
+        let Some(part) = self.parts.get(slot as usize) else { return };
+        let Some(segment) = part.segments.get(at) else { return };
+        let uid = segment.uid;
+        let waiters = self.cache.opening.entry(uid).or_default();
+        waiters.push(ticket);
+        if waiters.len() > 1 {
+            return;
+        }
+        let order = OpenCold {
+            dir: part.dir.clone(),
+            base: segment.base,
+            bytes: segment.bytes,
+            sealed: segment.sealed,
+            interval_bytes: part.config.index_interval_bytes as u32,
+            open: segment.open.as_ref().map(|o| o.handle.clone()),
+            need_index: segment.index.is_none(),
+        };
+        self.jobs.insert(serial, JobFor::OpenCold(slot, uid));
+        io.push(Op::Run { job: Box::new(move |fs| Box::new(JobDone::ColdOpened(order.run(fs)))) }, token(token::JOB, serial));
+    }
+
+    pub(crate) fn cold_opened<B: Backend>(&mut self, io: &mut B, slot: u32, uid: u64, result: io::Result<ColdOpened>) {
+        let turn = self.turn;
+        let waiters = self.cache.opening.remove(&uid).unwrap_or_default();
+        self.events.extend(waiters.into_iter().map(LogEvent::Block));
+        let Some(part) = self.parts.get_mut(slot as usize) else { return };
+        match result {
+            Ok(opened) => {
+                let Some(segment) = part.segments.iter_mut().find(|s| s.uid == uid) else { return };
+                if let (None, Some(handle)) = (&segment.open, opened.handle) {
+                    segment.open = Some(OpenFile { id: io.attach_file(handle.clone()), handle, used_turn: turn });
+                    // The write side has not seen this file yet: it must read the last page before it writes.
+                    segment.tail_page_known &= segment.bytes == 0;
+                }
+                if segment.index.is_none() {
+                    segment.index = opened.index;
+                }
+            }
+            Err(error) => self.take_offline(slot, "opening a segment failed", &error),
+        }
+    }
+
+    /// Closes the segment files that were not used for the longest time, above the bound.
+    fn trim_open_files<B: Backend>(&mut self, io: &mut B) {
+        if !self.turn.is_multiple_of(1024) {
+            return;
+        }
+        let mut open: Vec<(u64, u32, usize)> = Vec::new();
+        for (slot, part) in self.parts.iter().enumerate() {
+            let busy = part.dirty || part.step != crate::partition::DestageStep::Idle;
+            for (at, segment) in part.segments.iter().enumerate() {
+                if let Some(file) = segment.open.as_ref().filter(|_| segment.sealed || !busy) {
+                    open.push((file.used_turn, slot as u32, at));
+                }
+            }
+        }
+        if open.len() <= self.options.open_files_max {
+            return;
+        }
+        open.sort_unstable();
+        for (_, slot, at) in open.iter().take(open.len() - self.options.open_files_max) {
+            let Some(segment) = self.parts.get_mut(*slot as usize).and_then(|p| p.segments.get_mut(*at)) else { continue };
+            if self.cache.reading.values().any(|w| w.key.0 == segment.uid) || self.cache.queue.iter().any(|w| w.key.0 == segment.uid) {
+                continue;
+            }
+            if let Some(file) = segment.open.take() {
+                io.detach_file(file.id);
+                segment.tail_page_known = segment.bytes == 0;
+                if segment.sealed {
+                    segment.index = None;
+                }
+            }
+        }
+    }
+}
+
+enum SegmentRead {
+    Data(ReadOutcome),
+    /// Nothing at or after the offset in this segment.
+    Next,
+}
+
+/// The blocks of one segment, as one reader sees them.
+struct SegmentView<'a> {
+    cache: &'a mut BlockCache,
+    uid: u64,
+    file: FileId,
+    slot: u32,
+    end: u64,
+    ticket: u64,
+}
+
+impl SegmentView<'_> {
+    fn valid_of(&self, block: u64) -> usize {
+        (self.end - block * BLOCK).min(BLOCK) as usize
+    }
+
+    fn want(&mut self, block: u64, ticket: u64) {
+        let valid = self.valid_of(block);
+        self.cache.want((self.uid, block), self.file, self.slot, valid, ticket);
+    }
+
+    /// 61 bytes at `position`, which may lie in two blocks. `None`: on their way.
+    fn header(&mut self, position: u64) -> Option<[u8; HEADER_BYTES]> {
+        let stop = position + HEADER_BYTES as u64;
+        let mut header = [0; HEADER_BYTES];
+        if stop > self.end {
+            return Some(header);
+        }
+        let mut filled = 0;
+        for piece in self.slices_or_want(position, stop)? {
+            header.get_mut(filled..filled + piece.len())?.copy_from_slice(&piece);
+            filled += piece.len();
+        }
+        Some(header)
+    }
+
+    fn slices_or_want(&mut self, start: u64, stop: u64) -> Option<Vec<Buf>> {
+        if let Some(bufs) = self.slices(start, stop) {
+            return Some(bufs);
+        }
+        for block in start / BLOCK..=(stop - 1) / BLOCK {
+            self.want(block, self.ticket);
+        }
+        None
+    }
+
+    /// All blocks of the range are here; if not, asks for them and for some beyond.
+    fn fetch(&mut self, start: u64, stop: u64) -> bool {
+        let (first, last) = (start / BLOCK, (stop - 1) / BLOCK);
+        let mut all = true;
+        for block in first..=last {
+            let to = self.valid_of(block).min((stop - block * BLOCK) as usize);
+            if self.cache.ready((self.uid, block), 0, to).is_none() {
+                all = false;
+                self.want(block, self.ticket);
+            }
+        }
+        for block in last + 1..=last + READ_AHEAD_BLOCKS {
+            if block * BLOCK < self.end {
+                self.want(block, 0);
+            }
+        }
+        all
+    }
+
+    fn slices(&mut self, start: u64, stop: u64) -> Option<Vec<Buf>> {
+        let mut bufs = Vec::new();
+        let mut at = start;
+        while at < stop {
+            let block = at / BLOCK;
+            let to = (stop - block * BLOCK).min(BLOCK) as usize;
+            bufs.push(self.cache.ready((self.uid, block), (at - block * BLOCK) as usize, to)?);
+            at = (block + 1) * BLOCK;
+        }
+        Some(bufs)
+    }
+}
+
+/// Order for the file thread.
+struct OpenCold {
+    dir: PathBuf,
+    base: Offset,
+    bytes: u64,
+    sealed: bool,
+    interval_bytes: u32,
+    open: Option<FileHandle>,
+    need_index: bool,
+}
+
+impl OpenCold {
+    fn run(&self, fs: &dyn Fs) -> io::Result<ColdOpened> {
+        let mode = if self.sealed { OpenMode::ReadDirect } else { OpenMode::CreateDirect };
+        let path = segment_path(&self.dir, self.base, "log");
+        let (handle, fresh) = match &self.open {
+            Some(handle) => (handle.clone(), false),
+            None => (fs.open(&path, mode)?, true),
+        };
+        let index = if self.need_index { Some(self.load_index(fs, &handle)?) } else { None };
+        Ok(ColdOpened { handle: fresh.then_some(handle), index })
+    }
+
+    /// The index beside a sealed segment, or a fresh one from its batches: after a crash the active segment has none.
+    fn load_index(&self, fs: &dyn Fs, handle: &FileHandle) -> io::Result<SegmentIndex> {
+        if self.sealed {
+            let offsets = fs.read_all(&segment_path(&self.dir, self.base, "index"));
+            let times = fs.read_all(&segment_path(&self.dir, self.base, "timeindex"));
+            if let (Ok(offsets), Ok(times)) = (offsets, times)
+                && let Ok(index) = SegmentIndex::load(self.base, self.interval_bytes, &offsets, &times, self.bytes)
+            {
+                return Ok(index);
+            }
+        }
+        segment::rebuild_index(fs, handle, self.base, self.interval_bytes, self.bytes)
+    }
+}

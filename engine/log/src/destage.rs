@@ -1,0 +1,557 @@
+//! Destaging: durable batches move from the tail ring into segments, in large aligned writes, in the background.
+//!
+//! A partition is destaged when a write's worth of it is waiting, or when memory or the core log run short, oldest
+//! groups first. One write per partition at a time, a few per core. Creating, allocating and sealing files is the file
+//! thread's work; the ring only ever writes inside allocated space.
+
+use crate::checkpointing::sync_names;
+use crate::index::SegmentIndex;
+use crate::log::{JobDone, JobFor, Log};
+use crate::partition::{DestageStep, OpenFile, Partition, Segment, segment_path};
+use crate::token::{self, token};
+use ringmill_record::BatchHeader;
+use ringmill_reactor::{Backend, Errno, FileHandle, Flush, Fs, Op, OpenMode};
+use ringmill_types::limits::{DESTAGE_BYTES, PAGE_BYTES};
+use ringmill_types::{GroupSeq, Offset};
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::path::PathBuf;
+
+/// Room reserved ahead for all partitions of a core together.
+const ALLOCATE_TOTAL_BYTES: u64 = 4 << 30;
+const ALLOCATE_MIN_BYTES: u64 = 256 << 10;
+const ALLOCATE_MAX_BYTES: u64 = 64 << 20;
+
+/// A full disk is tried again this often.
+const NO_SPACE_RETRY_NS: u64 = 1_000_000_000;
+
+#[derive(Default)]
+pub(crate) struct DestageState {
+    pub queue: VecDeque<u32>,
+    writes: HashMap<u32, DestageWrite>,
+    /// Groups whose partitions were looked at under pressure.
+    scanned: GroupSeq,
+    pub retry_ns: u64,
+    pub remove_dirs: VecDeque<u32>,
+    preparing: usize,
+}
+
+impl DestageState {
+    pub fn in_flight(&self) -> usize {
+        self.writes.len()
+    }
+
+    pub fn is_idle(&self) -> bool {
+        self.writes.is_empty() && self.queue.is_empty() && self.preparing == 0 && self.remove_dirs.is_empty()
+    }
+}
+
+/// One write on its way, and what it will have moved.
+struct DestageWrite {
+    batches: usize,
+    bytes: u64,
+    tail_page: Vec<u8>,
+}
+
+/// What the file thread made ready.
+pub(crate) struct Prepared {
+    handle: FileHandle,
+    allocated_bytes: u64,
+    tail_page: Option<Vec<u8>>,
+    index: Option<SegmentIndex>,
+    made: bool,
+}
+
+/// Order for the file thread: make the segment file ready for writes up to `need_bytes`.
+struct Prepare {
+    dir: PathBuf,
+    path: PathBuf,
+    metadata: Option<String>,
+    base: Offset,
+    /// Bytes of it that count.
+    bytes: u64,
+    need_bytes: u64,
+    want_bytes: u64,
+    open: Option<FileHandle>,
+    need_tail_page: bool,
+    need_index: bool,
+    index_interval_bytes: u32,
+    clean_strays: bool,
+}
+
+impl Log {
+    pub(crate) fn poll_destage<B: Backend>(&mut self, io: &mut B) {
+        if self.storage_full && io.now_ns() >= self.destage.retry_ns {
+            self.destage.retry_ns = io.now_ns() + NO_SPACE_RETRY_NS;
+            self.retry_after_full();
+        }
+        if self.under_pressure() {
+            self.queue_oldest();
+        }
+        let mut tries = self.destage.queue.len();
+        while tries > 0 && self.destage.in_flight() + self.destage.preparing < self.options.destage_depth {
+            tries -= 1;
+            let Some(slot) = self.destage.queue.pop_front() else { break };
+            self.start_destage(io, slot);
+        }
+        while let Some(slot) = self.destage.remove_dirs.pop_front() {
+            self.remove_folder(io, slot);
+        }
+    }
+
+    fn under_pressure(&self) -> bool {
+        self.stopping
+            || self.undestaged_bytes > self.options.tail_bytes / 4
+            || self.core_log.used_bytes() > self.core_log.capacity_bytes() * 3 / 8
+    }
+
+    /// Queues the partitions of the oldest groups that hold anything not in segments.
+    fn queue_oldest(&mut self) {
+        const QUEUE_MAX: usize = 64;
+        let Some(front) = self.groups.front().map(|g| g.sequence.0) else { return };
+        let durable = self.core_log.durable().0;
+        let mut sequence = (self.destaged_groups.0 + 1).max(front);
+        while sequence <= durable && self.destage.queue.len() < QUEUE_MAX {
+            let Some(group) = self.groups.get((sequence - front) as usize) else { break };
+            if group.undestaged > 0 {
+                for item in &group.items {
+                    let Some(part) = self.parts.get_mut(item.slot as usize) else { continue };
+                    if part.step == DestageStep::Idle && part.destaged <= item.base && part.offline.is_none() && !part.deleted {
+                        part.step = DestageStep::Queued;
+                        self.destage.queue.push_back(item.slot);
+                    }
+                }
+            }
+            // Groups after the first full queue are looked at next time.
+            sequence += 1;
+            if sequence > self.destaged_groups.0 + 4096 {
+                break;
+            }
+        }
+        self.destage.scanned = GroupSeq(sequence);
+    }
+
+    fn retry_after_full(&mut self) {
+        for slot in 0..self.parts.len() {
+            if let Some(part) = self.parts.get_mut(slot).filter(|p| p.step == DestageStep::NoSpace) {
+                part.step = DestageStep::Queued;
+                self.destage.queue.push_back(slot as u32);
+            }
+        }
+    }
+
+    /// The next step of one partition: prepare its segment, seal it, or write.
+    fn start_destage<B: Backend>(&mut self, io: &mut B, slot: u32) {
+        let (partitions, wall_ms) = (self.parts.len() as u64, io.wall_ms());
+        let uid = self.serial();
+        let Some(part) = self.parts.get_mut(slot as usize) else { return };
+        part.step = DestageStep::Idle;
+        if part.deleted || part.offline.is_some() {
+            return;
+        }
+        let Some(first) = part.tail.get(part.tail_destaged).filter(|e| e.last < part.durable) else { return };
+        let (first_base, first_len) = (first.base, first.buf.len() as u64);
+        assert_eq!(first_base, part.destaged, "destaging has no gap");
+        if part.segments.last().is_some_and(|s| !s.sealed && must_roll(part, s, first_base, first_len, wall_ms)) {
+            self.seal_active(io, slot);
+            return;
+        }
+        if part.segments.last().is_none_or(|s| s.sealed) {
+            part.segments.push(Segment::fresh(first_base, uid, wall_ms, part.config.index_interval_bytes as u32));
+            part.changed = true;
+        }
+        let planned = planned_bytes(part);
+        let Some(segment) = part.segments.last() else { return };
+        let need = (segment.bytes + planned).next_multiple_of(PAGE_BYTES as u64);
+        if segment.open.is_none() || segment.allocated_bytes < need || !segment.tail_page_known || segment.index.is_none() {
+            self.prepare(io, slot, need, partitions);
+            return;
+        }
+        self.write_run(io, slot);
+    }
+
+    fn prepare<B: Backend>(&mut self, io: &mut B, slot: u32, need_bytes: u64, partitions: u64) {
+        let serial = self.serial();
+        let Some(part) = self.parts.get_mut(slot as usize) else { return };
+        let Some(segment) = part.segments.last() else { return };
+        let ceiling = (ALLOCATE_TOTAL_BYTES / partitions.max(1)).clamp(ALLOCATE_MIN_BYTES, ALLOCATE_MAX_BYTES);
+        let step = segment.bytes.max(ALLOCATE_MIN_BYTES).min(ceiling);
+        let limit = part.config.segment_bytes.next_multiple_of(PAGE_BYTES as u64).max(need_bytes);
+        let order = Prepare {
+            path: segment_path(&part.dir, segment.base, "log"),
+            dir: part.dir.clone(),
+            metadata: (!part.folder_known).then(|| crate::adopt::partition_metadata_text(part.topic_id)),
+            base: segment.base,
+            bytes: segment.bytes,
+            need_bytes,
+            want_bytes: (need_bytes + step).next_multiple_of(PAGE_BYTES as u64).min(limit),
+            open: segment.open.as_ref().map(|o| o.handle.clone()),
+            need_tail_page: !segment.tail_page_known,
+            need_index: segment.index.is_none() && segment.bytes > 0,
+            index_interval_bytes: part.config.index_interval_bytes as u32,
+            clean_strays: !part.folder_known,
+        };
+        part.step = DestageStep::Preparing;
+        self.destage.preparing += 1;
+        self.jobs.insert(serial, JobFor::Prepare(slot));
+        io.push(Op::Run { job: Box::new(move |fs| Box::new(JobDone::Prepared(run_prepare(fs, &order)))) }, token(token::JOB, serial));
+    }
+
+    pub(crate) fn destage_prepared<B: Backend>(&mut self, io: &mut B, slot: u32, result: io::Result<Prepared>) {
+        self.destage.preparing -= 1;
+        let turn = self.turn;
+        let Some(part) = self.parts.get_mut(slot as usize) else { return };
+        part.step = DestageStep::Idle;
+        match result {
+            Ok(prepared) => {
+                part.folder_known = true;
+                if prepared.made {
+                    self.checkpoint.new_dirs.push(part.dir.clone());
+                }
+                if let Some(segment) = part.segments.last_mut() {
+                    segment.allocated_bytes = prepared.allocated_bytes;
+                    if prepared.index.is_some() {
+                        segment.index = prepared.index;
+                    }
+                    if let Some(page) = prepared.tail_page {
+                        segment.tail_page = page;
+                        segment.tail_page_known = true;
+                    }
+                    if segment.open.is_none() {
+                        segment.open = Some(OpenFile { id: io.attach_file(prepared.handle.clone()), handle: prepared.handle, used_turn: turn });
+                    }
+                }
+                if self.storage_full {
+                    tracing::info!("disk space is back: produce goes on");
+                    self.storage_full = false;
+                }
+                self.start_destage(io, slot);
+            }
+            Err(error) if error.raw_os_error() == Some(Errno::NO_SPACE.0) => {
+                part.step = DestageStep::NoSpace;
+                self.destage.retry_ns = io.now_ns() + NO_SPACE_RETRY_NS;
+                if !self.storage_full {
+                    tracing::error!(
+                        folder = %part.dir.display(),
+                        "the disk is full: produce is answered with KAFKA_STORAGE_ERROR, reads go on; free space, lower retention or delete topics"
+                    );
+                    self.storage_full = true;
+                }
+            }
+            Err(error) => self.take_offline(slot, "preparing its segment failed", &error),
+        }
+    }
+
+    pub(crate) fn take_offline(&mut self, slot: u32, what: &'static str, error: &io::Error) {
+        let Some(part) = self.parts.get_mut(slot as usize) else { return };
+        if part.offline.is_none() {
+            tracing::error!(partition = %part.dir.display(), %error, "{what}: the partition is offline, the broker goes on");
+            part.offline = Some(what);
+        }
+        part.step = DestageStep::Idle;
+    }
+
+    /// Copies a run of durable batches into one aligned buffer and hands it to the disk.
+    fn write_run<B: Backend>(&mut self, io: &mut B, slot: u32) {
+        let turn = self.turn;
+        let Some(part) = self.parts.get_mut(slot as usize) else { return };
+        let planned = planned_bytes(part) as usize;
+        let Some(segment) = part.segments.last_mut() else { return };
+        let start = segment.bytes - segment.tail_page.len() as u64;
+        let Some(mut staging) = io.pool().take((segment.tail_page.len() + planned).next_multiple_of(PAGE_BYTES)) else {
+            part.step = DestageStep::Queued;
+            self.destage.queue.push_back(slot);
+            return;
+        };
+        staging.extend(&segment.tail_page);
+        let mut batches = 0;
+        let mut bytes = 0u64;
+        let index = segment.index.get_or_insert_with(|| SegmentIndex::new(segment.base, part.config.index_interval_bytes as u32));
+        for entry in part.tail.iter().skip(part.tail_destaged).take_while(|e| e.last < part.durable) {
+            if batches > 0 && bytes as usize + entry.buf.len() > planned {
+                break;
+            }
+            if let Some(header) = BatchHeader::parse(&entry.buf) {
+                index.append(&header, (segment.bytes + bytes) as u32);
+            }
+            if entry.max_timestamp_ms > segment.max_timestamp_ms {
+                segment.max_timestamp_ms = entry.max_timestamp_ms;
+                segment.offset_of_max = entry.last;
+            }
+            staging.extend(&entry.buf);
+            bytes += entry.buf.len() as u64;
+            batches += 1;
+        }
+        let keep = staging.len() % PAGE_BYTES;
+        let tail_page = staging.get(staging.len() - keep..).unwrap_or_default().to_vec();
+        let padded = staging.len().next_multiple_of(PAGE_BYTES);
+        if let Some(padding) = staging.as_mut_full().get_mut(segment.tail_page.len() + bytes as usize..padded) {
+            padding.fill(0);
+        }
+        staging.set_len(padded);
+        let Some(open) = segment.open.as_mut() else { return };
+        open.used_turn = turn;
+        part.step = DestageStep::Writing;
+        part.dirty = true;
+        self.metrics.destage_writes += 1;
+        self.metrics.destage_bytes += padded as u64;
+        self.destage.writes.insert(slot, DestageWrite { batches, bytes, tail_page });
+        io.push(Op::Write { file: open.id, buf: staging.freeze(), offset: start, flush: Flush::None }, token(token::DESTAGE, u64::from(slot)));
+    }
+
+    pub(crate) fn destage_written<B: Backend>(&mut self, io: &mut B, slot: u64, result: Result<u32, Errno>) {
+        let slot = slot as u32;
+        let Some(write) = self.destage.writes.remove(&slot) else { return };
+        if let Err(errno) = result {
+            self.take_offline(slot, "writing its segment failed", &io::Error::from_raw_os_error(errno.0));
+            return;
+        }
+        let Some(part) = self.parts.get_mut(slot as usize) else { return };
+        part.step = DestageStep::Idle;
+        if part.deleted && part.tail.is_empty() {
+            return;
+        }
+        let mut last_uid = 0;
+        if let Some(segment) = part.segments.last_mut() {
+            segment.bytes += write.bytes;
+            segment.tail_page = write.tail_page;
+            last_uid = segment.uid;
+        }
+        let moved: Vec<(GroupSeq, Offset)> =
+            part.tail.iter().skip(part.tail_destaged).take(write.batches).map(|e| (e.group, e.last)).collect();
+        part.tail_destaged += moved.len();
+        part.undestaged_bytes -= write.bytes;
+        self.undestaged_bytes -= write.bytes;
+        part.destaged = moved.last().map_or(part.destaged, |(_, last)| last.plus(1));
+        let more = part.undestaged_bytes >= DESTAGE_BYTES as u64;
+        self.checkpoint.note_changed(slot);
+        self.cache.grew(last_uid);
+        for (group, _) in moved {
+            self.group_destaged(group, 1);
+        }
+        self.advance_destaged();
+        if more {
+            self.requeue_destage(slot);
+        }
+        let _ = io;
+    }
+
+    /// Hands the active segment to the file thread: trim, write its indexes, sync.
+    pub(crate) fn seal_active<B: Backend>(&mut self, io: &mut B, slot: u32) {
+        let serial = self.serial();
+        let Some(part) = self.parts.get_mut(slot as usize) else { return };
+        let dir = part.dir.clone();
+        let Some(segment) = part.segments.last_mut() else { return };
+        let order = Trim::of(&dir, segment);
+        part.step = DestageStep::Preparing;
+        self.destage.preparing += 1;
+        self.jobs.insert(serial, JobFor::Seal(slot));
+        io.push(Op::Run { job: Box::new(move |fs| Box::new(JobDone::Sealed(order.run(fs)))) }, token(token::JOB, serial));
+    }
+
+    pub(crate) fn segment_sealed(&mut self, slot: u32, result: io::Result<()>) {
+        self.destage.preparing -= 1;
+        let Some(part) = self.parts.get_mut(slot as usize) else { return };
+        part.step = DestageStep::Idle;
+        match result {
+            Ok(()) => {
+                if let Some(segment) = part.segments.last_mut() {
+                    segment.sealed = true;
+                    segment.index = None;
+                    segment.tail_page = Vec::new();
+                    segment.allocated_bytes = segment.bytes;
+                }
+                self.checkpoint.note_changed(slot);
+                self.requeue_destage(slot);
+            }
+            Err(error) if error.raw_os_error() == Some(Errno::NO_SPACE.0) => {
+                part.step = DestageStep::NoSpace;
+                self.storage_full = true;
+            }
+            Err(error) => self.take_offline(slot, "sealing its segment failed", &error),
+        }
+    }
+
+    fn remove_folder<B: Backend>(&mut self, io: &mut B, slot: u32) {
+        let serial = self.serial();
+        let Some(part) = self.parts.get_mut(slot as usize) else { return };
+        if matches!(part.step, DestageStep::Preparing | DestageStep::Writing) {
+            self.destage.remove_dirs.push_back(slot);
+            return;
+        }
+        for segment in part.segments.drain(..) {
+            self.cache.forget(segment.uid);
+            if let Some(open) = segment.open {
+                io.detach_file(open.id);
+            }
+        }
+        let dir = part.dir.clone();
+        let id = part.id;
+        self.jobs.insert(serial, JobFor::Remove);
+        io.push(Op::Run { job: Box::new(move |fs| Box::new(JobDone::Removed(remove_folder(fs, &dir, id.0)))) }, token(token::JOB, serial));
+    }
+}
+
+impl Segment {
+    pub(crate) fn fresh(base: Offset, uid: u64, created_ms: i64, interval_bytes: u32) -> Segment {
+        Segment {
+            base,
+            bytes: 0,
+            max_timestamp_ms: -1,
+            offset_of_max: Offset(-1),
+            created_ms,
+            sealed: false,
+            uid,
+            allocated_bytes: 0,
+            open: None,
+            index: Some(SegmentIndex::new(base, interval_bytes)),
+            tail_page: Vec::new(),
+            tail_page_known: true,
+        }
+    }
+}
+
+/// Bytes the next write moves: at least one batch, whole batches up to a write's worth or the segment's end.
+fn planned_bytes(part: &Partition) -> u64 {
+    let used = part.segments.last().map_or(0, |s| if s.sealed { 0 } else { s.bytes });
+    let mut bytes = 0;
+    for entry in part.tail.iter().skip(part.tail_destaged).take_while(|e| e.last < part.durable) {
+        let len = entry.buf.len() as u64;
+        if bytes > 0 && (bytes + len > DESTAGE_BYTES as u64 || used + bytes + len > part.config.segment_bytes) {
+            break;
+        }
+        bytes += len;
+    }
+    bytes
+}
+
+fn must_roll(part: &Partition, segment: &Segment, next: Offset, len: u64, wall_ms: i64) -> bool {
+    segment.bytes > 0
+        && (segment.bytes + len > part.config.segment_bytes
+            || next.0 - segment.base.0 > i64::from(i32::MAX) - 1_000_000
+            || segment.index.as_ref().is_some_and(|i| i.bytes() >= part.config.segment_index_bytes as usize)
+            || wall_ms.saturating_sub(segment.created_ms) > part.config.segment_ms)
+}
+
+fn run_prepare(fs: &dyn Fs, order: &Prepare) -> io::Result<Prepared> {
+    let made = !fs.exists(&order.path);
+    let handle = match &order.open {
+        Some(handle) => handle.clone(),
+        None => {
+            fs.create_dir_all(&order.dir)?;
+            if order.clean_strays {
+                remove_strays(fs, order)?;
+            }
+            if let Some(text) = &order.metadata {
+                let path = order.dir.join("partition.metadata");
+                if !fs.exists(&path) {
+                    let file = fs.open(&path, OpenMode::Create)?;
+                    fs.write_at(&file, text.as_bytes(), 0)?;
+                    fs.sync_data(&file)?;
+                }
+            }
+            fs.open(&order.path, OpenMode::CreateDirect)?
+        }
+    };
+    let mut size = fs.len(&handle)?;
+    if order.bytes == 0 && order.open.is_none() && size > 0 {
+        // Left over from before a crash, never part of a checkpoint: its batches come from the core log again.
+        fs.set_len(&handle, 0)?;
+        size = 0;
+    }
+    if size < order.bytes {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{} holds {size} bytes, the checkpoint says {}", order.path.display(), order.bytes)));
+    }
+    // Allocate from the start: a file that an earlier life left behind may have holes or a short extent.
+    if size < order.want_bytes
+        && let Err(error) = fs.allocate(&handle, 0, order.want_bytes)
+    {
+        if error.raw_os_error() != Some(Errno::NO_SPACE.0) {
+            return Err(error);
+        }
+        fs.allocate(&handle, 0, order.need_bytes)?;
+    }
+    let tail_page = if order.need_tail_page {
+        let keep = order.bytes % PAGE_BYTES as u64;
+        let mut page = vec![0; keep as usize];
+        if fs.read_at(&handle, &mut page, order.bytes - keep)? != page.len() {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
+        }
+        Some(page)
+    } else {
+        None
+    };
+    // After a crash the active segment has no index beside it; it is read back once, before the segment grows.
+    let index = if order.need_index {
+        Some(crate::segment::rebuild_index(fs, &handle, order.base, order.index_interval_bytes, order.bytes)?)
+    } else {
+        None
+    };
+    Ok(Prepared { allocated_bytes: fs.len(&handle)?, handle, tail_page, index, made })
+}
+
+/// Segments beyond the active one that no checkpoint names: made after it, before a crash.
+fn remove_strays(fs: &dyn Fs, order: &Prepare) -> io::Result<()> {
+    for entry in fs.list(&order.dir)? {
+        let stray = entry.name.split_once('.').is_some_and(|(stem, extension)| {
+            matches!(extension, "log" | "index" | "timeindex") && stem.parse::<i64>().is_ok_and(|base| base > order.base.0)
+        });
+        if stray {
+            fs.remove_file(&order.dir.join(entry.name))?;
+        }
+    }
+    Ok(())
+}
+
+/// The name is free at once; the bytes go in their own time.
+fn remove_folder(fs: &dyn Fs, dir: &std::path::Path, id: u64) -> io::Result<()> {
+    if !fs.exists(dir) {
+        return Ok(());
+    }
+    let name = dir.file_name().and_then(|n| n.to_str()).unwrap_or("partition");
+    let doomed = dir.with_file_name(format!("{name}.{id:016x}-delete"));
+    fs.rename(dir, &doomed)?;
+    if let Some(parent) = dir.parent() {
+        fs.sync_dir(parent)?;
+    }
+    fs.remove_dir_all(&doomed)
+}
+
+/// Order for the file thread: a segment's file ends where its batches do, and its indexes are beside it.
+pub(crate) struct Trim {
+    dir: PathBuf,
+    base: Offset,
+    bytes: u64,
+    handle: Option<FileHandle>,
+    index: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Trim {
+    pub fn of(dir: &std::path::Path, segment: &mut Segment) -> Trim {
+        let index = segment.index.as_mut().map(|i| {
+            i.finish(segment.max_timestamp_ms, segment.offset_of_max);
+            (i.offset_bytes(), i.time_bytes())
+        });
+        Trim { dir: dir.to_path_buf(), base: segment.base, bytes: segment.bytes, handle: segment.open.as_ref().map(|o| o.handle.clone()), index }
+    }
+
+    pub fn run(&self, fs: &dyn Fs) -> io::Result<()> {
+        let handle = match &self.handle {
+            Some(handle) => handle.clone(),
+            None => fs.open(&segment_path(&self.dir, self.base, "log"), OpenMode::Write)?,
+        };
+        if fs.len(&handle)? > self.bytes {
+            fs.set_len(&handle, self.bytes)?;
+        }
+        fs.sync_data(&handle)?;
+        if let Some((offsets, times)) = &self.index {
+            for (extension, bytes) in [("index", offsets), ("timeindex", times)] {
+                let file = fs.open(&segment_path(&self.dir, self.base, extension), OpenMode::Create)?;
+                fs.set_len(&file, 0)?;
+                fs.write_at(&file, bytes, 0)?;
+                fs.sync_data(&file)?;
+            }
+        }
+        sync_names(fs, [&self.dir])
+    }
+}

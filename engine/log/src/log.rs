@@ -1,0 +1,678 @@
+//! The log of one core: appends, seals, durable marks, and the events that come of them.
+
+use crate::checkpointing::CheckpointState;
+use crate::cold::BlockCache;
+use crate::core_log::{CoreLog, Item, NoRoom, Sealed};
+use crate::destage::DestageState;
+use crate::format::group::{Entry, EntryKind};
+use crate::options::LogOptions;
+use crate::partition::{DestageStep, Partition, TailEntry};
+use crate::producer::Verdict;
+use crate::time::TimeFound;
+use crate::token;
+use ringmill_record::batch::{patch_log_append_time, patch_placement};
+use ringmill_record::BatchHeader;
+use ringmill_reactor::{Backend, Completion, FileHandle, Payload};
+use ringmill_types::limits::DESTAGE_BYTES;
+use ringmill_types::{ErrorCode, GroupSeq, LeaderEpoch, Offset, PartitionId, PartitionSpec, TimestampType, TopicSpec};
+use std::collections::{HashMap, VecDeque};
+
+/// Index of a partition in its core's log; valid for the life of the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Slot(pub u32);
+
+/// When the answer to an append may leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AckAt {
+    /// It is on disk already.
+    Now,
+    /// When this group's write was handed to the disk (relaxed topics).
+    Sealed(GroupSeq),
+    /// When this group is durable.
+    Durable(GroupSeq),
+}
+
+/// A batch that was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appended {
+    pub base_offset: Offset,
+    /// Set on `LogAppendTime` topics.
+    pub log_append_ms: Option<i64>,
+    pub log_start: Offset,
+    pub ack: AckAt,
+}
+
+/// A batch that was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AppendError {
+    /// No room at this moment: try again at [`LogEvent::Room`].
+    Busy,
+    Refused(ErrorCode, &'static str),
+}
+
+/// What the core must know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogEvent {
+    /// All groups up to this one were handed to the disk.
+    Sealed(GroupSeq),
+    /// All groups up to this one are on disk.
+    Durable(GroupSeq),
+    /// Readers of the partition may see more.
+    Advanced(Slot),
+    /// A cold read with this ticket can be tried again.
+    Block(u64),
+    /// The answer to [`Log::find_time`].
+    Found { ticket: u64, found: Option<TimeFound> },
+    /// Appends that met [`AppendError::Busy`] may be tried again.
+    Room,
+    /// The process must end: a flush or core-log write failed, and the kernel will not say so twice.
+    Fatal(String),
+}
+
+/// Counters for metrics.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LogMetrics {
+    pub groups: u64,
+    pub group_bytes: u64,
+    pub destage_bytes: u64,
+    pub destage_writes: u64,
+    pub checkpoints: u64,
+    pub cold_reads: u64,
+    pub cold_read_bytes: u64,
+    pub cache_hits: u64,
+}
+
+/// A group that is still (partly) in the tail ring.
+pub(crate) struct TailGroup {
+    pub sequence: GroupSeq,
+    pub bytes: u64,
+    pub items: Vec<Item>,
+    /// Batches of it that are not in a segment yet.
+    pub undestaged: u32,
+}
+
+/// What a job was for; its output is a `JobDone`.
+pub(crate) enum JobFor {
+    Prepare(u32),
+    Seal(u32),
+    Checkpoint,
+    AddFile,
+    OpenCold(u32, u64),
+    Remove,
+    FindTime(u64),
+}
+
+pub(crate) enum JobDone {
+    Prepared(std::io::Result<crate::destage::Prepared>),
+    Sealed(std::io::Result<()>),
+    Checkpointed(std::io::Result<()>),
+    FileAdded(std::io::Result<(FileHandle, u64)>),
+    ColdOpened(std::io::Result<crate::cold::ColdOpened>),
+    Removed(std::io::Result<()>),
+    TimeFound(std::io::Result<Option<TimeFound>>),
+}
+
+pub struct Log {
+    pub(crate) options: LogOptions,
+    pub(crate) core_log: CoreLog,
+    pub(crate) parts: Vec<Partition>,
+    pub(crate) by_id: HashMap<PartitionId, u32>,
+    pub(crate) groups: VecDeque<TailGroup>,
+    pub(crate) tail_bytes: u64,
+    pub(crate) undestaged_bytes: u64,
+    /// Every group up to here is in segments.
+    pub(crate) destaged_groups: GroupSeq,
+    /// Groups whose items were already marked durable.
+    durable_seen: GroupSeq,
+    pub(crate) events: VecDeque<LogEvent>,
+    pub(crate) jobs: HashMap<u64, JobFor>,
+    pub(crate) next_serial: u64,
+    pub(crate) destage: DestageState,
+    pub(crate) checkpoint: CheckpointState,
+    pub(crate) cache: BlockCache,
+    pub(crate) metrics: LogMetrics,
+    /// An append found no room since the last `Room` event.
+    starved: bool,
+    /// Partitions cannot be written to until space is back.
+    pub(crate) storage_full: bool,
+    pub(crate) last_append_ns: u64,
+    pub(crate) adding_file: bool,
+    pub(crate) turn: u64,
+    pub(crate) stopping: bool,
+    pub(crate) next_retention_ns: u64,
+    /// Files below the log start; they go once the group that moved it is durable.
+    pub(crate) doomed_files: VecDeque<(GroupSeq, Vec<std::path::PathBuf>)>,
+}
+
+impl Log {
+    pub(crate) fn assemble(options: LogOptions, core_log: CoreLog, checkpoint: CheckpointState) -> Log {
+        let durable = core_log.durable();
+        let cache = BlockCache::new(options.cache_bytes, options.cold_reads_max);
+        Log {
+            options,
+            destaged_groups: durable,
+            durable_seen: durable,
+            core_log,
+            parts: Vec::new(),
+            by_id: HashMap::new(),
+            groups: VecDeque::new(),
+            tail_bytes: 0,
+            undestaged_bytes: 0,
+            events: VecDeque::new(),
+            jobs: HashMap::new(),
+            next_serial: 1,
+            destage: DestageState::default(),
+            checkpoint,
+            cache,
+            metrics: LogMetrics::default(),
+            starved: false,
+            storage_full: false,
+            last_append_ns: 0,
+            adding_file: false,
+            turn: 0,
+            stopping: false,
+            next_retention_ns: 0,
+            doomed_files: VecDeque::new(),
+        }
+    }
+
+    pub(crate) fn set_durable_seen(&mut self, group: GroupSeq) {
+        self.durable_seen = group;
+    }
+
+    pub fn slot_of(&self, id: PartitionId) -> Option<Slot> {
+        self.by_id.get(&id).map(|s| Slot(*s))
+    }
+
+    pub(crate) fn serial(&mut self) -> u64 {
+        self.next_serial += 1;
+        self.next_serial
+    }
+
+    pub fn next_event(&mut self) -> Option<LogEvent> {
+        self.events.pop_front()
+    }
+
+    /// Makes a partition known, or changes its settings. Its folder is made when it is first destaged.
+    pub fn upsert(&mut self, topic: &TopicSpec, spec: &PartitionSpec) -> Slot {
+        if let Some(slot) = self.by_id.get(&spec.id) {
+            if let Some(part) = self.parts.get_mut(*slot as usize) {
+                part.config = topic.config.clone();
+                part.leader_epoch = part.leader_epoch.max(spec.leader_epoch);
+                part.changed = true;
+            }
+            return Slot(*slot);
+        }
+        let slot = self.parts.len() as u32;
+        self.parts.push(Partition::new(
+            spec.id,
+            topic.name.clone(),
+            topic.id,
+            spec.index,
+            &self.options.data_dir,
+            topic.config.clone(),
+            spec.leader_epoch,
+        ));
+        self.by_id.insert(spec.id, slot);
+        self.checkpoint.note_changed(slot);
+        Slot(slot)
+    }
+
+    /// Writes a tombstone; the folder goes once that is durable. False when there is no room yet: call again.
+    pub fn delete<B: Backend>(&mut self, io: &mut B, id: PartitionId) -> bool {
+        let Some(slot) = self.by_id.get(&id).copied() else { return true };
+        let entry = Entry { partition: id, arg: 0, len: 0, crc: 0, epoch: LeaderEpoch(0), kind: EntryKind::Tombstone };
+        if self.core_log.append_event(io.pool(), io.now_ns(), slot, entry).is_err() {
+            self.starved = true;
+            return false;
+        }
+        self.by_id.remove(&id);
+        if let Some(part) = self.parts.get_mut(slot as usize) {
+            part.deleted = true;
+        }
+        true
+    }
+
+    /// Takes a validated batch: assigns offsets, copies it into the open group.
+    ///
+    /// # Errors
+    /// [`AppendError`]; nothing changed then.
+    pub fn append<B: Backend>(&mut self, io: &mut B, slot: Slot, header: &BatchHeader, batch: &[u8], wall_ms: i64) -> Result<Appended, AppendError> {
+        let now_ns = io.now_ns();
+        let storage_full = self.storage_full;
+        let part = self.parts.get_mut(slot.0 as usize).ok_or(AppendError::Refused(ErrorCode::UnknownTopicOrPartition, ""))?;
+        check_topic_rules(part, header, batch, wall_ms, storage_full)?;
+        if header.has_producer_id() {
+            match part.producers.check(header, wall_ms) {
+                Verdict::Append => {}
+                Verdict::Duplicate { base_offset, last_offset, timestamp_ms } => {
+                    let ack = duplicate_ack(part, &self.core_log, last_offset);
+                    let log_append_ms = (part.config.timestamp_type == TimestampType::LogAppendTime).then_some(timestamp_ms);
+                    return Ok(Appended { base_offset, log_append_ms, log_start: part.log_start, ack });
+                }
+                Verdict::Refused(code) => return Err(AppendError::Refused(code, "")),
+            }
+        }
+        let base = part.log_end;
+        let append_ms = (part.config.timestamp_type == TimestampType::LogAppendTime).then(|| wall_ms.max(part.last_append_ms));
+        let item = Item {
+            slot: slot.0,
+            kind: EntryKind::Batch,
+            base,
+            last: base.plus(i64::from(header.last_offset_delta)),
+            at: 0,
+            len: 0,
+            max_timestamp_ms: append_ms.unwrap_or(header.max_timestamp_ms),
+        };
+        let epoch = part.leader_epoch;
+        let patch = |bytes: &mut [u8]| {
+            patch_placement(bytes, base, epoch);
+            if let Some(ms) = append_ms {
+                patch_log_append_time(bytes, ms);
+            }
+        };
+        let group = match self.core_log.append(io.pool(), now_ns, part.id, epoch, item, batch, patch) {
+            Ok(group) => group,
+            Err(NoRoom::Busy) => {
+                self.starved = true;
+                return Err(AppendError::Busy);
+            }
+            Err(NoRoom::TooLarge) => return Err(AppendError::Refused(ErrorCode::MessageTooLarge, "the batch is larger than a core-log file")),
+        };
+        if part.epochs.latest().is_none_or(|(latest, _)| latest < epoch) {
+            part.epochs.assign(epoch, base);
+        }
+        if header.has_producer_id() {
+            part.producers.apply(header, base, wall_ms);
+        }
+        part.log_end = item.last.plus(1);
+        part.last_append_ms = part.last_append_ms.max(append_ms.unwrap_or(wall_ms));
+        part.records_in += header.record_count as u64;
+        part.bytes_in += batch.len() as u64;
+        self.last_append_ns = now_ns;
+        let ack = if part.config.is_durable() { AckAt::Durable(group) } else { AckAt::Sealed(group) };
+        Ok(Appended { base_offset: base, log_append_ms: append_ms, log_start: part.log_start, ack })
+    }
+
+    /// Seals what may leave, starts destaging, cold reads, checkpoints. Once a turn, before entering the kernel.
+    pub fn poll<B: Backend>(&mut self, io: &mut B) {
+        let now_ns = io.now_ns();
+        self.turn += 1;
+        while let Some(sealed) = self.core_log.poll(io, now_ns) {
+            self.take_sealed(sealed);
+        }
+        self.mark_when_idle(io, now_ns);
+        self.poll_files(io);
+        self.poll_destage(io);
+        self.poll_checkpoint(io, now_ns);
+        self.poll_cold(io);
+        self.poll_retention(io, now_ns);
+        self.evict();
+        if self.starved && self.core_log.can_take() {
+            self.starved = false;
+            self.events.push_back(LogEvent::Room);
+        }
+    }
+
+    /// When `poll` wants to run again although nothing completes.
+    pub fn deadline_ns(&self) -> Option<u64> {
+        let mark = self.core_log.wants_mark().then_some(self.last_append_ns + MARK_AFTER_NS);
+        let retry = self.storage_full.then_some(self.destage.retry_ns);
+        [self.core_log.deadline_ns(), mark, retry, Some(self.next_retention_ns), self.checkpoint.deadline_ns()].into_iter().flatten().min()
+    }
+
+    /// The last acked group is protected by a later record of it: an empty group says how far durable had come.
+    fn mark_when_idle<B: Backend>(&mut self, io: &mut B, now_ns: u64) {
+        if self.core_log.wants_mark() && (self.stopping || now_ns >= self.last_append_ns + MARK_AFTER_NS) {
+            let entry = Entry { partition: PartitionId(0), arg: 0, len: 0, crc: 0, epoch: LeaderEpoch(0), kind: EntryKind::NoOp };
+            // No room means that groups are on their way, and the next of them carries the mark.
+            if self.core_log.append_event(io.pool(), now_ns, u32::MAX, entry).is_ok() {
+                while let Some(sealed) = self.core_log.poll(io, u64::MAX) {
+                    self.take_sealed(sealed);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn take_sealed(&mut self, sealed: Sealed) {
+        let bytes = sealed.buf.len() as u64;
+        self.metrics.groups += 1;
+        self.metrics.group_bytes += bytes;
+        self.tail_bytes += bytes;
+        let mut undestaged = 0;
+        for item in sealed.items.iter().filter(|i| i.kind == EntryKind::Batch) {
+            let Some(part) = self.parts.get_mut(item.slot as usize) else { continue };
+            if part.deleted {
+                continue;
+            }
+            undestaged += 1;
+            let buf = sealed.buf.slice(item.at as usize, (item.at + item.len) as usize);
+            part.tail.push_back(TailEntry { base: item.base, last: item.last, max_timestamp_ms: item.max_timestamp_ms, group: sealed.sequence, buf });
+            part.undestaged_bytes += u64::from(item.len);
+            self.undestaged_bytes += u64::from(item.len);
+            if !part.config.is_durable() && part.high_watermark < item.last.plus(1) {
+                part.high_watermark = item.last.plus(1);
+                self.events.push_back(LogEvent::Advanced(Slot(item.slot)));
+            }
+        }
+        self.events.push_back(LogEvent::Sealed(sealed.sequence));
+        self.groups.push_back(TailGroup { sequence: sealed.sequence, bytes, items: sealed.items, undestaged });
+    }
+
+    /// Hands in a completion whose token [`token::is_logs`].
+    pub fn complete<B: Backend>(&mut self, io: &mut B, completion: Completion) {
+        let (kind, value) = token::split(completion.token);
+        let outcome = match kind {
+            token::LOG_WRITE => {
+                let done = self.core_log.on_write(value, completion.result, io.now_ns());
+                self.after_durable();
+                done
+            }
+            token::LOG_SYNC => {
+                let done = self.core_log.on_sync(value, completion.result);
+                self.after_durable();
+                done
+            }
+            token::DESTAGE => {
+                self.destage_written(io, value, completion.result);
+                Ok(())
+            }
+            token::BLOCK => {
+                self.block_read(io, value, completion.result, completion.payload);
+                Ok(())
+            }
+            _ => {
+                self.job_done(io, value, completion.payload);
+                Ok(())
+            }
+        };
+        if let Err(errno) = outcome {
+            self.events.push_back(LogEvent::Fatal(format!(
+                "writing the core log in {} failed: {errno}; a failed flush is never retried, because the kernel reports lost writes once",
+                self.options.log_dir.display()
+            )));
+        }
+    }
+
+    fn job_done<B: Backend>(&mut self, io: &mut B, serial: u64, payload: Payload) {
+        let Payload::Job(output) = payload else { return };
+        let (Some(purpose), Ok(done)) = (self.jobs.remove(&serial), output.downcast::<JobDone>()) else { return };
+        match (purpose, *done) {
+            (JobFor::Prepare(slot), JobDone::Prepared(result)) => self.destage_prepared(io, slot, result),
+            (JobFor::Seal(slot), JobDone::Sealed(result)) => self.segment_sealed(slot, result),
+            (JobFor::Checkpoint, JobDone::Checkpointed(result)) => self.checkpointed(result),
+            (JobFor::AddFile, JobDone::FileAdded(result)) => self.file_added(io, result),
+            (JobFor::OpenCold(slot, uid), JobDone::ColdOpened(result)) => self.cold_opened(io, slot, uid, result),
+            (JobFor::Remove, JobDone::Removed(result)) => {
+                if let Err(error) = result {
+                    tracing::warn!(%error, "removing files of a deleted partition or segment failed; they stay until the next start");
+                }
+            }
+            (JobFor::FindTime(ticket), JobDone::TimeFound(result)) => {
+                let found = result.unwrap_or_else(|error| {
+                    tracing::warn!(%error, "looking up an offset by time failed");
+                    None
+                });
+                self.events.push_back(LogEvent::Found { ticket, found });
+            }
+            _ => unreachable!("a job returns the output of its own kind"),
+        }
+    }
+
+    /// Moves the durable marks of every partition in the groups that just became durable.
+    fn after_durable(&mut self) {
+        let durable = self.core_log.durable();
+        if durable == self.durable_seen {
+            return;
+        }
+        let first = self.groups.front().map_or(durable.0 + 1, |g| g.sequence.0);
+        let mut removed = Vec::new();
+        let mut large = Vec::new();
+        for sequence in (self.durable_seen.0 + 1).max(first)..=durable.0 {
+            let Some(group) = self.groups.get((sequence - first) as usize) else { continue };
+            for item in &group.items {
+                let Some(part) = self.parts.get_mut(item.slot as usize) else { continue };
+                match item.kind {
+                    EntryKind::Batch => {
+                        part.durable = part.durable.max(item.last.plus(1));
+                        if part.step == DestageStep::Idle && part.undestaged_bytes >= DESTAGE_BYTES as u64 {
+                            large.push(item.slot);
+                        }
+                        if part.high_watermark < part.durable {
+                            part.high_watermark = part.durable;
+                            if self.events.back() != Some(&LogEvent::Advanced(Slot(item.slot))) {
+                                self.events.push_back(LogEvent::Advanced(Slot(item.slot)));
+                            }
+                        }
+                    }
+                    EntryKind::Tombstone => removed.push(item.slot),
+                    EntryKind::TruncateTo | EntryKind::LogStart | EntryKind::Epoch | EntryKind::Carry | EntryKind::NoOp => {}
+                }
+            }
+        }
+        self.durable_seen = durable;
+        self.events.push_back(LogEvent::Durable(durable));
+        for slot in large {
+            self.requeue_destage(slot);
+        }
+        for slot in removed {
+            self.drop_partition(slot);
+        }
+    }
+
+    /// The tombstone is durable: memory goes now, the folder through a job.
+    fn drop_partition(&mut self, slot: u32) {
+        let Some(part) = self.parts.get_mut(slot as usize) else { return };
+        self.undestaged_bytes -= part.undestaged_bytes;
+        part.undestaged_bytes = 0;
+        let tail = std::mem::take(&mut part.tail);
+        let destaged = std::mem::take(&mut part.tail_destaged);
+        for entry in tail.iter().skip(destaged) {
+            self.group_destaged(entry.group, 1);
+        }
+        self.destage.remove_dirs.push_back(slot);
+        self.checkpoint.note_deleted(slot);
+    }
+
+    /// `batches` more of the group are in segments, or need not be.
+    pub(crate) fn group_destaged(&mut self, group: GroupSeq, batches: u32) {
+        let Some(front) = self.groups.front().map(|g| g.sequence.0) else { return };
+        if let Some(entry) = group.0.checked_sub(front).and_then(|at| self.groups.get_mut(at as usize)) {
+            assert!(entry.undestaged >= batches, "a batch is destaged once");
+            entry.undestaged -= batches;
+        }
+    }
+
+    /// Advances the mark below which every group is in segments.
+    pub(crate) fn advance_destaged(&mut self) {
+        let Some(front) = self.groups.front().map(|g| g.sequence.0) else { return };
+        while self.destaged_groups < self.durable_seen {
+            let next = self.destaged_groups.0 + 1;
+            let done = next < front || self.groups.get((next - front) as usize).is_some_and(|g| g.undestaged == 0);
+            if !done {
+                return;
+            }
+            self.destaged_groups = GroupSeq(next);
+        }
+    }
+
+    /// Drops the oldest groups from memory while it is above its bound: only what is in segments already.
+    fn evict(&mut self) {
+        while self.tail_bytes > self.options.tail_bytes * 3 / 4 {
+            let Some(group) = self.groups.front() else { return };
+            if group.undestaged > 0 || group.sequence > self.destaged_groups {
+                return;
+            }
+            let Some(group) = self.groups.pop_front() else { return };
+            self.tail_bytes -= group.bytes;
+            for item in group.items.iter().filter(|i| i.kind == EntryKind::Batch) {
+                let Some(part) = self.parts.get_mut(item.slot as usize) else { continue };
+                if part.tail.front().is_some_and(|e| e.group == group.sequence && e.base == item.base) {
+                    assert!(part.tail_destaged > 0, "nothing leaves the tail before it is destaged");
+                    part.tail.pop_front();
+                    part.tail_destaged -= 1;
+                }
+            }
+        }
+    }
+
+    /// Bytes of the tail ring, undestaged bytes, core-log used and capacity, cache.
+    pub fn gauges(&self) -> (u64, u64, u64, u64, u64) {
+        (self.tail_bytes, self.undestaged_bytes, self.core_log.used_bytes(), self.core_log.capacity_bytes(), self.cache.bytes())
+    }
+
+    pub fn metrics(&self) -> LogMetrics {
+        self.metrics
+    }
+
+    pub fn durable_group(&self) -> GroupSeq {
+        self.core_log.durable()
+    }
+
+    pub fn is_storage_full(&self) -> bool {
+        self.storage_full
+    }
+
+    pub fn tail_limit_bytes(&self) -> u64 {
+        self.options.tail_bytes
+    }
+
+    /// Microseconds and bytes of the flush that completed last, once.
+    pub fn take_flush_sample(&mut self) -> Option<(u64, u64)> {
+        self.core_log.last_flush.take().map(|f| (f.micros, f.bytes))
+    }
+
+    /// Numbers of one partition; `None` for a slot of a deleted one.
+    pub fn view(&self, slot: Slot) -> Option<PartitionView> {
+        let part = self.parts.get(slot.0 as usize).filter(|p| !p.deleted)?;
+        Some(PartitionView {
+            id: part.id,
+            log_start: part.log_start,
+            high_watermark: part.high_watermark,
+            durable: part.durable,
+            log_end: part.log_end,
+            leader_epoch: part.leader_epoch,
+            size_bytes: part.size_bytes(),
+            segments: part.segments.len() as u32,
+            offline: part.offline.is_some(),
+            relaxed: !part.config.is_durable(),
+            records_in: part.records_in,
+            bytes_in: part.bytes_in,
+            bytes_out: part.bytes_out,
+        })
+    }
+
+    /// Slots in use.
+    pub fn slots(&self) -> impl Iterator<Item = Slot> + '_ {
+        self.parts.iter().enumerate().filter(|(_, p)| !p.deleted).map(|(at, _)| Slot(at as u32))
+    }
+
+    /// The epoch under which `offset` was written; -1 when nothing was.
+    pub fn epoch_at(&self, slot: Slot, offset: Offset) -> LeaderEpoch {
+        self.parts.get(slot.0 as usize).and_then(|p| p.epochs.epoch_of(offset)).unwrap_or(LeaderEpoch(-1))
+    }
+
+    /// OffsetForLeaderEpoch: the largest epoch at or below `epoch`, and where it ends.
+    pub fn epoch_end(&self, slot: Slot, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
+        let part = self.parts.get(slot.0 as usize)?;
+        Some(part.epochs.end_offset(epoch, part.log_end))
+    }
+
+    /// Begins an orderly stop: everything is flushed, destaged and checkpointed; ends when [`Log::is_stopped`].
+    pub fn stop(&mut self) {
+        self.stopping = true;
+    }
+
+    pub fn is_stopped(&self) -> bool {
+        self.stopping && self.core_log.is_quiet() && !self.core_log.wants_mark() && self.checkpoint.is_final()
+    }
+
+    /// A line for the dump of a stuck core.
+    pub fn describe(&self) -> String {
+        format!(
+            "durable group {}, sealed {}, destaged {}, checkpointed {}; tail {} B ({} B not destaged); core log {} of {} B; jobs {}; destage writes {}; storage full: {}",
+            self.core_log.durable(),
+            self.core_log.sealed(),
+            self.destaged_groups,
+            self.checkpoint.done(),
+            self.tail_bytes,
+            self.undestaged_bytes,
+            self.core_log.used_bytes(),
+            self.core_log.capacity_bytes(),
+            self.jobs.len(),
+            self.destage.in_flight(),
+            self.storage_full
+        )
+    }
+
+    pub(crate) fn requeue_destage(&mut self, slot: u32) {
+        if let Some(part) = self.parts.get_mut(slot as usize)
+            && part.step == DestageStep::Idle
+        {
+            part.step = DestageStep::Queued;
+            self.destage.queue.push_back(slot);
+        }
+    }
+}
+
+/// How long after the last append an idle core records its durable mark, nanoseconds.
+const MARK_AFTER_NS: u64 = 20_000_000;
+
+/// Numbers of one partition, for answers and metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartitionView {
+    pub id: PartitionId,
+    pub log_start: Offset,
+    pub high_watermark: Offset,
+    pub durable: Offset,
+    pub log_end: Offset,
+    pub leader_epoch: LeaderEpoch,
+    pub size_bytes: u64,
+    pub segments: u32,
+    pub offline: bool,
+    pub relaxed: bool,
+    pub records_in: u64,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+}
+
+/// A duplicate is acked when its original is: at once if that is durable, else with everything before now.
+fn duplicate_ack(part: &Partition, core_log: &CoreLog, last_offset: Offset) -> AckAt {
+    if last_offset < part.durable || !part.config.is_durable() && last_offset < part.high_watermark {
+        return AckAt::Now;
+    }
+    let newest = if core_log.is_quiet() || !core_log.has_open() { core_log.sealed() } else { core_log.open_sequence() };
+    if part.config.is_durable() { AckAt::Durable(newest) } else { AckAt::Sealed(newest) }
+}
+
+fn check_topic_rules(part: &Partition, header: &BatchHeader, batch: &[u8], wall_ms: i64, storage_full: bool) -> Result<(), AppendError> {
+    let refuse = |code, text| Err(AppendError::Refused(code, text));
+    if part.deleted {
+        return refuse(ErrorCode::UnknownTopicOrPartition, "");
+    }
+    if let Some(why) = part.offline {
+        return refuse(ErrorCode::KafkaStorageError, why);
+    }
+    if storage_full {
+        return refuse(ErrorCode::KafkaStorageError, "the disk is full; produce goes on when space is back");
+    }
+    let config = &part.config;
+    if header.size_bytes as u64 > config.max_message_bytes {
+        return refuse(ErrorCode::MessageTooLarge, "the batch is larger than max.message.bytes");
+    }
+    if config.timestamp_type == TimestampType::CreateTime && header.max_timestamp_ms >= 0 {
+        let ahead = header.max_timestamp_ms.saturating_sub(wall_ms);
+        let behind = wall_ms.saturating_sub(header.base_timestamp_ms);
+        if ahead > config.timestamp_after_max_ms || behind > config.timestamp_before_max_ms {
+            return refuse(ErrorCode::InvalidTimestamp, "a record's timestamp is out of the range the topic accepts");
+        }
+    }
+    if config.compacted && has_null_key(header, batch) {
+        return refuse(ErrorCode::InvalidRecord, "a compacted topic takes no record without a key");
+    }
+    Ok(())
+}
+
+fn has_null_key(header: &BatchHeader, batch: &[u8]) -> bool {
+    ringmill_record::Records::new(header, batch).is_ok_and(|mut records| records.any(|r| r.is_ok_and(|r| r.key.is_none())))
+}

@@ -1,0 +1,189 @@
+//! One partition as its core holds it: watermarks, the tail in memory, the segments on disk.
+//!
+//! Owned by one core's `Log`. Ends when the topic is deleted or the core stops.
+
+use crate::epochs::EpochCache;
+use crate::index::SegmentIndex;
+use crate::producer::ProducerTable;
+use ringmill_reactor::{Buf, FileHandle, FileId};
+use ringmill_types::{GroupSeq, LeaderEpoch, Offset, PartitionId, TopicConfig, TopicId};
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A batch in the tail ring.
+#[derive(Clone)]
+pub struct TailEntry {
+    pub base: Offset,
+    pub last: Offset,
+    pub max_timestamp_ms: i64,
+    pub group: GroupSeq,
+    pub buf: Buf,
+}
+
+/// One segment file. Sizes and offsets count what was destaged, not what is allocated.
+pub struct Segment {
+    pub base: Offset,
+    pub bytes: u64,
+    pub max_timestamp_ms: i64,
+    pub offset_of_max: Offset,
+    pub created_ms: i64,
+    pub sealed: bool,
+    /// Never reused within a process: the cache's name for this file.
+    pub uid: u64,
+    pub allocated_bytes: u64,
+    pub open: Option<OpenFile>,
+    pub index: Option<SegmentIndex>,
+    /// Bytes past the last whole page, kept so that the next write can begin with them.
+    pub tail_page: Vec<u8>,
+    /// The in-memory `tail_page` is valid (not so after recovery until the file was opened).
+    pub tail_page_known: bool,
+}
+
+/// A segment's file, attached to the ring.
+#[derive(Clone)]
+pub struct OpenFile {
+    pub id: FileId,
+    pub handle: FileHandle,
+    pub used_turn: u64,
+}
+
+/// What the partition's destaging waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DestageStep {
+    Idle,
+    /// In the queue.
+    Queued,
+    /// A job creates, opens, allocates or seals the segment.
+    Preparing,
+    Writing,
+    /// The last attempt met a full disk; tried again when space is back.
+    NoSpace,
+}
+
+pub struct Partition {
+    pub id: PartitionId,
+    pub topic: Arc<str>,
+    pub topic_id: TopicId,
+    pub index: i32,
+    pub dir: PathBuf,
+    pub config: Arc<TopicConfig>,
+    pub leader_epoch: LeaderEpoch,
+    /// `log_start <= high_watermark <= durable <= log_end` on a durable topic; on a relaxed one the high watermark
+    /// follows what is sealed and may be ahead of `durable`.
+    pub log_start: Offset,
+    pub high_watermark: Offset,
+    pub durable: Offset,
+    pub log_end: Offset,
+    /// First offset that is not yet written to a segment.
+    pub destaged: Offset,
+    pub epochs: EpochCache,
+    pub producers: ProducerTable,
+    pub tail: VecDeque<TailEntry>,
+    /// Entries at the front of `tail` that are in a segment already.
+    pub tail_destaged: usize,
+    pub undestaged_bytes: u64,
+    /// In base-offset order; only the last may be unsealed.
+    pub segments: Vec<Segment>,
+    pub step: DestageStep,
+    /// Written since the last sync that a checkpoint waited for.
+    pub dirty: bool,
+    /// Changed since the last checkpoint.
+    pub changed: bool,
+    pub offline: Option<&'static str>,
+    pub folder_known: bool,
+    pub last_append_ms: i64,
+    /// Where sequential readers stopped: (offset, segment uid, position), newest last.
+    pub hints: VecDeque<(Offset, u64, u64)>,
+    pub records_in: u64,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+    pub deleted: bool,
+}
+
+impl Partition {
+    pub fn new(
+        id: PartitionId, topic: Arc<str>, topic_id: TopicId, index: i32, data_dir: &Path, config: Arc<TopicConfig>,
+        leader_epoch: LeaderEpoch,
+    ) -> Partition {
+        Partition {
+            id,
+            dir: partition_dir(data_dir, &topic, index),
+            topic,
+            topic_id,
+            index,
+            config,
+            leader_epoch,
+            log_start: Offset::ZERO,
+            high_watermark: Offset::ZERO,
+            durable: Offset::ZERO,
+            log_end: Offset::ZERO,
+            destaged: Offset::ZERO,
+            epochs: EpochCache::default(),
+            producers: ProducerTable::default(),
+            tail: VecDeque::new(),
+            tail_destaged: 0,
+            undestaged_bytes: 0,
+            segments: Vec::new(),
+            step: DestageStep::Idle,
+            dirty: false,
+            changed: true,
+            offline: None,
+            folder_known: false,
+            last_append_ms: -1,
+            hints: VecDeque::new(),
+            records_in: 0,
+            bytes_in: 0,
+            bytes_out: 0,
+            deleted: false,
+        }
+    }
+
+    /// Offset of the first batch the tail holds; reads below it are cold.
+    pub fn tail_start(&self) -> Offset {
+        self.tail.front().map_or(self.log_end, |e| e.base)
+    }
+
+    pub fn check_watermarks(&self) {
+        assert!(self.log_start <= self.high_watermark, "log start beyond the high watermark");
+        assert!(self.durable <= self.log_end, "durable beyond the log end");
+        assert!(self.high_watermark <= self.log_end, "high watermark beyond the log end");
+        if self.config.is_durable() {
+            assert!(self.high_watermark <= self.durable, "readers would see what is not on disk");
+        }
+    }
+
+    /// Index in `tail` of the batch that holds `offset`, or of the first one after it.
+    pub fn tail_at(&self, offset: Offset) -> usize {
+        self.tail.partition_point(|e| e.last < offset)
+    }
+
+    pub fn size_bytes(&self) -> u64 {
+        self.segments.iter().map(|s| s.bytes).sum::<u64>() + self.undestaged_bytes
+    }
+
+    /// The segment whose range holds `offset`: the last with a base at or below it.
+    pub fn segment_at(&self, offset: Offset) -> Option<usize> {
+        self.segments.partition_point(|s| s.base <= offset).checked_sub(1)
+    }
+
+    /// Remembers where a sequential reader continues.
+    pub fn note_hint(&mut self, offset: Offset, uid: u64, position: u64) {
+        const HINTS_MAX: usize = 16;
+        self.hints.retain(|h| h.0 != offset);
+        if self.hints.len() >= HINTS_MAX {
+            self.hints.pop_front();
+        }
+        self.hints.push_back((offset, uid, position));
+    }
+}
+
+/// `DATA/topics/NAME-N`.
+pub fn partition_dir(data_dir: &Path, topic: &str, index: i32) -> PathBuf {
+    data_dir.join("topics").join(format!("{topic}-{index}"))
+}
+
+/// `…/00000000000000000000.log` and its siblings.
+pub fn segment_path(dir: &Path, base: Offset, extension: &str) -> PathBuf {
+    dir.join(format!("{:020}.{extension}", base.0))
+}

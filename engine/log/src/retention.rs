@@ -1,0 +1,109 @@
+//! Retention: whole sealed segments go when the partition is too large or they are too old. Neither glommio nor the
+//! disk's speed is involved: a log-start entry in the core log, and once that is durable, unlinking on the file thread.
+
+use crate::format::group::{Entry, EntryKind};
+use crate::log::{JobDone, JobFor, Log, LogEvent, Slot};
+use crate::partition::{Partition, segment_path};
+use crate::token::{self, token};
+use ringmill_reactor::{Backend, Fs, Op};
+use ringmill_types::{ErrorCode, LeaderEpoch, Offset};
+use std::io;
+use std::path::PathBuf;
+
+impl Log {
+    pub(crate) fn poll_retention<B: Backend>(&mut self, io: &mut B, now_ns: u64) {
+        while self.doomed_files.front().is_some_and(|(group, _)| *group <= self.core_log.durable()) {
+            if let Some((_, paths)) = self.doomed_files.pop_front() {
+                self.remove_files(io, paths);
+            }
+        }
+        if now_ns < self.next_retention_ns || self.stopping {
+            return;
+        }
+        self.next_retention_ns = now_ns + self.options.retention_check_ms.max(100) as u64 * 1_000_000;
+        let wall_ms = io.wall_ms();
+        for slot in 0..self.parts.len() as u32 {
+            let Some(part) = self.parts.get_mut(slot as usize).filter(|p| !p.deleted && p.config.delete) else { continue };
+            part.producers.expire(wall_ms, self.options.producer_expiration_ms);
+            if let Some(start) = retained_from(part, wall_ms) {
+                self.advance_log_start(io, slot, start);
+            }
+        }
+    }
+
+    /// DeleteRecords and retention: readers see nothing before `start` from now on, and whole segments below it go.
+    ///
+    /// # Errors
+    /// `OFFSET_OUT_OF_RANGE` beyond the high watermark; `KAFKA_STORAGE_ERROR` when the core log has no room.
+    pub fn delete_records<B: Backend>(&mut self, io: &mut B, slot: Slot, before: Offset) -> Result<Offset, ErrorCode> {
+        let part = self.parts.get(slot.0 as usize).filter(|p| !p.deleted).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+        let before = if before.0 == -1 { part.high_watermark } else { before };
+        if before > part.high_watermark || before.0 < 0 {
+            return Err(ErrorCode::OffsetOutOfRange);
+        }
+        if before > part.log_start && !self.advance_log_start(io, slot.0, before) {
+            return Err(ErrorCode::KafkaStorageError);
+        }
+        self.parts.get(slot.0 as usize).map(|p| p.log_start).ok_or(ErrorCode::UnknownTopicOrPartition)
+    }
+
+    fn advance_log_start<B: Backend>(&mut self, io: &mut B, slot: u32, start: Offset) -> bool {
+        let Some(part) = self.parts.get_mut(slot as usize) else { return false };
+        let entry = Entry { partition: part.id, arg: start.0, len: 0, crc: 0, epoch: LeaderEpoch(0), kind: EntryKind::LogStart };
+        let Ok(group) = self.core_log.append_event(io.pool(), io.now_ns(), slot, entry) else { return false };
+        part.log_start = start;
+        part.epochs.truncate_start(start);
+        self.events.push_back(LogEvent::Advanced(Slot(slot)));
+        self.checkpoint.note_changed(slot);
+        let mut doomed = Vec::new();
+        while part.segments.len() > 1 && part.segments.first().is_some_and(|s| s.sealed) && part.segments.get(1).is_some_and(|next| next.base <= start) {
+            let segment = part.segments.remove(0);
+            self.cache.forget(segment.uid);
+            if let Some(open) = segment.open {
+                io.detach_file(open.id);
+            }
+            doomed.extend(["log", "index", "timeindex"].map(|e| segment_path(&part.dir, segment.base, e)));
+        }
+        if !doomed.is_empty() {
+            self.doomed_files.push_back((group, doomed));
+        }
+        true
+    }
+
+    fn remove_files<B: Backend>(&mut self, io: &mut B, paths: Vec<PathBuf>) {
+        let serial = self.serial();
+        self.jobs.insert(serial, JobFor::Remove);
+        io.push(Op::Run { job: Box::new(move |fs| Box::new(JobDone::Removed(remove_all(fs, &paths)))) }, token(token::JOB, serial));
+    }
+}
+
+fn remove_all(fs: &dyn Fs, paths: &[PathBuf]) -> io::Result<()> {
+    for path in paths {
+        match fs.remove_file(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+/// Where the log should start by the topic's limits, when that is later than it does.
+fn retained_from(part: &Partition, wall_ms: i64) -> Option<Offset> {
+    let mut excess = part.size_bytes() as i64 - part.config.retention_bytes;
+    let mut start = None;
+    for (segment, next) in part.segments.iter().zip(part.segments.iter().skip(1)) {
+        if !segment.sealed {
+            break;
+        }
+        let too_large = part.config.retention_bytes >= 0 && excess >= segment.bytes as i64;
+        // A timestamp from the future keeps nothing for ever: the file's own age counts when it is older than allowed.
+        let newest_ms = segment.max_timestamp_ms.min(wall_ms.max(segment.created_ms));
+        let too_old = part.config.retention_ms >= 0 && wall_ms.saturating_sub(newest_ms) > part.config.retention_ms;
+        if !too_large && !too_old {
+            break;
+        }
+        excess -= segment.bytes as i64;
+        start = Some(next.base);
+    }
+    start.filter(|s| *s > part.log_start)
+}

@@ -1,0 +1,129 @@
+//! Offsets by time: the first record at or after a timestamp, or the record with the largest one (KIP-79, KIP-734).
+//!
+//! The batch is found by what the core knows (segments' and tail entries' largest timestamps); looking into it, and
+//! into segments, is the file thread's work.
+
+use crate::log::{JobDone, JobFor, Log, Slot};
+use crate::partition::segment_path;
+use crate::segment::{self, Verify};
+use crate::token::{self, token};
+use ringmill_record::{BatchHeader, Records};
+use ringmill_reactor::{Backend, Buf, Fs, Op, OpenMode};
+use ringmill_types::{LeaderEpoch, Offset};
+use std::io;
+use std::path::PathBuf;
+
+/// A record found by time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimeFound {
+    pub offset: Offset,
+    pub timestamp_ms: i64,
+    pub epoch: LeaderEpoch,
+}
+
+/// Order for the file thread: segments that may hold the record, oldest first, then the batch in memory that does if
+/// none of them does.
+struct FindTime {
+    /// `None`: the largest timestamp.
+    time_ms: Option<i64>,
+    segments: Vec<(PathBuf, u64, u64)>,
+    tail: Vec<Buf>,
+    from: Offset,
+}
+
+impl Log {
+    /// Looks up the first record at or after `time_ms`, or the one with the largest timestamp. The answer is a
+    /// [`crate::LogEvent::Found`] with the ticket.
+    pub fn find_time<B: Backend>(&mut self, io: &mut B, slot: Slot, time_ms: Option<i64>, ticket: u64) {
+        let serial = self.serial();
+        let mut order = FindTime { time_ms, segments: Vec::new(), tail: Vec::new(), from: Offset::ZERO };
+        if let Some(part) = self.parts.get(slot.0 as usize) {
+            order.from = part.log_start;
+            let tail = part.tail.iter().filter(|e| e.last < part.high_watermark && e.base >= part.destaged);
+            let tail_max = tail.clone().map(|e| e.max_timestamp_ms).max().unwrap_or(-1);
+            let largest = part.segments.iter().map(|s| s.max_timestamp_ms).max().unwrap_or(-1).max(tail_max);
+            let wanted = time_ms.unwrap_or(largest);
+            if largest >= 0 && wanted <= largest {
+                for segment in part.segments.iter().filter(|s| s.max_timestamp_ms >= wanted && s.bytes > 0) {
+                    let from = segment.index.as_ref().map_or(0, |i| i.position_of_time(wanted));
+                    order.segments.push((segment_path(&part.dir, segment.base, "log"), u64::from(from), segment.bytes));
+                }
+                order.tail.extend(tail.filter(|e| e.max_timestamp_ms >= wanted).map(|e| e.buf.clone()).take(1));
+                order.time_ms = Some(wanted);
+            }
+        }
+        self.jobs.insert(serial, JobFor::FindTime(ticket));
+        io.push(Op::Run { job: Box::new(move |fs| Box::new(JobDone::TimeFound(order.run(fs)))) }, token(token::JOB, serial));
+    }
+}
+
+impl FindTime {
+    fn run(&self, fs: &dyn Fs) -> io::Result<Option<TimeFound>> {
+        let Some(time_ms) = self.time_ms else { return Ok(None) };
+        for (path, from, bytes) in &self.segments {
+            if let Some(found) = self.in_segment(fs, path, *from, *bytes, time_ms)? {
+                return Ok(Some(found));
+            }
+        }
+        for batch in &self.tail {
+            if let Some(header) = BatchHeader::parse(batch)
+                && let Some(found) = in_batch(&header, batch, time_ms, self.from)?
+            {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    fn in_segment(&self, fs: &dyn Fs, path: &std::path::Path, from: u64, bytes: u64, time_ms: i64) -> io::Result<Option<TimeFound>> {
+        const STEP_BYTES: u64 = 4 << 20;
+        let file = fs.open(path, OpenMode::ReadDirect)?;
+        let mut at = from;
+        while at < bytes {
+            let mut hit: Option<io::Result<Option<TimeFound>>> = None;
+            let mut step = STEP_BYTES;
+            let scanned = loop {
+                let scanned = segment::scan(fs, &file, at, (at + step).min(bytes), Verify::Headers, |header, _, batch| {
+                    if header.max_timestamp_ms >= time_ms && !matches!(hit, Some(Ok(Some(_)) | Err(_))) {
+                        hit = Some(in_batch(header, batch, time_ms, self.from));
+                    }
+                })?;
+                // A batch larger than the step: look further at once.
+                if scanned.end > at || at + step >= bytes {
+                    break scanned;
+                }
+                step *= 4;
+            };
+            if let Some(found) = hit.transpose()?.flatten() {
+                return Ok(Some(found));
+            }
+            if scanned.end == at {
+                break;
+            }
+            at = scanned.end;
+        }
+        Ok(None)
+    }
+}
+
+/// The first record of a batch at or after the time, not below `from`.
+fn in_batch(header: &BatchHeader, batch: &[u8], time_ms: i64, from: Offset) -> io::Result<Option<TimeFound>> {
+    let found = |delta: i64, timestamp_ms| {
+        let offset = header.base_offset.plus(delta);
+        (offset >= from).then_some(TimeFound { offset, timestamp_ms, epoch: header.leader_epoch })
+    };
+    if header.is_log_append_time() {
+        return Ok(found(0, header.max_timestamp_ms));
+    }
+    let payload = crate::decompress::payload(header, batch)?;
+    for record in Records::of_payload(&payload, header.record_count) {
+        let Ok(record) = record else { return Err(io::ErrorKind::InvalidData.into()) };
+        let timestamp_ms = header.base_timestamp_ms.saturating_add(record.timestamp_delta_ms);
+        if timestamp_ms >= time_ms
+            && let Some(found) = found(i64::from(record.offset_delta), timestamp_ms)
+        {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
+}

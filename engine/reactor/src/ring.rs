@@ -1,0 +1,969 @@
+//! [`Backend`] over io_uring.
+//!
+//! One ring per core, entered by its thread only (`SINGLE_ISSUER`), completions run when it enters (`DEFER_TASKRUN`).
+//! Every operation has a slot that owns its buffers until the last completion of it was reaped, so the kernel never
+//! holds memory that Rust has freed or changed. Slots carry a generation: a completion of a slot's earlier life is
+//! impossible, and asserted to be.
+
+use crate::buffer::{Buf, BufMut, Pool};
+use crate::fs::{FileHandle, Fs};
+use crate::mailbox::Doorbell;
+use crate::op::{Backend, Completion, Errno, FileId, Flush, Job, JobOutput, MovedInner, MovedSocket, Op, Payload, Received, ReceivedInner, SocketId, Token, Waker};
+use crate::provided::ProvidedRing;
+pub use crate::provided::ProvidedBuffer;
+use crate::stdfs::StdFs;
+use crate::thread::monotonic_ns;
+use io_uring::{IoUring, Probe, cqueue, opcode, squeue, types};
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc;
+
+/// Submission slots; more operations wait in a queue of ours.
+const ENTRIES: u32 = 1024;
+/// Completions the kernel can hold: what a burst of connections may produce between two turns.
+const COMPLETIONS: u32 = 16 * 1024;
+/// Workers of io-wq that one ring may start.
+const WORKERS_MAX: u32 = 8;
+const RECV_BYTES: usize = crate::provided::BUFFER_BYTES;
+
+/// Techniques that can be switched off, each with a fallback that CI runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RingFeatures {
+    /// `IORING_SETUP_DEFER_TASKRUN | SINGLE_ISSUER` (6.1).
+    pub defer_taskrun: bool,
+    /// Provided buffer ring for receives (5.19); else poll, then receive.
+    pub provided_buffers: bool,
+    /// Multishot accept (5.19); else one accept at a time.
+    pub multishot_accept: bool,
+    /// `SENDMSG_ZC` where the core asks for it (6.1).
+    pub zero_copy: bool,
+    /// Registered buffers for disk transfers (5.19 for sparse tables).
+    pub fixed_buffers: bool,
+}
+
+impl RingFeatures {
+    pub const ALL: RingFeatures =
+        RingFeatures { defer_taskrun: true, provided_buffers: true, multishot_accept: true, zero_copy: true, fixed_buffers: true };
+
+    /// Names and states, for start-up and `ringmill check`.
+    pub fn list(&self) -> [(&'static str, bool); 5] {
+        [
+            ("defer_taskrun", self.defer_taskrun),
+            ("provided_buffers", self.provided_buffers),
+            ("multishot_accept", self.multishot_accept),
+            ("zero_copy", self.zero_copy),
+            ("fixed_buffers", self.fixed_buffers),
+        ]
+    }
+
+    /// Switches one off by name; false for a name that is none.
+    pub fn switch_off(&mut self, name: &str) -> bool {
+        match name {
+            "defer_taskrun" => self.defer_taskrun = false,
+            "provided_buffers" => self.provided_buffers = false,
+            "multishot_accept" => self.multishot_accept = false,
+            "zero_copy" => self.zero_copy = false,
+            "fixed_buffers" => self.fixed_buffers = false,
+            _ => return false,
+        }
+        true
+    }
+}
+
+/// How a ring is made.
+#[derive(Clone, Copy, Debug)]
+pub struct RingOptions {
+    pub pool_limit_bytes: u64,
+    pub features: RingFeatures,
+}
+
+/// Why there is no ring.
+#[derive(Debug)]
+pub enum RingError {
+    /// `EPERM`, `ENOSYS`, `EACCES`: switched off for this process.
+    Forbidden(io::Error),
+    /// `ENOMEM`: memlock too small for the ring itself.
+    Memory(io::Error),
+    Other(io::Error),
+}
+
+impl fmt::Display for RingError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RingError::Forbidden(error) => write!(
+                f,
+                "io_uring is not allowed here ({error}): set kernel.io_uring_disabled=0, and in a container allow io_uring_setup, io_uring_enter and io_uring_register in its seccomp profile"
+            ),
+            RingError::Memory(error) => write!(f, "io_uring got no memory ({error}): raise the memlock limit (ulimit -l) to 8 MiB or more"),
+            RingError::Other(error) => write!(f, "io_uring could not be set up: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for RingError {}
+
+impl From<io::Error> for RingError {
+    fn from(error: io::Error) -> RingError {
+        match error.raw_os_error() {
+            Some(libc::EPERM | libc::ENOSYS | libc::EACCES) => RingError::Forbidden(error),
+            Some(libc::ENOMEM) => RingError::Memory(error),
+            _ => RingError::Other(error),
+        }
+    }
+}
+
+/// An operation in the kernel's hands, with everything it may touch.
+enum Pending {
+    Accept { listener: SocketId },
+    Recv { socket: SocketId },
+    RecvPoll { socket: SocketId },
+    RecvInto { socket: SocketId, buf: BufMut, fill_to: usize, got: u32 },
+    Send(Box<Sending>),
+    Write { _buf: Buf, len: usize, flushed: bool, left: u8, error: Option<Errno> },
+    Sync,
+    Read { buf: BufMut, file: FileId, offset: u64, want: usize, got: usize },
+    Close { socket: SocketId },
+    Wake,
+    /// A result nobody waits for.
+    Ignored,
+}
+
+/// A send and the headers the kernel reads while it runs.
+struct Sending {
+    socket: SocketId,
+    parts: Vec<Buf>,
+    vectors: Vec<libc::iovec>,
+    header: libc::msghdr,
+    zero_copy: bool,
+    sent: u32,
+    total: u32,
+    /// Zero copy: the completion was delivered, the kernel's notice that the memory is free is still to come.
+    told: bool,
+}
+
+struct Slot {
+    generation: u32,
+    token: Token,
+    pending: Option<Pending>,
+}
+
+struct Socket {
+    fd: OwnedFd,
+    outstanding: u32,
+    closing: bool,
+}
+
+/// The ring of one core.
+pub struct RingBackend {
+    ring: IoUring,
+    features: RingFeatures,
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    in_flight: usize,
+    sockets: Vec<Option<Socket>>,
+    free_sockets: Vec<u32>,
+    files: Vec<Option<FileHandle>>,
+    free_files: Vec<u32>,
+    /// Entries for the kernel; true: linked to the next.
+    backlog: VecDeque<(squeue::Entry, bool)>,
+    done: VecDeque<Completion>,
+    /// Receives that found no provided buffer; asked again at the next enter.
+    starved: Vec<(SocketId, Token)>,
+    provided: Option<Rc<ProvidedRing>>,
+    pool: Pool,
+    bell: Doorbell,
+    bell_buffer: Box<[u8; 8]>,
+    jobs: Option<mpsc::Sender<(Token, Job)>>,
+    job_results: mpsc::Receiver<(Token, JobOutput)>,
+    jobs_out: usize,
+    file_thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl RingBackend {
+    /// Sets a ring up, with as many of the wanted features as this kernel and these limits give.
+    ///
+    /// # Errors
+    /// [`RingError`] when there can be no ring at all.
+    pub fn new(options: RingOptions) -> Result<RingBackend, RingError> {
+        let mut features = options.features;
+        let ring = setup(&mut features)?;
+        let mut probe = Probe::new();
+        ring.submitter().register_probe(&mut probe)?;
+        features.zero_copy &= probe.is_supported(opcode::SendMsgZc::CODE);
+        let workers = ring.submitter().register_iowq_max_workers(&mut [WORKERS_MAX, WORKERS_MAX]);
+        if let Err(error) = workers {
+            tracing::debug!(%error, "the number of io-wq workers stays as the kernel has it");
+        }
+        let provided = if features.provided_buffers { ProvidedRing::new(&ring).ok().map(Rc::new) } else { None };
+        features.provided_buffers = provided.is_some();
+        let bell = Doorbell::new()?;
+        let (jobs, orders) = mpsc::channel::<(Token, Job)>();
+        let (results, job_results) = mpsc::channel();
+        let file_bell = bell.clone();
+        let file_thread = std::thread::Builder::new().name("files".into()).spawn(move || {
+            for (token, job) in orders {
+                let output = job(&StdFs);
+                if results.send((token, output)).is_err() {
+                    return;
+                }
+                file_bell.ring();
+            }
+        })?;
+        let mut backend = RingBackend {
+            ring,
+            features,
+            slots: Vec::new(),
+            free: Vec::new(),
+            in_flight: 0,
+            sockets: Vec::new(),
+            free_sockets: Vec::new(),
+            files: Vec::new(),
+            free_files: Vec::new(),
+            backlog: VecDeque::new(),
+            done: VecDeque::new(),
+            starved: Vec::new(),
+            provided,
+            pool: Pool::new(options.pool_limit_bytes),
+            bell,
+            bell_buffer: Box::new([0; 8]),
+            jobs: Some(jobs),
+            job_results,
+            jobs_out: 0,
+            file_thread: Some(file_thread),
+        };
+        backend.watch_bell();
+        Ok(backend)
+    }
+
+    /// What is used and what is done without.
+    pub fn features(&self) -> RingFeatures {
+        self.features
+    }
+
+    /// Takes over a listening socket (made with `SO_REUSEPORT` where several cores share an address).
+    pub fn add_listener(&mut self, listener: TcpListener) -> SocketId {
+        self.add_socket(OwnedFd::from(listener))
+    }
+
+    fn add_socket(&mut self, fd: OwnedFd) -> SocketId {
+        let socket = Some(Socket { fd, outstanding: 0, closing: false });
+        let at = self.free_sockets.pop().unwrap_or_else(|| {
+            self.sockets.push(None);
+            self.sockets.len() as u32 - 1
+        });
+        if let Some(place) = self.sockets.get_mut(at as usize) {
+            *place = socket;
+        }
+        SocketId(at)
+    }
+
+    fn socket_fd(&self, socket: SocketId) -> Option<RawFd> {
+        self.sockets.get(socket.0 as usize)?.as_ref().filter(|s| !s.closing).map(|s| s.fd.as_raw_fd())
+    }
+
+    fn file_fd(&self, file: FileId) -> Option<RawFd> {
+        self.files.get(file.0 as usize)?.as_ref()?.raw_fd()
+    }
+
+    fn insert(&mut self, token: Token, pending: Pending) -> u32 {
+        if let Some(socket) = socket_of(&pending)
+            && let Some(Some(socket)) = self.sockets.get_mut(socket.0 as usize)
+        {
+            socket.outstanding += 1;
+        }
+        self.in_flight += 1;
+        let at = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot { generation: 0, token, pending: None });
+            self.slots.len() as u32 - 1
+        });
+        if let Some(slot) = self.slots.get_mut(at as usize) {
+            slot.generation = (slot.generation + 1) & 0x3fff_ffff;
+            slot.token = token;
+            slot.pending = Some(pending);
+        }
+        at
+    }
+
+    /// 30 bits of generation, 32 of slot, 2 of which part of the operation.
+    fn user_data(&self, at: u32, part: u64) -> u64 {
+        let generation = self.slots.get(at as usize).map_or(0, |s| s.generation);
+        u64::from(generation) << 34 | u64::from(at) << 2 | part
+    }
+
+    fn remove(&mut self, at: u32) -> Option<(Token, Pending)> {
+        let slot = self.slots.get_mut(at as usize)?;
+        let pending = slot.pending.take()?;
+        let token = slot.token;
+        self.free.push(at);
+        self.in_flight -= 1;
+        if let Some(id) = socket_of(&pending)
+            && let Some(Some(socket)) = self.sockets.get_mut(id.0 as usize)
+        {
+            socket.outstanding -= 1;
+            if socket.closing && socket.outstanding == 0 {
+                self.drop_socket(id);
+            }
+        }
+        Some((token, pending))
+    }
+
+    fn drop_socket(&mut self, id: SocketId) {
+        if let Some(place) = self.sockets.get_mut(id.0 as usize)
+            && place.take().is_some()
+        {
+            self.free_sockets.push(id.0);
+        }
+    }
+
+    fn queue(&mut self, entry: squeue::Entry) {
+        self.backlog.push_back((entry, false));
+    }
+
+    fn fail(&mut self, token: Token, errno: Errno, payload: Payload) {
+        self.done.push_back(Completion { token, result: Err(errno), payload, more: false });
+    }
+
+    fn watch_bell(&mut self) {
+        let at = self.insert(Token(0), Pending::Wake);
+        let data = self.user_data(at, 0);
+        let entry = opcode::Read::new(types::Fd(self.bell.as_raw_fd()), self.bell_buffer.as_mut_ptr(), 8).build();
+        self.in_flight -= 1;
+        self.queue(entry.user_data(data));
+    }
+
+    fn start_accept(&mut self, listener: SocketId, token: Token) {
+        let Some(fd) = self.socket_fd(listener) else { return self.fail(token, Errno::CANCELED, Payload::None) };
+        let at = self.insert(token, Pending::Accept { listener });
+        let data = self.user_data(at, 0);
+        let entry = if self.features.multishot_accept {
+            opcode::AcceptMulti::new(types::Fd(fd)).flags(libc::SOCK_CLOEXEC).build()
+        } else {
+            opcode::Accept::new(types::Fd(fd), std::ptr::null_mut(), std::ptr::null_mut()).flags(libc::SOCK_CLOEXEC).build()
+        };
+        self.queue(entry.user_data(data));
+    }
+
+    fn start_recv(&mut self, socket: SocketId, token: Token) {
+        let Some(fd) = self.socket_fd(socket) else { return self.fail(token, Errno::CANCELED, Payload::None) };
+        if self.provided.is_some() {
+            let at = self.insert(token, Pending::Recv { socket });
+            let data = self.user_data(at, 0);
+            let entry = opcode::Recv::new(types::Fd(fd), std::ptr::null_mut(), RECV_BYTES as u32)
+                .buf_group(crate::provided::GROUP)
+                .build()
+                .flags(squeue::Flags::BUFFER_SELECT);
+            self.queue(entry.user_data(data));
+        } else {
+            let at = self.insert(token, Pending::RecvPoll { socket });
+            let data = self.user_data(at, 0);
+            self.queue(opcode::PollAdd::new(types::Fd(fd), libc::POLLIN as u32).build().user_data(data));
+        }
+    }
+
+    fn start_recv_into(&mut self, socket: SocketId, token: Token, buf: BufMut, fill_to: usize) {
+        if self.socket_fd(socket).is_none() {
+            return self.fail(token, Errno::CANCELED, Payload::BufMut(buf));
+        }
+        let at = self.insert(token, Pending::RecvInto { socket, buf, fill_to, got: 0 });
+        self.push_recv_into(at);
+    }
+
+    fn push_recv_into(&mut self, at: u32) {
+        let data = self.user_data(at, 0);
+        let fd = match self.slots.get(at as usize).and_then(|s| s.pending.as_ref()) {
+            Some(Pending::RecvInto { socket, .. }) => self.sockets.get(socket.0 as usize).and_then(|s| s.as_ref()).map(|s| s.fd.as_raw_fd()),
+            _ => None,
+        };
+        let Some(Slot { pending: Some(Pending::RecvInto { buf, fill_to, .. }), .. }) = self.slots.get_mut(at as usize) else { return };
+        let (from, room) = (buf.len(), fill_to.saturating_sub(buf.len()));
+        let Some(spare) = buf.as_mut_full().get_mut(from..from + room) else { return };
+        let entry = opcode::Recv::new(types::Fd(fd.unwrap_or(-1)), spare.as_mut_ptr(), spare.len() as u32).flags(libc::MSG_WAITALL).build();
+        self.queue(entry.user_data(data));
+    }
+
+    fn start_send(&mut self, socket: SocketId, token: Token, parts: Vec<Buf>, zero_copy: bool) {
+        if self.socket_fd(socket).is_none() {
+            return self.fail(token, Errno::CANCELED, Payload::None);
+        }
+        let total = parts.iter().map(|p| p.len() as u32).sum();
+        // SAFETY: msghdr is plain data for which all zeros means "nothing"; the vectors are set before each submission.
+        let header = unsafe { std::mem::zeroed() };
+        let zero_copy = zero_copy && self.features.zero_copy;
+        let sending = Sending { socket, parts, vectors: Vec::new(), header, zero_copy, sent: 0, total, told: false };
+        let at = self.insert(token, Pending::Send(Box::new(sending)));
+        self.push_send(at);
+    }
+
+    /// (Re)submits what of a send is left.
+    fn push_send(&mut self, at: u32) {
+        let data = self.user_data(at, 0);
+        let fd = match self.slots.get(at as usize).and_then(|s| s.pending.as_ref()) {
+            Some(Pending::Send(sending)) => {
+                self.sockets.get(sending.socket.0 as usize).and_then(|s| s.as_ref()).map_or(-1, |s| s.fd.as_raw_fd())
+            }
+            _ => return,
+        };
+        let Some(Slot { pending: Some(Pending::Send(sending)), .. }) = self.slots.get_mut(at as usize) else { return };
+        let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
+        if let [only] = sending.parts.as_slice()
+            && !sending.zero_copy
+        {
+            let rest = only.get(sending.sent as usize..).unwrap_or_default();
+            let entry = opcode::Send::new(types::Fd(fd), rest.as_ptr(), rest.len() as u32).flags(flags).build();
+            return self.queue(entry.user_data(data));
+        }
+        sending.vectors.clear();
+        let mut skip = sending.sent as usize;
+        for part in &sending.parts {
+            let rest = part.get(skip.min(part.len())..).unwrap_or_default();
+            skip = skip.saturating_sub(part.len());
+            if !rest.is_empty() {
+                sending.vectors.push(libc::iovec { iov_base: rest.as_ptr().cast_mut().cast(), iov_len: rest.len() });
+            }
+        }
+        sending.header.msg_iov = sending.vectors.as_mut_ptr();
+        sending.header.msg_iovlen = sending.vectors.len();
+        let header = &raw const sending.header;
+        let entry = if sending.zero_copy {
+            opcode::SendMsgZc::new(types::Fd(fd), header).flags(flags as u32).build()
+        } else {
+            opcode::SendMsg::new(types::Fd(fd), header).flags(flags as u32).build()
+        };
+        self.queue(entry.user_data(data));
+    }
+
+    fn start_write(&mut self, file: FileId, token: Token, buf: Buf, offset: u64, flush: Flush) {
+        let Some(fd) = self.file_fd(file) else { return self.fail(token, Errno::IO, Payload::None) };
+        let (start, len) = (buf.as_ptr(), buf.len());
+        let linked = flush == Flush::Linked;
+        let pending = Pending::Write { _buf: buf, len, flushed: linked, left: if linked { 2 } else { 1 }, error: None };
+        let at = self.insert(token, pending);
+        let mut write = opcode::Write::new(types::Fd(fd), start, len as u32).offset(offset);
+        if flush == Flush::Dsync {
+            write = write.rw_flags(libc::RWF_DSYNC);
+        }
+        let write = write.build().user_data(self.user_data(at, 0));
+        if linked {
+            self.backlog.push_back((write.flags(squeue::Flags::IO_LINK), true));
+            let sync = opcode::Fsync::new(types::Fd(fd)).flags(types::FsyncFlags::DATASYNC).build();
+            let data = self.user_data(at, 1);
+            self.queue(sync.user_data(data));
+        } else {
+            self.queue(write);
+        }
+    }
+
+    fn start_sync(&mut self, file: FileId, token: Token) {
+        let Some(fd) = self.file_fd(file) else { return self.fail(token, Errno::IO, Payload::None) };
+        let at = self.insert(token, Pending::Sync);
+        let sync = opcode::Fsync::new(types::Fd(fd)).flags(types::FsyncFlags::DATASYNC).build();
+        let data = self.user_data(at, 0);
+        self.queue(sync.user_data(data));
+    }
+
+    fn start_read(&mut self, file: FileId, token: Token, buf: BufMut, offset: u64, want: usize) {
+        let want = want.min(buf.capacity());
+        let at = self.insert(token, Pending::Read { buf, file, offset, want, got: 0 });
+        self.push_read(at);
+    }
+
+    fn push_read(&mut self, at: u32) {
+        let data = self.user_data(at, 0);
+        let fd = match self.slots.get(at as usize).and_then(|s| s.pending.as_ref()) {
+            Some(Pending::Read { file, .. }) => self.file_fd(*file).unwrap_or(-1),
+            _ => return,
+        };
+        let Some(Slot { pending: Some(Pending::Read { buf, offset, want, got, .. }), .. }) = self.slots.get_mut(at as usize) else { return };
+        let (offset, from) = (*offset + *got as u64, *got);
+        let Some(spare) = buf.as_mut_full().get_mut(from..*want) else { return };
+        let entry = opcode::Read::new(types::Fd(fd), spare.as_mut_ptr(), spare.len() as u32).offset(offset).build();
+        self.queue(entry.user_data(data));
+    }
+
+    fn start_close(&mut self, socket: SocketId, token: Token) {
+        let Some(fd) = self.socket_fd(socket) else { return self.fail(token, Errno::CANCELED, Payload::None) };
+        if let Some(Some(socket)) = self.sockets.get_mut(socket.0 as usize) {
+            socket.closing = true;
+        }
+        // Receives end by the shutdown; an accept only by being cancelled.
+        // SAFETY: a system call on a descriptor that the table keeps open; a refusal (a listener) does not matter.
+        unsafe { libc::shutdown(fd, libc::SHUT_RDWR) };
+        let at = self.insert(token, Pending::Close { socket });
+        let data = self.user_data(at, 0);
+        let cancel = opcode::AsyncCancel2::new(types::CancelBuilder::fd(types::Fd(fd)).all()).build();
+        self.queue(cancel.user_data(data));
+    }
+
+    /// Moves queued entries into the ring, linked ones together.
+    fn fill(&mut self) {
+        loop {
+            let Some((_, linked)) = self.backlog.front() else { return };
+            let need = if *linked { 2 } else { 1 };
+            let mut queue = self.ring.submission();
+            if queue.capacity() - queue.len() < need {
+                drop(queue);
+                // Full: hand over what is there. Both halves of a link go in the same submission.
+                if self.ring.submit().is_err() {
+                    return;
+                }
+                continue;
+            }
+            for _ in 0..need {
+                if let Some((entry, _)) = self.backlog.pop_front() {
+                    // SAFETY: every pointer in the entry is into memory that its slot owns until the completion is
+                    // reaped: pooled regions, boxed headers, and vectors that are not touched meanwhile.
+                    unsafe { queue.push(&entry) }.expect("room was checked");
+                }
+            }
+        }
+    }
+
+    fn reap(&mut self) {
+        let mut completions: [Option<cqueue::Entry>; 64] = [const { None }; 64];
+        loop {
+            let mut count = 0;
+            for (place, entry) in completions.iter_mut().zip(self.ring.completion()) {
+                *place = Some(entry);
+                count += 1;
+            }
+            for place in completions.iter_mut().take(count) {
+                if let Some(entry) = place.take() {
+                    self.completed(&entry);
+                }
+            }
+            if count < completions.len() {
+                return;
+            }
+        }
+    }
+
+    fn completed(&mut self, entry: &cqueue::Entry) {
+        let (data, result, flags) = (entry.user_data(), entry.result(), entry.flags());
+        let at = (data >> 2) as u32;
+        let outcome = if result >= 0 { Ok(result as u32) } else { Err(Errno(-result)) };
+        let Some(slot) = self.slots.get_mut(at as usize) else { return };
+        assert_eq!(u64::from(slot.generation), data >> 34, "a completion belongs to the present life of its slot");
+        let token = slot.token;
+        match slot.pending.as_mut() {
+            Some(Pending::Accept { .. }) => self.accepted(at, token, outcome, cqueue::more(flags)),
+            Some(Pending::Recv { .. }) => self.received(at, outcome, flags),
+            Some(Pending::RecvPoll { .. }) => self.readable(at, outcome),
+            Some(Pending::RecvInto { buf, fill_to, got, .. }) => {
+                if let Ok(count) = outcome {
+                    let len = buf.len() + count as usize;
+                    buf.set_len(len);
+                    *got += count;
+                    if count > 0 && len < *fill_to {
+                        return self.push_recv_into(at);
+                    }
+                }
+                self.finish_recv_into(at, outcome);
+            }
+            Some(Pending::Send(sending)) => {
+                if cqueue::notif(flags) {
+                    // The memory of a zero-copy send is free now.
+                    if sending.told {
+                        self.remove(at);
+                    }
+                    return;
+                }
+                let more = cqueue::more(flags);
+                if let Ok(count) = outcome {
+                    sending.sent += count;
+                    if count > 0 && sending.sent < sending.total && !more {
+                        return self.push_send(at);
+                    }
+                }
+                let result = outcome.map(|_| sending.sent);
+                sending.told = true;
+                self.done.push_back(Completion { token, result, payload: Payload::None, more: false });
+                if !more {
+                    self.remove(at);
+                }
+            }
+            Some(Pending::Write { len, left, error, .. }) => {
+                *left -= 1;
+                match outcome {
+                    Err(errno) if errno != Errno::CANCELED || error.is_none() => *error = Some(error.unwrap_or(errno)),
+                    Ok(count) if data & 3 == 0 && count as usize != *len => *error = Some(Errno::IO),
+                    Ok(_) | Err(_) => {}
+                }
+                if *left == 0 {
+                    let result = error.map_or(Ok(*len as u32), Err);
+                    self.remove(at);
+                    self.done.push_back(Completion { token, result, payload: Payload::None, more: false });
+                }
+            }
+            Some(Pending::Sync) => {
+                self.remove(at);
+                self.done.push_back(Completion { token, result: outcome, payload: Payload::None, more: false });
+            }
+            Some(Pending::Read { want, got, .. }) => {
+                if let Ok(count) = outcome {
+                    *got += count as usize;
+                    // A direct read that ends off a page ended at the end of the file.
+                    if count > 0 && *got < *want && got.is_multiple_of(ringmill_types::limits::PAGE_BYTES) {
+                        return self.push_read(at);
+                    }
+                }
+                if let Some((token, Pending::Read { mut buf, got, .. })) = self.remove(at) {
+                    buf.set_len(got);
+                    self.done.push_back(Completion { token, result: outcome.map(|_| got as u32), payload: Payload::BufMut(buf), more: false });
+                }
+            }
+            Some(Pending::Close { .. }) => {
+                self.remove(at);
+                self.done.push_back(Completion { token, result: Ok(0), payload: Payload::None, more: false });
+            }
+            Some(Pending::Wake) => {
+                self.in_flight += 1;
+                self.remove(at);
+                self.watch_bell();
+            }
+            Some(Pending::Ignored) | None => {
+                self.remove(at);
+            }
+        }
+    }
+
+    fn accepted(&mut self, at: u32, token: Token, outcome: Result<u32, Errno>, more: bool) {
+        let closing = match self.slots.get(at as usize).and_then(|s| s.pending.as_ref()) {
+            Some(Pending::Accept { listener }) => self.socket_fd(*listener).is_none(),
+            _ => true,
+        };
+        if !more {
+            self.remove(at);
+        }
+        match outcome {
+            Ok(fd) => {
+                // SAFETY: the kernel just gave this descriptor to us, nobody else has it.
+                let fd = unsafe { OwnedFd::from_raw_fd(fd as RawFd) };
+                let stream = std::net::TcpStream::from(fd);
+                // Both can fail only when the peer is gone again, which the first receive will say.
+                let _ = stream.set_nodelay(true);
+                let peer = stream.peer_addr().unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)));
+                let socket = self.add_socket(OwnedFd::from(stream));
+                self.done.push_back(Completion { token, result: Ok(0), payload: Payload::Accepted { socket, peer }, more });
+            }
+            Err(_) if closing => {}
+            Err(errno) => self.done.push_back(Completion { token, result: Err(errno), payload: Payload::None, more }),
+        }
+    }
+
+    fn received(&mut self, at: u32, outcome: Result<u32, Errno>, flags: u32) {
+        let Some((token, Pending::Recv { socket })) = self.remove(at) else { return };
+        if outcome == Err(Errno(libc::ENOBUFS)) {
+            self.starved.push((socket, token));
+            return;
+        }
+        let buffer = match (cqueue::buffer_select(flags), &self.provided) {
+            (Some(id), Some(provided)) => Some(ProvidedRing::lend(provided, id, outcome.unwrap_or(0) as usize)),
+            _ => None,
+        };
+        let payload = match buffer {
+            Some(buffer) => Payload::Received(Received(ReceivedInner::Ring(buffer))),
+            None => Payload::None,
+        };
+        self.done.push_back(Completion { token, result: outcome, payload, more: false });
+    }
+
+    /// Without provided buffers: the socket is readable, so receive now, without waiting.
+    fn readable(&mut self, at: u32, outcome: Result<u32, Errno>) {
+        let Some((token, Pending::RecvPoll { socket })) = self.remove(at) else { return };
+        let Some(fd) = self.socket_fd(socket) else { return self.fail(token, Errno::CANCELED, Payload::None) };
+        if let Err(errno) = outcome {
+            return self.fail(token, errno, Payload::None);
+        }
+        let mut bytes = vec![0u8; RECV_BYTES];
+        // SAFETY: writes at most the length of the vector into it.
+        let got = unsafe { libc::recv(fd, bytes.as_mut_ptr().cast(), bytes.len(), libc::MSG_DONTWAIT) };
+        if got < 0 {
+            let errno = io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO);
+            if errno == libc::EAGAIN || errno == libc::EINTR {
+                return self.start_recv(socket, token);
+            }
+            return self.fail(token, Errno(errno), Payload::None);
+        }
+        bytes.truncate(got as usize);
+        let payload = Payload::Received(Received(ReceivedInner::Owned(bytes.into_boxed_slice())));
+        self.done.push_back(Completion { token, result: Ok(got as u32), payload, more: false });
+    }
+
+    fn finish_recv_into(&mut self, at: u32, outcome: Result<u32, Errno>) {
+        if let Some((token, Pending::RecvInto { buf, got, .. })) = self.remove(at) {
+            let result = outcome.map(|_| got);
+            self.done.push_back(Completion { token, result, payload: Payload::BufMut(buf), more: false });
+        }
+    }
+
+    fn take_job_results(&mut self) {
+        while self.jobs_out > 0
+            && let Ok((token, output)) = self.job_results.try_recv()
+        {
+            self.jobs_out -= 1;
+            self.done.push_back(Completion { token, result: Ok(0), payload: Payload::Job(output), more: false });
+        }
+    }
+
+    /// Submits, and waits for one completion or the deadline.
+    fn enter_kernel(&mut self, wait: Option<u64>) {
+        let result = match wait {
+            Some(nanos) => {
+                let span = types::Timespec::new().sec(nanos / 1_000_000_000).nsec((nanos % 1_000_000_000) as u32);
+                let arguments = types::SubmitArgs::new().timespec(&span);
+                self.ring.submitter().submit_with_args(1, &arguments)
+            }
+            None => self.ring.submit_and_wait(1),
+        };
+        if let Err(error) = result {
+            match error.raw_os_error() {
+                // Time is up, a signal came, or completions must be taken first.
+                Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN) => {}
+                _ => panic!("io_uring_enter failed: {error}"),
+            }
+        }
+    }
+
+    /// Submits, and runs what has completed already, without waiting.
+    fn poll_kernel(&mut self) {
+        let queued = self.ring.submission().len() as u32;
+        const GETEVENTS: u32 = 1;
+        // SAFETY: no signal mask is passed; the queued entries are sound as in `fill`.
+        let result = unsafe { self.ring.submitter().enter::<libc::sigset_t>(queued, 0, GETEVENTS, None) };
+        if let Err(error) = result {
+            match error.raw_os_error() {
+                Some(libc::EINTR | libc::EBUSY | libc::EAGAIN) => {}
+                _ => panic!("io_uring_enter failed: {error}"),
+            }
+        }
+    }
+}
+
+fn socket_of(pending: &Pending) -> Option<SocketId> {
+    match pending {
+        Pending::Accept { listener } => Some(*listener),
+        Pending::Recv { socket } | Pending::RecvPoll { socket } | Pending::RecvInto { socket, .. } | Pending::Close { socket } => Some(*socket),
+        Pending::Send(sending) => Some(sending.socket),
+        Pending::Write { .. } | Pending::Sync | Pending::Read { .. } | Pending::Wake | Pending::Ignored => None,
+    }
+}
+
+/// The best ring this kernel gives.
+fn setup(features: &mut RingFeatures) -> Result<IoUring, RingError> {
+    let base = || {
+        let mut builder = IoUring::builder();
+        builder.setup_cqsize(COMPLETIONS).setup_clamp().setup_submit_all();
+        builder
+    };
+    if features.defer_taskrun {
+        let mut builder = base();
+        builder.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag();
+        match builder.build(ENTRIES) {
+            Ok(ring) => return Ok(ring),
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => features.defer_taskrun = false,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let mut builder = base();
+    builder.setup_coop_taskrun().setup_taskrun_flag();
+    Ok(builder.build(ENTRIES)?)
+}
+
+impl Backend for RingBackend {
+    fn now_ns(&self) -> u64 {
+        monotonic_ns()
+    }
+
+    fn wall_ms(&self) -> i64 {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        now.map_or(0, |d| d.as_millis() as i64)
+    }
+
+    fn push(&mut self, op: Op, token: Token) {
+        match op {
+            Op::Accept { listener } => self.start_accept(listener, token),
+            Op::Recv { socket } => self.start_recv(socket, token),
+            Op::RecvInto { socket, buf, fill_to } => self.start_recv_into(socket, token, buf, fill_to),
+            Op::Send { socket, parts, zero_copy } => self.start_send(socket, token, parts, zero_copy),
+            Op::Close { socket } => self.start_close(socket, token),
+            Op::Write { file, buf, offset, flush } => self.start_write(file, token, buf, offset, flush),
+            Op::Sync { file } => self.start_sync(file, token),
+            Op::Read { file, buf, offset, len } => self.start_read(file, token, buf, offset, len),
+            Op::Run { job } => {
+                self.jobs_out += 1;
+                let sent = self.jobs.as_ref().is_some_and(|jobs| jobs.send((token, job)).is_ok());
+                assert!(sent, "the file thread lives as long as the backend");
+            }
+        }
+    }
+
+    fn enter(&mut self, until_ns: Option<u64>) {
+        for (socket, token) in std::mem::take(&mut self.starved) {
+            self.start_recv(socket, token);
+        }
+        self.fill();
+        self.take_job_results();
+        let now = if until_ns.is_some() { monotonic_ns() } else { 0 };
+        let wait = until_ns.map(|until| until.saturating_sub(now));
+        let idle = self.done.is_empty() && self.ring.completion().is_empty() && wait != Some(0);
+        if idle && self.bell.arm() {
+            self.enter_kernel(wait);
+            self.bell.disarm();
+        } else {
+            self.poll_kernel();
+        }
+        self.reap();
+        self.take_job_results();
+    }
+
+    fn pop(&mut self) -> Option<Completion> {
+        self.done.pop_front()
+    }
+
+    fn in_flight(&self) -> usize {
+        self.in_flight + self.jobs_out
+    }
+
+    fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    fn attach_file(&mut self, file: FileHandle) -> FileId {
+        let at = self.free_files.pop().unwrap_or_else(|| {
+            self.files.push(None);
+            self.files.len() as u32 - 1
+        });
+        if let Some(place) = self.files.get_mut(at as usize) {
+            *place = Some(file);
+        }
+        FileId(at)
+    }
+
+    fn detach_file(&mut self, file: FileId) {
+        // Entries not yet handed to the kernel name the descriptor by number: it must stay until they are.
+        self.fill();
+        if !self.backlog.is_empty() || !self.ring.submission().is_empty() {
+            self.poll_kernel();
+        }
+        if let Some(place) = self.files.get_mut(file.0 as usize)
+            && place.take().is_some()
+        {
+            self.free_files.push(file.0);
+        }
+    }
+
+    fn adopt_socket(&mut self, socket: MovedSocket) -> SocketId {
+        match socket.0 {
+            MovedInner::Fd(fd) => self.add_socket(fd),
+            MovedInner::Sim(_) => unreachable!("sockets move between backends of one kind"),
+        }
+    }
+
+    fn release_socket(&mut self, socket: SocketId) -> Option<MovedSocket> {
+        let place = self.sockets.get_mut(socket.0 as usize)?;
+        if place.as_ref().is_none_or(|s| s.outstanding > 0 || s.closing) {
+            return None;
+        }
+        let socket_fd = place.take()?.fd;
+        self.free_sockets.push(socket.0);
+        Some(MovedSocket(MovedInner::Fd(socket_fd)))
+    }
+
+    fn waker(&self) -> Waker {
+        Waker(Arc::new(self.bell.clone()))
+    }
+
+    fn fs(&self) -> &dyn Fs {
+        &StdFs
+    }
+}
+
+impl Drop for RingBackend {
+    /// Buffers must outlive the kernel's use of them: cancel everything, then wait for the completions.
+    fn drop(&mut self) {
+        self.jobs = None;
+        if let Some(thread) = self.file_thread.take() {
+            // A job that panicked was reported by its thread; there is nothing left to do about it here.
+            let _ = thread.join();
+        }
+        let cancel = opcode::AsyncCancel2::new(types::CancelBuilder::any()).build();
+        let at = self.insert(Token(0), Pending::Ignored);
+        let data = self.user_data(at, 0);
+        self.queue(cancel.user_data(data));
+        self.fill();
+        let mut tries = 0;
+        while self.in_flight > 0 && tries < 100 {
+            tries += 1;
+            self.enter_kernel(Some(10_000_000));
+            self.reap();
+            self.done.clear();
+        }
+        if self.in_flight > 0 {
+            // Better to lose the memory than to let the kernel write into what is reused.
+            for slot in &mut self.slots {
+                std::mem::forget(slot.pending.take());
+            }
+        }
+    }
+}
+
+/// A listening socket with `SO_REUSEPORT`, so that every core of a process can have its own on one address.
+///
+/// # Errors
+/// What the kernel says: an address in use, or one that is not of this host.
+pub fn listen(address: SocketAddr, backlog: i32) -> io::Result<TcpListener> {
+    let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    // SAFETY: creates a descriptor or fails.
+    let fd = unsafe { libc::socket(family, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor was just made and has no other owner.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    let one: libc::c_int = 1;
+    for option in [libc::SO_REUSEADDR, libc::SO_REUSEPORT] {
+        // SAFETY: reads one c_int of ours.
+        let status = unsafe {
+            libc::setsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, option, (&raw const one).cast(), size_of::<libc::c_int>() as libc::socklen_t)
+        };
+        if status != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    bind(&fd, address)?;
+    // SAFETY: a system call on a descriptor of ours.
+    if unsafe { libc::listen(fd.as_raw_fd(), backlog) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor moves from one owner to the other.
+    Ok(unsafe { TcpListener::from_raw_fd(fd.into_raw_fd()) })
+}
+
+fn bind(fd: &OwnedFd, address: SocketAddr) -> io::Result<()> {
+    // SAFETY: the address structures are plain data of the sizes passed, and live across the call.
+    let status = unsafe {
+        match address {
+            SocketAddr::V4(v4) => {
+                let mut raw: libc::sockaddr_in = std::mem::zeroed();
+                raw.sin_family = libc::AF_INET as libc::sa_family_t;
+                raw.sin_port = v4.port().to_be();
+                raw.sin_addr.s_addr = u32::from_ne_bytes(v4.ip().octets());
+                libc::bind(fd.as_raw_fd(), (&raw const raw).cast(), size_of::<libc::sockaddr_in>() as libc::socklen_t)
+            }
+            SocketAddr::V6(v6) => {
+                let mut raw: libc::sockaddr_in6 = std::mem::zeroed();
+                raw.sin6_family = libc::AF_INET6 as libc::sa_family_t;
+                raw.sin6_port = v6.port().to_be();
+                raw.sin6_addr.s6_addr = v6.ip().octets();
+                raw.sin6_scope_id = v6.scope_id();
+                libc::bind(fd.as_raw_fd(), (&raw const raw).cast(), size_of::<libc::sockaddr_in6>() as libc::socklen_t)
+            }
+        }
+    };
+    if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

@@ -1,0 +1,177 @@
+//! One client connection: bytes in, frames out of them, answers in request order.
+//!
+//! Owned by one core; ends when the peer closes, misbehaves, or is idle for too long. Memory follows the bytes that have
+//! arrived, not the length a frame claims.
+
+use crate::messages::ConnKey;
+use ringmill_reactor::{Buf, BufMut, SocketId};
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+
+/// Bytes handed to one send.
+pub(crate) const SEND_BYTES_MAX: usize = 1 << 20;
+
+/// An answer's place in the connection's order.
+pub(crate) enum AnswerState {
+    Waiting,
+    Ready(Vec<Buf>, SentKind),
+    /// acks=0: nothing is sent.
+    Nothing,
+}
+
+/// For the send histogram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SentKind {
+    Produce,
+    Fetch,
+    Other,
+}
+
+/// A request whose bytes are all here.
+pub(crate) enum FrameBytes {
+    Small(Vec<u8>),
+    Large(Buf),
+}
+
+impl std::ops::Deref for FrameBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            FrameBytes::Small(bytes) => bytes,
+            FrameBytes::Large(buf) => buf,
+        }
+    }
+}
+
+impl FrameBytes {
+    /// A buffer that another core may hold.
+    pub fn share(&mut self) -> Buf {
+        if let FrameBytes::Small(bytes) = self {
+            *self = FrameBytes::Large(Buf::from_vec(std::mem::take(bytes)));
+        }
+        match self {
+            FrameBytes::Large(buf) => buf.clone(),
+            FrameBytes::Small(_) => unreachable!("made large above"),
+        }
+    }
+}
+
+pub(crate) struct Conn {
+    pub key: ConnKey,
+    pub socket: SocketId,
+    pub peer: SocketAddr,
+    /// Bytes received and not yet a frame.
+    pub input: Vec<u8>,
+    /// A frame too large for `input`, being filled by the ring or waiting for memory.
+    pub large_need: usize,
+    pub large_part: Option<BufMut>,
+    pub receiving: bool,
+    pub frame_since_ns: u64,
+    /// Slot of the oldest unanswered request; `answers[i]` is slot `head + i`.
+    head: u64,
+    answers: VecDeque<AnswerState>,
+    /// A request that nothing may overtake is being answered.
+    pub barrier: bool,
+    /// A produce that met no room; the connection is not read further until it went through.
+    pub stalled: bool,
+    pub out: VecDeque<Buf>,
+    pub sending: bool,
+    pub send_since_ns: u64,
+    pub out_kinds: Vec<(SentKind, u64)>,
+    pub last_active_ns: u64,
+    pub closing: bool,
+    pub close_after_send: bool,
+    pub eof: bool,
+    /// Bytes served for partitions of other cores, and of this one: a connection moves to where its bytes are.
+    pub foreign_bytes: u64,
+    pub own_bytes: u64,
+    pub move_to: Option<u16>,
+    pub software: Option<(String, String)>,
+    pub session: Option<u32>,
+}
+
+impl Conn {
+    pub fn new(key: ConnKey, socket: SocketId, peer: SocketAddr, now_ns: u64) -> Conn {
+        Conn {
+            key,
+            socket,
+            peer,
+            input: Vec::new(),
+            large_need: 0,
+            large_part: None,
+            receiving: false,
+            frame_since_ns: 0,
+            head: 0,
+            answers: VecDeque::new(),
+            barrier: false,
+            stalled: false,
+            out: VecDeque::new(),
+            sending: false,
+            send_since_ns: 0,
+            out_kinds: Vec::new(),
+            last_active_ns: now_ns,
+            closing: false,
+            close_after_send: false,
+            eof: false,
+            foreign_bytes: 0,
+            own_bytes: 0,
+            move_to: None,
+            software: None,
+            session: None,
+        }
+    }
+
+    /// Reserves the next place in the order of answers.
+    pub fn reserve(&mut self) -> u64 {
+        self.answers.push_back(AnswerState::Waiting);
+        self.head + self.answers.len() as u64 - 1
+    }
+
+    pub fn waiting(&self) -> usize {
+        self.answers.len()
+    }
+
+    /// Fills a reserved place, and moves every answer whose turn has come to the output. Late answers to a slot that
+    /// was filled already are ignored.
+    pub fn answer(&mut self, slot: u64, state: AnswerState, now_ns: u64) {
+        let Some(place) = slot.checked_sub(self.head).and_then(|at| self.answers.get_mut(at as usize)) else { return };
+        if matches!(place, AnswerState::Waiting) {
+            *place = state;
+        }
+        while let Some(AnswerState::Ready(..) | AnswerState::Nothing) = self.answers.front() {
+            self.head += 1;
+            if let Some(AnswerState::Ready(bufs, kind)) = self.answers.pop_front() {
+                self.out.extend(bufs);
+                self.out_kinds.push((kind, now_ns));
+            }
+        }
+        if self.answers.is_empty() {
+            self.barrier = false;
+        }
+    }
+
+    /// Takes the next send's worth from the output.
+    pub fn next_send(&mut self) -> Vec<Buf> {
+        const PARTS_MAX: usize = 512;
+        let mut parts = Vec::new();
+        let mut bytes = 0;
+        while let Some(buf) = self.out.front() {
+            if buf.is_empty() {
+                self.out.pop_front();
+                continue;
+            }
+            if bytes > 0 && (bytes + buf.len() > SEND_BYTES_MAX || parts.len() >= PARTS_MAX) {
+                break;
+            }
+            bytes += buf.len();
+            parts.extend(self.out.pop_front());
+        }
+        parts
+    }
+
+    /// Nothing is owed to the client and nothing of it is half-read.
+    pub fn is_quiet(&self) -> bool {
+        self.answers.is_empty() && self.out.is_empty() && !self.sending && !self.stalled && self.large_part.is_none() && self.large_need == 0
+    }
+}

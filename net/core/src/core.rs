@@ -1,0 +1,832 @@
+//! The core loop: completions in, events applied, operations out.
+
+use crate::conn::{AnswerState, Conn, FrameBytes, SentKind};
+use crate::fetch::{FetchPending, Sessions, Waiters};
+use crate::heartbeat::{Heartbeat, Phase};
+use crate::messages::{Answer, ConnKey, ControlMessage, CoreMessage, Frame};
+use crate::metrics::CoreMetrics;
+use crate::peer::PeerMessage;
+use crate::produce::{ProducePending, RemoteWork};
+use crate::slab::{Key, Slab};
+use crate::token;
+use crate::topics::Topics;
+use ringmill_log::{Log, LogEvent, Slot};
+use ringmill_log::token::{is_logs, split, token};
+use ringmill_reactor::mailbox::Doorbell;
+use ringmill_reactor::{Backend, Buf, Completion, Op, Payload, SocketId, Waker};
+use ringmill_types::limits::{PIPELINE_MAX, TAIL_CHUNK_BYTES};
+use ringmill_types::{CoreId, GroupSeq};
+use ringmill_wire::api_versions::{ApiVersionsAnswers, Features};
+use ringmill_wire::{ApiKey, RequestHeader};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// Settings of a core that are not its log's.
+#[derive(Clone, Debug)]
+pub struct CoreSettings {
+    pub id: CoreId,
+    pub node_id: i32,
+    /// A larger frame closes the connection.
+    pub request_bytes_max: usize,
+    pub idle_ms: u64,
+    /// A frame must be complete this long after its first byte.
+    pub frame_ms: u64,
+    pub slow_request_ms: u64,
+    pub connections_max: usize,
+    pub zero_copy_from_bytes: usize,
+    pub sessions_max: usize,
+    /// Move a connection to the core that owns most of its bytes.
+    pub move_connections: bool,
+}
+
+impl CoreSettings {
+    pub fn new(id: CoreId, node_id: i32) -> CoreSettings {
+        CoreSettings {
+            id,
+            node_id,
+            request_bytes_max: ringmill_types::limits::REQUEST_MAX_BYTES_DEFAULT,
+            idle_ms: 600_000,
+            frame_ms: 30_000,
+            slow_request_ms: 1_000,
+            connections_max: 100_000,
+            zero_copy_from_bytes: usize::MAX,
+            sessions_max: 1_000,
+            move_connections: true,
+        }
+    }
+}
+
+/// Queues to one other core.
+pub(crate) struct Peer {
+    pub to: rtrb::Producer<PeerMessage>,
+    pub from: rtrb::Consumer<PeerMessage>,
+    pub waker: Waker,
+    /// Messages that found the queue full, in order.
+    pub backlog: VecDeque<PeerMessage>,
+    pub dirty: bool,
+}
+
+/// Ends of the queues that a core holds.
+pub struct CoreEnds {
+    pub to_control: rtrb::Producer<ControlMessage>,
+    pub from_control: rtrb::Consumer<CoreMessage>,
+    pub control_bell: Doorbell,
+}
+
+/// One core: everything a thread needs to serve its connections and partitions.
+pub struct Core<B: Backend> {
+    pub(crate) io: B,
+    pub(crate) log: Log,
+    pub(crate) settings: CoreSettings,
+    pub(crate) topics: Topics,
+    pub(crate) conns: Slab<Conn>,
+    pub(crate) produces: Slab<ProducePending>,
+    pub(crate) durable_queue: VecDeque<(GroupSeq, Key)>,
+    pub(crate) sealed_queue: VecDeque<(GroupSeq, Key)>,
+    pub(crate) stalled: VecDeque<Key>,
+    pub(crate) remote_work: VecDeque<RemoteWork>,
+    pub(crate) remote_durable: VecDeque<(GroupSeq, RemoteWork)>,
+    pub(crate) remote_sealed: VecDeque<(GroupSeq, RemoteWork)>,
+    pub(crate) fetches: Slab<FetchPending>,
+    pub(crate) waiters: Waiters,
+    pub(crate) sessions: Sessions,
+    /// Fetches to look at again in this turn.
+    pub(crate) poke: Vec<Key>,
+    pub(crate) peers: Vec<Option<Peer>>,
+    pub(crate) offset_queries: Slab<crate::queries::OffsetsPending>,
+    pub(crate) time_tickets: std::collections::HashMap<u64, (Key, usize)>,
+    pub(crate) next_time_ticket: u64,
+    ends: CoreEnds,
+    control_backlog: VecDeque<ControlMessage>,
+    control_dirty: bool,
+    listener: Option<SocketId>,
+    accepting: bool,
+    pub(crate) metrics: CoreMetrics,
+    pub(crate) heartbeat: Arc<Heartbeat>,
+    pub(crate) now_ns: u64,
+    next_sweep_ns: u64,
+    stopping: bool,
+    stop_deadline_ns: u64,
+    stopped: bool,
+    deltas: VecDeque<Arc<crate::messages::TopicDelta>>,
+    send_queue: Vec<Key>,
+    versions: ApiVersionsAnswers,
+}
+
+/// How long a stop waits for requests that are in flight.
+const STOP_GRACE_NS: u64 = 5_000_000_000;
+const SWEEP_NS: u64 = 500_000_000;
+/// Completions handled before the ring is entered again, so that a flush is never held up by a burst.
+const TURN_COMPLETIONS_MAX: usize = 512;
+
+impl<B: Backend> Core<B> {
+    pub fn new(io: B, log: Log, settings: CoreSettings, ends: CoreEnds, heartbeat: Arc<Heartbeat>, listener: Option<SocketId>) -> Core<B> {
+        let now_ns = io.now_ns();
+        let sessions = Sessions::new(settings.id, settings.sessions_max);
+        Core {
+            io,
+            log,
+            settings,
+            topics: Topics::default(),
+            conns: Slab::new(),
+            produces: Slab::new(),
+            durable_queue: VecDeque::new(),
+            sealed_queue: VecDeque::new(),
+            stalled: VecDeque::new(),
+            remote_work: VecDeque::new(),
+            remote_durable: VecDeque::new(),
+            remote_sealed: VecDeque::new(),
+            fetches: Slab::new(),
+            waiters: Waiters::default(),
+            sessions,
+            poke: Vec::new(),
+            peers: Vec::new(),
+            offset_queries: Slab::new(),
+            time_tickets: std::collections::HashMap::new(),
+            next_time_ticket: 0,
+            ends,
+            control_backlog: VecDeque::new(),
+            control_dirty: false,
+            listener,
+            accepting: false,
+            metrics: CoreMetrics::default(),
+            heartbeat,
+            now_ns,
+            next_sweep_ns: now_ns + SWEEP_NS,
+            stopping: false,
+            stop_deadline_ns: u64::MAX,
+            stopped: false,
+            deltas: VecDeque::new(),
+            send_queue: Vec::new(),
+            versions: ApiVersionsAnswers::new(&Features::default()),
+        }
+    }
+
+    /// Everything from control is drained, flushed, destaged and checkpointed.
+    pub fn is_stopped(&self) -> bool {
+        self.stopped
+    }
+
+    /// The backend, for whoever drives the core.
+    pub fn io(&mut self) -> &mut B {
+        &mut self.io
+    }
+
+    /// The log, for checks.
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// One turn: completions, messages, timers, answers, log; then into the kernel until something happens.
+    pub fn turn(&mut self) {
+        let began = self.io.now_ns();
+        self.now_ns = began;
+        self.metrics.turns += 1;
+        self.heartbeat.set_phase(Phase::Completions, began);
+        if !self.accepting && !self.stopping {
+            self.start_accepting();
+        }
+        let mut handled = 0;
+        while handled < TURN_COMPLETIONS_MAX {
+            let Some(completion) = self.io.pop() else { break };
+            handled += 1;
+            if is_logs(completion.token) {
+                self.log.complete(&mut self.io, completion);
+            } else {
+                self.complete(completion);
+            }
+        }
+        self.heartbeat.set_phase(Phase::Control, began);
+        self.drain_peers();
+        self.drain_control();
+        self.apply_deltas();
+        self.apply_log_events();
+        self.heartbeat.set_phase(Phase::Requests, began);
+        self.run_pokes();
+        self.heartbeat.set_phase(Phase::Timers, began);
+        self.run_timers();
+        self.heartbeat.set_phase(Phase::Sealing, began);
+        self.log.poll(&mut self.io);
+        self.apply_log_events();
+        self.run_pokes();
+        self.heartbeat.set_phase(Phase::Answering, began);
+        self.flush_sends();
+        self.flush_messages();
+        self.check_stop();
+        let now = self.io.now_ns();
+        self.metrics.turn_us.record(now.saturating_sub(began) / 1000);
+        let deadline = if handled >= TURN_COMPLETIONS_MAX { 0 } else { self.deadline_ns() };
+        self.heartbeat.set_phase(Phase::Waiting, now);
+        self.io.enter(Some(deadline));
+    }
+
+    fn deadline_ns(&self) -> u64 {
+        let mut deadline = self.next_sweep_ns.min(self.stop_deadline_ns);
+        if let Some(at) = self.log.deadline_ns() {
+            deadline = deadline.min(at);
+        }
+        if let Some(at) = self.waiters.next_deadline_ns() {
+            deadline = deadline.min(at);
+        }
+        // Nothing is connected and nothing is owed: the sweep can wait for whoever comes.
+        if self.conns.len() == 0 && !self.stopping && deadline == self.next_sweep_ns {
+            deadline = self.now_ns + 60_000_000_000;
+        }
+        deadline
+    }
+
+    fn start_accepting(&mut self) {
+        if let Some(listener) = self.listener {
+            self.accepting = true;
+            self.io.push(Op::Accept { listener }, token(token::ACCEPT, 0));
+        }
+    }
+
+    fn complete(&mut self, completion: Completion) {
+        let (kind, value) = split(completion.token);
+        match kind {
+            token::ACCEPT => self.accepted(completion),
+            token::RECV => self.received(Key::unpack(value), completion),
+            token::FILL => self.filled(Key::unpack(value), completion),
+            token::SEND => self.sent(Key::unpack(value), completion),
+            _ => {}
+        }
+    }
+
+    fn accepted(&mut self, completion: Completion) {
+        self.accepting = completion.more;
+        if let Payload::Accepted { socket, peer } = completion.payload {
+            if self.conns.len() >= self.settings.connections_max || self.stopping {
+                self.io.push(Op::Close { socket }, token(token::CLOSE, 0));
+                return;
+            }
+            self.metrics.connections_accepted += 1;
+            self.open(socket, peer, Vec::new());
+        } else if let Err(errno) = completion.result
+            && !self.stopping
+        {
+            tracing::warn!(core = self.settings.id.0, error = %errno, "accepting a connection failed; trying again");
+        }
+    }
+
+    /// Takes up a connection, new or from another core.
+    pub(crate) fn open(&mut self, socket: SocketId, peer: std::net::SocketAddr, input: Vec<u8>) {
+        let (core, now_ns) = (self.settings.id, self.now_ns);
+        let key = self.conns.insert(|key| {
+            let mut conn = Conn::new(ConnKey { core, slot: key.slot, serial: u64::from(key.serial) }, socket, peer, now_ns);
+            conn.input = input;
+            conn
+        });
+        self.metrics.connections += 1;
+        self.advance_input(key);
+    }
+
+    pub(crate) fn close(&mut self, key: Key, reason: Option<&str>) {
+        let Some(conn) = self.conns.remove(key) else { return };
+        self.metrics.connections -= 1;
+        if let Some(reason) = reason {
+            self.metrics.connections_closed_error += 1;
+            crate::warn::limited(self.now_ns, || {
+                tracing::warn!(core = self.settings.id.0, peer = %conn.peer, reason, "closed a connection");
+            });
+        }
+        if let Some(session) = conn.session {
+            self.sessions.note_gone(session);
+        }
+        self.io.push(Op::Close { socket: conn.socket }, token(token::CLOSE, 0));
+    }
+
+    fn received(&mut self, key: Key, completion: Completion) {
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        conn.receiving = false;
+        match (completion.result, completion.payload) {
+            (Ok(0), _) => {
+                conn.eof = true;
+                self.close(key, None);
+            }
+            (Ok(_), Payload::Received(bytes)) => {
+                conn.last_active_ns = self.now_ns;
+                self.metrics.bytes_received += bytes.len() as u64;
+                if conn.input.is_empty() {
+                    conn.frame_since_ns = self.now_ns;
+                }
+                conn.input.extend_from_slice(&bytes);
+                drop(bytes);
+                self.advance_input(key);
+            }
+            (Ok(_), _) | (Err(_), _) => self.close(key, None),
+        }
+    }
+
+    fn filled(&mut self, key: Key, completion: Completion) {
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        conn.receiving = false;
+        let need = conn.large_need;
+        let (Ok(got), Payload::BufMut(buf)) = (completion.result, completion.payload) else {
+            self.close(key, None);
+            return;
+        };
+        self.metrics.bytes_received += u64::from(got);
+        conn.last_active_ns = self.now_ns;
+        if got == 0 {
+            self.close(key, None);
+            return;
+        }
+        conn.large_part = Some(buf);
+        if conn.large_part.as_ref().is_some_and(|b| b.len() >= need) {
+            self.advance_input(key);
+        } else {
+            self.fill_large(key);
+        }
+    }
+
+    /// Goes on receiving a large frame; its buffer grows with the bytes that came, so a claim alone buys nothing.
+    fn fill_large(&mut self, key: Key) {
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        if conn.receiving {
+            return;
+        }
+        let need = conn.large_need;
+        let mut part = conn.large_part.take();
+        let have = part.as_ref().map_or(0, |p| p.len());
+        if part.as_ref().is_none_or(|p| p.capacity() < need && p.len() == p.capacity()) {
+            let want = need.min((have * 4).max(TAIL_CHUNK_BYTES / 4));
+            let Some(mut larger) = self.io.pool().take(want) else {
+                // Memory is short: TCP pushes back, the sweep tries again, and the frame's deadline bounds the wait.
+                conn.large_part = part;
+                return;
+            };
+            match &part {
+                Some(old) => larger.extend(old),
+                None => {
+                    let take = conn.input.len().min(need);
+                    larger.extend(conn.input.get(..take).unwrap_or_default());
+                    conn.input.drain(..take);
+                }
+            }
+            part = Some(larger);
+        }
+        let Some(part) = part else { return };
+        if part.len() >= need {
+            conn.large_part = Some(part);
+            return;
+        }
+        conn.receiving = true;
+        let fill_to = need.min(part.capacity());
+        self.io.push(Op::RecvInto { socket: conn.socket, buf: part, fill_to }, token(token::FILL, key.pack()));
+    }
+
+    /// Takes frames from the input while the connection may go on, then asks for more bytes.
+    pub(crate) fn advance_input(&mut self, key: Key) {
+        loop {
+            let Some(conn) = self.conns.get_mut(key) else { return };
+            if conn.closing || conn.stalled || conn.barrier || conn.move_to.is_some() || conn.waiting() >= PIPELINE_MAX {
+                break;
+            }
+            match self.next_frame(key) {
+                NextFrame::Frame(frame) => {
+                    if !self.handle_frame(key, frame) {
+                        return;
+                    }
+                }
+                NextFrame::More => break,
+                NextFrame::Bad(reason) => {
+                    self.close(key, Some(reason));
+                    return;
+                }
+            }
+        }
+        self.read_more(key);
+    }
+
+    fn read_more(&mut self, key: Key) {
+        const INPUT_MAX: usize = 64 << 10;
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        if let Some(target) = conn.move_to
+            && conn.is_quiet()
+            && !conn.receiving
+        {
+            self.move_away(key, target);
+            return;
+        }
+        if conn.receiving || conn.closing || conn.move_to.is_some() {
+            return;
+        }
+        if conn.large_need > 0 {
+            if conn.large_part.as_ref().is_none_or(|p| p.len() < conn.large_need) {
+                self.fill_large(key);
+            }
+            return;
+        }
+        if conn.input.len() < INPUT_MAX {
+            conn.receiving = true;
+            self.io.push(Op::Recv { socket: conn.socket }, token(token::RECV, key.pack()));
+        }
+    }
+
+    fn next_frame(&mut self, key: Key) -> NextFrame {
+        const SMALL_MAX: usize = 32 << 10;
+        let max = self.settings.request_bytes_max;
+        let Some(conn) = self.conns.get_mut(key) else { return NextFrame::More };
+        if conn.large_need > 0 {
+            return match conn.large_part.take() {
+                Some(part) if part.len() >= conn.large_need => {
+                    conn.large_need = 0;
+                    self.metrics.produce.receive_us.record(self.now_ns.saturating_sub(conn.frame_since_ns) / 1000);
+                    conn.frame_since_ns = self.now_ns;
+                    NextFrame::Frame(FrameBytes::Large(part.freeze()))
+                }
+                part => {
+                    conn.large_part = part;
+                    NextFrame::More
+                }
+            };
+        }
+        let Some(prefix) = conn.input.first_chunk::<4>() else { return NextFrame::More };
+        let claimed = i32::from_be_bytes(*prefix);
+        let Ok(need) = usize::try_from(claimed) else { return NextFrame::Bad("a frame of negative length") };
+        if need > max {
+            return NextFrame::Bad("a frame larger than socket.request.max.bytes");
+        }
+        if need < 8 {
+            return NextFrame::Bad("a frame too short for a request header");
+        }
+        if conn.input.len() >= 4 + need {
+            let frame = conn.input.get(4..4 + need).unwrap_or_default().to_vec();
+            conn.input.drain(..4 + need);
+            if conn.input.is_empty() && conn.input.capacity() > SMALL_MAX {
+                conn.input = Vec::new();
+            }
+            return NextFrame::Frame(FrameBytes::Small(frame));
+        }
+        if need > SMALL_MAX {
+            conn.input.drain(..4);
+            conn.large_need = need;
+        }
+        NextFrame::More
+    }
+
+    /// Handles one request. False when the connection is gone.
+    fn handle_frame(&mut self, key: Key, frame: FrameBytes) -> bool {
+        let Some(conn) = self.conns.get_mut(key) else { return false };
+        let header = match RequestHeader::parse(&frame) {
+            Ok(header) => header,
+            Err(_) => {
+                self.close(key, Some("a request header that cannot be read"));
+                return false;
+            }
+        };
+        let api = header.api_key;
+        // Produce may follow produce; anything else waits until all before it are answered, and nothing passes it.
+        if api != ApiKey::PRODUCE && conn.waiting() > 0 {
+            let mut input = Vec::with_capacity(4 + frame.len() + conn.input.len());
+            input.extend_from_slice(&(frame.len() as u32).to_be_bytes());
+            input.extend_from_slice(&frame);
+            input.append(&mut conn.input);
+            conn.input = input;
+            conn.barrier = true;
+            return true;
+        }
+        match api {
+            ApiKey::PRODUCE => self.handle_produce(key, frame),
+            ApiKey::FETCH => self.handle_fetch(key, frame),
+            ApiKey::API_VERSIONS => self.handle_api_versions(key, &frame),
+            _ => self.forward(key, frame),
+        }
+    }
+
+    fn handle_api_versions(&mut self, key: Key, frame: &[u8]) -> bool {
+        self.metrics.other.requests += 1;
+        let mut out = Vec::new();
+        let good = RequestHeader::parse(frame).and_then(|header| self.versions.answer(&header, frame, &mut out));
+        if good.is_err() {
+            self.close(key, Some("an ApiVersions request that cannot be read"));
+            return false;
+        }
+        let Some(conn) = self.conns.get_mut(key) else { return false };
+        let slot = conn.reserve();
+        self.answer(key, slot, AnswerState::Ready(vec![Buf::from_vec(out)], SentKind::Other));
+        true
+    }
+
+    fn forward(&mut self, key: Key, frame: FrameBytes) -> bool {
+        let Some(conn) = self.conns.get_mut(key) else { return false };
+        let slot = conn.reserve();
+        conn.barrier = true;
+        let frame = Frame { conn: conn.key, slot, peer: conn.peer, bytes: match frame {
+            FrameBytes::Small(bytes) => bytes,
+            FrameBytes::Large(buf) => buf.to_vec(),
+        } };
+        self.metrics.other.requests += 1;
+        self.to_control(ControlMessage::Frame(frame));
+        true
+    }
+
+    pub(crate) fn to_control(&mut self, message: ControlMessage) {
+        self.control_backlog.push_back(message);
+        self.control_dirty = true;
+    }
+
+    pub(crate) fn to_peer(&mut self, core: CoreId, message: PeerMessage) {
+        if let Some(Some(peer)) = self.peers.get_mut(core.0 as usize) {
+            peer.backlog.push_back(message);
+            peer.dirty = true;
+        }
+    }
+
+    fn flush_messages(&mut self) {
+        while let Some(message) = self.control_backlog.pop_front() {
+            if let Err(rtrb::PushError::Full(message)) = self.ends.to_control.push(message) {
+                self.control_backlog.push_front(message);
+                break;
+            }
+        }
+        if std::mem::take(&mut self.control_dirty) {
+            self.ends.control_bell.ring();
+        }
+        for peer in self.peers.iter_mut().flatten() {
+            while let Some(message) = peer.backlog.pop_front() {
+                if let Err(rtrb::PushError::Full(message)) = peer.to.push(message) {
+                    peer.backlog.push_front(message);
+                    break;
+                }
+            }
+            if std::mem::take(&mut peer.dirty) {
+                peer.waker.wake();
+            }
+            peer.dirty = !peer.backlog.is_empty();
+        }
+        self.control_dirty = !self.control_backlog.is_empty();
+    }
+
+    fn drain_control(&mut self) {
+        while let Ok(message) = self.ends.from_control.pop() {
+            match message {
+                CoreMessage::Answer(answer) => self.control_answered(answer),
+                CoreMessage::Topics(delta) => self.deltas.push_back(delta),
+                CoreMessage::Query { id, query } => self.answer_query(id, query),
+                CoreMessage::Stop => self.begin_stop(),
+            }
+        }
+    }
+
+    fn control_answered(&mut self, answer: Answer) {
+        let key = Key { slot: answer.conn.slot, serial: answer.conn.serial as u32 };
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        if answer.close {
+            conn.close_after_send = true;
+            if answer.bytes.is_empty() {
+                self.close(key, Some("a request that control could not read"));
+                return;
+            }
+        }
+        let mut bytes = Vec::with_capacity(4 + answer.bytes.len());
+        bytes.extend_from_slice(&(answer.bytes.len() as u32).to_be_bytes());
+        bytes.extend_from_slice(&answer.bytes);
+        self.answer(key, answer.slot, AnswerState::Ready(vec![Buf::from_vec(bytes)], SentKind::Other));
+    }
+
+    /// Fills an answer's place; sends what is due, and goes on with what the connection held back.
+    pub(crate) fn answer(&mut self, key: Key, slot: u64, state: AnswerState) {
+        let now_ns = self.now_ns;
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        let held = conn.barrier || conn.waiting() >= PIPELINE_MAX || conn.move_to.is_some();
+        conn.answer(slot, state, now_ns);
+        conn.last_active_ns = now_ns;
+        if !conn.out.is_empty() && !conn.sending {
+            self.send_queue.push(key);
+        }
+        if held && !conn.barrier {
+            self.advance_input(key);
+        }
+    }
+
+    fn flush_sends(&mut self) {
+        let mut queue = std::mem::take(&mut self.send_queue);
+        for key in queue.drain(..) {
+            self.send_next(key);
+        }
+        self.send_queue.append(&mut queue);
+    }
+
+    fn send_next(&mut self, key: Key) {
+        let zero_copy_from = self.settings.zero_copy_from_bytes;
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        if conn.sending {
+            return;
+        }
+        let parts = conn.next_send();
+        if parts.is_empty() {
+            return;
+        }
+        conn.sending = true;
+        conn.send_since_ns = self.now_ns;
+        let bytes: usize = parts.iter().map(|p| p.len()).sum();
+        self.io.push(Op::Send { socket: conn.socket, parts, zero_copy: bytes >= zero_copy_from }, token(token::SEND, key.pack()));
+    }
+
+    fn sent(&mut self, key: Key, completion: Completion) {
+        let now_ns = self.now_ns;
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        conn.sending = false;
+        let Ok(bytes) = completion.result else {
+            self.close(key, None);
+            return;
+        };
+        conn.last_active_ns = now_ns;
+        self.metrics.bytes_sent += u64::from(bytes);
+        if !conn.out.is_empty() {
+            self.send_next(key);
+            return;
+        }
+        for (kind, ready_ns) in conn.out_kinds.drain(..) {
+            let micros = now_ns.saturating_sub(ready_ns) / 1000;
+            match kind {
+                SentKind::Produce => self.metrics.produce.send_us.record(micros),
+                SentKind::Fetch => self.metrics.fetch.send_us.record(micros),
+                SentKind::Other => self.metrics.other.send_us.record(micros),
+            }
+        }
+        if conn.close_after_send && conn.waiting() == 0 {
+            self.close(key, None);
+        } else if conn.move_to.is_some() {
+            self.read_more(key);
+        }
+    }
+
+    fn apply_log_events(&mut self) {
+        while let Some(event) = self.log.next_event() {
+            match event {
+                LogEvent::Durable(group) => self.groups_durable(group),
+                LogEvent::Sealed(group) => self.groups_sealed(group),
+                LogEvent::Advanced(slot) => self.partition_advanced(slot),
+                LogEvent::Block(ticket) => self.block_ready(ticket),
+                LogEvent::Found { ticket, found } => self.time_found(ticket, found),
+                LogEvent::Room => self.room(),
+                LogEvent::Fatal(reason) => {
+                    let core = self.settings.id;
+                    self.to_control(ControlMessage::Fatal { core, reason });
+                }
+            }
+        }
+        while let Some((micros, bytes)) = self.log.take_flush_sample() {
+            self.metrics.flush_us.record(micros);
+            self.metrics.flush_group_bytes.record(bytes);
+        }
+    }
+
+    fn partition_advanced(&mut self, slot: Slot) {
+        self.waiters.advanced(slot, &mut self.poke);
+        self.tell_watchers();
+    }
+
+    fn apply_deltas(&mut self) {
+        while let Some(delta) = self.deltas.front().cloned() {
+            let own = self.settings.id;
+            let log = &mut self.log;
+            for id in &delta.deletes {
+                for partition in self.topics.partitions_of(*id) {
+                    if partition.owner == own && !log.delete(&mut self.io, partition.id) {
+                        // No room for the tombstone in this turn; the rest follows when there is.
+                        return;
+                    }
+                }
+            }
+            for topic in &delta.upserts {
+                for spec in topic.partitions.iter().filter(|p| p.owner == own) {
+                    log.upsert(topic, spec);
+                }
+            }
+            self.topics.apply(&delta);
+            self.deltas.pop_front();
+            let core = own;
+            self.to_control(ControlMessage::Applied { core, version: delta.version });
+        }
+    }
+
+    fn run_timers(&mut self) {
+        self.waiters.expired(self.now_ns, &mut self.poke);
+        self.run_pokes();
+        if self.now_ns < self.next_sweep_ns {
+            return;
+        }
+        self.next_sweep_ns = self.now_ns + SWEEP_NS;
+        self.expire_stalled();
+        let (idle_ns, frame_ns, now) = (self.settings.idle_ms * 1_000_000, self.settings.frame_ms * 1_000_000, self.now_ns);
+        for key in self.conns.keys() {
+            let Some(conn) = self.conns.get_mut(key) else { continue };
+            let half = conn.large_need > 0 || !conn.input.is_empty();
+            let blocked = conn.stalled || conn.barrier || conn.waiting() > 0;
+            if half && !blocked && now.saturating_sub(conn.frame_since_ns) > frame_ns && now.saturating_sub(conn.last_active_ns) > frame_ns / 3 {
+                self.close(key, Some("a frame that did not arrive in time"));
+            } else if conn.sending && now.saturating_sub(conn.send_since_ns) > frame_ns {
+                self.close(key, Some("a reader that does not take its answer"));
+            } else if idle_ns > 0 && conn.is_quiet() && now.saturating_sub(conn.last_active_ns) > idle_ns {
+                self.metrics.connections_closed_idle += 1;
+                self.close(key, None);
+            } else if conn.large_need > 0 && !conn.receiving {
+                self.fill_large(key);
+            }
+        }
+    }
+
+    fn begin_stop(&mut self) {
+        if self.stopping {
+            return;
+        }
+        self.stopping = true;
+        self.stop_deadline_ns = self.now_ns + STOP_GRACE_NS;
+        if let Some(listener) = self.listener.take() {
+            self.io.push(Op::Close { socket: listener }, token(token::CLOSE, 0));
+        }
+        // Long polls have nothing more to wait for.
+        self.poke.extend(self.fetches.keys());
+        self.waiters.expire_all();
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping
+    }
+
+    fn check_stop(&mut self) {
+        if !self.stopping || self.stopped {
+            return;
+        }
+        let idle = self.produces.len() == 0 && self.remote_work.is_empty() && self.remote_durable.is_empty() && self.conns.iter().all(|(_, c)| c.out.is_empty() && !c.sending);
+        if idle || self.now_ns >= self.stop_deadline_ns {
+            self.stop_deadline_ns = u64::MAX;
+            self.log.stop();
+            for key in self.conns.keys() {
+                self.close(key, None);
+            }
+        }
+        if self.log.is_stopped() {
+            self.stopped = true;
+            let core = self.settings.id;
+            self.to_control(ControlMessage::Stopped { core });
+            self.flush_messages();
+        }
+    }
+
+    fn drain_peers(&mut self) {
+        for at in 0..self.peers.len() {
+            while let Some(message) = self.peers.get_mut(at).and_then(|p| p.as_mut()).and_then(|p| p.from.pop().ok()) {
+                self.peer_message(CoreId(at as u16), message);
+            }
+        }
+    }
+
+    fn peer_message(&mut self, from: CoreId, message: PeerMessage) {
+        match message {
+            PeerMessage::Append(append) => self.remote_append(append),
+            PeerMessage::Appended { key, part, result, give_back } => {
+                drop(give_back);
+                self.remote_appended(key, part, result);
+            }
+            PeerMessage::Read { from, key, round, reads, watch_below_bytes } => self.remote_read(from, key, round, &reads, watch_below_bytes),
+            PeerMessage::ReadDone { key, round, results, watched } => self.remote_read_done(from, key, round, results, watched),
+            PeerMessage::Advanced { key } => self.poke.push(key),
+            PeerMessage::Unwatch { from, key } => self.waiters.unwatch_remote(from, key),
+            PeerMessage::Adopt { socket, peer, input } => {
+                let socket = self.io.adopt_socket(socket);
+                self.open(socket, peer, input);
+            }
+        }
+    }
+
+    fn move_away(&mut self, key: Key, target: u16) {
+        let Some(conn) = self.conns.remove(key) else { return };
+        self.metrics.connections -= 1;
+        if let Some(session) = conn.session {
+            self.sessions.note_gone(session);
+        }
+        if let Some(socket) = self.io.release_socket(conn.socket) {
+            self.to_peer(CoreId(target), PeerMessage::Adopt { socket, peer: conn.peer, input: conn.input });
+        }
+    }
+
+    /// Counts where a connection's bytes belong; after enough of them it moves to the core that owns most.
+    pub(crate) fn count_bytes(&mut self, key: Key, own: u64, foreign: u64, owner: Option<CoreId>) {
+        const DECIDE_AFTER_BYTES: u64 = 256 << 10;
+        if !self.settings.move_connections {
+            return;
+        }
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        conn.own_bytes += own;
+        conn.foreign_bytes += foreign;
+        if conn.own_bytes + conn.foreign_bytes < DECIDE_AFTER_BYTES {
+            return;
+        }
+        if let Some(owner) = owner.filter(|_| conn.foreign_bytes > conn.own_bytes * 9) {
+            conn.move_to = Some(owner.0);
+        }
+        conn.own_bytes = 0;
+        conn.foreign_bytes = 0;
+    }
+}
+
+enum NextFrame {
+    Frame(FrameBytes),
+    More,
+    Bad(&'static str),
+}

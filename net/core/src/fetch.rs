@@ -1,0 +1,587 @@
+//! Fetch: plan, read, wait, answer.
+//!
+//! A fetch that waits holds positions, not buffers. It is looked at again when one of its partitions advances, when
+//! cold blocks arrive, or at its deadline; each look reads anew. Answers hold whole batches only.
+
+use crate::conn::{AnswerState, FrameBytes, SentKind};
+use crate::core::Core;
+use crate::peer::{PeerMessage, RemoteRead, RemoteReadDone};
+use crate::session::{Opened, PartKey};
+use crate::slab::{Key, Slab};
+use crate::topics::TopicName;
+use ringmill_log::{ReadError, ReadOutcome, ReadRequest, Slot};
+use ringmill_reactor::{Backend, Buf};
+use ringmill_types::{CoreId, ErrorCode, LeaderEpoch, Offset, PartitionId};
+use ringmill_wire::fetch::{FetchPartitionAnswer, FetchRequest, FetchResponse, IsolationLevel, Piece};
+use ringmill_wire::{RequestHeader, ResponseHead};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+pub(crate) use crate::session::Sessions;
+
+/// Largest answer: what a slow reader can pin. Clients ask again for the rest.
+const ANSWER_BYTES_MAX: usize = 16 << 20;
+
+/// Answers with fewer record bytes than this go out as one copied piece: a copy is cheaper than more iovecs.
+const COPY_BELOW_BYTES: u64 = 4096;
+
+/// Marks the tickets of reads for other cores.
+const REMOTE_TICKET: u64 = 1 << 55;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Owner {
+    Local(Slot),
+    Remote(CoreId, PartitionId),
+    Nobody(ErrorCode),
+}
+
+/// One partition of a fetch, and what the last look at it gave.
+struct FetchPart {
+    key: PartKey,
+    owner: Owner,
+    offset: Offset,
+    max_bytes: usize,
+    current_epoch: LeaderEpoch,
+    error: ErrorCode,
+    high_watermark: Offset,
+    log_start: Offset,
+    bufs: Vec<Buf>,
+    bytes: usize,
+}
+
+/// One fetch request on its way.
+pub(crate) struct FetchPending {
+    conn: Key,
+    slot: u64,
+    head: ResponseHead,
+    isolation: IsolationLevel,
+    min_bytes: usize,
+    max_bytes: usize,
+    deadline_ns: u64,
+    began_ns: u64,
+    session_id: i32,
+    /// Answers leave out partitions with nothing new.
+    incremental: bool,
+    parts: Vec<FetchPart>,
+    /// Which look this is; answers of other cores to an earlier one are dropped.
+    round: u32,
+    remote_left: u32,
+    watching: bool,
+    watched_at: Vec<CoreId>,
+    poked: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Watcher {
+    Here(Key),
+    There(CoreId, Key),
+}
+
+/// Who waits for which partition, and until when.
+#[derive(Default)]
+pub(crate) struct Waiters {
+    by_slot: HashMap<Slot, Vec<Watcher>>,
+    there: HashMap<(CoreId, Key), Vec<Slot>>,
+    deadlines: BTreeSet<(u64, Key)>,
+    /// Watchers on other cores to tell.
+    told: Vec<(CoreId, Key)>,
+    cold_there: Vec<Option<(CoreId, Key)>>,
+}
+
+impl Waiters {
+    pub fn advanced(&mut self, slot: Slot, poke: &mut Vec<Key>) {
+        let Some(watchers) = self.by_slot.get(&slot) else { return };
+        for watcher in watchers {
+            match *watcher {
+                Watcher::Here(key) => poke.push(key),
+                Watcher::There(core, key) => self.told.push((core, key)),
+            }
+        }
+    }
+
+    pub fn next_deadline_ns(&self) -> Option<u64> {
+        self.deadlines.first().map(|(at, _)| *at)
+    }
+
+    pub fn expired(&mut self, now_ns: u64, poke: &mut Vec<Key>) {
+        while let Some((at, key)) = self.deadlines.first().copied() {
+            if at > now_ns {
+                break;
+            }
+            self.deadlines.pop_first();
+            poke.push(key);
+        }
+    }
+
+    pub fn expire_all(&mut self) {
+        self.deadlines.clear();
+    }
+
+    fn watch(&mut self, watcher: Watcher, slots: impl Iterator<Item = Slot>) {
+        let slots: Vec<Slot> = slots.collect();
+        for slot in &slots {
+            let list = self.by_slot.entry(*slot).or_default();
+            if !list.contains(&watcher) {
+                list.push(watcher);
+            }
+        }
+        if let Watcher::There(core, key) = watcher {
+            self.there.insert((core, key), slots);
+        }
+    }
+
+    fn unwatch(&mut self, watcher: Watcher, slots: impl Iterator<Item = Slot>) {
+        for slot in slots {
+            if let Some(list) = self.by_slot.get_mut(&slot) {
+                list.retain(|w| *w != watcher);
+                if list.is_empty() {
+                    self.by_slot.remove(&slot);
+                }
+            }
+        }
+    }
+
+    pub fn unwatch_remote(&mut self, core: CoreId, key: Key) {
+        let slots = self.there.remove(&(core, key)).unwrap_or_default();
+        self.unwatch(Watcher::There(core, key), slots.into_iter());
+    }
+
+    fn cold_ticket(&mut self, core: CoreId, key: Key) -> u64 {
+        let at = self.cold_there.iter().position(Option::is_none).unwrap_or_else(|| {
+            self.cold_there.push(None);
+            self.cold_there.len() - 1
+        });
+        if let Some(place) = self.cold_there.get_mut(at) {
+            *place = Some((core, key));
+        }
+        REMOTE_TICKET | at as u64
+    }
+}
+
+impl<B: Backend> Core<B> {
+    pub(crate) fn handle_fetch(&mut self, key: Key, frame: FrameBytes) -> bool {
+        self.metrics.fetch.requests += 1;
+        let Ok(header) = RequestHeader::parse(&frame) else {
+            self.close(key, Some("a request header that cannot be read"));
+            return false;
+        };
+        let Ok(request) = FetchRequest::parse(&header, &frame) else {
+            self.close(key, Some("a fetch request that cannot be read"));
+            return false;
+        };
+        let opened = self.sessions.open(&request, self.now_ns);
+        let (session_id, incremental, keys) = match opened {
+            Opened::Full { session_id, parts } => (session_id, false, parts),
+            Opened::Incremental { session_id, parts } => (session_id, true, parts),
+            Opened::Refused(error) => {
+                let Some(conn) = self.conns.get_mut(key) else { return false };
+                let slot = conn.reserve();
+                if let Ok(frame) = FetchResponse::begin(header.response_head(), 0, error, 0, 0).finish(&[]) {
+                    self.answer(key, slot, AnswerState::Ready(vec![Buf::from_vec(frame.head)], SentKind::Fetch));
+                }
+                return true;
+            }
+        };
+        let parts = keys.into_iter().map(|(k, want)| self.fetch_part(k, want)).collect();
+        let Some(conn) = self.conns.get_mut(key) else { return false };
+        if session_id != 0 {
+            conn.session = Some(session_id as u32);
+        }
+        let slot = conn.reserve();
+        conn.barrier = true;
+        let pending = FetchPending {
+            conn: key,
+            slot,
+            head: header.response_head(),
+            isolation: request.isolation,
+            min_bytes: request.min_bytes.max(0) as usize,
+            max_bytes: (request.max_bytes.max(0) as usize).min(ANSWER_BYTES_MAX),
+            deadline_ns: self.now_ns + request.max_wait_ms.max(0) as u64 * 1_000_000,
+            began_ns: self.now_ns,
+            session_id,
+            incremental,
+            parts,
+            round: 0,
+            remote_left: 0,
+            watching: false,
+            watched_at: Vec::new(),
+            poked: false,
+        };
+        let fetch = self.fetches.insert(|_| pending);
+        self.look(fetch);
+        true
+    }
+
+    fn fetch_part(&self, key: PartKey, want: crate::session::Want) -> FetchPart {
+        let (spec, missing) = match &key.topic {
+            TopicName::Name(name) => (self.topics.named(name), ErrorCode::UnknownTopicOrPartition),
+            TopicName::Id(id) => (self.topics.with_id(*id), ErrorCode::UnknownTopicId),
+        };
+        let found = spec.and_then(|s| s.partitions.get(usize::try_from(key.index).ok()?));
+        let owner = match (spec, found) {
+            (None, _) => Owner::Nobody(missing),
+            (Some(_), None) => Owner::Nobody(ErrorCode::UnknownTopicOrPartition),
+            (Some(_), Some(found)) if found.owner == self.settings.id => {
+                self.log.slot_of(found.id).map_or(Owner::Nobody(ErrorCode::UnknownTopicOrPartition), Owner::Local)
+            }
+            (Some(_), Some(found)) => Owner::Remote(found.owner, found.id),
+        };
+        FetchPart {
+            key,
+            owner,
+            offset: want.offset,
+            max_bytes: want.max_bytes.max(0) as usize,
+            current_epoch: want.current_epoch,
+            error: ErrorCode::None,
+            high_watermark: Offset(-1),
+            log_start: Offset(-1),
+            bufs: Vec::new(),
+            bytes: 0,
+        }
+    }
+
+    pub(crate) fn run_pokes(&mut self) {
+        while let Some(key) = self.poke.pop() {
+            self.look(key);
+        }
+    }
+
+    pub(crate) fn block_ready(&mut self, ticket: u64) {
+        if ticket & REMOTE_TICKET == 0 {
+            self.poke.push(Key::unpack(ticket));
+            return;
+        }
+        let place = self.waiters.cold_there.get_mut((ticket & !REMOTE_TICKET) as usize);
+        if let Some((core, key)) = place.and_then(Option::take) {
+            self.to_peer(core, PeerMessage::Advanced { key });
+        }
+    }
+
+    pub(crate) fn tell_watchers(&mut self) {
+        while let Some((core, key)) = self.waiters.told.pop() {
+            self.waiters.unwatch_remote(core, key);
+            self.to_peer(core, PeerMessage::Advanced { key });
+        }
+    }
+
+    /// Reads every partition, answers if that is enough, waits if not.
+    fn look(&mut self, key: Key) {
+        let Some(pending) = self.fetches.get_mut(key) else { return };
+        if pending.remote_left > 0 {
+            // Another core is being asked; this look follows when it has answered.
+            pending.poked = true;
+            return;
+        }
+        pending.poked = false;
+        pending.round += 1;
+        let round = pending.round;
+        let mut budget = pending.max_bytes;
+        let mut parts = std::mem::take(&mut pending.parts);
+        let mut remote: HashMap<CoreId, Vec<RemoteRead>> = HashMap::new();
+        let mut have_first = false;
+        for (at, part) in parts.iter_mut().enumerate() {
+            part.bufs.clear();
+            part.bytes = 0;
+            match part.owner {
+                Owner::Nobody(code) => part.error = code,
+                Owner::Local(slot) => {
+                    let ticket = key.pack();
+                    let read = self.read_one(slot, part.offset, part.current_epoch, part.max_bytes.min(budget), !have_first, ticket);
+                    part.take(read);
+                    budget -= part.bytes.min(budget);
+                    have_first |= part.bytes > 0;
+                }
+                Owner::Remote(core, partition) => remote.entry(core).or_default().push(RemoteRead {
+                    part: at as u32,
+                    partition,
+                    offset: part.offset,
+                    current_epoch: part.current_epoch,
+                    max_bytes: part.max_bytes,
+                    at_least_one: true,
+                }),
+            }
+        }
+        let Some(pending) = self.fetches.get_mut(key) else { return };
+        pending.parts = parts;
+        let watch_below_bytes = pending.min_bytes.max(1);
+        pending.remote_left = remote.len() as u32;
+        let from = self.settings.id;
+        if remote.is_empty() {
+            self.judge(key);
+            return;
+        }
+        for (core, mut reads) in remote {
+            let share = budget / reads.len().max(1);
+            for read in &mut reads {
+                read.max_bytes = read.max_bytes.min(share.max(1));
+            }
+            self.to_peer(core, PeerMessage::Read { from, key, round, reads, watch_below_bytes });
+        }
+    }
+
+    fn read_one(&mut self, slot: Slot, offset: Offset, epoch: LeaderEpoch, max_bytes: usize, at_least_one: bool, ticket: u64) -> PartRead {
+        let Some(view) = self.log.view(slot) else { return PartRead::failed(ErrorCode::UnknownTopicOrPartition) };
+        if epoch.0 >= 0 && epoch < view.leader_epoch {
+            return PartRead::failed(ErrorCode::FencedLeaderEpoch);
+        }
+        if epoch.0 >= 0 && epoch > view.leader_epoch {
+            return PartRead::failed(ErrorCode::UnknownLeaderEpoch);
+        }
+        let (bufs, bytes) = match self.log.read(&mut self.io, ReadRequest { slot, offset, max_bytes, at_least_one, ticket }) {
+            Ok(ReadOutcome::Data { bufs, bytes }) => (bufs, bytes),
+            Ok(ReadOutcome::Wait) => (Vec::new(), 0),
+            Err(error) => return PartRead::failed(code_of(error)),
+        };
+        PartRead { error: ErrorCode::None, high_watermark: view.high_watermark, log_start: view.log_start, bufs, bytes }
+    }
+
+    /// Is what was read enough, or the time up?
+    fn judge(&mut self, key: Key) {
+        let now_ns = self.now_ns;
+        let stopping = self.is_stopping();
+        let Some(pending) = self.fetches.get_mut(key) else { return };
+        let bytes: usize = pending.parts.iter().map(|p| p.bytes).sum();
+        let failed = pending.parts.iter().any(|p| p.error != ErrorCode::None);
+        if bytes >= pending.min_bytes || failed || now_ns >= pending.deadline_ns || stopping || self.conns.get(pending.conn).is_none() {
+            self.finish_fetch(key);
+            return;
+        }
+        if pending.poked {
+            self.poke.push(key);
+            return;
+        }
+        // Waiting holds no memory of the log.
+        let mut slots = Vec::new();
+        for part in &mut pending.parts {
+            part.bufs.clear();
+            if let Owner::Local(slot) = part.owner {
+                slots.push(slot);
+            }
+        }
+        if !pending.watching {
+            pending.watching = true;
+            self.metrics.fetch_waiting += 1;
+            self.waiters.deadlines.insert((pending.deadline_ns, key));
+            self.waiters.watch(Watcher::Here(key), slots.into_iter());
+        }
+    }
+
+    fn finish_fetch(&mut self, key: Key) {
+        let Some(mut pending) = self.fetches.remove(key) else { return };
+        let from = self.settings.id;
+        if pending.watching {
+            self.metrics.fetch_waiting -= 1;
+            self.waiters.deadlines.remove(&(pending.deadline_ns, key));
+            let slots: Vec<Slot> = pending.parts.iter().filter_map(|p| if let Owner::Local(s) = p.owner { Some(s) } else { None }).collect();
+            self.waiters.unwatch(Watcher::Here(key), slots.into_iter());
+        }
+        for core in std::mem::take(&mut pending.watched_at) {
+            self.to_peer(core, PeerMessage::Unwatch { from, key });
+        }
+        if self.conns.get(pending.conn).is_none() {
+            return;
+        }
+        let micros = self.now_ns.saturating_sub(pending.began_ns) / 1000;
+        self.metrics.fetch.wait_us.record(micros);
+        self.metrics.fetch.errors += u64::from(pending.parts.iter().any(|p| p.error != ErrorCode::None));
+        let (mut own, mut foreign, mut owner) = (0, 0, None);
+        for part in &pending.parts {
+            match part.owner {
+                Owner::Local(_) => own += part.bytes as u64,
+                Owner::Remote(core, _) => {
+                    foreign += part.bytes as u64;
+                    owner = Some(core);
+                }
+                Owner::Nobody(_) => {}
+            }
+        }
+        self.count_bytes(pending.conn, own, foreign, owner);
+        let (conn, slot) = (pending.conn, pending.slot);
+        match self.encode_fetch(pending) {
+            Some(bufs) => self.answer(conn, slot, AnswerState::Ready(bufs, SentKind::Fetch)),
+            None => self.close(conn, Some("a fetch answer of more than 2 GiB")),
+        }
+    }
+
+    fn encode_fetch(&mut self, pending: FetchPending) -> Option<Vec<Buf>> {
+        let included: Vec<&FetchPart> = pending
+            .parts
+            .iter()
+            .filter(|p| {
+                let news = self.sessions.note(pending.session_id, &p.key, p.high_watermark, p.log_start, p.error);
+                !pending.incremental || p.bytes > 0 || p.error != ErrorCode::None || news
+            })
+            .collect();
+        let mut topics = 0;
+        let mut last = None;
+        for part in &included {
+            if last != Some(&part.key.topic) {
+                topics += 1;
+                last = Some(&part.key.topic);
+            }
+        }
+        let mut response = FetchResponse::begin(pending.head, 0, ErrorCode::None, pending.session_id, topics);
+        let mut at = 0;
+        while let Some(first) = included.get(at) {
+            let run = included.iter().skip(at).take_while(|p| p.key.topic == first.key.topic).count();
+            response.topic(first.key.topic.as_ref(), run);
+            for part in included.iter().skip(at).take(run) {
+                response.partition(&part.answer(pending.isolation));
+            }
+            at += run;
+        }
+        let frame = response.finish(&[]).ok()?;
+        let records = included.into_iter().filter(|p| p.bytes > 0);
+        if frame.records_bytes < COPY_BELOW_BYTES {
+            self.metrics.fetch_bytes_copied += frame.records_bytes;
+            let mut records = records;
+            let mut out = Vec::with_capacity(frame.total_bytes() as usize);
+            for piece in frame.pieces() {
+                match piece {
+                    Piece::Head(range) => out.extend_from_slice(frame.head.get(range)?),
+                    Piece::Records { .. } => records.next()?.bufs.iter().for_each(|b| out.extend_from_slice(b)),
+                }
+            }
+            return Some(vec![Buf::from_vec(out)]);
+        }
+        self.metrics.fetch_bytes_in_place += frame.records_bytes;
+        let pieces: Vec<Piece> = frame.pieces().collect();
+        let head = Buf::from_vec(frame.head);
+        let mut records = records;
+        let mut bufs = Vec::new();
+        for piece in pieces {
+            match piece {
+                Piece::Head(range) => bufs.push(head.slice(range.start, range.end)),
+                Piece::Records { .. } => bufs.extend(records.next()?.bufs.iter().cloned()),
+            }
+        }
+        Some(merge_adjacent(bufs))
+    }
+
+    /// Another core's client reads partitions of ours.
+    pub(crate) fn remote_read(&mut self, from: CoreId, key: Key, round: u32, reads: &[RemoteRead], watch_below_bytes: usize) {
+        let mut total = 0;
+        let mut failed = false;
+        let mut slots = Vec::new();
+        let mut results = Vec::with_capacity(reads.len());
+        for read in reads {
+            let slot = self.log.slot_of(read.partition);
+            let got = match slot {
+                Some(slot) => {
+                    slots.push(slot);
+                    let ticket = self.waiters.cold_ticket(from, key);
+                    let got = self.read_one(slot, read.offset, read.current_epoch, read.max_bytes, read.at_least_one, ticket);
+                    if got.bytes > 0 || got.error != ErrorCode::None || got.high_watermark <= read.offset {
+                        // Nothing cold is on its way for it.
+                        if let Some(place) = self.waiters.cold_there.get_mut((ticket & !REMOTE_TICKET) as usize) {
+                            *place = None;
+                        }
+                    }
+                    got
+                }
+                None => PartRead::failed(ErrorCode::UnknownTopicOrPartition),
+            };
+            total += got.bytes;
+            failed |= got.error != ErrorCode::None;
+            results.push(RemoteReadDone {
+                part: read.part,
+                error: got.error,
+                high_watermark: got.high_watermark,
+                log_start: got.log_start,
+                bufs: got.bufs,
+                bytes: got.bytes,
+            });
+        }
+        let watched = total < watch_below_bytes && !failed;
+        if watched {
+            self.waiters.watch(Watcher::There(from, key), slots.into_iter());
+        }
+        self.to_peer(from, PeerMessage::ReadDone { key, round, results, watched });
+    }
+
+    pub(crate) fn remote_read_done(&mut self, core: CoreId, key: Key, round: u32, results: Vec<RemoteReadDone>, watched: bool) {
+        let from = self.settings.id;
+        let Some(pending) = self.fetches.get_mut(key).filter(|p| p.round == round) else {
+            if watched {
+                self.to_peer(core, PeerMessage::Unwatch { from, key });
+            }
+            return;
+        };
+        for done in results {
+            if let Some(part) = pending.parts.get_mut(done.part as usize) {
+                part.take(PartRead { error: done.error, high_watermark: done.high_watermark, log_start: done.log_start, bufs: done.bufs, bytes: done.bytes });
+            }
+        }
+        if watched && !pending.watched_at.contains(&core) {
+            pending.watched_at.push(core);
+        }
+        pending.remote_left -= 1;
+        if pending.remote_left == 0 {
+            self.judge(key);
+        }
+    }
+}
+
+/// What one look at one partition gave.
+struct PartRead {
+    error: ErrorCode,
+    high_watermark: Offset,
+    log_start: Offset,
+    bufs: Vec<Buf>,
+    bytes: usize,
+}
+
+impl PartRead {
+    fn failed(error: ErrorCode) -> PartRead {
+        PartRead { error, high_watermark: Offset(-1), log_start: Offset(-1), bufs: Vec::new(), bytes: 0 }
+    }
+}
+
+impl FetchPart {
+    fn take(&mut self, read: PartRead) {
+        self.error = read.error;
+        self.high_watermark = read.high_watermark;
+        self.log_start = read.log_start;
+        self.bufs = read.bufs;
+        self.bytes = read.bytes;
+    }
+
+    fn answer(&self, isolation: IsolationLevel) -> FetchPartitionAnswer<'static> {
+        FetchPartitionAnswer {
+            high_watermark: self.high_watermark,
+            last_stable_offset: self.high_watermark,
+            log_start_offset: self.log_start,
+            aborted: (isolation == IsolationLevel::ReadCommitted && self.error == ErrorCode::None).then_some(&[]),
+            records_bytes: self.bytes as u32,
+            ..FetchPartitionAnswer::error(self.key.index, self.error)
+        }
+    }
+}
+
+fn code_of(error: ReadError) -> ErrorCode {
+    match error {
+        ReadError::Unknown => ErrorCode::UnknownTopicOrPartition,
+        ReadError::OutOfRange => ErrorCode::OffsetOutOfRange,
+        ReadError::Offline => ErrorCode::KafkaStorageError,
+    }
+}
+
+/// Neighbouring slices of one region leave as one piece: groups hold batches of one producer side by side.
+fn merge_adjacent(bufs: Vec<Buf>) -> Vec<Buf> {
+    let mut out: Vec<Buf> = Vec::with_capacity(bufs.len());
+    for buf in bufs {
+        if let Some(last) = out.last_mut()
+            && last.try_join(&buf)
+        {
+            continue;
+        }
+        out.push(buf);
+    }
+    out
+}
+
+/// The table of fetches.
+pub(crate) type Fetches = Slab<FetchPending>;
+
+/// Keeps names alive for answers.
+pub(crate) type Name = Arc<str>;

@@ -1,0 +1,62 @@
+//! What cores say to each other. Buffers travel by reference and come back in the answer, so that they are released on
+//! the core whose pool they belong to.
+
+use crate::slab::Key;
+use ringmill_log::Appended;
+use ringmill_reactor::{Buf, MovedSocket};
+use ringmill_types::{CoreId, ErrorCode, LeaderEpoch, Offset, PartitionId};
+use std::net::SocketAddr;
+
+/// Room in a queue between two cores.
+pub(crate) const PEER_SLOTS: usize = 4096;
+
+/// One core to another.
+pub(crate) enum PeerMessage {
+    /// Append batches to a partition of yours; answer with `Appended`.
+    Append(RemoteAppend),
+    Appended { key: Key, part: u32, result: Result<RemoteDone, (ErrorCode, &'static str)>, give_back: Buf },
+    /// Read partitions of yours. When that gives fewer than `watch_below_bytes`, say `Advanced` once when there is more.
+    Read { from: CoreId, key: Key, round: u32, reads: Vec<RemoteRead>, watch_below_bytes: usize },
+    ReadDone { key: Key, round: u32, results: Vec<RemoteReadDone>, watched: bool },
+    Advanced { key: Key },
+    Unwatch { from: CoreId, key: Key },
+    /// This connection's bytes are mostly yours: go on with it.
+    Adopt { socket: MovedSocket, peer: SocketAddr, input: Vec<u8> },
+}
+
+pub(crate) struct RemoteAppend {
+    pub from: CoreId,
+    pub key: Key,
+    pub part: u32,
+    pub partition: PartitionId,
+    pub records: Buf,
+    pub deadline_ns: u64,
+}
+
+/// What an append on another core gave: durable by the time this is said.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RemoteDone {
+    pub appended: Appended,
+}
+
+/// One partition of a read on another core.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RemoteRead {
+    pub part: u32,
+    pub partition: PartitionId,
+    pub offset: Offset,
+    pub current_epoch: LeaderEpoch,
+    pub max_bytes: usize,
+    /// The first batch counts even when it is larger.
+    pub at_least_one: bool,
+}
+
+/// And what it gave.
+pub(crate) struct RemoteReadDone {
+    pub part: u32,
+    pub error: ErrorCode,
+    pub high_watermark: Offset,
+    pub log_start: Offset,
+    pub bufs: Vec<Buf>,
+    pub bytes: usize,
+}

@@ -1,0 +1,508 @@
+//! Produce: every partition's batch goes to its owner's log; the answer leaves when all are as safe as they asked for.
+//!
+//! A request that meets no room keeps its place and its bytes, and goes on when the log says so; its connection is not
+//! read meanwhile, others are.
+
+use crate::conn::{AnswerState, FrameBytes, SentKind};
+use crate::core::Core;
+use crate::peer::{PeerMessage, RemoteAppend, RemoteDone};
+use crate::slab::Key;
+use crate::topics::TopicName;
+use ringmill_log::{AckAt, AppendError, Appended, Slot};
+use ringmill_record::{BatchError, Compression, validate_batch};
+use ringmill_reactor::{Backend, Buf};
+use ringmill_types::{CoreId, ErrorCode, GroupSeq, PartitionId};
+use ringmill_wire::produce::{ProducePartitionAnswer, ProduceRequest, ProduceResponse};
+use ringmill_wire::{RequestHeader, ResponseHead, TopicRef};
+use std::ops::Range;
+
+/// Longest a produce waits for room, whatever the client's timeout.
+const ROOM_WAIT_MS_MAX: u64 = 30_000;
+
+/// Who takes a batch.
+#[derive(Clone, Copy, Debug)]
+enum Owner {
+    Local(Slot),
+    Remote(CoreId, PartitionId),
+    /// Refused before it reached a log.
+    Nobody,
+}
+
+struct Part {
+    topic: u32,
+    index: i32,
+    records: Range<usize>,
+    owner: Owner,
+    answer: ProducePartitionAnswer<'static>,
+}
+
+/// One produce request on its way.
+pub(crate) struct ProducePending {
+    conn: Key,
+    slot: u64,
+    head: ResponseHead,
+    acks: i16,
+    frame: FrameBytes,
+    topics: Vec<TopicName>,
+    parts: Vec<Part>,
+    /// First part not yet handed to a log.
+    next: usize,
+    /// Conditions still open: groups of this core, answers of others.
+    waits: u32,
+    deadline_ns: u64,
+    began_ns: u64,
+}
+
+/// An append that another core asked for and that waits here: for room, or for its group.
+pub(crate) struct RemoteWork {
+    append: RemoteAppend,
+    done: Option<Appended>,
+}
+
+impl<B: Backend> Core<B> {
+    pub(crate) fn handle_produce(&mut self, key: Key, frame: FrameBytes) -> bool {
+        let now_ns = self.now_ns;
+        self.metrics.produce.requests += 1;
+        let plan = match self.plan_produce(&frame) {
+            Ok(plan) => plan,
+            Err(reason) => {
+                self.close(key, Some(reason));
+                return false;
+            }
+        };
+        let Some(conn) = self.conns.get_mut(key) else { return false };
+        let slot = conn.reserve();
+        let wait_ms = u64::from(plan.timeout_ms.max(0) as u32).min(ROOM_WAIT_MS_MAX);
+        let pending = self.produces.insert(|_| ProducePending {
+            conn: key,
+            slot,
+            head: plan.head,
+            acks: plan.acks,
+            frame,
+            topics: plan.topics,
+            parts: plan.parts,
+            next: 0,
+            waits: 0,
+            deadline_ns: now_ns + wait_ms * 1_000_000,
+            began_ns: now_ns,
+        });
+        self.count_produce(key, pending);
+        if !self.stalled.is_empty() {
+            self.stall(pending);
+            return true;
+        }
+        self.run_produce(pending);
+        self.conns.get(key).is_some()
+    }
+
+    /// Parses the whole request before anything happens, and finds every partition's owner.
+    fn plan_produce(&self, frame: &[u8]) -> Result<Plan, &'static str> {
+        let header = RequestHeader::parse(frame).map_err(|_| "a request header that cannot be read")?;
+        let request = ProduceRequest::parse(&header, frame).map_err(|_| "a produce request that cannot be read")?;
+        let mut plan = Plan {
+            head: header.response_head(),
+            acks: request.acks,
+            timeout_ms: request.timeout_ms,
+            topics: Vec::new(),
+            parts: Vec::new(),
+        };
+        let refusal = if !(-1..=1).contains(&request.acks) {
+            Some(ErrorCode::InvalidRequiredAcks)
+        } else if request.transactional_id.is_some() {
+            Some(ErrorCode::InvalidTxnState)
+        } else if self.is_stopping() {
+            Some(ErrorCode::NotLeaderOrFollower)
+        } else {
+            None
+        };
+        for topic in request.topics() {
+            let (name, spec, missing) = match topic.topic {
+                TopicRef::Name(name) => (TopicName::Name(name.into()), self.topics.named(name), ErrorCode::UnknownTopicOrPartition),
+                TopicRef::Id(id) => (TopicName::Id(id), self.topics.with_id(id), ErrorCode::UnknownTopicId),
+            };
+            plan.topics.push(name);
+            for partition in topic.partitions() {
+                let range = partition.records_at..partition.records_at + partition.records.map_or(0, <[u8]>::len);
+                let found = spec.and_then(|s| s.partitions.get(usize::try_from(partition.index).ok()?));
+                let mut answer = ProducePartitionAnswer::error(partition.index, ErrorCode::None);
+                let owner = match (refusal, found) {
+                    (Some(code), _) => {
+                        answer.error = code;
+                        Owner::Nobody
+                    }
+                    (None, None) => {
+                        answer.error = if spec.is_some() { ErrorCode::UnknownTopicOrPartition } else { missing };
+                        Owner::Nobody
+                    }
+                    (None, Some(found)) if found.owner == self.settings.id => match self.log.slot_of(found.id) {
+                        Some(slot) => Owner::Local(slot),
+                        None => {
+                            answer.error = ErrorCode::UnknownTopicOrPartition;
+                            Owner::Nobody
+                        }
+                    },
+                    (None, Some(found)) => Owner::Remote(found.owner, found.id),
+                };
+                plan.parts.push(Part { topic: plan.topics.len() as u32 - 1, index: partition.index, records: range, owner, answer });
+            }
+        }
+        Ok(plan)
+    }
+
+    fn count_produce(&mut self, conn: Key, pending: Key) {
+        let Some(request) = self.produces.get(pending) else { return };
+        let (mut own, mut foreign, mut owner) = (0, 0, None);
+        for part in &request.parts {
+            match part.owner {
+                Owner::Local(_) => own += part.records.len() as u64,
+                Owner::Remote(core, _) => {
+                    foreign += part.records.len() as u64;
+                    owner = Some(core);
+                }
+                Owner::Nobody => {}
+            }
+        }
+        self.count_bytes(conn, own, foreign, owner);
+    }
+
+    /// Hands parts to their logs until all are, or one meets no room.
+    fn run_produce(&mut self, key: Key) {
+        let (id, wall_ms) = (self.settings.id, self.io.wall_ms());
+        let (mut durable, mut sealed) = (None, None);
+        loop {
+            let Some(pending) = self.produces.get_mut(key) else { return };
+            let (version, deadline_ns, at) = (pending.head.api_version, pending.deadline_ns, pending.next);
+            let Some(part) = pending.parts.get_mut(at) else { break };
+            match part.owner {
+                Owner::Nobody => {}
+                Owner::Remote(core, partition) => {
+                    let range = part.records.clone();
+                    let records = pending.frame.share().slice(range.start, range.end);
+                    pending.waits += 1;
+                    self.to_peer(core, PeerMessage::Append(RemoteAppend { from: id, key, part: at as u32, partition, records, deadline_ns }));
+                }
+                Owner::Local(slot) => {
+                    let records = pending.frame.get(part.records.clone()).unwrap_or_default();
+                    match append_one(&mut self.log, &mut self.io, slot, records, version, wall_ms) {
+                        Ok((appended, count)) => {
+                            self.metrics.records_in += count;
+                            self.metrics.batches_in += 1;
+                            part.answer.take(&appended);
+                            match appended.ack {
+                                AckAt::Now => {}
+                                AckAt::Durable(group) => durable = durable.max(Some(group)),
+                                AckAt::Sealed(group) => sealed = sealed.max(Some(group)),
+                            }
+                        }
+                        Err(AppendError::Refused(code, text)) => {
+                            part.answer.error = code;
+                            part.answer.error_message = (!text.is_empty()).then_some(text);
+                        }
+                        Err(AppendError::Busy) => {
+                            self.wait_for_groups(key, durable, sealed);
+                            self.stall(key);
+                            return;
+                        }
+                    }
+                }
+            }
+            if let Some(pending) = self.produces.get_mut(key) {
+                pending.next += 1;
+            }
+        }
+        self.wait_for_groups(key, durable, sealed);
+        self.finish_if_done(key);
+    }
+
+    fn wait_for_groups(&mut self, key: Key, durable: Option<GroupSeq>, sealed: Option<GroupSeq>) {
+        let Some(pending) = self.produces.get_mut(key) else { return };
+        if let Some(group) = durable {
+            pending.waits += 1;
+            insert_in_order(&mut self.durable_queue, group, key);
+        }
+        if let Some(group) = sealed {
+            pending.waits += 1;
+            insert_in_order(&mut self.sealed_queue, group, key);
+        }
+    }
+
+    fn stall(&mut self, key: Key) {
+        let Some(pending) = self.produces.get(key) else { return };
+        if let Some(conn) = self.conns.get_mut(pending.conn) {
+            conn.stalled = true;
+            self.metrics.muted_connections += 1;
+        }
+        self.stalled.push_back(key);
+    }
+
+    /// The log has room: stalled requests go on, oldest first.
+    pub(crate) fn room(&mut self) {
+        for _ in 0..self.stalled.len() {
+            let Some(key) = self.stalled.pop_front() else { break };
+            let Some(pending) = self.produces.get(key) else { continue };
+            let conn_key = pending.conn;
+            let before = self.stalled.len();
+            self.run_produce(key);
+            if self.stalled.len() > before {
+                // Still no room: it keeps its place at the head.
+                if let Some(back) = self.stalled.pop_back() {
+                    self.stalled.push_front(back);
+                }
+                self.metrics.muted_connections -= 1;
+                return;
+            }
+            self.unstall(conn_key);
+        }
+        while let Some(work) = self.remote_work.pop_front() {
+            if let Some(work) = self.try_remote(work) {
+                self.remote_work.push_front(work);
+                return;
+            }
+        }
+    }
+
+    fn unstall(&mut self, key: Key) {
+        self.metrics.muted_connections -= 1;
+        if let Some(conn) = self.conns.get_mut(key) {
+            conn.stalled = false;
+            self.advance_input(key);
+        }
+    }
+
+    /// Requests that waited too long for room are answered retriably.
+    pub(crate) fn expire_stalled(&mut self) {
+        let now_ns = self.now_ns;
+        let late: Vec<Key> =
+            self.stalled.iter().copied().filter(|k| self.produces.get(*k).is_none_or(|p| now_ns >= p.deadline_ns)).collect();
+        if late.is_empty() {
+            return;
+        }
+        self.stalled.retain(|k| !late.contains(k));
+        for key in late {
+            let Some(pending) = self.produces.get_mut(key) else { continue };
+            let conn = pending.conn;
+            for part in pending.parts.iter_mut().skip(pending.next) {
+                part.answer.error = ErrorCode::RequestTimedOut;
+                part.answer.error_message = Some("the broker had no room for the batch in time");
+            }
+            pending.next = pending.parts.len();
+            self.finish_if_done(key);
+            self.unstall(conn);
+        }
+    }
+
+    pub(crate) fn groups_durable(&mut self, upto: GroupSeq) {
+        while self.durable_queue.front().is_some_and(|(group, _)| *group <= upto) {
+            let Some((_, key)) = self.durable_queue.pop_front() else { break };
+            self.condition_met(key);
+        }
+        while self.remote_durable.front().is_some_and(|(group, _)| *group <= upto) {
+            let Some((_, work)) = self.remote_durable.pop_front() else { break };
+            self.answer_remote(work);
+        }
+    }
+
+    pub(crate) fn groups_sealed(&mut self, upto: GroupSeq) {
+        while self.sealed_queue.front().is_some_and(|(group, _)| *group <= upto) {
+            let Some((_, key)) = self.sealed_queue.pop_front() else { break };
+            self.condition_met(key);
+        }
+        while self.remote_sealed.front().is_some_and(|(group, _)| *group <= upto) {
+            let Some((_, work)) = self.remote_sealed.pop_front() else { break };
+            self.answer_remote(work);
+        }
+    }
+
+    fn condition_met(&mut self, key: Key) {
+        if let Some(pending) = self.produces.get_mut(key) {
+            assert!(pending.waits > 0, "a condition is met once");
+            pending.waits -= 1;
+            self.finish_if_done(key);
+        }
+    }
+
+    fn finish_if_done(&mut self, key: Key) {
+        let done = self.produces.get(key).is_some_and(|p| p.waits == 0 && p.next == p.parts.len());
+        if !done {
+            return;
+        }
+        let Some(pending) = self.produces.remove(key) else { return };
+        let micros = self.now_ns.saturating_sub(pending.began_ns) / 1000;
+        self.metrics.produce.wait_us.record(micros);
+        if micros > self.settings.slow_request_ms * 1000 {
+            crate::warn::limited(self.now_ns, || {
+                tracing::warn!(core = self.settings.id.0, api = "Produce", ms = micros / 1000, partitions = pending.parts.len(), "slow request");
+            });
+        }
+        let failed = pending.parts.iter().any(|p| p.answer.error != ErrorCode::None);
+        self.metrics.produce.errors += u64::from(failed);
+        if pending.acks == 0 {
+            if failed {
+                // The client asked for no answer; closing is the only way to tell it.
+                self.close(pending.conn, Some("an error on a produce request with acks=0"));
+            } else {
+                self.answer(pending.conn, pending.slot, AnswerState::Nothing);
+            }
+            return;
+        }
+        let bytes = encode(&pending);
+        self.answer(pending.conn, pending.slot, AnswerState::Ready(vec![Buf::from_vec(bytes)], SentKind::Produce));
+    }
+
+    /// Another core's client produced to a partition of ours.
+    pub(crate) fn remote_append(&mut self, append: RemoteAppend) {
+        let work = RemoteWork { append, done: None };
+        if !self.remote_work.is_empty() {
+            self.remote_work.push_back(work);
+            return;
+        }
+        if let Some(work) = self.try_remote(work) {
+            self.remote_work.push_back(work);
+        }
+    }
+
+    /// Gives the work back when there is no room.
+    fn try_remote(&mut self, mut work: RemoteWork) -> Option<RemoteWork> {
+        let wall_ms = self.io.wall_ms();
+        let Some(slot) = self.log.slot_of(work.append.partition) else {
+            self.refuse_remote(work, ErrorCode::UnknownTopicOrPartition, "");
+            return None;
+        };
+        match append_one(&mut self.log, &mut self.io, slot, &work.append.records, i16::MAX, wall_ms) {
+            Ok((appended, count)) => {
+                self.metrics.records_in += count;
+                self.metrics.batches_in += 1;
+                work.done = Some(appended);
+                match appended.ack {
+                    AckAt::Now => self.answer_remote(work),
+                    AckAt::Durable(group) => self.remote_durable.push_back((group, work)),
+                    AckAt::Sealed(group) => self.remote_sealed.push_back((group, work)),
+                }
+                None
+            }
+            Err(AppendError::Refused(code, text)) => {
+                self.refuse_remote(work, code, text);
+                None
+            }
+            Err(AppendError::Busy) if self.now_ns >= work.append.deadline_ns => {
+                self.refuse_remote(work, ErrorCode::RequestTimedOut, "the broker had no room for the batch in time");
+                None
+            }
+            Err(AppendError::Busy) => Some(work),
+        }
+    }
+
+    fn answer_remote(&mut self, work: RemoteWork) {
+        let Some(appended) = work.done else { return };
+        let RemoteAppend { from, key, part, records, .. } = work.append;
+        self.to_peer(from, PeerMessage::Appended { key, part, result: Ok(RemoteDone { appended }), give_back: records });
+    }
+
+    fn refuse_remote(&mut self, work: RemoteWork, code: ErrorCode, text: &'static str) {
+        let RemoteAppend { from, key, part, records, .. } = work.append;
+        self.to_peer(from, PeerMessage::Appended { key, part, result: Err((code, text)), give_back: records });
+    }
+
+    pub(crate) fn remote_appended(&mut self, key: Key, part: u32, result: Result<RemoteDone, (ErrorCode, &'static str)>) {
+        let Some(pending) = self.produces.get_mut(key) else { return };
+        if let Some(part) = pending.parts.get_mut(part as usize) {
+            match result {
+                Ok(done) => part.answer.take(&done.appended),
+                Err((code, text)) => {
+                    part.answer.error = code;
+                    part.answer.error_message = (!text.is_empty()).then_some(text);
+                }
+            }
+        }
+        self.condition_met(key);
+    }
+}
+
+struct Plan {
+    head: ResponseHead,
+    acks: i16,
+    timeout_ms: i32,
+    topics: Vec<TopicName>,
+    parts: Vec<Part>,
+}
+
+trait TakeAppended {
+    fn take(&mut self, appended: &Appended);
+}
+
+impl TakeAppended for ProducePartitionAnswer<'_> {
+    fn take(&mut self, appended: &Appended) {
+        self.base_offset = appended.base_offset;
+        self.log_append_time_ms = appended.log_append_ms.unwrap_or(-1);
+        self.log_start_offset = appended.log_start;
+    }
+}
+
+/// Groups are given out in order, but a stalled request may register late: keep the queue sorted from the back.
+fn insert_in_order(queue: &mut std::collections::VecDeque<(GroupSeq, Key)>, group: GroupSeq, key: Key) {
+    let at = queue.iter().rposition(|(g, _)| *g <= group).map_or(0, |at| at + 1);
+    queue.insert(at, (group, key));
+}
+
+/// Validates one partition's records and appends them.
+fn append_one<B: Backend>(
+    log: &mut ringmill_log::Log, io: &mut B, slot: Slot, records: &[u8], version: i16, wall_ms: i64,
+) -> Result<(Appended, u64), AppendError> {
+    let refuse = |code, text| Err(AppendError::Refused(code, text));
+    let header = match validate_batch(records) {
+        Ok(header) => header,
+        Err(error) => return refuse(code_of(error), text_of(error)),
+    };
+    if header.size_bytes != records.len() {
+        return refuse(ErrorCode::InvalidRecord, "a produce request holds exactly one batch per partition");
+    }
+    if header.is_control() {
+        return refuse(ErrorCode::InvalidRecord, "clients do not write control batches");
+    }
+    if header.is_transactional() {
+        return refuse(ErrorCode::InvalidTxnState, "transactions are not supported yet");
+    }
+    if version < 7 && header.compression() == Some(Compression::Zstd) {
+        return refuse(ErrorCode::UnsupportedCompressionType, "zstd needs produce version 7");
+    }
+    log.append(io, slot, &header, records, wall_ms).map(|appended| (appended, header.record_count as u64))
+}
+
+/// Kafka's codes for what a producer sent wrong.
+fn code_of(error: BatchError) -> ErrorCode {
+    match error {
+        BatchError::Truncated | BatchError::Crc => ErrorCode::CorruptMessage,
+        BatchError::OldFormat(_) => ErrorCode::UnsupportedForMessageFormat,
+        BatchError::UnknownMagic(_) | BatchError::Count | BatchError::Compression | BatchError::Attributes => ErrorCode::InvalidRecord,
+    }
+}
+
+fn text_of(error: BatchError) -> &'static str {
+    match error {
+        BatchError::Truncated => "the batch is shorter than its length field says",
+        BatchError::Crc => "the CRC32C does not match the batch",
+        BatchError::OldFormat(_) => "message formats before magic 2 are no longer written",
+        BatchError::UnknownMagic(_) => "unknown batch magic",
+        BatchError::Count => "the record count does not match the last offset delta",
+        BatchError::Compression => "unknown compression code",
+        BatchError::Attributes => "producer id, epoch and sequence contradict each other",
+    }
+}
+
+fn encode(pending: &ProducePending) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut response = ProduceResponse::begin(&mut out, pending.head, pending.topics.len());
+    let mut at = 0;
+    for (topic, name) in pending.topics.iter().enumerate() {
+        let end = at + pending.parts.iter().skip(at).take_while(|p| p.topic as usize == topic).count();
+        let parts = pending.parts.get(at..end).unwrap_or_default();
+        response.topic(name.as_ref(), parts.len());
+        for part in parts {
+            assert_eq!(part.index, part.answer.index, "answers stay with their partitions");
+            response.partition(&part.answer);
+        }
+        at = end;
+    }
+    response.finish(0, &[]);
+    out
+}
