@@ -160,7 +160,8 @@ impl DataFolder {
     /// [`Reason::DataUnusable`] or [`Reason::DiskFull`].
     pub fn save(&self, fs: &dyn Fs) -> Result<(), Failure> {
         let path = node_toml(&self.path);
-        fs.replace(&path, self.identity.to_toml().as_bytes()).map_err(|error| unusable(&path, "written", &error))
+        fs.replace(&path, self.identity.to_toml().as_bytes())
+            .map_err(|error| unusable(&path, "written", &error))
     }
 }
 
@@ -187,7 +188,10 @@ fn take_lock(lock: &mut File, data: &Path) -> Result<(), Failure> {
             let who = if named { format!("process {}", holder.trim()) } else { "another process".into() };
             Err(Failure::new(
                 Reason::DataInUse,
-                format!("The data folder {} is in use by {who}; stop it or choose another --data.", data.display()),
+                format!(
+                    "The data folder {} is in use by {who}; stop it or choose another --data.",
+                    data.display()
+                ),
             ))
         }
         Err(TryLockError::Error(error)) => Err(unusable(&data.join("LOCK"), "locked", &error)),
@@ -224,7 +228,8 @@ fn agree(found: &Identity, wanted: &Wanted, data: &Path) -> Result<(), Failure> 
 }
 
 fn unusable(path: &Path, verb: &str, error: &std::io::Error) -> Failure {
-    let reason = if error.kind() == std::io::ErrorKind::StorageFull { Reason::DiskFull } else { Reason::DataUnusable };
+    let reason =
+        if error.kind() == std::io::ErrorKind::StorageFull { Reason::DiskFull } else { Reason::DataUnusable };
     let advice = match error.kind() {
         std::io::ErrorKind::PermissionDenied => "give this user the right to, or choose another --data",
         std::io::ErrorKind::StorageFull => "free space there",
@@ -236,7 +241,10 @@ fn unusable(path: &Path, verb: &str, error: &std::io::Error) -> Failure {
 fn damaged(path: &Path, what: &str) -> Failure {
     Failure::new(
         Reason::DataDamaged,
-        format!("{} is damaged: {what}. Restore it from a copy; it holds the ids that clients know.", path.display()),
+        format!(
+            "{} is damaged: {what}. Restore it from a copy; it holds the ids that clients know.",
+            path.display()
+        ),
     )
 }
 
@@ -257,7 +265,8 @@ fn random_cluster_id() -> String {
 impl Identity {
     /// `path` names the file in errors.
     fn parse(text: &str, path: &Path) -> Result<Identity, Failure> {
-        let table: toml::Table = text.parse().map_err(|error: toml::de::Error| damaged(path, error.message()))?;
+        let table: toml::Table =
+            text.parse().map_err(|error: toml::de::Error| damaged(path, error.message()))?;
         // The version first: a newer file may hold anything else.
         let format = table.get("format").and_then(toml::Value::as_integer);
         let format = format.ok_or_else(|| damaged(path, "the line `format = …` is missing"))?;
@@ -329,7 +338,10 @@ impl ProbeResult {
     }
 
     fn write(&self, out: &mut String) {
-        let _ = writeln!(out, "\n# One durable 4 KiB write in µs, p50 and p99, with idle and with busy CPUs.\n[flush]");
+        let _ = writeln!(
+            out,
+            "\n# One durable 4 KiB write in µs, p50 and p99, with idle and with busy CPUs.\n[flush]"
+        );
         let _ = writeln!(out, "method = \"{}\"", self.method.name());
         for (name, quantiles) in [
             ("idle_fdatasync_us", self.idle_fdatasync),
@@ -347,7 +359,7 @@ impl ProbeResult {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use ringmill_reactor::StdFs;
+    use ringmill_reactor::stdfs::StdFs;
 
     fn wanted() -> Wanted {
         Wanted { node_id: None, cluster_id: None, cores: 2, log_dir: None }
@@ -389,9 +401,15 @@ mod tests {
     fn a_folder_in_use_names_its_holder_and_is_left_alone() {
         let dir = tempfile::tempdir().expect("temp folder");
         let folder = claim(&StdFs, dir.path(), &wanted()).expect("claimed");
-        for failure in [look(&StdFs, dir.path()).expect_err("held"), claim(&StdFs, dir.path(), &wanted()).expect_err("held")] {
+        for failure in [
+            look(&StdFs, dir.path()).expect_err("held"),
+            claim(&StdFs, dir.path(), &wanted()).expect_err("held"),
+        ] {
             assert_eq!(failure.reason, Reason::DataInUse);
-            assert!(failure.detail.contains(&format!("in use by process {}", std::process::id())), "{failure}");
+            assert!(
+                failure.detail.contains(&format!("in use by process {}", std::process::id())),
+                "{failure}"
+            );
         }
         drop(folder);
         assert!(look(&StdFs, dir.path()).expect("free again").is_some());
@@ -404,7 +422,8 @@ mod tests {
         std::fs::write(dir.path().join("node.toml"), text).expect("written");
         let failure = claim(&StdFs, dir.path(), &wanted()).expect_err("newer");
         assert_eq!(failure.reason, Reason::NewerFormat);
-        let names: Vec<_> = std::fs::read_dir(dir.path()).expect("listed").map(|e| e.expect("entry").file_name()).collect();
+        let names: Vec<_> =
+            std::fs::read_dir(dir.path()).expect("listed").map(|e| e.expect("entry").file_name()).collect();
         assert_eq!(names, ["node.toml"]);
         assert_eq!(std::fs::read_to_string(dir.path().join("node.toml")).expect("read"), text);
     }
@@ -421,9 +440,21 @@ mod tests {
         std::fs::create_dir(dir.path().join("core-0")).expect("made");
         assert_eq!(look(&StdFs, dir.path()).expect_err("orphaned logs").reason, Reason::DataDamaged);
         std::fs::remove_dir(dir.path().join("core-0")).expect("removed");
-        drop(claim(&StdFs, dir.path(), &Wanted { node_id: Some(4), cluster_id: Some("home".into()), ..wanted() }).expect("first"));
-        for other in [Wanted { node_id: Some(5), ..wanted() }, Wanted { cluster_id: Some("away".into()), ..wanted() }] {
-            assert_eq!(claim(&StdFs, dir.path(), &other).expect_err("another broker's").reason, Reason::IdentityMismatch);
+        drop(
+            claim(
+                &StdFs,
+                dir.path(),
+                &Wanted { node_id: Some(4), cluster_id: Some("home".into()), ..wanted() },
+            )
+            .expect("first"),
+        );
+        for other in
+            [Wanted { node_id: Some(5), ..wanted() }, Wanted { cluster_id: Some("away".into()), ..wanted() }]
+        {
+            assert_eq!(
+                claim(&StdFs, dir.path(), &other).expect_err("another broker's").reason,
+                Reason::IdentityMismatch
+            );
         }
     }
 

@@ -7,8 +7,15 @@ pub mod args;
 pub mod config;
 pub mod exit;
 pub mod host;
-pub mod logging;
+pub mod identity;
+
+mod banner;
+mod bind;
+mod logging;
 mod notify;
+mod probe;
+mod signals;
+mod stall;
 
 pub use args::{BrokerOptions, ServeArgs};
 pub use exit::{Failure, Reason};

@@ -26,7 +26,10 @@ pub enum Event {
 /// [`Reason::Internal`] when the kernel refuses the handlers or the thread.
 pub fn listen(events: Sender<Event>) -> Result<(), Failure> {
     let internal = |error: std::io::Error| {
-        Failure::new(Reason::Internal, format!("Signals cannot be received ({error}); the process could not be stopped in order."))
+        Failure::new(
+            Reason::Internal,
+            format!("Signals cannot be received ({error}); the process could not be stopped in order."),
+        )
     };
     let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(internal)?;
     std::thread::Builder::new()

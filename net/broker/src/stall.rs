@@ -41,9 +41,15 @@ pub struct Watched {
 pub enum Remark {
     Nothing,
     /// Not turned for this long, in this phase; `unsaid` stalls went unmentioned since the last warning.
-    Stalled { phase: Phase, for_at_least: Duration, unsaid: u64 },
+    Stalled {
+        phase: Phase,
+        for_at_least: Duration,
+        unsaid: u64,
+    },
     /// The stall that was warned about is over.
-    Over { lasted_about: Duration },
+    Over {
+        lasted_about: Duration,
+    },
 }
 
 impl Watched {
@@ -92,7 +98,8 @@ impl StallWatch {
     /// When the thread cannot be made.
     pub fn start(cores: Vec<Arc<Heartbeat>>) -> std::io::Result<StallWatch> {
         let (stop, stopped) = channel();
-        let thread = std::thread::Builder::new().name("stall-watch".into()).spawn(move || watch(&cores, &stopped))?;
+        let thread =
+            std::thread::Builder::new().name("stall-watch".into()).spawn(move || watch(&cores, &stopped))?;
         Ok(StallWatch { stop: Some(stop), thread: Some(thread) })
     }
 }

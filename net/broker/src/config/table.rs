@@ -359,17 +359,9 @@ macro_rules! settings {
 /// Core threads one process may have.
 pub const CORES_MAX: usize = 256;
 
-/// Kernel features that `features.off` can name.
-pub const FEATURES: &[&str] = &[
-    "defer-taskrun",
-    "fixed-buffers",
-    "fixed-files",
-    "provided-buffers",
-    "multishot-accept",
-    "send-zc",
-    "msg-ring",
-    "direct-io",
-];
+/// Kernel features that `features.off` can name: those of `ringmill_reactor::ring::RingFeatures`.
+pub const FEATURES: &[&str] =
+    &["defer_taskrun", "provided_buffers", "multishot_accept", "zero_copy", "fixed_buffers"];
 
 const BYTES_MAX: i64 = 1 << 50;
 const MS_MAX: i64 = i64::MAX;
@@ -480,7 +472,7 @@ settings! {
         upkeep_cpus: Option<Vec<usize>>, "upkeep.cpus", Ringmill, Kind::Cpus, None,
             "CPUs of the upkeep thread. Not set: any.", "3";
         features_off: Vec<String>, "features.off", Ringmill, Kind::Choices(FEATURES), Some(""),
-            "Kernel features not to use although the kernel has them: to find out what one of them does, or to avoid a kernel bug.", "send-zc,msg-ring";
+            "Kernel features not to use although the kernel has them: to find out what one of them does, or to avoid a kernel bug.", "zero_copy,fixed_buffers";
     }
     Upkeep {
         scrub_bytes_per_second: u64, "scrub.bytes.per.second", Ringmill, Kind::Bytes { min: 0, max: 1 << 40 }, Some("16MiB"),
@@ -512,6 +504,13 @@ mod tests {
             assert!(key.parse(key.example).is_ok(), "{}: example {}", key.name, key.example);
             assert!(key.effect.ends_with('.'), "{}: the effect is a sentence", key.name);
         }
+    }
+
+    #[test]
+    fn features_off_names_what_the_ring_knows() {
+        let known: Vec<&str> =
+            ringmill_reactor::ring::RingFeatures::ALL.list().iter().map(|(name, _)| *name).collect();
+        assert_eq!(FEATURES, known);
     }
 
     #[test]

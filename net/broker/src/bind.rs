@@ -1,0 +1,82 @@
+//! Binding listeners, before anything on disk is touched, with errors that say what to do.
+
+use crate::args::Address;
+use crate::exit::{Failure, Reason};
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs as _};
+
+/// Binds the first of the host's addresses that can be bound, exclusively, and listens with the kernel's longest backlog.
+///
+/// `option` names the command-line option in errors.
+///
+/// # Errors
+/// [`Reason::AddressInUse`] with the cause and the way out.
+pub fn bind(option: &str, address: &Address) -> Result<(TcpListener, SocketAddr), Failure> {
+    let failed =
+        |why: String| Failure::new(Reason::AddressInUse, format!("Cannot listen on {address}: {why}."));
+    let candidates: Vec<SocketAddr> = (address.host.as_str(), address.port)
+        .to_socket_addrs()
+        .map_err(|error| {
+            failed(format!("the host's address is not known ({error}); write an IP address in {option}"))
+        })?
+        .collect();
+    let mut last = None;
+    for candidate in candidates {
+        match TcpListener::bind(candidate)
+            .and_then(|listener| listener.local_addr().map(|bound| (listener, bound)))
+        {
+            Ok(bound) => return Ok(bound),
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(failed(match last {
+        None => format!("the host has no address; write an IP address in {option}"),
+        Some(error) => match error.kind() {
+            ErrorKind::AddrInUse => format!(
+                "another process listens there (`ss -ltnp` shows which); stop it, or choose another {option} (port 0 takes a free one)"
+            ),
+            ErrorKind::PermissionDenied => {
+                format!(
+                    "ports below 1024 need the capability CAP_NET_BIND_SERVICE; choose a higher one in {option}"
+                )
+            }
+            ErrorKind::AddrNotAvailable => {
+                format!("no interface of this machine has that address; correct {option}")
+            }
+            _ => format!("{error}; choose another {option}"),
+        },
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> Address {
+        Address::parse(text).expect("legal")
+    }
+
+    #[test]
+    fn port_zero_takes_a_free_one_and_a_taken_one_is_explained() {
+        let (held, bound) = bind("--listen", &address("127.0.0.1:0")).expect("free");
+        assert_ne!(bound.port(), 0);
+        let failure = bind("--listen", &address(&bound.to_string())).expect_err("taken");
+        assert_eq!(failure.reason, Reason::AddressInUse);
+        assert!(failure.detail.contains("another process listens there"), "{failure}");
+        assert!(failure.detail.contains("--listen"), "{failure}");
+        drop(held);
+        bind("--listen", &address(&bound.to_string())).expect("free again");
+    }
+
+    #[test]
+    fn ipv6_and_names_work_and_foreign_addresses_are_explained() {
+        let (_held, bound) = bind("--listen", &address("localhost:0")).expect("loopback has a name");
+        assert!(bound.ip().is_loopback());
+        if let Ok((_held, bound)) = bind("--listen", &address("[::1]:0")) {
+            assert!(bound.is_ipv6());
+        }
+        // 192.0.2.0/24 is for documentation (RFC 5737): no machine has it.
+        let failure = bind("--admin", &address("192.0.2.1:1")).expect_err("not ours");
+        assert!(failure.detail.contains("no interface of this machine"), "{failure}");
+    }
+}
