@@ -66,6 +66,12 @@ pub(crate) struct Peer {
     pub dirty: bool,
 }
 
+impl Peer {
+    pub fn new(to: rtrb::Producer<PeerMessage>, from: rtrb::Consumer<PeerMessage>, waker: Waker) -> Peer {
+        Peer { to, from, waker, backlog: VecDeque::new(), dirty: false }
+    }
+}
+
 /// Ends of the queues that a core holds.
 pub struct CoreEnds {
     pub to_control: rtrb::Producer<ControlMessage>,
@@ -162,6 +168,11 @@ impl<B: Backend> Core<B> {
         }
     }
 
+    /// Hands over the queues to the other cores, by their numbers; `None` at its own.
+    pub(crate) fn connect(&mut self, peers: Vec<Option<Peer>>) {
+        self.peers = peers;
+    }
+
     /// Everything from control is drained, flushed, destaged and checkpointed.
     pub fn is_stopped(&self) -> bool {
         self.stopped
@@ -182,7 +193,8 @@ impl<B: Backend> Core<B> {
         let began = self.io.now_ns();
         self.now_ns = began;
         self.metrics.turns += 1;
-        self.heartbeat.set_phase(Phase::Completions, began);
+        self.heartbeat.turn(began);
+        self.heartbeat.set_phase(Phase::Completions);
         if !self.accepting && !self.stopping {
             self.start_accepting();
         }
@@ -196,27 +208,27 @@ impl<B: Backend> Core<B> {
                 self.complete(completion);
             }
         }
-        self.heartbeat.set_phase(Phase::Control, began);
+        self.heartbeat.set_phase(Phase::Control);
         self.drain_peers();
         self.drain_control();
         self.apply_deltas();
         self.apply_log_events();
-        self.heartbeat.set_phase(Phase::Requests, began);
+        self.heartbeat.set_phase(Phase::Requests);
         self.run_pokes();
-        self.heartbeat.set_phase(Phase::Timers, began);
+        self.heartbeat.set_phase(Phase::Timers);
         self.run_timers();
-        self.heartbeat.set_phase(Phase::Sealing, began);
+        self.heartbeat.set_phase(Phase::Sealing);
         self.log.poll(&mut self.io);
         self.apply_log_events();
         self.run_pokes();
-        self.heartbeat.set_phase(Phase::Answering, began);
+        self.heartbeat.set_phase(Phase::Answering);
         self.flush_sends();
         self.flush_messages();
         self.check_stop();
         let now = self.io.now_ns();
         self.metrics.turn_us.record(now.saturating_sub(began) / 1000);
         let deadline = if handled >= TURN_COMPLETIONS_MAX { 0 } else { self.deadline_ns() };
-        self.heartbeat.set_phase(Phase::Waiting, now);
+        self.heartbeat.set_phase(Phase::Waiting);
         self.io.enter(Some(deadline));
     }
 

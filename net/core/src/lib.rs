@@ -3,11 +3,24 @@
 //! It knows three requests (ApiVersions, Produce, Fetch); every other frame goes to control as bytes. One loop: reap
 //! completions → a closed event → a synchronous `apply` that changes state and queues operations → one submit.
 
+mod conn;
+pub mod core;
+mod fetch;
 pub mod heartbeat;
 pub mod link;
 pub mod messages;
 pub mod metrics;
+mod peer;
+mod produce;
+mod queries;
+mod session;
+mod slab;
+pub mod thread;
+mod token;
+mod topics;
+mod warn;
 
+pub use core::{Core, CoreEnds, CoreSettings};
 pub use link::CoreLink;
 pub use messages::{
     Answer, ConnKey, CoreMessage, CoreQuery, CoreReply, ControlMessage, Frame, OffsetQuery, OffsetReply, PartitionSize,
