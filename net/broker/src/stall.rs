@@ -153,7 +153,7 @@ mod tests {
     /// Looks every 12.5 ms at a core whose turn counter and phase are given, one pair a look; returns the remarks.
     fn looks(beats: &[(u64, Phase)]) -> Vec<(usize, Remark)> {
         let start = Instant::now();
-        let beat = |&(turns, phase)| Beat { turns, phase, phase_since_ns: 0 };
+        let beat = |&(turns, phase)| Beat { turns, phase, turn_since_ns: 0 };
         let mut core = Watched::new(beat(&beats[0]), start);
         let mut out = Vec::new();
         for (at, pair) in beats.iter().enumerate() {

@@ -59,28 +59,29 @@ impl Phase {
 pub struct Heartbeat {
     turns: AtomicU64,
     phase: AtomicU8,
-    phase_since_ns: AtomicU64,
+    turn_since_ns: AtomicU64,
 }
 
 /// One look at a [`Heartbeat`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Beat {
-    /// Turns of the loop that ended so far.
+    /// Turns of the loop so far.
     pub turns: u64,
     pub phase: Phase,
-    /// Clock reading the core gave with the phase: a turn reads its clock at its beginning and its end only.
-    pub phase_since_ns: u64,
+    /// When this turn began, on the core's own monotonic clock.
+    pub turn_since_ns: u64,
 }
 
 impl Heartbeat {
-    /// The core enters another stretch of its loop; [`Phase::Waiting`] ends a turn. `now_ns` is the latest reading of
-    /// the core's monotonic clock (`ringmill_reactor::thread::monotonic_ns`).
-    pub fn set_phase(&self, phase: Phase, now_ns: u64) {
-        if phase == Phase::Waiting {
-            // The core is the only writer, so load and store need not be one operation.
-            self.turns.store(self.turns.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
-        }
-        self.phase_since_ns.store(now_ns, Ordering::Relaxed);
+    /// A turn begins: `now_ns` is the clock the core reads once a turn anyway.
+    pub fn turn(&self, now_ns: u64) {
+        // The core is the only writer, so load and store need not be one operation.
+        self.turns.store(self.turns.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+        self.turn_since_ns.store(now_ns, Ordering::Relaxed);
+    }
+
+    /// The core enters another stretch of its loop.
+    pub fn set_phase(&self, phase: Phase) {
         self.phase.store(phase as u8, Ordering::Relaxed);
     }
 
@@ -88,7 +89,7 @@ impl Heartbeat {
         Beat {
             turns: self.turns.load(Ordering::Relaxed),
             phase: Phase::of(self.phase.load(Ordering::Relaxed)),
-            phase_since_ns: self.phase_since_ns.load(Ordering::Relaxed),
+            turn_since_ns: self.turn_since_ns.load(Ordering::Relaxed),
         }
     }
 }
@@ -103,9 +104,11 @@ mod tests {
         assert_eq!(beat.look().phase, Phase::Starting);
         for (at, phase) in Phase::ALL.iter().enumerate() {
             assert_eq!(*phase as usize, at);
-            beat.set_phase(*phase, 7);
+            beat.set_phase(*phase);
             assert_eq!(beat.look().phase, *phase);
         }
-        assert_eq!((beat.look().turns, beat.look().phase_since_ns), (1, 7));
+        beat.turn(7);
+        beat.turn(9);
+        assert_eq!((beat.look().turns, beat.look().turn_since_ns), (2, 9));
     }
 }
