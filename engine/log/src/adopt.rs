@@ -16,7 +16,7 @@
 
 use crate::epochs::EpochCache;
 use crate::format::checkpoint::{PartitionState, SegmentState};
-use crate::index::SegmentIndex;
+use crate::index::{INDEX_BYTES_MAX, SegmentIndex};
 use crate::producer::ProducerTable;
 use crate::segment::{self, ScanStop, SegmentFile, Verify};
 use ringmill_reactor::{FileHandle, Fs, OpenMode};
@@ -425,7 +425,13 @@ impl<'a> Reading<'a> {
 
     /// The indexes beside the segment can be loaded and point to real places.
     fn indexes_serve(&self, fs: &dyn Fs, base: Offset, bytes: u64) -> bool {
-        let read = |file| fs.read_all(&self.dir.join(segment::file_name(base, file)));
+        let read = |file| -> io::Result<Vec<u8>> {
+            let path = self.dir.join(segment::file_name(base, file));
+            if fs.len(&fs.open(&path, OpenMode::Read)?)? > INDEX_BYTES_MAX {
+                return Err(io::Error::from(io::ErrorKind::FileTooLarge));
+            }
+            fs.read_all(&path)
+        };
         let (Ok(offsets), Ok(times)) = (read(SegmentFile::Index), read(SegmentFile::TimeIndex)) else {
             return false;
         };

@@ -16,6 +16,9 @@ use std::fmt;
 pub const OFFSET_ENTRY_BYTES: usize = 8;
 pub const TIME_ENTRY_BYTES: usize = 12;
 
+/// A larger file is no index: `segment.index.bytes` is 10 MiB by default.
+pub const INDEX_BYTES_MAX: u64 = 1 << 28;
+
 /// Both indexes of one segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SegmentIndex {
@@ -117,22 +120,12 @@ impl SegmentIndex {
         after.checked_sub(1).and_then(|at| self.offsets.get(at)).map_or(0, |(_, position)| *position)
     }
 
-    /// An offset at or before the first batch with a timestamp of `timestamp_ms` or later.
+    /// An offset that every batch with a timestamp of `timestamp_ms` or later lies at or after: the last offset of a
+    /// batch that is still too early, or the segment's base.
     pub fn lookup_time(&self, timestamp_ms: i64) -> Offset {
-        let after = self.times.partition_point(|(time, _)| *time <= timestamp_ms);
-        // All batches before the entry's offset are at most as late as the entry. Equal is not late enough to skip.
-        let mut at = after;
-        while let Some(before) = at.checked_sub(1) {
-            at = before;
-            match self.times.get(at) {
-                Some((time, relative)) if *time < timestamp_ms => {
-                    return self.base.plus(i64::from(*relative));
-                }
-                Some(_) => {}
-                None => break,
-            }
-        }
-        self.base
+        let earlier = self.times.partition_point(|(time, _)| *time < timestamp_ms);
+        let entry = earlier.checked_sub(1).and_then(|at| self.times.get(at));
+        self.base.plus(entry.map_or(0, |(_, relative)| i64::from(*relative)))
     }
 
     /// Where to begin to scan for the first batch with a timestamp of `timestamp_ms` or later.

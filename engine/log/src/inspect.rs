@@ -1,1 +1,283 @@
-//! Offline, read-only looks at what is on disk: dumps, verification, and the plan of a repair.
+//! Offline, read-only looks at what is on disk: dumps, verification, and repair when someone accepts a loss.
+//!
+//! Looks at segments, `.index`, `.timeindex`, `partition.metadata`, `leader-epoch-checkpoint`, core-log files and
+//! checkpoints, alone or as the folders they form. [`dump`] shows every row, [`verify`] only what is wrong; both check
+//! everything they can. Nothing here changes a file except [`repair::apply`]. A broker that runs on the same folder is
+//! not disturbed, but what it is writing may look torn.
+
+mod core_files;
+mod kafka_files;
+pub mod repair;
+mod rows;
+
+pub use core_files::{Chain, Hole, walk_chain};
+pub use rows::{
+    BatchRow, CheckpointRow, EntryRow, EpochRow, GroupRow, MetadataRow, OffsetRow, PartitionRow, Row, TimeRow,
+};
+
+use crate::format::checkpoint::SLOT_NAMES;
+use crate::segment::{SegmentFile, parse_file_name};
+use ringmill_reactor::Fs;
+use serde::Serialize;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// A folder nested deeper than `DATA/topics/NAME-0` holds nothing of ours.
+const DEPTH_MAX: usize = 4;
+
+/// Findings kept per file: a file of garbage must not fill memory with complaints.
+const FINDINGS_MAX: usize = 100;
+
+/// What a file is, by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FileKind {
+    Segment,
+    OffsetIndex,
+    TimeIndex,
+    PartitionMetadata,
+    LeaderEpochs,
+    CoreLogFile,
+    /// A `core-N` folder: the chain of groups across its files.
+    CoreLogChain,
+    Checkpoint,
+}
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Severity {
+    /// Expected after a crash or in a running broker; recovery deals with it.
+    Note,
+    /// Bytes are not what was written, or are missing.
+    Damage,
+}
+
+/// One thing that is not as it should be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    pub severity: Severity,
+    /// Byte in the file, where there is one.
+    pub position: Option<u64>,
+    pub what: String,
+}
+
+/// What was found in one file, or in the chain of a core log.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    pub path: PathBuf,
+    pub kind: FileKind,
+    pub file_bytes: u64,
+    /// Of `file_bytes`, those that mean something.
+    pub used_bytes: u64,
+    /// Batches, entries, groups or partitions.
+    pub rows: u64,
+    /// First offset or group sequence.
+    pub first: Option<i64>,
+    /// Last offset or group sequence.
+    pub last: Option<i64>,
+    pub findings: Vec<Finding>,
+    /// Findings beyond those listed.
+    pub more_findings: u64,
+}
+
+impl Report {
+    fn new(path: &Path, kind: FileKind) -> Report {
+        Report {
+            path: path.to_path_buf(),
+            kind,
+            file_bytes: 0,
+            used_bytes: 0,
+            rows: 0,
+            first: None,
+            last: None,
+            findings: Vec::new(),
+            more_findings: 0,
+        }
+    }
+
+    fn find(&mut self, severity: Severity, position: Option<u64>, what: impl Into<String>) {
+        if self.findings.len() < FINDINGS_MAX {
+            self.findings.push(Finding { severity, position, what: what.into() });
+        } else {
+            self.more_findings += 1;
+        }
+    }
+
+    fn note(&mut self, position: u64, what: impl Into<String>) {
+        self.find(Severity::Note, Some(position), what);
+    }
+
+    fn damage(&mut self, position: u64, what: impl Into<String>) {
+        self.find(Severity::Damage, Some(position), what);
+    }
+
+    fn saw(&mut self, first: i64, last: i64) {
+        self.rows += 1;
+        self.first = self.first.or(Some(first));
+        self.last = Some(last);
+    }
+
+    /// Nothing is damaged; notes do not count.
+    pub fn is_sound(&self) -> bool {
+        self.more_findings == 0 && self.findings.iter().all(|f| f.severity == Severity::Note)
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unit = match self.kind {
+            FileKind::Segment => "batches",
+            FileKind::CoreLogFile | FileKind::CoreLogChain => "groups",
+            FileKind::Checkpoint => "partitions",
+            FileKind::OffsetIndex
+            | FileKind::TimeIndex
+            | FileKind::LeaderEpochs
+            | FileKind::PartitionMetadata => "entries",
+        };
+        let verdict = if self.is_sound() { "ok" } else { "DAMAGED" };
+        write!(f, "{}: {verdict}, {} {unit}", self.path.display(), self.rows)?;
+        if let (Some(first), Some(last)) = (self.first, self.last) {
+            write!(f, " {first}..={last}")?;
+        }
+        write!(f, ", {} of {} bytes used", self.used_bytes, self.file_bytes)?;
+        for finding in &self.findings {
+            let word = match finding.severity {
+                Severity::Note => "note",
+                Severity::Damage => "damage",
+            };
+            match finding.position {
+                Some(position) => write!(f, "\n  {word} at byte {position}: {}", finding.what)?,
+                None => write!(f, "\n  {word}: {}", finding.what)?,
+            }
+        }
+        if self.more_findings > 0 {
+            write!(f, "\n  and {} more", self.more_findings)?;
+        }
+        Ok(())
+    }
+}
+
+/// Why nothing could be looked at.
+#[derive(Debug)]
+pub enum InspectError {
+    Io {
+        path: PathBuf,
+        error: io::Error,
+    },
+    /// Neither a file nor a folder of a kind this knows.
+    Unknown {
+        path: PathBuf,
+    },
+}
+
+impl fmt::Display for InspectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            InspectError::Io { path, error } => write!(f, "{}: {error}", path.display()),
+            InspectError::Unknown { path } => write!(
+                f,
+                "{}: not a segment, index, core-log file, checkpoint or a folder of these. \
+                 Segments are named by 20 digits and .log, .index or .timeindex, core-log files by 3 digits and .log",
+                path.display()
+            ),
+        }
+    }
+}
+
+impl std::error::Error for InspectError {}
+
+fn at(path: &Path) -> impl FnOnce(io::Error) -> InspectError + '_ {
+    move |error| InspectError::Io { path: path.to_path_buf(), error }
+}
+
+/// Shows every row of `path`, a file or a folder, to `emit`, and reports on each file.
+///
+/// # Errors
+/// [`InspectError`]. Damage is no error: it is in the reports.
+pub fn dump(fs: &dyn Fs, path: &Path, emit: &mut dyn FnMut(&Row)) -> Result<Vec<Report>, InspectError> {
+    let mut reports = Vec::new();
+    match fs.list(path) {
+        Ok(_) => folder(fs, path, emit, &mut reports, 0)?,
+        Err(_) => {
+            let kind = kind_of(path).ok_or_else(|| InspectError::Unknown { path: path.to_path_buf() })?;
+            reports.push(file(fs, path, kind, emit)?);
+        }
+    }
+    if reports.is_empty() {
+        return Err(InspectError::Unknown { path: path.to_path_buf() });
+    }
+    Ok(reports)
+}
+
+/// Checks everything that [`dump`] would show.
+///
+/// # Errors
+/// As [`dump`].
+pub fn verify(fs: &dyn Fs, path: &Path) -> Result<Vec<Report>, InspectError> {
+    dump(fs, path, &mut |_| {})
+}
+
+fn folder(
+    fs: &dyn Fs,
+    dir: &Path,
+    emit: &mut dyn FnMut(&Row),
+    reports: &mut Vec<Report>,
+    depth: usize,
+) -> Result<(), InspectError> {
+    let mut has_core_log = false;
+    for entry in fs.list(dir).map_err(at(dir))? {
+        let path = dir.join(&entry.name);
+        if entry.is_dir {
+            if depth < DEPTH_MAX {
+                folder(fs, &path, emit, reports, depth + 1)?;
+            }
+        } else if let Some(kind) = kind_of(&path) {
+            has_core_log |= kind == FileKind::CoreLogFile;
+            reports.push(file(fs, &path, kind, emit)?);
+        }
+    }
+    if has_core_log {
+        reports.push(core_files::chain(fs, dir)?);
+    }
+    Ok(())
+}
+
+fn file(
+    fs: &dyn Fs,
+    path: &Path,
+    kind: FileKind,
+    emit: &mut dyn FnMut(&Row),
+) -> Result<Report, InspectError> {
+    match kind {
+        FileKind::Segment => kafka_files::segment(fs, path, emit),
+        FileKind::OffsetIndex => kafka_files::offset_index(fs, path, emit),
+        FileKind::TimeIndex => kafka_files::time_index(fs, path, emit),
+        FileKind::PartitionMetadata => kafka_files::metadata(fs, path, emit),
+        FileKind::LeaderEpochs => kafka_files::epochs(fs, path, emit),
+        FileKind::CoreLogFile | FileKind::CoreLogChain => core_files::core_log(fs, path, emit),
+        FileKind::Checkpoint => core_files::checkpoint(fs, path, emit),
+    }
+}
+
+/// What a file is, by its name; `None` for files that are not looked at.
+pub fn kind_of(path: &Path) -> Option<FileKind> {
+    let name = path.file_name()?.to_str()?;
+    if let Some((_, file)) = parse_file_name(name) {
+        return Some(match file {
+            SegmentFile::Log => FileKind::Segment,
+            SegmentFile::Index => FileKind::OffsetIndex,
+            SegmentFile::TimeIndex => FileKind::TimeIndex,
+        });
+    }
+    if core_files::log_file_number(name).is_some() {
+        return Some(FileKind::CoreLogFile);
+    }
+    match name {
+        crate::adopt::METADATA_NAME => Some(FileKind::PartitionMetadata),
+        crate::adopt::EPOCHS_NAME => Some(FileKind::LeaderEpochs),
+        name if SLOT_NAMES.contains(&name) => Some(FileKind::Checkpoint),
+        _ => None,
+    }
+}

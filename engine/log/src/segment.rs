@@ -267,3 +267,63 @@ pub fn rebuild_index(
     }
     Ok(index)
 }
+
+/// Shows every good batch behind a damaged one at `from`: the next that its length leads to, or that an index position
+/// in `hints` (growing) names. Returns the end of the last one found, `from` when there was none.
+///
+/// # Errors
+/// Reads that fail, and whatever `visit` gives.
+pub fn salvage(
+    fs: &dyn Fs,
+    file: &FileHandle,
+    from: u64,
+    to: u64,
+    expected: Offset,
+    hints: &[u64],
+    mut visit: impl FnMut(&BatchHeader, u64, &[u8]) -> io::Result<()>,
+) -> io::Result<u64> {
+    let mut end = from;
+    let mut expected = expected;
+    let mut at = next_candidate(fs, file, from, to, hints)?;
+    while let Some(place) = at {
+        let mut failed = None;
+        let found = scan(fs, file, place, to, Verify::Crc, |header, position, batch| {
+            // A stale batch that happens to be whole must not turn offsets back.
+            if failed.is_none() && header.base_offset >= expected {
+                expected = header.next_offset();
+                end = position + header.size_bytes as u64;
+                failed = visit(header, position, batch).err();
+            }
+        })?;
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        if matches!(found.stop, ScanStop::End | ScanStop::Zeros) {
+            break;
+        }
+        at = next_candidate(fs, file, found.end, to, hints)?;
+    }
+    Ok(end)
+}
+
+/// Where a good batch may begin after the bad one at `at`: always further on.
+fn next_candidate(
+    fs: &dyn Fs,
+    file: &FileHandle,
+    at: u64,
+    to: u64,
+    hints: &[u64],
+) -> io::Result<Option<u64>> {
+    let mut head = [0; HEADER_BYTES];
+    let got = fs.read_at(file, &mut head, at)?;
+    let by_length = BatchHeader::parse(head.get(..got).unwrap_or_default())
+        .filter(|h| h.magic == 2)
+        .map(|h| at + h.size_bytes as u64)
+        .filter(|next| *next < to);
+    let by_index = hints.get(hints.partition_point(|h| *h <= at)).copied().filter(|next| *next < to);
+    let Some(next) = by_length else { return Ok(by_index) };
+    // A damaged length may point anywhere: believe it only when a good batch is there.
+    let mut reader = Reader { fs, file, to, start: next, bytes: Vec::new() };
+    let is_good = look(&mut reader, next, to - next, None, Verify::Crc)?.is_ok();
+    Ok(if is_good { Some(next) } else { by_index })
+}

@@ -1,0 +1,456 @@
+//! Our own files: core-log files, the chain of groups across them, checkpoints.
+
+use super::rows::{CheckpointRow, EntryRow, GroupRow, PartitionRow, Row};
+use super::{FileKind, InspectError, Report, at};
+use crate::format::checkpoint::{self, Checkpoint, CheckpointError, Slot};
+use crate::format::group::{
+    DecodedGroup, Entry, GROUP_HEADER_BYTES, GroupError, GroupHeader, decode_group, decode_table,
+};
+use ringmill_reactor::{FileHandle, Fs, OpenMode};
+use ringmill_types::limits::PAGE_BYTES;
+use ringmill_types::{GroupSeq, PartitionId};
+use std::io;
+use std::path::{Path, PathBuf};
+
+const PAGE: u64 = PAGE_BYTES as u64;
+/// One read while looking for headers.
+const READ_BYTES: u64 = 1 << 20;
+
+const RING_FILES_MIN: u32 = 2;
+/// A checkpoint that names a file beyond is damaged: a ring is configured with far fewer.
+const RING_FILES_MAX: u32 = 100_000;
+
+/// `000.log` is 0; three digits or more, so that no segment is mistaken for one.
+pub(super) fn log_file_number(name: &str) -> Option<u32> {
+    let stem = name.strip_suffix(".log")?;
+    let canonical = stem.len() == 3 || stem.len() > 3 && !stem.starts_with('0');
+    (canonical && stem.len() < 8 && stem.bytes().all(|b| b.is_ascii_digit()))
+        .then(|| stem.parse().ok())
+        .flatten()
+}
+
+/// A core-log file, read in large pieces.
+pub(super) struct LogFile {
+    pub path: PathBuf,
+    pub bytes: u64,
+    file: FileHandle,
+    start: u64,
+    held: Vec<u8>,
+}
+
+impl LogFile {
+    pub fn open(fs: &dyn Fs, path: &Path) -> io::Result<LogFile> {
+        let file = fs.open(path, OpenMode::Read)?;
+        Ok(LogFile { path: path.to_path_buf(), bytes: fs.len(&file)?, file, start: 0, held: Vec::new() })
+    }
+
+    /// `len` bytes at `at`; fewer at the end of the file.
+    pub fn get(&mut self, fs: &dyn Fs, at: u64, len: u64) -> io::Result<&[u8]> {
+        let len = len.min(self.bytes.saturating_sub(at));
+        if at < self.start || at + len > self.start + self.held.len() as u64 {
+            let want = len.max(READ_BYTES.min(self.bytes.saturating_sub(at)));
+            self.held.resize(want as usize, 0);
+            let got = fs.read_at(&self.file, &mut self.held, at)?;
+            self.held.truncate(got);
+            self.start = at;
+        }
+        let from = (at - self.start) as usize;
+        let to = from.saturating_add(len as usize).min(self.held.len());
+        Ok(self.held.get(from..to).unwrap_or_default())
+    }
+
+    pub fn header(&mut self, fs: &dyn Fs, at: u64) -> io::Result<Result<GroupHeader, GroupError>> {
+        self.get(fs, at, GROUP_HEADER_BYTES as u64).map(GroupHeader::decode)
+    }
+
+    /// The group whose header is known to be at `at`.
+    pub fn group(
+        &mut self,
+        fs: &dyn Fs,
+        at: u64,
+        header: &GroupHeader,
+    ) -> io::Result<Result<DecodedGroup<'_>, GroupError>> {
+        self.get(fs, at, header.total_bytes() as u64).map(decode_group)
+    }
+
+    /// The entry table of a group whose payload may be damaged.
+    pub fn table(
+        &mut self,
+        fs: &dyn Fs,
+        at: u64,
+        header: &GroupHeader,
+    ) -> io::Result<Result<Vec<Entry>, GroupError>> {
+        self.get(fs, at, header.total_bytes() as u64).map(|bytes| decode_table(header, bytes))
+    }
+
+    fn stored_crc(&mut self, fs: &dyn Fs, at: u64) -> io::Result<u32> {
+        let bytes = self.get(fs, at, GROUP_HEADER_BYTES as u64)?;
+        Ok(bytes.try_into().map_or(0, GroupHeader::own_crc))
+    }
+}
+
+pub(super) fn core_log(fs: &dyn Fs, path: &Path, emit: &mut dyn FnMut(&Row)) -> Result<Report, InspectError> {
+    let mut report = Report::new(path, FileKind::CoreLogFile);
+    let mut file = LogFile::open(fs, path).map_err(at(path))?;
+    report.file_bytes = file.bytes;
+    let mut position = 0;
+    while position < file.bytes {
+        position += match file.header(fs, position).map_err(at(path))? {
+            Ok(header) => group(fs, &mut file, position, &header, &mut report, emit).map_err(at(path))?,
+            Err(GroupError::NoHeader) => PAGE,
+            // A page of an older group's payload may begin with anything, but not with our magic by accident.
+            Err(error) => {
+                report.note(position, error.to_string());
+                PAGE
+            }
+        };
+    }
+    Ok(report)
+}
+
+/// Reports one group; returns how far to step.
+fn group(
+    fs: &dyn Fs,
+    file: &mut LogFile,
+    position: u64,
+    header: &GroupHeader,
+    report: &mut Report,
+    emit: &mut dyn FnMut(&Row),
+) -> io::Result<u64> {
+    let sequence = header.sequence.0;
+    report.saw(sequence as i64, sequence as i64);
+    emit(&Row::Group(GroupRow::new(header, position)));
+    let total = header.total_bytes() as u64;
+    report.used_bytes += total.min(file.bytes - position);
+    let mut show =
+        |entries: &[Entry]| entries.iter().for_each(|e| emit(&Row::Entry(EntryRow::new(sequence, e))));
+    let error = match file.group(fs, position, header)? {
+        Ok(group) => {
+            show(&group.entries);
+            return Ok(total);
+        }
+        Err(error) => error,
+    };
+    // A recycled file ends in remains of older groups, cut off by newer ones: whether this one matters only the chain
+    // can tell.
+    report.note(position, format!("group {sequence}: {error}"));
+    if let Ok(entries) = file.table(fs, position, header)? {
+        show(&entries);
+    }
+    Ok(PAGE)
+}
+
+/// Where acked groups are missing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hole {
+    pub path: PathBuf,
+    pub position: u64,
+    /// The group that should be there.
+    pub sequence: GroupSeq,
+    /// Highest sequence that was recorded as durable.
+    pub durable: GroupSeq,
+    pub what: String,
+    /// Later groups of the chain's lives that can still be read, with their entries when their tables are intact.
+    pub beyond: Vec<(GroupSeq, Vec<Entry>)>,
+    /// Entries of the damaged group itself, when its table is intact.
+    pub damaged: Vec<Entry>,
+}
+
+/// The chain of groups that recovery would replay.
+#[derive(Clone, Debug, Default)]
+pub struct Chain {
+    /// Sequence, file number, position, bytes, entries with the number of records each brings.
+    pub groups: Vec<ChainGroup>,
+    /// Files of the ring in order; gaps are missing files.
+    pub files: Vec<PathBuf>,
+    pub missing: Vec<PathBuf>,
+    pub next_sequence: u64,
+    pub end_file: u32,
+    pub end_position: u64,
+    pub hole: Option<Hole>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChainGroup {
+    pub sequence: GroupSeq,
+    pub file: u32,
+    pub position: u64,
+    pub bytes: u64,
+    /// Partition, first and last offset of each batch in it.
+    pub batches: Vec<(PartitionId, i64, i64)>,
+}
+
+/// Walks the groups from where the checkpoint says, by sequence, incarnation and header CRC, as recovery does.
+///
+/// # Errors
+/// Reads that fail. A hole is a result.
+pub fn walk_chain(fs: &dyn Fs, dir: &Path, start: &Checkpoint) -> io::Result<Chain> {
+    let mut walk = Walk::new(fs, dir, start)?;
+    while walk.step(fs)? {}
+    walk.find_hole(fs, start)?;
+    Ok(walk.chain)
+}
+
+struct Walk {
+    files: Vec<LogFile>,
+    /// Number in the name of each of `files`.
+    numbers: Vec<u32>,
+    lives: Vec<(u128, u64)>,
+    prev_header_crc: u32,
+    durable: u64,
+    chain: Chain,
+}
+
+impl Walk {
+    fn new(fs: &dyn Fs, dir: &Path, start: &Checkpoint) -> io::Result<Walk> {
+        let mut numbers: Vec<u32> = fs.list(dir)?.iter().filter_map(|e| log_file_number(&e.name)).collect();
+        numbers.sort_unstable();
+        let path = |number: u32| dir.join(format!("{number:03}.log"));
+        let files = numbers.iter().map(|n| LogFile::open(fs, &path(*n))).collect::<io::Result<Vec<_>>>()?;
+        // A gap in the numbers is a lost file; so is the one that the checkpoint names. A ring has two at least.
+        let named = start.start_file.saturating_add(1);
+        let needed = numbers.last().map_or(0, |n| n + 1).max(named).clamp(RING_FILES_MIN, RING_FILES_MAX);
+        let missing = (0..needed).filter(|n| numbers.binary_search(n).is_err()).map(path).collect();
+        Ok(Walk {
+            lives: start.lives.clone(),
+            prev_header_crc: start.prev_header_crc,
+            durable: start.durable_group,
+            chain: Chain {
+                files: files.iter().map(|f| f.path.clone()).collect(),
+                missing,
+                next_sequence: start.next_group,
+                end_file: start.start_file,
+                end_position: start.start_offset,
+                ..Chain::default()
+            },
+            files,
+            numbers,
+        })
+    }
+
+    fn is_of_life(&self, header: &GroupHeader, sequence: u64) -> bool {
+        let life = self.lives.iter().rev().find(|(_, first)| *first <= sequence);
+        life.is_some_and(|(life, _)| *life == header.incarnation)
+    }
+
+    /// Takes the next group, at the end of the last one or at the start of another file.
+    fn step(&mut self, fs: &dyn Fs) -> io::Result<bool> {
+        let here = (self.chain.end_file, self.chain.end_position);
+        let starts = self.numbers.iter().map(|n| (*n, 0)).filter(|place| *place != here);
+        let places: Vec<(u32, u64)> = std::iter::once(here).chain(starts).collect();
+        for (number, position) in places {
+            if self.take(fs, number, position)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn take(&mut self, fs: &dyn Fs, number: u32, position: u64) -> io::Result<bool> {
+        let Ok(index) = self.numbers.binary_search(&number) else { return Ok(false) };
+        let next = self.chain.next_sequence;
+        let Some(file) = self.files.get_mut(index) else { return Ok(false) };
+        let Ok(header) = file.header(fs, position)? else { return Ok(false) };
+        if header.sequence.0 != next
+            || header.prev_header_crc != self.prev_header_crc
+            || !self.is_of_life(&header, next)
+        {
+            return Ok(false);
+        }
+        let Some(file) = self.files.get_mut(index) else { return Ok(false) };
+        let Ok(group) = file.group(fs, position, &header)? else { return Ok(false) };
+        let batches = batches_of(&group);
+        let bytes = header.total_bytes() as u64;
+        self.prev_header_crc = file.stored_crc(fs, position)?;
+        self.durable = self.durable.max(header.durable.0);
+        self.chain.groups.push(ChainGroup {
+            sequence: header.sequence,
+            file: number,
+            position,
+            bytes,
+            batches,
+        });
+        self.chain.next_sequence = next.saturating_add(1);
+        self.chain.end_file = number;
+        self.chain.end_position = position + bytes;
+        Ok(true)
+    }
+
+    /// Looks behind the end of the chain for a record that more was durable.
+    fn find_hole(&mut self, fs: &dyn Fs, start: &Checkpoint) -> io::Result<()> {
+        let next = self.chain.next_sequence;
+        let mut recorded = self.durable;
+        let mut beyond = Vec::new();
+        for (file, number) in self.files.iter_mut().zip(&self.numbers) {
+            let mut position = if *number == self.chain.end_file { self.chain.end_position } else { 0 };
+            while position < file.bytes {
+                if let Ok(header) = file.header(fs, position)?
+                    && header.sequence.0 > next
+                    && start
+                        .lives
+                        .iter()
+                        .any(|(life, first)| *life == header.incarnation && *first <= header.sequence.0)
+                {
+                    recorded = recorded.max(header.durable.0);
+                    beyond.push((header.sequence, file.table(fs, position, &header)?.unwrap_or_default()));
+                }
+                position += PAGE;
+            }
+        }
+        beyond.sort_unstable_by_key(|(sequence, _)| *sequence);
+        if recorded >= next {
+            let (damaged, what) = self.at_end(fs)?;
+            self.chain.hole = Some(Hole {
+                path: self.end_path(),
+                position: self.chain.end_position,
+                sequence: GroupSeq(next),
+                durable: GroupSeq(recorded),
+                what,
+                beyond,
+                damaged,
+            });
+        }
+        Ok(())
+    }
+
+    fn end_path(&self) -> PathBuf {
+        let index = self.numbers.binary_search(&self.chain.end_file).ok();
+        let known = index.and_then(|i| self.files.get(i)).map(|f| f.path.clone());
+        known.or_else(|| self.chain.missing.first().cloned()).unwrap_or_default()
+    }
+
+    /// What lies where the next group should be.
+    fn at_end(&mut self, fs: &dyn Fs) -> io::Result<(Vec<Entry>, String)> {
+        let position = self.chain.end_position;
+        let index = self.numbers.binary_search(&self.chain.end_file);
+        let Some(file) = index.ok().and_then(|i| self.files.get_mut(i)) else {
+            return Ok((Vec::new(), "the file is missing".to_string()));
+        };
+        let header = match file.header(fs, position)? {
+            Ok(header) => header,
+            Err(error) => return Ok((Vec::new(), error.to_string())),
+        };
+        if header.sequence.0 != self.chain.next_sequence {
+            return Ok((Vec::new(), format!("group {} lies there", header.sequence)));
+        }
+        let what = match file.group(fs, position, &header)? {
+            Ok(_) => "a group that does not continue the chain".to_string(),
+            Err(error) => error.to_string(),
+        };
+        Ok((file.table(fs, position, &header)?.unwrap_or_default(), what))
+    }
+}
+
+fn batches_of(group: &DecodedGroup<'_>) -> Vec<(PartitionId, i64, i64)> {
+    let batches = group.payloads().filter(|(entry, _)| entry.kind.holds_batch());
+    batches
+        .filter_map(|(entry, bytes)| {
+            let header = ringmill_record::BatchHeader::parse(bytes)?;
+            Some((entry.partition, entry.arg, header.last_offset().0))
+        })
+        .collect()
+}
+
+/// The chain of a whole `core-N` folder.
+pub(super) fn chain(fs: &dyn Fs, dir: &Path) -> Result<Report, InspectError> {
+    let mut report = Report::new(dir, FileKind::CoreLogChain);
+    let start = match checkpoint::read_newest(fs, dir) {
+        Ok(Some(start)) => start,
+        Ok(None) => {
+            report.find(super::Severity::Note, None, "no checkpoint: no group was ever acked here");
+            return Ok(report);
+        }
+        Err(CheckpointError::Io(error)) => return Err(at(dir)(error)),
+        Err(error) => {
+            report.find(super::Severity::Damage, None, error.to_string());
+            return Ok(report);
+        }
+    };
+    let chain = walk_chain(fs, dir, &start).map_err(at(dir))?;
+    for group in &chain.groups {
+        report.saw(group.sequence.0 as i64, group.sequence.0 as i64);
+        report.used_bytes += group.bytes;
+    }
+    for file in &chain.files {
+        report.file_bytes += fs.open(file, OpenMode::Read).and_then(|f| fs.len(&f)).map_err(at(file))?;
+    }
+    for file in &chain.missing {
+        report.find(super::Severity::Damage, None, format!("core-log file {} is missing", file.display()));
+    }
+    if let Some(hole) = &chain.hole {
+        let names =
+            named(&start, hole.damaged.iter().chain(hole.beyond.iter().flat_map(|(_, entries)| entries)));
+        report.damage(
+            hole.position,
+            format!(
+                "{}: group {} ({}), but groups up to {} were acked; partitions: {names}",
+                hole.path.display(),
+                hole.sequence,
+                hole.what,
+                hole.durable
+            ),
+        );
+    }
+    Ok(report)
+}
+
+/// Names of the partitions that entries belong to, each once.
+fn named<'a>(start: &Checkpoint, entries: impl Iterator<Item = &'a Entry>) -> String {
+    let mut ids: Vec<PartitionId> = entries.filter(|e| e.kind.holds_batch()).map(|e| e.partition).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    let names: Vec<String> = ids.iter().map(|id| super::repair::name_of(start, *id)).collect();
+    if names.is_empty() { "not known".to_string() } else { names.join(", ") }
+}
+
+pub(super) fn checkpoint(
+    fs: &dyn Fs,
+    path: &Path,
+    emit: &mut dyn FnMut(&Row),
+) -> Result<Report, InspectError> {
+    let mut report = Report::new(path, FileKind::Checkpoint);
+    let file = fs.open(path, OpenMode::Read).map_err(at(path))?;
+    report.file_bytes = fs.len(&file).map_err(at(path))?;
+    match checkpoint::read_slot(fs, path) {
+        Slot::Empty => report.note(0, "never written"),
+        Slot::Damaged(CheckpointError::Io(error)) => return Err(at(path)(error)),
+        // The slot that was being written when the power went is torn, and that is what the other one is for.
+        Slot::Damaged(error) if other_slot_serves(fs, path) => {
+            report.note(0, format!("{error}; the other slot serves"));
+        }
+        Slot::Damaged(error) => report.damage(0, error.to_string()),
+        Slot::Valid(checkpoint) => {
+            report.used_bytes = checkpoint::encode(&checkpoint).len() as u64;
+            report.rows = checkpoint.partitions.len() as u64;
+            emit(&Row::Checkpoint(CheckpointRow::new(&checkpoint)));
+            for state in &checkpoint.partitions {
+                emit(&Row::Partition(PartitionRow::new(state)));
+                if let Some(what) = partition_fault(state) {
+                    report
+                        .damage(0, format!("partition {} {}-{}: {what}", state.id, state.topic, state.index));
+                }
+            }
+        }
+    }
+    Ok(report)
+}
+
+fn other_slot_serves(fs: &dyn Fs, path: &Path) -> bool {
+    let own = path.file_name();
+    let others =
+        checkpoint::SLOT_NAMES.iter().map(|name| path.with_file_name(name)).filter(|p| p.file_name() != own);
+    others.into_iter().any(|other| matches!(checkpoint::read_slot(fs, &other), Slot::Valid(_)))
+}
+
+/// What cannot be in a partition's state.
+fn partition_fault(state: &checkpoint::PartitionState) -> Option<&'static str> {
+    if state.log_start > state.next_offset {
+        return Some("its log start is beyond its end");
+    }
+    let mut pairs = state.segments.iter().zip(state.segments.iter().skip(1));
+    if pairs.any(|(a, b)| a.base_offset >= b.base_offset || !a.sealed) {
+        return Some("its segments are not in order, or one before the last is not sealed");
+    }
+    let mut epochs = state.epochs.iter().zip(state.epochs.iter().skip(1));
+    epochs.any(|(a, b)| a.0 >= b.0 || a.1 >= b.1).then_some("its leader epochs are not in order")
+}

@@ -1,0 +1,521 @@
+//! Going on after damage: what would be lost, and the changes that make a broker start again.
+//!
+//! [`plan`] reads and changes nothing. [`apply`] sets every file that it replaces aside, in `set-aside/` of the data
+//! folder, and may be cut off anywhere: running plan and apply again finishes the work. What is repaired:
+//!
+//! - a hole in the chain of acked groups, or a missing core-log file: the chain ends before the hole; what came after it
+//!   is lost, because offsets are dense and a partition cannot go on behind a gap in its newest records;
+//! - a damaged sealed segment: its good batches are kept in a new file, with new indexes; offsets in between are lost.
+//!
+//! Not repaired: both checkpoints unreadable. Which partition an entry belongs to would have to be guessed.
+
+use super::core_files::{Chain, LogFile, walk_chain};
+use super::{InspectError, at};
+use crate::format::checkpoint::{self, Checkpoint, CheckpointError};
+use crate::index::SegmentIndex;
+use crate::segment::{SegmentFile, Verify, file_name, salvage, scan};
+use ringmill_reactor::{Fs, OpenMode};
+use ringmill_record::BatchHeader;
+use ringmill_types::limits::PAGE_BYTES;
+use ringmill_types::{Offset, PartitionId};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Folder below the data folder that takes the replaced files.
+pub const SET_ASIDE_NAME: &str = "set-aside";
+
+const COPY_BYTES: usize = 1 << 20;
+
+/// Records of one partition that cannot be kept. `first..end` in offsets; `end` is none when unknown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Loss {
+    pub partition: String,
+    pub first: i64,
+    pub end: Option<i64>,
+    pub why: String,
+}
+
+/// One change on disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "action", rename_all = "kebab-case")]
+pub enum Action {
+    /// The chain of `dir` ends before group `sequence`: the checkpoint forgets what was durable from there on.
+    LowerDurable { dir: PathBuf, durable: u64 },
+    /// Keep the first `keep_bytes`, zero the rest up to `file_bytes`; the original is set aside.
+    CutLogFile { path: PathBuf, keep_bytes: u64, file_bytes: u64 },
+    /// A missing file of the ring is made anew, zero-filled.
+    MakeLogFile { path: PathBuf, file_bytes: u64 },
+    /// Good batches move to a new segment file; the original and its indexes are set aside. `bytes` count for the
+    /// checkpoint in `core_dir`.
+    RewriteSegment { path: PathBuf, core_dir: PathBuf, partition: u64, bytes: u64 },
+}
+
+/// What a repair would do.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Plan {
+    pub losses: Vec<Loss>,
+    pub actions: Vec<Action>,
+    /// Damage that this cannot repair.
+    pub beyond_repair: Vec<String>,
+}
+
+impl Plan {
+    pub fn is_empty(&self) -> bool {
+        self.actions.is_empty() && self.beyond_repair.is_empty()
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_empty() {
+            return f.write_str("nothing to repair");
+        }
+        for loss in &self.losses {
+            match loss.end {
+                Some(end) => {
+                    writeln!(f, "lost: {} offsets {}..{end}: {}", loss.partition, loss.first, loss.why)?
+                }
+                None => writeln!(f, "lost: {} from offset {}: {}", loss.partition, loss.first, loss.why)?,
+            }
+        }
+        for action in &self.actions {
+            writeln!(f, "change: {action}")?;
+        }
+        for what in &self.beyond_repair {
+            writeln!(f, "cannot be repaired: {what}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Action::LowerDurable { dir, durable } => {
+                write!(f, "{}: the checkpoint says that groups up to {durable} are durable", dir.display())
+            }
+            Action::CutLogFile { path, keep_bytes, .. } => {
+                write!(f, "{}: set aside; its first {keep_bytes} bytes are kept", path.display())
+            }
+            Action::MakeLogFile { path, file_bytes } => {
+                write!(f, "{}: made anew, {file_bytes} zero bytes", path.display())
+            }
+            Action::RewriteSegment { path, bytes, .. } => {
+                write!(f, "{}: set aside; {bytes} bytes of good batches are kept", path.display())
+            }
+        }
+    }
+}
+
+/// `TOPIC-N`, or the bare id where the checkpoint does not know it.
+pub(super) fn name_of(start: &Checkpoint, id: PartitionId) -> String {
+    let state = start.partitions.iter().find(|p| p.id == id.0);
+    state.map_or_else(|| format!("id {id}"), |p| format!("{}-{}", p.topic, p.index))
+}
+
+/// Says what is damaged and lost in a data folder, and what would be changed. `core_dirs`: where each core's log lies
+/// (`core-N` below the data folder, unless the core log has its own device).
+///
+/// # Errors
+/// [`InspectError`] when something cannot even be read.
+pub fn plan(fs: &dyn Fs, data_dir: &Path, core_dirs: &[PathBuf]) -> Result<Plan, InspectError> {
+    let mut plan = Plan::default();
+    for dir in core_dirs {
+        let start = match checkpoint::read_newest(fs, dir) {
+            Ok(Some(start)) => start,
+            Ok(None) => continue,
+            Err(CheckpointError::Io(error)) => return Err(at(dir)(error)),
+            Err(error) => {
+                plan.beyond_repair.push(format!(
+                    "{}: {error}. Restore checkpoint-a or checkpoint-b from a copy",
+                    dir.display()
+                ));
+                continue;
+            }
+        };
+        let chain = walk_chain(fs, dir, &start).map_err(at(dir))?;
+        plan_chain(fs, dir, &start, &chain, &mut plan)?;
+        plan_segments(fs, data_dir, dir, &start, &mut plan)?;
+    }
+    Ok(plan)
+}
+
+/// The `core-N` folders below a data folder, in order.
+///
+/// # Errors
+/// [`InspectError::Io`].
+pub fn core_dirs(fs: &dyn Fs, data_dir: &Path) -> Result<Vec<PathBuf>, InspectError> {
+    let entries = fs.list(data_dir).map_err(at(data_dir))?;
+    let mut numbers: Vec<u16> = entries
+        .iter()
+        .filter(|e| e.is_dir)
+        .filter_map(|e| e.name.strip_prefix("core-").and_then(|n| n.parse().ok()))
+        .collect();
+    numbers.sort_unstable();
+    Ok(numbers.into_iter().map(|n| data_dir.join(format!("core-{n}"))).collect())
+}
+
+fn plan_chain(
+    fs: &dyn Fs,
+    dir: &Path,
+    start: &Checkpoint,
+    chain: &Chain,
+    plan: &mut Plan,
+) -> Result<(), InspectError> {
+    let sizes: Vec<(PathBuf, u64)> = chain
+        .files
+        .iter()
+        .map(|path| LogFile::open(fs, path).map(|f| (path.clone(), f.bytes)).map_err(at(path)))
+        .collect::<Result<_, _>>()?;
+    let usual_bytes =
+        sizes.last().map_or(ringmill_types::limits::CORE_LOG_FIRST_FILE_BYTES, |(_, bytes)| *bytes);
+    for path in &chain.missing {
+        plan.actions.push(Action::MakeLogFile { path: path.clone(), file_bytes: usual_bytes });
+    }
+    let Some(hole) = &chain.hole else {
+        if let Some(path) = chain.missing.first() {
+            let why = format!("{} is missing; what it held is not recorded anywhere else", path.display());
+            plan.losses.push(Loss { partition: "(not known)".to_string(), first: 0, end: None, why });
+        }
+        return Ok(());
+    };
+    // First the checkpoint: cut off here, the next plan finds the same hole smaller or none.
+    plan.actions.push(Action::LowerDurable { dir: dir.to_path_buf(), durable: hole.sequence.0 - 1 });
+    let last_chained = |path: &Path| {
+        let number = path.file_name().and_then(|n| n.to_str()).and_then(super::core_files::log_file_number);
+        let groups = chain.groups.iter().filter(|g| Some(g.file) == number);
+        groups.map(|g| g.position + g.bytes).max().unwrap_or(0)
+    };
+    for (path, file_bytes) in sizes {
+        let keep_bytes = last_chained(&path);
+        if has_groups_behind(fs, &path, keep_bytes, start).map_err(at(&path))? {
+            plan.actions.push(Action::CutLogFile { path, keep_bytes, file_bytes });
+        }
+    }
+    let mut ends: BTreeMap<u64, i64> = start.partitions.iter().map(|p| (p.id, p.next_offset)).collect();
+    for (id, first, last) in chain.groups.iter().flat_map(|g| &g.batches) {
+        let end = ends.entry(id.0).or_insert(0);
+        if first >= end {
+            *end = last.saturating_add(1);
+        }
+    }
+    // The damaged group may bring batches whose length in records cannot be read: then the end is not known.
+    let mut lost: BTreeMap<u64, i64> = BTreeMap::new();
+    for entry in
+        hole.damaged.iter().chain(hole.beyond.iter().flat_map(|(_, e)| e)).filter(|e| e.kind.holds_batch())
+    {
+        let newest = lost.entry(entry.partition.0).or_insert(entry.arg);
+        *newest = entry.arg.max(*newest);
+    }
+    let groups = format!("acked groups {}..={} of {}", hole.sequence, hole.durable, dir.display());
+    for (id, newest) in &lost {
+        let first = ends.get(id).copied().unwrap_or(0);
+        if *newest >= first {
+            let why = format!("{groups}; the newest lost batch begins at {newest}");
+            plan.losses.push(Loss { partition: name_of(start, PartitionId(*id)), first, end: None, why });
+        }
+    }
+    if hole.damaged.is_empty() {
+        let why = format!(
+            "{groups}: group {} cannot be read, so any partition of this core may have lost records",
+            hole.sequence
+        );
+        plan.losses.push(Loss { partition: "(not known)".to_string(), first: 0, end: None, why });
+    }
+    Ok(())
+}
+
+/// Headers of the chain's lives behind `from`: left there they would be taken as proof of a hole again.
+fn has_groups_behind(fs: &dyn Fs, path: &Path, from: u64, start: &Checkpoint) -> io::Result<bool> {
+    let mut file = LogFile::open(fs, path)?;
+    let mut position = from;
+    while position < file.bytes {
+        if let Ok(header) = file.header(fs, position)?
+            && start.lives.iter().any(|(life, _)| *life == header.incarnation)
+            && header.sequence.0 >= start.next_group
+        {
+            return Ok(true);
+        }
+        position += PAGE_BYTES as u64;
+    }
+    Ok(false)
+}
+
+fn plan_segments(
+    fs: &dyn Fs,
+    data_dir: &Path,
+    core_dir: &Path,
+    start: &Checkpoint,
+    plan: &mut Plan,
+) -> Result<(), InspectError> {
+    for state in &start.partitions {
+        let dir = crate::partition::partition_dir(data_dir, &state.topic, state.index);
+        for segment in &state.segments {
+            let path = dir.join(file_name(Offset(segment.base_offset), SegmentFile::Log));
+            let next = state.segments.iter().map(|s| s.base_offset).find(|b| *b > segment.base_offset);
+            let end = next.unwrap_or(state.next_offset);
+            let mut found = Salvaged::default();
+            let outcome = examine(fs, &path, Offset(segment.base_offset), segment.bytes, &mut found);
+            match outcome {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(at(&path)(error)),
+            }
+            if found.good_bytes == segment.bytes {
+                continue;
+            }
+            let partition = format!("{}-{}", state.topic, state.index);
+            for (first, end) in found.gaps(segment.base_offset, end) {
+                let why = format!("{} is damaged", path.display());
+                plan.losses.push(Loss { partition: partition.clone(), first, end: Some(end), why });
+            }
+            plan.actions.push(Action::RewriteSegment {
+                path,
+                core_dir: core_dir.to_path_buf(),
+                partition: state.id,
+                bytes: found.good_bytes,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// The good batches of a segment.
+#[derive(Default)]
+struct Salvaged {
+    good_bytes: u64,
+    /// Offset ranges that are there, joined where they touch.
+    ranges: Vec<(i64, i64)>,
+}
+
+impl Salvaged {
+    fn add(&mut self, header: &BatchHeader) {
+        self.good_bytes += header.size_bytes as u64;
+        let (first, end) = (header.base_offset.0, header.next_offset().0);
+        match self.ranges.last_mut() {
+            Some(last) if last.1 == first => last.1 = end,
+            _ => self.ranges.push((first, end)),
+        }
+    }
+
+    /// What is missing between `from` and `to`.
+    fn gaps(&self, from: i64, to: i64) -> Vec<(i64, i64)> {
+        let mut gaps = Vec::new();
+        let mut at = from;
+        for (first, end) in &self.ranges {
+            if *first > at {
+                gaps.push((at, *first));
+            }
+            at = at.max(*end);
+        }
+        if to > at {
+            gaps.push((at, to));
+        }
+        gaps
+    }
+}
+
+fn examine(fs: &dyn Fs, path: &Path, base: Offset, bytes: u64, found: &mut Salvaged) -> io::Result<()> {
+    each_good_batch(fs, path, base, bytes, &mut |header, _| {
+        found.add(header);
+        Ok(())
+    })
+}
+
+/// Shows the good batches among the first `bytes` of a segment, in order.
+fn each_good_batch(
+    fs: &dyn Fs,
+    path: &Path,
+    base: Offset,
+    bytes: u64,
+    visit: &mut dyn FnMut(&BatchHeader, &[u8]) -> io::Result<()>,
+) -> io::Result<()> {
+    let file = fs.open(path, OpenMode::Read)?;
+    let mut failed = None;
+    let found = scan(fs, &file, 0, bytes, Verify::Crc, |header, _, batch| {
+        if failed.is_none() {
+            failed = visit(header, batch).err();
+        }
+    })?;
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    if found.end < bytes {
+        let hints = super::kafka_files::index_positions(fs, path, bytes);
+        let expected = found.next_offset.unwrap_or(base);
+        salvage(fs, &file, found.end, bytes, expected, &hints, |header, _, batch| visit(header, batch))?;
+    }
+    Ok(())
+}
+
+/// Carries a plan out. `label` names the subfolder of `set-aside/` (a date, say). Returns where the originals are.
+///
+/// # Errors
+/// Whatever the file system says; what was done until then stays, and the rest can be planned again.
+pub fn apply(fs: &dyn Fs, data_dir: &Path, plan: &Plan, label: &str) -> Result<Vec<PathBuf>, InspectError> {
+    let mut aside = Aside::new(fs, data_dir, label)?;
+    for action in &plan.actions {
+        match action {
+            Action::LowerDurable { dir, durable } => {
+                change_checkpoint(fs, dir, |checkpoint| checkpoint.durable_group = *durable)?;
+            }
+            Action::MakeLogFile { path, file_bytes } => {
+                copy_prefix(fs, None, path, 0, *file_bytes).map_err(at(path))?
+            }
+            Action::CutLogFile { path, keep_bytes, file_bytes } => {
+                let kept = aside.keep(fs, path)?;
+                copy_prefix(fs, Some(&kept), path, *keep_bytes, *file_bytes).map_err(at(path))?;
+            }
+            Action::RewriteSegment { path, core_dir, partition, .. } => {
+                rewrite_segment(fs, &mut aside, path, core_dir, *partition)?;
+            }
+        }
+    }
+    Ok(aside.kept)
+}
+
+/// Writes the newest checkpoint again with a change, to both slots: an older one would bring back what was given up.
+fn change_checkpoint(
+    fs: &dyn Fs,
+    dir: &Path,
+    change: impl FnOnce(&mut Checkpoint),
+) -> Result<(), InspectError> {
+    let newest = checkpoint::read_newest(fs, dir).map_err(|e| at(dir)(io::Error::other(e.to_string())))?;
+    let Some(mut newest) = newest else { return Ok(()) };
+    change(&mut newest);
+    for _ in 0..2 {
+        newest.sequence += 1;
+        checkpoint::write_slot(fs, dir, &newest).map_err(at(dir))?;
+    }
+    Ok(())
+}
+
+/// Replaced files, under names that say where they were.
+struct Aside {
+    dir: PathBuf,
+    data_dir: PathBuf,
+    kept: Vec<PathBuf>,
+}
+
+impl Aside {
+    fn new(fs: &dyn Fs, data_dir: &Path, label: &str) -> Result<Aside, InspectError> {
+        let mut dir = data_dir.join(SET_ASIDE_NAME).join(label);
+        let mut again = 1;
+        while fs.exists(&dir) {
+            again += 1;
+            dir = data_dir.join(SET_ASIDE_NAME).join(format!("{label}.{again}"));
+        }
+        Ok(Aside { dir, data_dir: data_dir.to_path_buf(), kept: Vec::new() })
+    }
+
+    /// A durable copy of `path`; the original stays until its replacement takes its name.
+    fn keep(&mut self, fs: &dyn Fs, path: &Path) -> Result<PathBuf, InspectError> {
+        fs.create_dir_all(&self.dir).map_err(at(&self.dir))?;
+        let inside = path.strip_prefix(&self.data_dir).unwrap_or(path);
+        let name = inside.to_string_lossy().trim_start_matches('/').replace('/', "__");
+        let copy = self.dir.join(name);
+        let bytes = fs.open(path, OpenMode::Read).and_then(|f| fs.len(&f)).map_err(at(path))?;
+        copy_prefix(fs, Some(path), &copy, bytes, bytes).map_err(at(&copy))?;
+        for dir in [&self.dir, &self.data_dir.join(SET_ASIDE_NAME), &self.data_dir] {
+            fs.sync_dir(dir).map_err(at(dir))?;
+        }
+        self.kept.push(copy.clone());
+        Ok(copy)
+    }
+}
+
+/// Writes a new file of `to_bytes`: the first `keep_bytes` of `from`, zeros behind. Durable and under its name on return.
+fn copy_prefix(
+    fs: &dyn Fs,
+    from: Option<&Path>,
+    to: &Path,
+    keep_bytes: u64,
+    to_bytes: u64,
+) -> io::Result<()> {
+    let temporary = to.with_extension("tmp");
+    let out = fs.open(&temporary, OpenMode::Create)?;
+    fs.set_len(&out, 0)?;
+    let mut buffer = vec![0; COPY_BYTES];
+    let source = from.map(|path| fs.open(path, OpenMode::Read)).transpose()?;
+    let mut at = 0;
+    while at < to_bytes {
+        let in_prefix = at < keep_bytes && source.is_some();
+        let stop = if in_prefix { keep_bytes } else { to_bytes };
+        let step = (stop - at).min(COPY_BYTES as u64) as usize;
+        let piece = buffer.get_mut(..step).unwrap_or_default();
+        match &source {
+            Some(source) if in_prefix => {
+                if fs.read_at(source, piece, at)? != step {
+                    return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
+                }
+            }
+            Some(_) | None => piece.fill(0),
+        }
+        fs.write_at(&out, piece, at)?;
+        at += step as u64;
+    }
+    fs.sync_data(&out)?;
+    fs.rename(&temporary, to)?;
+    fs.sync_dir(to.parent().unwrap_or(Path::new(".")))
+}
+
+fn rewrite_segment(
+    fs: &dyn Fs,
+    aside: &mut Aside,
+    path: &Path,
+    core_dir: &Path,
+    partition: u64,
+) -> Result<(), InspectError> {
+    let newest =
+        checkpoint::read_newest(fs, core_dir).map_err(|e| at(core_dir)(io::Error::other(e.to_string())))?;
+    let state = newest.as_ref().and_then(|c| c.partitions.iter().find(|p| p.id == partition));
+    let base = path.file_name().and_then(|n| n.to_str()).and_then(crate::segment::parse_file_name);
+    let (Some(state), Some((base, _))) = (state, base) else { return Ok(()) };
+    let Some(known) = state.segments.iter().find(|s| s.base_offset == base.0) else { return Ok(()) };
+    // Not `.tmp`: replacing the indexes uses that name.
+    let temporary = path.with_extension("log.new");
+    let out = fs.open(&temporary, OpenMode::Create).map_err(at(&temporary))?;
+    fs.set_len(&out, 0).map_err(at(&temporary))?;
+    let mut index = SegmentIndex::new(base, INDEX_INTERVAL_BYTES);
+    let mut end = 0u64;
+    let exists = fs.exists(path);
+    if exists {
+        let copied = each_good_batch(fs, path, base, known.bytes, &mut |header, batch| {
+            index.append(header, u32::try_from(end).unwrap_or(u32::MAX));
+            fs.write_at(&out, batch, end)?;
+            end += batch.len() as u64;
+            Ok(())
+        });
+        copied.and_then(|()| fs.sync_data(&out)).map_err(at(&temporary))?;
+        aside.keep(fs, path)?;
+    }
+    let (max_timestamp_ms, offset_of_max) = index.max_timestamp();
+    index.finish(max_timestamp_ms, offset_of_max);
+    // Indexes first: with the old segment they are merely wrong, and a broker does not start between these steps.
+    for (file, bytes) in
+        [(SegmentFile::Index, index.offset_bytes()), (SegmentFile::TimeIndex, index.time_bytes())]
+    {
+        let path = path.with_file_name(file_name(base, file));
+        fs.replace(&path, &bytes).map_err(at(&path))?;
+    }
+    fs.rename(&temporary, path).map_err(at(path))?;
+    let dir = path.parent().unwrap_or(Path::new("."));
+    fs.sync_dir(dir).map_err(at(dir))?;
+    change_checkpoint(fs, core_dir, |checkpoint| {
+        let state = checkpoint.partitions.iter_mut().find(|p| p.id == partition);
+        let Some(state) = state else { return };
+        if let Some(segment) = state.segments.iter_mut().find(|s| s.base_offset == base.0) {
+            segment.bytes = end;
+            segment.max_timestamp_ms = max_timestamp_ms;
+            segment.offset_of_max_timestamp = offset_of_max.0;
+            segment.index_entries = index.offset_entries();
+            segment.time_entries = index.time_entries();
+        }
+    })
+}
+
+/// Kafka's `index.interval.bytes` default; the topic's own is not on disk, and a coarser index is only slower.
+const INDEX_INTERVAL_BYTES: u32 = 4096;
