@@ -7,7 +7,7 @@
 //! A flush covers the writes whose completion was reaped before it was submitted, and the write it is linked to.
 //! A group that is sealed because it is full may run ahead of the flush; it carries no link and waits for a later one.
 
-use crate::format::group::{Entry, EntryKind, GROUP_HEADER_BYTES, GroupHeader};
+use crate::format::group::{self, Entry, EntryKind, GROUP_HEADER_BYTES, GroupHeader};
 use crate::options::{Faults, LogOptions};
 use crate::token::{self, token};
 use ringmill_reactor::{AppendBuf, Backend, Buf, Errno, FileId, Flush, Op, Pool};
@@ -379,8 +379,7 @@ impl CoreLog {
     fn seal_and_write<B: Backend>(&mut self, io: &mut B, now_ns: u64) -> Option<Sealed> {
         let need = {
             let open = self.open.as_ref()?;
-            (GROUP_HEADER_BYTES + open.payload_bytes + 8 + open.entries.len() * crate::format::group::ENTRY_BYTES)
-                .next_multiple_of(PAGE_BYTES) as u64
+            group::total_bytes(open.payload_bytes, open.entries.len()) as u64
         };
         let file_bytes = self.files.get(self.current)?.bytes;
         if self.write_at + need > file_bytes {

@@ -243,7 +243,7 @@ impl Log {
         let part = self.parts.get_mut(slot.0 as usize).ok_or(AppendError::Refused(ErrorCode::UnknownTopicOrPartition, ""))?;
         check_topic_rules(part, header, batch, wall_ms, storage_full)?;
         if header.has_producer_id() {
-            match part.producers.check(header, wall_ms) {
+            match part.producers.check(header) {
                 Verdict::Append => {}
                 Verdict::Duplicate { base_offset, last_offset, timestamp_ms } => {
                     let ack = duplicate_ack(part, &self.core_log, last_offset);

@@ -98,7 +98,7 @@ impl ProducerTable {
     }
 
     /// Judges a batch that has a producer id. Changes nothing.
-    pub fn check(&self, header: &BatchHeader, _now_ms: i64) -> Verdict {
+    pub fn check(&self, header: &BatchHeader) -> Verdict {
         // State that expired or was evicted cannot tell a lost batch from an old one: Kafka accepts any sequence.
         let Some(known) = self.producers.get(&header.producer_id) else { return Verdict::Append };
         if header.producer_epoch < known.epoch {
