@@ -5,11 +5,12 @@ use crate::heartbeat::{Heartbeat, Phase};
 use crate::link::CoreLink;
 use crate::messages::{ControlMessage, CoreMessage, TopicDelta};
 use crate::peer::{PEER_SLOTS, PeerMessage};
-use ringmill_log::{Log, LogOptions, RecoveryReport};
-use ringmill_reactor::ring::{RingBackend, RingFeatures, RingOptions};
+use ringmill_log::{Log, LogOptions, RecoveryError, RecoveryReport};
+use ringmill_reactor::ring::{RingBackend, RingError, RingFeatures, RingOptions};
 use ringmill_reactor::{Backend, Doorbell, Waker};
 use ringmill_types::limits::MAILBOX_SLOTS;
-use ringmill_types::{PartitionSpec, TopicSpec};
+use ringmill_types::{CoreId, PartitionSpec, TopicSpec};
+use std::fmt;
 use std::net::TcpListener;
 use std::sync::{Arc, mpsc};
 
@@ -33,13 +34,36 @@ pub struct CoreHandle {
     pub features: RingFeatures,
 }
 
+/// Why a core did not start.
+#[derive(Debug)]
+pub enum StartError {
+    Ring(CoreId, RingError),
+    Log(CoreId, RecoveryError),
+    Thread(CoreId, std::io::Error),
+    /// The thread ended without a word; a panic message stands above.
+    Died(CoreId),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::Ring(core, error) => write!(f, "core {core}: {error}"),
+            StartError::Log(core, error) => write!(f, "core {core}: {error}"),
+            StartError::Thread(core, error) => write!(f, "a thread for core {core} could not be started: {error}"),
+            StartError::Died(core) => write!(f, "core {core} ended while starting; its message is above"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
 /// Starts all cores of a broker, each recovering its own log, and returns when all of them can serve.
 ///
 /// `topics` is control's image; version 0 of it counts as applied. `control_bell` is rung when a core said something.
 ///
 /// # Errors
-/// The first core that cannot start, as a sentence; the others are stopped then.
-pub fn start(cores: Vec<CoreOptions>, topics: Arc<Vec<TopicSpec>>, control_bell: &Doorbell) -> Result<(Vec<CoreLink>, Vec<CoreHandle>), String> {
+/// The first core that cannot start; the others are stopped then.
+pub fn start(cores: Vec<CoreOptions>, topics: Arc<Vec<TopicSpec>>, control_bell: &Doorbell) -> Result<(Vec<CoreLink>, Vec<CoreHandle>), StartError> {
     let count = cores.len();
     let mut queues = peer_queues(count);
     let mut links = Vec::new();
@@ -58,7 +82,7 @@ pub fn start(cores: Vec<CoreOptions>, topics: Arc<Vec<TopicSpec>>, control_bell:
         let thread = std::thread::Builder::new()
             .name(format!("core-{id}"))
             .spawn(move || run(options, &topics, ends, peers, beat, &ready_tx, &wakers_rx))
-            .map_err(|error| format!("a thread for core {id} could not be started: {error}"))?;
+            .map_err(|error| StartError::Thread(id, error))?;
         started.push((id, to_core, from_core, ready_rx, heartbeat, thread));
         waker_txs.push(wakers_tx);
     }
@@ -69,8 +93,8 @@ pub fn start(cores: Vec<CoreOptions>, topics: Arc<Vec<TopicSpec>>, control_bell:
                 links.push(CoreLink { core: id, to_core, from_core, waker });
                 handles.push(CoreHandle { heartbeat, thread, recovery, features });
             }
-            Ok(Err(reason)) => failure = failure.or(Some(format!("core {id}: {reason}"))),
-            Err(_) => failure = failure.or(Some(format!("core {id} ended while starting; its message is above"))),
+            Ok(Err(reason)) => failure = failure.or(Some(reason)),
+            Err(_) => failure = failure.or(Some(StartError::Died(id))),
         }
     }
     if let Some(reason) = failure {
@@ -112,7 +136,7 @@ struct Ready {
 
 fn run(
     options: CoreOptions, topics: &[TopicSpec], ends: CoreEnds, peers: PeerEnds, heartbeat: Arc<Heartbeat>,
-    ready: &mpsc::Sender<Result<Ready, String>>, wakers: &mpsc::Receiver<Vec<Waker>>,
+    ready: &mpsc::Sender<Result<Ready, StartError>>, wakers: &mpsc::Receiver<Vec<Waker>>,
 ) {
     heartbeat.set_phase(Phase::Recovering);
     let id = options.settings.id;
@@ -121,11 +145,11 @@ fn run(
     {
         tracing::warn!(core = id.0, cpu, %error, "the core could not be pinned; it runs wherever the kernel puts it");
     }
-    let built = RingBackend::new(options.ring).map_err(|e| e.to_string()).and_then(|mut io| {
+    let built = RingBackend::new(options.ring).map_err(|e| StartError::Ring(id, e)).and_then(|mut io| {
         let own: Vec<(&TopicSpec, &PartitionSpec)> =
             topics.iter().flat_map(|t| t.partitions.iter().filter(|p| p.owner == id).map(move |p| (t, p))).collect();
         let (log, recovery) =
-            Log::open(&mut io, options.log, &own, options.next_partition_id, options.incarnation).map_err(|e| e.to_string())?;
+            Log::open(&mut io, options.log, &own, options.next_partition_id, options.incarnation).map_err(|e| StartError::Log(id, e))?;
         let listener = io.add_listener(options.listener);
         let (waker, features) = (io.waker(), io.features());
         let core = Core::new(io, log, options.settings, ends, heartbeat, Some(listener));
