@@ -13,6 +13,7 @@ mod banner;
 mod bind;
 mod logging;
 mod notify;
+mod planes;
 mod probe;
 mod signals;
 mod stall;

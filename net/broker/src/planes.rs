@@ -1,0 +1,208 @@
+//! From settings to what each plane is told: the arithmetic of sharing, and nothing else.
+//!
+//! Every bound that is given for the whole broker is divided here, so that no plane divides again.
+
+use crate::args::{BrokerOptions, CorePlacement};
+use crate::config::{FlushMethod, Settings};
+use crate::identity::{Identity, Method};
+use ringmill_core::CoreSettings;
+use ringmill_log::LogOptions;
+use ringmill_reactor::ring::{RingFeatures, RingOptions};
+use std::path::{Path, PathBuf};
+
+/// Open files kept back from connections and segments: rings, listeners, journal, logs, standard streams.
+const FILES_RESERVED: u64 = 64;
+/// Of the open files left, what segment files may take: one in this many.
+const SEGMENT_FILES_SHARE: u64 = 4;
+/// Segment files one core keeps open at most; more buys nothing.
+const SEGMENT_FILES_MAX: u64 = 4096;
+/// Segment files one core needs to destage and read at one time.
+const SEGMENT_FILES_MIN: u64 = 16;
+
+/// Which method the cores use, and why: for the banner.
+pub fn flush_method(wanted: FlushMethod, identity: &Identity, kernel: &str) -> (Method, &'static str) {
+    match (wanted, &identity.flush) {
+        (FlushMethod::Fdatasync, _) => (Method::Fdatasync, "flush.method"),
+        (FlushMethod::Dsync, _) => (Method::Dsync, "flush.method"),
+        (FlushMethod::Auto, Some(probe)) if probe.kernel == kernel => (probe.method, "measured here"),
+        (FlushMethod::Auto, Some(_)) => (Method::Fdatasync, "to be measured again on this kernel"),
+        (FlushMethod::Auto, None) => (Method::Fdatasync, "to be measured at a quiet moment"),
+    }
+}
+
+/// Features to try, without those switched off.
+pub fn features(settings: &Settings) -> RingFeatures {
+    let mut features = RingFeatures::ALL;
+    for name in &settings.features_off {
+        let known = features.switch_off(name);
+        assert!(known, "features.off was checked against the ring's own list");
+    }
+    features
+}
+
+/// How many open files connections and segments of one core may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileShare {
+    pub connections: usize,
+    pub segments: usize,
+}
+
+/// Divides the limit on open files between cores, connections and segments; `open_files: None` is no limit.
+pub fn share_files(open_files: Option<u64>, connections_max: u32, cores: usize) -> FileShare {
+    let cores = cores as u64;
+    let free = open_files.unwrap_or(u64::MAX).saturating_sub(FILES_RESERVED) / cores;
+    let segments = (free / SEGMENT_FILES_SHARE).clamp(SEGMENT_FILES_MIN, SEGMENT_FILES_MAX);
+    let asked = u64::from(connections_max).div_ceil(cores);
+    let connections = asked.min(free.saturating_sub(segments)).max(1);
+    FileShare { connections: connections as usize, segments: segments as usize }
+}
+
+/// What one core is told.
+pub struct CorePlan {
+    pub settings: CoreSettings,
+    pub log: LogOptions,
+    pub ring: RingOptions,
+}
+
+/// Where the core logs are.
+pub fn log_root(data: &Path, settings: &Settings) -> PathBuf {
+    settings.core_log_dir.clone().unwrap_or_else(|| data.to_path_buf())
+}
+
+/// Divides memory, files and connections, and hands on the rest.
+pub fn core_plan(
+    options: &BrokerOptions,
+    core: CorePlacement,
+    node_id: i32,
+    method: Method,
+    files: FileShare,
+) -> CorePlan {
+    let settings = &options.config.settings;
+    let cores = options.cores.len() as u64;
+    let memory = options.memory_bytes / cores;
+    let tail_bytes = settings.tail_bytes.map_or(memory / 2, |bytes| bytes / cores).min(memory);
+    let cache_bytes = settings.cache_bytes.map_or(memory / 4, |bytes| bytes / cores).min(memory - tail_bytes);
+    let file_bytes = settings.core_log_file_bytes.expect("the configuration check fills it in");
+    let log_bytes = settings.core_log_bytes.expect("the configuration check fills it in");
+    let mut core_settings = CoreSettings::new(core.core, node_id);
+    core_settings.request_bytes_max = settings.socket_request_max_bytes as usize;
+    core_settings.idle_ms = bounded(settings.connections_max_idle_ms);
+    core_settings.slow_request_ms =
+        bounded(if settings.slow_request_ms == 0 { -1 } else { settings.slow_request_ms });
+    core_settings.connections_max = files.connections;
+    let mut log = LogOptions::new(core.core, options.data.clone());
+    log.log_dir = log_root(&options.data, settings).join(format!("core-{}", core.core));
+    log.flush_method = match method {
+        Method::Fdatasync => ringmill_log::FlushMethod::Fdatasync,
+        Method::Dsync => ringmill_log::FlushMethod::Dsync,
+    };
+    log.flush_depth = settings.flush_depth as usize;
+    log.linger_us = settings.group_linger_us;
+    log.group_bytes = settings.group_bytes as usize;
+    log.file_bytes = file_bytes;
+    log.first_file_bytes = log.first_file_bytes.max(first_file(settings.message_max_bytes)).min(file_bytes);
+    log.files_max = usize::try_from(log_bytes / file_bytes).unwrap_or(usize::MAX);
+    log.tail_bytes = tail_bytes;
+    log.cache_bytes = cache_bytes;
+    log.producer_expiration_ms = settings.producer_id_expiration_ms;
+    log.retention_check_ms = settings.log_retention_check_interval_ms;
+    log.open_files_max = files.segments;
+    let ring = RingOptions { pool_limit_bytes: memory, features: features(settings) };
+    CorePlan { settings: core_settings, log, ring }
+}
+
+/// The first file must hold the largest batch too, or it would wait until the ring has grown.
+fn first_file(message_max_bytes: u64) -> u64 {
+    (message_max_bytes + ringmill_types::limits::GROUP_OVERHEAD_BYTES_MAX as u64).next_multiple_of(1 << 20)
+}
+
+/// Longer than any process lives; small enough that a core may count it in nanoseconds.
+const NEVER_MS: u64 = 1 << 42;
+const _: () = assert!(NEVER_MS < u64::MAX / 2_000_000);
+
+/// Negative is never, and so is more than a lifetime.
+fn bounded(ms: i64) -> u64 {
+    u64::try_from(ms).map_or(NEVER_MS, |ms| ms.min(NEVER_MS))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::{HostFacts, ServeArgs};
+    use crate::identity::{Generation, ProbeResult, Quantiles};
+
+    fn options(set: &[&str]) -> BrokerOptions {
+        let args = ServeArgs { set: set.iter().map(|s| (*s).to_string()).collect(), ..ServeArgs::default() };
+        let host = HostFacts { cpus: vec![0, 1], memory_bytes: 8 << 30, hostname: "h".into() };
+        BrokerOptions::resolve(&args, &host).expect("legal")
+    }
+
+    fn plan(set: &[&str]) -> CorePlan {
+        let options = options(set);
+        let files = share_files(Some(1024), options.config.settings.max_connections, 2);
+        core_plan(&options, options.cores[1], 7, Method::Dsync, files)
+    }
+
+    #[test]
+    fn memory_is_divided_once() {
+        let plan = plan(&[]);
+        assert_eq!(plan.ring.pool_limit_bytes, 512 << 20);
+        assert_eq!(plan.log.tail_bytes, 256 << 20);
+        assert_eq!(plan.log.cache_bytes, 128 << 20);
+        assert_eq!(plan.log.log_dir, Path::new("./ringmill-data/core-1"));
+        assert_eq!((plan.log.files_max, plan.log.file_bytes), (8, 64 << 20));
+        let plan = self::plan(&["tail.bytes=600MiB", "cache.bytes=400MiB", "core.log.dir=/fast"]);
+        assert_eq!((plan.log.tail_bytes, plan.log.cache_bytes), (300 << 20, 200 << 20));
+        assert_eq!(plan.log.log_dir, Path::new("/fast/core-1"));
+        assert!(plan.log.tail_bytes + plan.log.cache_bytes <= plan.ring.pool_limit_bytes);
+    }
+
+    #[test]
+    fn a_large_batch_fits_the_first_file() {
+        let plan = plan(&["message.max.bytes=104857600", "socket.request.max.bytes=200MiB"]);
+        assert!(plan.log.first_file_bytes > 104_857_600);
+        assert!(plan.log.first_file_bytes <= plan.log.file_bytes);
+    }
+
+    #[test]
+    fn open_files_bound_connections() {
+        let share = share_files(Some(1024), u32::MAX, 2);
+        assert_eq!(share, FileShare { segments: 120, connections: 360 });
+        assert!(2 * (share.segments + share.connections) as u64 + FILES_RESERVED <= 1024);
+        assert_eq!(share_files(Some(1 << 20), 1000, 4).connections, 250);
+        assert_eq!(share_files(None, 1000, 1), FileShare { segments: 4096, connections: 1000 });
+        assert_eq!(share_files(Some(10), 1000, 1).connections, 1);
+    }
+
+    #[test]
+    fn idle_and_slow_can_be_switched_off() {
+        let plan = plan(&["connections.max.idle.ms=-1", "slow.request.ms=0", "features.off=zero_copy"]);
+        assert_eq!((plan.settings.idle_ms, plan.settings.slow_request_ms), (NEVER_MS, NEVER_MS));
+        assert!(!plan.ring.features.zero_copy);
+        assert!(plan.ring.features.fixed_buffers);
+    }
+
+    #[test]
+    fn the_probe_counts_on_its_kernel_and_unless_overruled() {
+        let quantiles = Quantiles { p50_us: 1, p99_us: 2 };
+        let probed = ProbeResult {
+            method: Method::Dsync,
+            idle_fdatasync: quantiles,
+            idle_dsync: quantiles,
+            busy_fdatasync: quantiles,
+            busy_dsync: quantiles,
+            kernel: "6.1".into(),
+        };
+        let mut identity = Identity {
+            node_id: 1,
+            cluster_id: "c".into(),
+            generation: Generation { number: 1, cores: 1, log_dir: None },
+            flush: None,
+        };
+        assert_eq!(flush_method(FlushMethod::Auto, &identity, "6.1").0, Method::Fdatasync);
+        identity.flush = Some(probed);
+        assert_eq!(flush_method(FlushMethod::Auto, &identity, "6.1").0, Method::Dsync);
+        assert_eq!(flush_method(FlushMethod::Auto, &identity, "6.2").0, Method::Fdatasync);
+        assert_eq!(flush_method(FlushMethod::Fdatasync, &identity, "6.1").0, Method::Fdatasync);
+    }
+}
