@@ -1,0 +1,199 @@
+//! What all records so far add up to.
+
+use crate::records::{Configs, PartitionRecord, Record};
+use ringmill_types::{CoreId, PartitionId, TopicId};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+/// A topic in the image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Topic {
+    pub name: Arc<str>,
+    pub id: TopicId,
+    pub created_ms: i64,
+    pub configs: Configs,
+    pub partitions: Vec<PartitionRecord>,
+}
+
+/// Everything decided. Owned by control; changed by [`Image::apply`] only.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Image {
+    topics: BTreeMap<Arc<str>, Topic>,
+    names: HashMap<TopicId, Arc<str>>,
+    broker_configs: Configs,
+    next_partition: u64,
+    next_producer: i64,
+    partitions: usize,
+}
+
+impl Image {
+    /// Ids begin at 1: 0 names nothing.
+    pub fn new() -> Image {
+        Image { next_partition: 1, ..Image::default() }
+    }
+
+    /// Topics in name order.
+    pub fn topics(&self) -> impl Iterator<Item = &Topic> {
+        self.topics.values()
+    }
+
+    pub fn named(&self, name: &str) -> Option<&Topic> {
+        self.topics.get(name)
+    }
+
+    pub fn with_id(&self, id: TopicId) -> Option<&Topic> {
+        self.topics.get(self.names.get(&id)?)
+    }
+
+    pub fn broker_configs(&self) -> &Configs {
+        &self.broker_configs
+    }
+
+    /// The id that the next partition gets.
+    pub fn next_partition(&self) -> u64 {
+        self.next_partition.max(1)
+    }
+
+    pub fn next_producer(&self) -> i64 {
+        self.next_producer
+    }
+
+    /// Partitions of all topics.
+    pub fn partition_count(&self) -> usize {
+        self.partitions
+    }
+
+    /// Applies a record. One that contradicts the image (a topic that is not there) changes nothing: the journal's order
+    /// makes that impossible short of damage, which the CRCs report.
+    pub fn apply(&mut self, record: &Record) {
+        match record {
+            Record::TopicCreated { name, id, created_ms, configs, partitions } => {
+                let name: Arc<str> = name.as_str().into();
+                self.note_ids(partitions);
+                self.names.insert(*id, name.clone());
+                let topic = Topic { name: name.clone(), id: *id, created_ms: *created_ms, configs: configs.clone(), partitions: partitions.clone() };
+                self.topics.insert(name, topic);
+            }
+            Record::PartitionsAdded { id, partitions } => {
+                self.note_ids(partitions);
+                if let Some(topic) = self.topic_mut(*id) {
+                    topic.partitions.extend_from_slice(partitions);
+                }
+            }
+            Record::TopicDeleted { id } => {
+                if let Some(topic) = self.names.remove(id).and_then(|name| self.topics.remove(&name)) {
+                    self.partitions -= topic.partitions.len();
+                }
+            }
+            Record::TopicConfigs { id, configs } => {
+                if let Some(topic) = self.topic_mut(*id) {
+                    topic.configs = configs.clone();
+                }
+            }
+            Record::BrokerConfigs { configs } => self.broker_configs = configs.clone(),
+            Record::ProducerIds { next } => self.next_producer = self.next_producer.max(*next),
+            Record::PartitionIds { next } => self.next_partition = self.next_partition.max(*next),
+            Record::Placed { moves } => {
+                let moves: HashMap<PartitionId, CoreId> = moves.iter().copied().collect();
+                for partition in self.topics.values_mut().flat_map(|t| &mut t.partitions) {
+                    if let Some(core) = moves.get(&partition.id) {
+                        partition.core = *core;
+                    }
+                }
+            }
+        }
+    }
+
+    fn topic_mut(&mut self, id: TopicId) -> Option<&mut Topic> {
+        let name = self.names.get(&id)?;
+        self.topics.get_mut(name)
+    }
+
+    fn note_ids(&mut self, partitions: &[PartitionRecord]) {
+        self.partitions += partitions.len();
+        for partition in partitions {
+            self.next_partition = self.next_partition.max(partition.id.0 + 1);
+        }
+    }
+
+    /// Records that make this image out of nothing, for a snapshot.
+    pub fn to_records(&self) -> Vec<Record> {
+        let mut out = vec![Record::PartitionIds { next: self.next_partition() }, Record::ProducerIds { next: self.next_producer }];
+        if !self.broker_configs.is_empty() {
+            out.push(Record::BrokerConfigs { configs: self.broker_configs.clone() });
+        }
+        out.extend(self.topics.values().map(|t| Record::TopicCreated {
+            name: t.name.to_string(),
+            id: t.id,
+            created_ms: t.created_ms,
+            configs: t.configs.clone(),
+            partitions: t.partitions.clone(),
+        }));
+        out
+    }
+
+    /// Cores for `count` new partitions: always the one with the fewest, the lowest number first.
+    pub fn place(&self, count: usize, cores: u16) -> Vec<CoreId> {
+        let mut load = vec![0usize; usize::from(cores.max(1))];
+        for partition in self.topics.values().flat_map(|t| &t.partitions) {
+            if let Some(place) = load.get_mut(usize::from(partition.core.0)) {
+                *place += 1;
+            }
+        }
+        let mut out = Vec::with_capacity(count);
+        for _ in 0..count {
+            let at = load.iter().enumerate().min_by_key(|(at, n)| (**n, *at)).map_or(0, |(at, _)| at);
+            if let Some(place) = load.get_mut(at) {
+                *place += 1;
+            }
+            out.push(CoreId(at as u16));
+        }
+        out
+    }
+
+    /// Moves that bring every partition onto one of `cores` cores, evenly; none when the count is as it was.
+    pub fn replace_all(&self, cores: u16) -> Vec<(PartitionId, CoreId)> {
+        let all: Vec<PartitionRecord> = self.topics.values().flat_map(|t| t.partitions.iter().copied()).collect();
+        let cores = usize::from(cores.max(1));
+        let moves = all.iter().enumerate().map(|(at, p)| (*p, CoreId((at % cores) as u16)));
+        moves.filter(|(p, core)| p.core != *core).map(|(p, core)| (p.id, core)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ringmill_types::LeaderEpoch;
+
+    fn topic(name: &str, id: u8, first: u64, count: u64) -> Record {
+        let partitions = (first..first + count).map(|id| PartitionRecord { id: PartitionId(id), core: CoreId(0), epoch: LeaderEpoch(0) });
+        Record::TopicCreated { name: name.into(), id: TopicId([id; 16]), created_ms: 1, configs: Configs::new(), partitions: partitions.collect() }
+    }
+
+    #[test]
+    fn a_snapshot_makes_the_same_image_and_ids_are_never_given_twice() {
+        let mut image = Image::new();
+        for record in [topic("a", 1, 1, 3), topic("b", 2, 4, 2), Record::TopicDeleted { id: TopicId([2; 16]) }, Record::ProducerIds { next: 1000 }] {
+            image.apply(&record);
+        }
+        assert_eq!(image.next_partition(), 6, "ids of the deleted topic stay used");
+        let mut again = Image::new();
+        for record in image.to_records() {
+            let mut bytes = Vec::new();
+            record.encode(&mut bytes);
+            let (decoded, length) = Record::decode(&bytes).expect("own bytes");
+            assert_eq!(length, bytes.len());
+            again.apply(&decoded);
+        }
+        assert_eq!(again, image);
+    }
+
+    #[test]
+    fn placement_is_even() {
+        let mut image = Image::new();
+        image.apply(&topic("a", 1, 1, 5));
+        assert_eq!(image.place(6, 2).iter().filter(|c| c.0 == 1).count(), 6 - 1 + 0, "core 1 catches up first");
+        let moves = image.replace_all(2);
+        assert_eq!(moves.len(), 2);
+    }
+}

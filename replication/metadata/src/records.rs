@@ -1,0 +1,256 @@
+//! Records of the metadata journal, and their bytes.
+//!
+//! A frame is `length u32 | crc32c u32 | payload`, little-endian; the length counts the payload, the CRC covers it. A
+//! payload is `kind u8 | fields`. Strings and lists carry a `u32` count. Kinds are never reused; a field is never
+//! removed; what a newer version adds to a kind stands at the end and is optional. Drawn in `FORMAT.md`.
+
+use ringmill_types::{CoreId, LeaderEpoch, PartitionId, TopicId};
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// Overrides by name, as the user wrote them.
+pub type Configs = BTreeMap<String, String>;
+
+/// Bytes before a payload.
+pub const FRAME_HEAD_BYTES: usize = 8;
+/// A longer payload is damage.
+pub const PAYLOAD_BYTES_MAX: usize = 64 << 20;
+
+/// One partition as a record has it; its index is its place in the topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartitionRecord {
+    pub id: PartitionId,
+    pub core: CoreId,
+    pub epoch: LeaderEpoch,
+}
+
+/// One decision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Record {
+    TopicCreated { name: String, id: TopicId, created_ms: i64, configs: Configs, partitions: Vec<PartitionRecord> },
+    /// The next partitions of the topic.
+    PartitionsAdded { id: TopicId, partitions: Vec<PartitionRecord> },
+    TopicDeleted { id: TopicId },
+    /// All overrides of the topic, replacing those before.
+    TopicConfigs { id: TopicId, configs: Configs },
+    /// All dynamic broker configs, replacing those before.
+    BrokerConfigs { configs: Configs },
+    /// Producer ids below this were given out or may have been.
+    ProducerIds { next: i64 },
+    /// Partition ids below this were given out. Written by snapshots: the topics that had them may be gone.
+    PartitionIds { next: u64 },
+    /// Partitions whose core changed, because the number of cores did.
+    Placed { moves: Vec<(PartitionId, CoreId)> },
+}
+
+/// Bytes that are no record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecordError {
+    /// The bytes end within the frame.
+    Torn,
+    /// The CRC or the structure is wrong.
+    Damaged,
+    /// A kind from a newer version.
+    UnknownKind(u8),
+}
+
+impl fmt::Display for RecordError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RecordError::Torn => f.write_str("the record is cut off"),
+            RecordError::Damaged => f.write_str("the record is damaged"),
+            RecordError::UnknownKind(kind) => write!(f, "record kind {kind} is from a newer version"),
+        }
+    }
+}
+
+impl std::error::Error for RecordError {}
+
+const TOPIC_CREATED: u8 = 1;
+const PARTITIONS_ADDED: u8 = 2;
+const TOPIC_DELETED: u8 = 3;
+const TOPIC_CONFIGS: u8 = 4;
+const BROKER_CONFIGS: u8 = 5;
+const PRODUCER_IDS: u8 = 6;
+const PARTITION_IDS: u8 = 7;
+const PLACED: u8 = 8;
+
+impl Record {
+    /// Appends the frame of this record.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.extend_from_slice(&[0; FRAME_HEAD_BYTES]);
+        self.encode_payload(out);
+        let payload = out.get(start + FRAME_HEAD_BYTES..).unwrap_or_default();
+        let (length, crc) = (payload.len() as u32, crc32c::crc32c(payload));
+        if let Some(head) = out.get_mut(start..start + FRAME_HEAD_BYTES) {
+            head[..4].copy_from_slice(&length.to_le_bytes());
+            head[4..].copy_from_slice(&crc.to_le_bytes());
+        }
+    }
+
+    fn encode_payload(&self, out: &mut Vec<u8>) {
+        match self {
+            Record::TopicCreated { name, id, created_ms, configs, partitions } => {
+                out.push(TOPIC_CREATED);
+                put_text(out, name);
+                out.extend_from_slice(&id.0);
+                out.extend_from_slice(&created_ms.to_le_bytes());
+                put_configs(out, configs);
+                put_partitions(out, partitions);
+            }
+            Record::PartitionsAdded { id, partitions } => {
+                out.push(PARTITIONS_ADDED);
+                out.extend_from_slice(&id.0);
+                put_partitions(out, partitions);
+            }
+            Record::TopicDeleted { id } => {
+                out.push(TOPIC_DELETED);
+                out.extend_from_slice(&id.0);
+            }
+            Record::TopicConfigs { id, configs } => {
+                out.push(TOPIC_CONFIGS);
+                out.extend_from_slice(&id.0);
+                put_configs(out, configs);
+            }
+            Record::BrokerConfigs { configs } => {
+                out.push(BROKER_CONFIGS);
+                put_configs(out, configs);
+            }
+            Record::ProducerIds { next } => {
+                out.push(PRODUCER_IDS);
+                out.extend_from_slice(&next.to_le_bytes());
+            }
+            Record::PartitionIds { next } => {
+                out.push(PARTITION_IDS);
+                out.extend_from_slice(&next.to_le_bytes());
+            }
+            Record::Placed { moves } => {
+                out.push(PLACED);
+                out.extend_from_slice(&(moves.len() as u32).to_le_bytes());
+                for (id, core) in moves {
+                    out.extend_from_slice(&id.0.to_le_bytes());
+                    out.extend_from_slice(&core.0.to_le_bytes());
+                }
+            }
+        }
+    }
+
+    /// Reads the frame at the start of `bytes`: the record, and how long its frame is.
+    ///
+    /// # Errors
+    /// [`RecordError`].
+    pub fn decode(bytes: &[u8]) -> Result<(Record, usize), RecordError> {
+        let length = bytes.first_chunk::<4>().ok_or(RecordError::Torn)?;
+        let length = u32::from_le_bytes(*length) as usize;
+        if length == 0 || length > PAYLOAD_BYTES_MAX {
+            return Err(RecordError::Damaged);
+        }
+        let crc = bytes.get(4..8).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes).ok_or(RecordError::Torn)?;
+        let end = FRAME_HEAD_BYTES + length;
+        let payload = bytes.get(FRAME_HEAD_BYTES..end).ok_or(RecordError::Torn)?;
+        if crc32c::crc32c(payload) != crc {
+            return Err(RecordError::Damaged);
+        }
+        let mut reader = Reader { rest: payload };
+        let record = reader.record()?;
+        Ok((record, end))
+    }
+}
+
+fn put_text(out: &mut Vec<u8>, text: &str) {
+    out.extend_from_slice(&(text.len() as u32).to_le_bytes());
+    out.extend_from_slice(text.as_bytes());
+}
+
+fn put_configs(out: &mut Vec<u8>, configs: &Configs) {
+    out.extend_from_slice(&(configs.len() as u32).to_le_bytes());
+    for (name, value) in configs {
+        put_text(out, name);
+        put_text(out, value);
+    }
+}
+
+fn put_partitions(out: &mut Vec<u8>, partitions: &[PartitionRecord]) {
+    out.extend_from_slice(&(partitions.len() as u32).to_le_bytes());
+    for partition in partitions {
+        out.extend_from_slice(&partition.id.0.to_le_bytes());
+        out.extend_from_slice(&partition.core.0.to_le_bytes());
+        out.extend_from_slice(&partition.epoch.0.to_le_bytes());
+    }
+}
+
+struct Reader<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], RecordError> {
+        let (head, rest) = self.rest.split_first_chunk::<N>().ok_or(RecordError::Damaged)?;
+        self.rest = rest;
+        Ok(*head)
+    }
+
+    /// A count of items of at least `bytes_min` each: never more than the bytes that are left could hold.
+    fn count(&mut self, bytes_min: usize) -> Result<usize, RecordError> {
+        let count = u32::from_le_bytes(self.array()?) as usize;
+        if count > self.rest.len() / bytes_min { Err(RecordError::Damaged) } else { Ok(count) }
+    }
+
+    fn text(&mut self) -> Result<String, RecordError> {
+        let length = self.count(1)?;
+        let (text, rest) = self.rest.split_at_checked(length).ok_or(RecordError::Damaged)?;
+        self.rest = rest;
+        std::str::from_utf8(text).map(str::to_string).map_err(|_| RecordError::Damaged)
+    }
+
+    fn configs(&mut self) -> Result<Configs, RecordError> {
+        let count = self.count(8)?;
+        (0..count).map(|_| Ok((self.text()?, self.text()?))).collect()
+    }
+
+    fn partitions(&mut self) -> Result<Vec<PartitionRecord>, RecordError> {
+        let count = self.count(14)?;
+        let mut out = Vec::with_capacity(count);
+        for _ in 0..count {
+            out.push(PartitionRecord {
+                id: PartitionId(u64::from_le_bytes(self.array()?)),
+                core: CoreId(u16::from_le_bytes(self.array()?)),
+                epoch: LeaderEpoch(i32::from_le_bytes(self.array()?)),
+            });
+        }
+        Ok(out)
+    }
+
+    fn id(&mut self) -> Result<TopicId, RecordError> {
+        self.array().map(TopicId)
+    }
+
+    fn record(&mut self) -> Result<Record, RecordError> {
+        let [kind] = self.array()?;
+        Ok(match kind {
+            TOPIC_CREATED => Record::TopicCreated {
+                name: self.text()?,
+                id: self.id()?,
+                created_ms: i64::from_le_bytes(self.array()?),
+                configs: self.configs()?,
+                partitions: self.partitions()?,
+            },
+            PARTITIONS_ADDED => Record::PartitionsAdded { id: self.id()?, partitions: self.partitions()? },
+            TOPIC_DELETED => Record::TopicDeleted { id: self.id()? },
+            TOPIC_CONFIGS => Record::TopicConfigs { id: self.id()?, configs: self.configs()? },
+            BROKER_CONFIGS => Record::BrokerConfigs { configs: self.configs()? },
+            PRODUCER_IDS => Record::ProducerIds { next: i64::from_le_bytes(self.array()?) },
+            PARTITION_IDS => Record::PartitionIds { next: u64::from_le_bytes(self.array()?) },
+            PLACED => {
+                let count = self.count(10)?;
+                let mut moves = Vec::with_capacity(count);
+                for _ in 0..count {
+                    moves.push((PartitionId(u64::from_le_bytes(self.array()?)), CoreId(u16::from_le_bytes(self.array()?))));
+                }
+                Record::Placed { moves }
+            }
+            kind => return Err(RecordError::UnknownKind(kind)),
+        })
+    }
+}
