@@ -489,3 +489,202 @@ fn is_abort(header: &BatchHeader, batch: &[u8]) -> bool {
 pub fn open_segment(fs: &dyn Fs, dir: &Path, base: Offset) -> io::Result<FileHandle> {
     fs.open(&dir.join(segment::file_name(base, SegmentFile::Log)), OpenMode::Read)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::producer::Verdict;
+    use crate::testing::{BatchSpec, golden, golden_copy};
+    use ringmill_reactor::stdfs::StdFs;
+    use ringmill_types::ErrorCode;
+
+    /// As the golden topics were made: `index.interval.bytes=600`.
+    const INTERVAL: u32 = 600;
+
+    fn adopted(dir: &Path) -> Result<PartitionState, AdoptError> {
+        adopt(&StdFs, dir, PartitionId(77), INTERVAL).map(Option::unwrap)
+    }
+
+    fn bytes_of(dir: &Path) -> Vec<(String, Vec<u8>)> {
+        let names = StdFs.list(dir).unwrap().into_iter().map(|e| e.name);
+        names.map(|n| (n.clone(), StdFs.read_all(&dir.join(n)).unwrap())).collect()
+    }
+
+    #[test]
+    fn a_folder_written_by_kafka_is_taken_over_byte_for_byte() {
+        let (_home, dir) = golden_copy("kafka-4.3.1/plain-0");
+        let before = bytes_of(&dir);
+        let state = adopted(&dir).unwrap();
+        assert_eq!(bytes_of(&dir), before);
+        assert_eq!((state.id, state.topic.as_str(), state.index), (77, "plain", 0));
+        assert_eq!(TopicId(state.topic_id).to_base64(), "R8DAjPLHRqmGXFEs1unP6A");
+        assert_eq!((state.log_start, state.next_offset), (0, 270));
+        assert_eq!(state.epochs, [(0, 0)]);
+        let segments: Vec<(i64, u64, bool)> =
+            state.segments.iter().map(|s| (s.base_offset, s.bytes, s.sealed)).collect();
+        assert_eq!(segments, [(0, 232, true), (3, 6756, true), (165, 4202, true)]);
+        assert_eq!(state.producers.len(), 15, "15 idempotent producers wrote it");
+    }
+
+    #[test]
+    fn our_indexes_over_kafkas_segments_are_kafkas_to_the_byte() {
+        let dir = golden("kafka-4.3.1/plain-0");
+        for base in [0, 3, 165].map(Offset) {
+            let file = open_segment(&StdFs, &dir, base).unwrap();
+            let bytes = StdFs.len(&file).unwrap();
+            let mut index = segment::rebuild_index(&StdFs, &file, base, INTERVAL, bytes).unwrap();
+            let (max, at) = index.max_timestamp();
+            index.finish(max, at);
+            let kafkas = |file| StdFs.read_all(&dir.join(segment::file_name(base, file))).unwrap();
+            assert_eq!(index.offset_bytes(), kafkas(SegmentFile::Index), "index of {base}");
+            assert_eq!(index.time_bytes(), kafkas(SegmentFile::TimeIndex), "timeindex of {base}");
+        }
+    }
+
+    #[test]
+    fn producers_go_on_where_they_were() {
+        let (_home, dir) = golden_copy("kafka-4.3.1/plain-0");
+        let state = adopted(&dir).unwrap();
+        let table = ProducerTable::restore(&state.producers);
+        let newest = state.producers.iter().max_by_key(|p| p.batches.last().unwrap().last_offset).unwrap();
+        let last = newest.batches.last().unwrap();
+        let spec = |sequence, records| BatchSpec {
+            producer: Some((newest.id, newest.epoch, sequence)),
+            records,
+            ..BatchSpec::default()
+        };
+        let again = spec(last.first_seq, last.last_seq - last.first_seq + 1);
+        assert!(
+            matches!(table.check(&again.header()), Verdict::Duplicate { base_offset, .. } if base_offset.0 == last.first_offset)
+        );
+        assert_eq!(table.check(&spec(last.last_seq + 1, 1).header()), Verdict::Append);
+        assert_eq!(
+            table.check(&spec(last.last_seq + 2, 1).header()),
+            Verdict::Refused(ErrorCode::OutOfOrderSequenceNumber)
+        );
+    }
+
+    #[test]
+    fn committed_transactions_are_kept_with_their_control_batches() {
+        let (_home, dir) = golden_copy("kafka-4.3.1/committed-0");
+        let state = adopted(&dir).unwrap();
+        assert_eq!(state.next_offset, 18, "15 records and 3 markers");
+        assert_eq!(state.segments.iter().map(|s| s.bytes).sum::<u64>(), 346 + 936);
+    }
+
+    #[test]
+    fn open_and_aborted_transactions_are_refused_and_nothing_changes() {
+        let (_home, dir) = golden_copy("kafka-4.3.1/open-0");
+        let before = bytes_of(&dir);
+        let error = adopted(&dir).unwrap_err();
+        assert!(matches!(error, AdoptError::OpenTransaction { first: Offset(6), .. }), "{error}");
+        assert_eq!(bytes_of(&dir), before);
+        let (_home, dir) = golden_copy("kafka-4.3.1/aborted-0");
+        let error = adopted(&dir).unwrap_err();
+        assert!(matches!(error, AdoptError::AbortedTransaction { first: Offset(6), .. }), "{error}");
+    }
+
+    #[test]
+    fn missing_and_wrong_indexes_are_written_anew() {
+        let (_home, dir) = golden_copy("kafka-4.3.1/plain-0");
+        let before = bytes_of(&dir);
+        StdFs.remove_file(&dir.join("00000000000000000003.index")).unwrap();
+        let wrong = StdFs.open(&dir.join("00000000000000000165.timeindex"), OpenMode::Write).unwrap();
+        StdFs.write_at(&wrong, &[0xff; 12], 0).unwrap();
+        adopted(&dir).unwrap();
+        assert_eq!(bytes_of(&dir), before);
+    }
+
+    #[test]
+    fn a_torn_last_batch_is_cut_off_and_a_torn_middle_refused() {
+        let (_home, dir) = golden_copy("kafka-4.3.1/plain-0");
+        let last = StdFs.open(&dir.join("00000000000000000165.log"), OpenMode::Write).unwrap();
+        StdFs.set_len(&last, 4202 - 3).unwrap();
+        let state = adopted(&dir).unwrap();
+        let segment = state.segments.last().unwrap();
+        assert!(segment.bytes < 4199);
+        assert_eq!(StdFs.len(&last).unwrap(), segment.bytes);
+        assert!(state.next_offset < 270);
+        assert_eq!(adopted(&dir).unwrap(), state, "a second look finds the same");
+        let middle = StdFs.open(&dir.join("00000000000000000003.log"), OpenMode::Write).unwrap();
+        StdFs.set_len(&middle, 6756 - 3).unwrap();
+        assert!(matches!(adopted(&dir).unwrap_err(), AdoptError::Damaged { .. }));
+    }
+
+    #[test]
+    fn damage_overlaps_old_formats_and_half_swaps_are_refused() {
+        let (_home, dir) = golden_copy("kafka-4.3.1/plain-0");
+        let path = dir.join("00000000000000000003.log");
+        let file = StdFs.open(&path, OpenMode::Write).unwrap();
+        StdFs.write_at(&file, &[0xee], 500).unwrap();
+        assert!(matches!(adopted(&dir).unwrap_err(), AdoptError::Damaged { .. }));
+        let (_home, dir) = golden_copy("kafka-4.3.1/plain-0");
+        StdFs.rename(&dir.join("00000000000000000165.log"), &dir.join("00000000000000000100.log")).unwrap();
+        assert!(matches!(adopted(&dir).unwrap_err(), AdoptError::Overlap { expected: Offset(165), .. }));
+        let (_home, dir) = golden_copy("kafka-4.3.1/plain-0");
+        StdFs
+            .rename(&dir.join("00000000000000000165.log"), &dir.join("00000000000000000165.log.swap"))
+            .unwrap();
+        assert!(matches!(adopted(&dir).unwrap_err(), AdoptError::HalfSwapped { .. }));
+        let (_home, dir) = golden_copy("kafka-4.3.1/plain-0");
+        let file = StdFs.open(&dir.join("00000000000000000000.log"), OpenMode::Write).unwrap();
+        StdFs.write_at(&file, &[1], 16).unwrap();
+        assert!(matches!(adopted(&dir).unwrap_err(), AdoptError::OldFormat { magic: 1, .. }));
+    }
+
+    #[test]
+    fn compacted_segments_with_gaps_are_fine() {
+        let home = tempfile::tempdir().unwrap();
+        let dir = home.path().join("compacted-7");
+        StdFs.create_dir_all(&dir).unwrap();
+        let mut holed = BatchSpec { base_offset: 10, records: 5, epoch: 3, ..BatchSpec::default() }.bytes();
+        holed[57..61].copy_from_slice(&2i32.to_be_bytes());
+        crate::testing::seal(&mut holed);
+        let later = BatchSpec { base_offset: 40, epoch: 5, ..BatchSpec::default() }.bytes();
+        let file = StdFs.open(&dir.join("00000000000000000010.log"), OpenMode::Create).unwrap();
+        StdFs.write_at(&file, &[holed, later].concat(), 0).unwrap();
+        let state = adopted(&dir).unwrap();
+        assert_eq!((state.log_start, state.next_offset, state.index), (10, 41, 7));
+        assert_eq!(state.epochs, [(3, 10), (5, 40)], "from the batches where there is no epoch file");
+        assert!(StdFs.exists(&dir.join("00000000000000000010.index")));
+    }
+
+    #[test]
+    fn folders_are_found_by_name_and_metadata() {
+        let home = tempfile::tempdir().unwrap();
+        for name in ["a-b-3", "x-0.00000000000000aa-delete", "lost+found", "noindex"] {
+            StdFs.create_dir_all(&home.path().join(name)).unwrap();
+        }
+        let id = TopicId([9; 16]);
+        StdFs
+            .replace(&home.path().join("a-b-3").join(METADATA_NAME), partition_metadata_text(id).as_bytes())
+            .unwrap();
+        StdFs.replace(&home.path().join("a-b-3").join(EPOCHS_NAME), b"0\n1\n4 0\n").unwrap();
+        let found = find_folders(&StdFs, home.path()).unwrap();
+        assert_eq!(found.len(), 1);
+        let folder = found.first().unwrap();
+        assert_eq!((folder.topic.as_str(), folder.index), ("a-b", 3));
+        assert_eq!((folder.topic_id, folder.latest_epoch), (Some(id), Some(LeaderEpoch(4))));
+        assert_eq!(
+            adopt(&StdFs, &folder.dir, PartitionId(1), 4096).unwrap(),
+            None,
+            "no segment, nothing to adopt"
+        );
+    }
+
+    #[test]
+    fn metadata_text_is_kafkas() {
+        let kafkas = StdFs.read_all(&golden("kafka-4.3.1/plain-0").join(METADATA_NAME)).unwrap();
+        let id = parse_partition_metadata(std::str::from_utf8(&kafkas).unwrap()).unwrap();
+        assert_eq!(partition_metadata_text(id).as_bytes(), kafkas);
+        for wrong in [
+            "",
+            "version: 1\ntopic_id: R8DAjPLHRqmGXFEs1unP6A",
+            "version: 0\n",
+            "version: 0\ntopic_id: AAAAAAAAAAAAAAAAAAAAAA",
+        ] {
+            assert_eq!(parse_partition_metadata(wrong), None, "{wrong:?}");
+        }
+    }
+}

@@ -151,3 +151,91 @@ fn entry_of(line: &str) -> Option<(LeaderEpoch, Offset)> {
     let (epoch, start) = (epoch.parse::<i32>().ok()?, start.trim().parse::<i64>().ok()?);
     (epoch >= 0 && start >= 0).then_some((LeaderEpoch(epoch), Offset(start)))
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use proptest::prelude::*;
+
+    fn cache(entries: &[(i32, i64)]) -> EpochCache {
+        EpochCache::from_entries(entries.iter().map(|(e, s)| (LeaderEpoch(*e), Offset(*s))))
+    }
+
+    #[test]
+    fn end_offsets_are_kafkas() {
+        let cache = cache(&[(2, 10), (5, 40), (7, 90)]);
+        let end = |epoch| cache.end_offset(LeaderEpoch(epoch), Offset(100));
+        assert_eq!(end(-1), UNDEFINED);
+        assert_eq!(
+            end(1),
+            (LeaderEpoch(1), Offset(10)),
+            "older than all: the requested epoch and the first start"
+        );
+        assert_eq!(end(2), (LeaderEpoch(2), Offset(40)));
+        assert_eq!(end(4), (LeaderEpoch(2), Offset(40)), "the one below it");
+        assert_eq!(end(5), (LeaderEpoch(5), Offset(90)));
+        assert_eq!(end(7), (LeaderEpoch(7), Offset(100)), "the newest ends at the log's end");
+        assert_eq!(end(8), UNDEFINED);
+        assert_eq!(EpochCache::default().end_offset(LeaderEpoch(0), Offset(0)), UNDEFINED);
+    }
+
+    #[test]
+    fn newer_knowledge_replaces_what_contradicts_it() {
+        let mut epochs = cache(&[(1, 0), (2, 10), (3, 20)]);
+        epochs.assign(LeaderEpoch(3), Offset(25));
+        assert_eq!(epochs, cache(&[(1, 0), (2, 10), (3, 20)]), "an epoch keeps its first offset");
+        epochs.assign(LeaderEpoch(3), Offset(15));
+        assert_eq!(epochs, cache(&[(1, 0), (2, 10), (3, 15)]));
+        epochs.assign(LeaderEpoch(4), Offset(5));
+        assert_eq!(epochs, cache(&[(1, 0), (4, 5)]));
+        epochs.assign(LeaderEpoch(-1), Offset(9));
+        assert_eq!(epochs, cache(&[(1, 0), (4, 5)]), "batches of old formats have epoch -1");
+    }
+
+    #[test]
+    fn truncation_keeps_the_epoch_that_holds_the_start() {
+        let mut epochs = cache(&[(1, 0), (2, 10), (3, 20)]);
+        epochs.truncate_start(Offset(12));
+        assert_eq!(epochs, cache(&[(2, 12), (3, 20)]));
+        epochs.truncate_start(Offset(20));
+        assert_eq!(epochs, cache(&[(3, 20)]));
+        let mut epochs = cache(&[(1, 0), (2, 10), (3, 20)]);
+        epochs.truncate_end(Offset(20));
+        assert_eq!(epochs, cache(&[(1, 0), (2, 10)]));
+        assert_eq!(epochs.epoch_of(Offset(9)), Some(LeaderEpoch(1)));
+        assert_eq!(epochs.epoch_of(Offset(10)), Some(LeaderEpoch(2)));
+    }
+
+    #[test]
+    fn text_is_kafkas() {
+        assert_eq!(cache(&[(0, 0), (4, 1234)]).to_text(), "0\n2\n0 0\n4 1234\n");
+        let refused = |text: &str| EpochCache::from_text(text).unwrap_err();
+        assert_eq!(refused("1\n0\n"), EpochsError::Version);
+        assert_eq!(refused("0\n2\n0 0\n"), EpochsError::Count);
+        assert_eq!(refused("0\n99999999999999\n"), EpochsError::Count);
+        assert_eq!(refused("0\n2\n1 5\n0 9\n"), EpochsError::Line(4));
+        assert_eq!(refused("0\n1\nx 5\n"), EpochsError::Line(3));
+    }
+
+    proptest! {
+        #[test]
+        fn order_always_holds_and_text_comes_back(steps in proptest::collection::vec((0i32..20, 0i64..200, 0u8..8), 0..60)) {
+            let mut epochs = EpochCache::default();
+            for (epoch, offset, what) in steps {
+                match what {
+                    0 => epochs.truncate_end(Offset(offset)),
+                    1 => epochs.truncate_start(Offset(offset)),
+                    _ => epochs.assign(LeaderEpoch(epoch), Offset(offset)),
+                }
+                prop_assert!(epochs.entries().windows(2).all(|w| w[0].0 < w[1].0 && w[0].1 < w[1].1));
+                prop_assert_eq!(&EpochCache::from_text(&epochs.to_text()).unwrap(), &epochs);
+            }
+        }
+
+        #[test]
+        fn arbitrary_text_never_panics(text in "[0-9 \\n-]{0,80}") {
+            let _ = EpochCache::from_text(&text);
+        }
+    }
+}

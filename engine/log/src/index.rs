@@ -265,3 +265,137 @@ fn used_rows<const ROW: usize>(bytes: &[u8]) -> Option<&[u8]> {
         .map_or(0, |last| (last + 1) * ROW);
     bytes.get(..used)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::testing::BatchSpec;
+    use proptest::prelude::*;
+
+    /// An index over batches of (records, timestamp, payload bytes), with where each batch lies.
+    fn built(
+        base: i64,
+        interval: u32,
+        batches: &[(i32, i64, usize)],
+    ) -> (SegmentIndex, Vec<(u32, BatchHeader)>) {
+        let mut index = SegmentIndex::new(Offset(base), interval);
+        let mut placed = Vec::new();
+        let (mut position, mut offset) = (0u32, base);
+        for (records, timestamp_ms, payload_bytes) in batches {
+            let spec = BatchSpec {
+                base_offset: offset,
+                records: *records,
+                timestamp_ms: *timestamp_ms,
+                payload_bytes: *payload_bytes,
+                ..BatchSpec::default()
+            };
+            let header = spec.header();
+            index.append(&header, position);
+            placed.push((position, header));
+            position += header.size_bytes as u32;
+            offset += i64::from(*records);
+        }
+        (index, placed)
+    }
+
+    #[test]
+    fn entries_come_when_the_interval_is_passed() {
+        let (index, placed) = built(100, 150, &[(1, 10, 39), (2, 30, 39), (3, 20, 39), (1, 40, 39)]);
+        // 100 bytes each: 200 > 150 before the third batch, then 100 again before the fourth.
+        assert_eq!(index.offset_rows(), [(5, placed[2].0)], "the last offset of the third batch");
+        assert_eq!(index.time_rows(), [(30, 2)], "the largest timestamp so far, and its batch's last offset");
+        assert_eq!(index.max_timestamp(), (40, Offset(106)));
+        assert_eq!(index.offset_bytes(), [0, 0, 0, 5, 0, 0, 0, 200]);
+    }
+
+    #[test]
+    fn the_time_index_ends_with_the_largest_timestamp() {
+        let (mut index, _) = built(0, 1000, &[(1, 50, 9), (1, 20, 9)]);
+        let (max, at) = index.max_timestamp();
+        index.finish(max, at);
+        index.finish(max, at);
+        assert_eq!(index.time_rows(), [(50, 0)]);
+        let mut empty = SegmentIndex::new(Offset(0), 10);
+        empty.finish(-1, Offset(-1));
+        assert_eq!(empty.time_entries(), 0, "a segment without timestamps has no time entries");
+    }
+
+    #[test]
+    fn offsets_beyond_an_int_get_no_entry() {
+        let mut index = SegmentIndex::new(Offset(0), 0);
+        let near = BatchSpec { base_offset: 5, ..BatchSpec::default() }.header();
+        let far = BatchSpec { base_offset: i64::from(i32::MAX) + 1, ..BatchSpec::default() }.header();
+        index.append(&near, 0);
+        index.append(&far, 91);
+        assert_eq!(index.offset_entries(), 0);
+    }
+
+    #[test]
+    fn unused_room_at_the_end_is_passed_over() {
+        let (index, _) = built(0, 100, &[(1, 5, 100), (1, 6, 100), (1, 7, 100)]);
+        let mut offsets = index.offset_bytes();
+        let mut times = index.time_bytes();
+        offsets.resize(offsets.len() + 800, 0);
+        times.resize(times.len() + 1200, 0);
+        let loaded = SegmentIndex::load(Offset(0), 100, &offsets, &times, 483).unwrap();
+        assert_eq!(loaded.offset_rows(), index.offset_rows());
+        assert_eq!(loaded.time_rows(), index.time_rows());
+    }
+
+    #[test]
+    fn bad_files_are_refused() {
+        let load = |offsets: &[u8], times: &[u8]| SegmentIndex::load(Offset(0), 100, offsets, times, 1000);
+        let entry = |offset: u32, position: u32| [offset.to_be_bytes(), position.to_be_bytes()].concat();
+        assert_eq!(load(&[1; 9], &[]), Err(IndexError::Length("index")));
+        assert_eq!(load(&[], &[1; 11]), Err(IndexError::Length("timeindex")));
+        assert_eq!(load(&entry(1, 1000), &[]), Err(IndexError::Beyond { at: 0, position: 1000 }));
+        let turned = [entry(5, 10), entry(4, 20)].concat();
+        assert_eq!(load(&turned, &[]), Err(IndexError::Order { file: "index", at: 1 }));
+        let same = [entry(5, 10), entry(6, 10)].concat();
+        assert_eq!(load(&same, &[]), Err(IndexError::Order { file: "index", at: 1 }));
+        let negative = [(-5i64).to_be_bytes().to_vec(), 1u32.to_be_bytes().to_vec()].concat();
+        assert_eq!(load(&[], &negative), Err(IndexError::Order { file: "timeindex", at: 0 }));
+    }
+
+    proptest! {
+        #[test]
+        fn lookups_never_pass_what_is_asked_for(
+            base in 0i64..1_000_000, interval in 0u32..500,
+            batches in proptest::collection::vec((1i32..20, 0i64..1000, 0usize..300), 1..80),
+        ) {
+            let (mut index, placed) = built(base, interval, &batches);
+            let (max, at) = index.max_timestamp();
+            index.finish(max, at);
+            for (position, header) in &placed {
+                for offset in [header.base_offset, header.last_offset()] {
+                    prop_assert!(index.lookup(offset) <= *position);
+                }
+                // Between two entries lie at most the interval and the batch that passed it.
+                let first_later = placed.iter().find(|(_, h)| h.max_timestamp_ms >= header.max_timestamp_ms).unwrap();
+                prop_assert!(index.position_of_time(header.max_timestamp_ms) <= first_later.0);
+                prop_assert!(index.lookup_time(header.max_timestamp_ms) <= first_later.1.base_offset);
+            }
+            prop_assert_eq!(index.time_rows().last().map(|(t, o)| (*t, base + i64::from(*o))), Some((max, at.0)));
+            let end = placed.last().map(|(p, h)| u64::from(*p) + h.size_bytes as u64).unwrap();
+            let loaded = SegmentIndex::load(Offset(base), interval, &index.offset_bytes(), &index.time_bytes(), end).unwrap();
+            prop_assert_eq!(loaded.offset_rows(), index.offset_rows());
+            prop_assert_eq!(loaded.time_rows(), index.time_rows());
+            let half = index.offset_entries() / 2;
+            let whole = [index.offset_bytes()[..half as usize * 8].to_vec(), index.offset_bytes_from(half)].concat();
+            prop_assert_eq!(whole, index.offset_bytes());
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(
+            offsets in proptest::collection::vec(any::<u8>(), 0..400), times in proptest::collection::vec(any::<u8>(), 0..400),
+            base: i64, size: u64, ask: i64,
+        ) {
+            let offsets = &offsets[..offsets.len() / 8 * 8];
+            let times = &times[..times.len() / 12 * 12];
+            if let Ok(index) = SegmentIndex::load(Offset(base), 4096, offsets, times, size) {
+                let _ = (index.lookup(Offset(ask)), index.lookup_time(ask), index.position_of_time(ask));
+            }
+        }
+    }
+}

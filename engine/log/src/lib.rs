@@ -24,6 +24,8 @@ mod retention;
 pub mod segment;
 mod decompress;
 mod time;
+#[cfg(test)]
+mod testing;
 pub mod token;
 
 pub use log::{AckAt, AppendError, Appended, Log, LogEvent, LogMetrics, PartitionView, Slot};

@@ -121,11 +121,12 @@ impl ProducerTable {
                 timestamp_ms: same.timestamp_ms,
             };
         }
-        match known.kept().last() {
-            Some(newest) if increment_sequence(newest.last_seq(), 1) != first_seq => {
-                Verdict::Refused(ErrorCode::OutOfOrderSequenceNumber)
-            }
-            Some(_) | None => Verdict::Append,
+        // After a marker alone no batch of the epoch is known: it begins with 0, as Kafka has it.
+        let expected = known.kept().last().map_or(0, |newest| increment_sequence(newest.last_seq(), 1));
+        if first_seq == expected {
+            Verdict::Append
+        } else {
+            Verdict::Refused(ErrorCode::OutOfOrderSequenceNumber)
         }
     }
 
@@ -237,4 +238,178 @@ fn state_of(id: ProducerId, producer: &Producer, upto: Offset) -> Option<Produce
         return None;
     }
     Some(ProducerState { id: id.0, epoch: producer.epoch.0, last_ms: producer.last_ms, batches })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::BatchSpec;
+    use proptest::prelude::*;
+
+    const OUT_OF_ORDER: Verdict = Verdict::Refused(ErrorCode::OutOfOrderSequenceNumber);
+
+    fn batch(id: i64, epoch: i16, sequence: i32, records: i32) -> BatchHeader {
+        BatchSpec { producer: Some((id, epoch, sequence)), records, ..BatchSpec::default() }.header()
+    }
+
+    /// A table after `counts` batches of producer 1, epoch 0, from sequence and offset 0.
+    fn table(counts: &[i32]) -> ProducerTable {
+        let mut table = ProducerTable::default();
+        let mut next = 0;
+        for (now_ms, records) in (1000..).zip(counts) {
+            table.apply(&batch(1, 0, next, *records), Offset(i64::from(next)), now_ms);
+            next += records;
+        }
+        table
+    }
+
+    #[test]
+    fn an_unknown_producer_may_begin_anywhere() {
+        assert_eq!(ProducerTable::default().check(&batch(1, 0, 77, 1)), Verdict::Append);
+    }
+
+    #[test]
+    fn sequences_must_follow_each_other() {
+        let table = table(&[3, 2]);
+        assert_eq!(table.check(&batch(1, 0, 5, 4)), Verdict::Append);
+        assert_eq!(table.check(&batch(1, 0, 6, 1)), OUT_OF_ORDER);
+        assert_eq!(
+            table.check(&batch(1, 0, 4, 1)),
+            OUT_OF_ORDER,
+            "half of an old batch is no duplicate of it"
+        );
+        assert_eq!(table.check(&batch(2, 0, 9, 1)), Verdict::Append, "another producer");
+    }
+
+    #[test]
+    fn the_last_five_batches_are_known_as_duplicates() {
+        let table = table(&[1, 2, 3, 4, 5, 6]);
+        assert_eq!(table.check(&batch(1, 0, 0, 1)), OUT_OF_ORDER, "the sixth last is forgotten");
+        let place = Verdict::Duplicate { base_offset: Offset(1), last_offset: Offset(2), timestamp_ms: 1001 };
+        assert_eq!(table.check(&batch(1, 0, 1, 2)), place);
+        let place =
+            Verdict::Duplicate { base_offset: Offset(15), last_offset: Offset(20), timestamp_ms: 1005 };
+        assert_eq!(table.check(&batch(1, 0, 15, 6)), place);
+        assert_eq!(table.check(&batch(1, 0, 15, 5)), OUT_OF_ORDER, "same start, other length");
+    }
+
+    #[test]
+    fn epochs_fence() {
+        let mut table = table(&[3]);
+        table.apply(&batch(1, 4, 0, 2), Offset(3), 2000);
+        assert_eq!(table.check(&batch(1, 3, 0, 1)), Verdict::Refused(ErrorCode::InvalidProducerEpoch));
+        assert_eq!(table.check(&batch(1, 4, 2, 1)), Verdict::Append);
+        assert_eq!(table.check(&batch(1, 5, 1, 1)), OUT_OF_ORDER, "a new epoch begins with sequence 0");
+        assert_eq!(table.check(&batch(1, 5, 0, 1)), Verdict::Append);
+        assert_eq!(
+            table.check(&batch(1, 4, 0, 3)),
+            OUT_OF_ORDER,
+            "batches of the old epoch are no duplicates"
+        );
+    }
+
+    #[test]
+    fn sequences_wrap_to_zero() {
+        let mut table = ProducerTable::default();
+        table.apply(&batch(1, 0, i32::MAX - 1, 2), Offset(0), 1);
+        assert_eq!(table.check(&batch(1, 0, 0, 5)), Verdict::Append);
+        table.apply(&batch(1, 0, 0, 5), Offset(2), 2);
+        let mut table = ProducerTable::default();
+        table.apply(&batch(1, 0, i32::MAX, 3), Offset(0), 1);
+        assert_eq!(table.check(&batch(1, 0, 2, 1)), Verdict::Append, "a batch may wrap within");
+        assert!(matches!(table.check(&batch(1, 0, i32::MAX, 3)), Verdict::Duplicate { .. }));
+    }
+
+    #[test]
+    fn a_marker_leaves_an_epoch_without_batches() {
+        let mut table = table(&[3]);
+        table.apply_marker(ProducerId(1), ProducerEpoch(1), 5000);
+        assert_eq!(table.check(&batch(1, 1, 0, 1)), Verdict::Append);
+        assert_eq!(table.check(&batch(1, 1, 3, 1)), OUT_OF_ORDER);
+        assert_eq!(table.check(&batch(1, 0, 3, 1)), Verdict::Refused(ErrorCode::InvalidProducerEpoch));
+    }
+
+    #[test]
+    fn silence_expires() {
+        let mut table = table(&[1, 1]);
+        table.expire(1001 + 99, 100);
+        assert_eq!(table.len(), 1);
+        table.expire(1001 + 100, 100);
+        assert!(table.is_empty());
+    }
+
+    #[test]
+    fn a_clock_that_steps_back_expires_nothing() {
+        let mut table = table(&[1]);
+        table.expire(i64::MIN, 100);
+        assert_eq!(table.len(), 1);
+    }
+
+    #[test]
+    fn the_number_of_producers_is_bounded_and_the_newest_stay() {
+        let mut table = ProducerTable::default();
+        let count = PRODUCERS_MAX as i64 + 10;
+        for id in 0..count {
+            table.apply(&batch(id, 0, 0, 1), Offset(id), id);
+            assert!(table.len() <= PRODUCERS_MAX);
+        }
+        assert!(matches!(table.check(&batch(count - 1, 0, 0, 1)), Verdict::Duplicate { .. }));
+        assert_eq!(table.check(&batch(0, 0, 5, 1)), Verdict::Append, "the oldest was forgotten");
+    }
+
+    #[test]
+    fn a_snapshot_leaves_out_what_is_not_in_segments() {
+        let table = table(&[3, 2, 4]);
+        let upto_two = table.snapshot(Offset(5));
+        let restored = ProducerTable::restore(&upto_two);
+        assert_eq!(restored.check(&batch(1, 0, 5, 4)), Verdict::Append, "its retry is no duplicate");
+        assert!(matches!(restored.check(&batch(1, 0, 3, 2)), Verdict::Duplicate { .. }));
+        assert_eq!(table.snapshot(Offset(8)), upto_two, "half a batch is not there");
+        assert_eq!(table.snapshot(Offset(2)), []);
+    }
+
+    /// Kafka's rule in the shortest form: one producer, one epoch, everything ever appended.
+    fn model(history: &[(i32, i32)], first: i32, records: i32) -> Verdict {
+        let Some((last_first, last_records)) = history.last() else { return Verdict::Append };
+        let recent = history.iter().rev().take(BATCHES_KEPT);
+        let mut end: i64 = history.iter().map(|(_, n)| i64::from(*n)).sum();
+        for (old_first, old_records) in recent {
+            end -= i64::from(*old_records);
+            if (*old_first, *old_records) == (first, records) {
+                let last_offset = Offset(end + i64::from(records) - 1);
+                return Verdict::Duplicate { base_offset: Offset(end), last_offset, timestamp_ms: 0 };
+            }
+        }
+        let next = (i64::from(*last_first) + i64::from(*last_records)) % (i64::from(i32::MAX) + 1);
+        if next == i64::from(first) { Verdict::Append } else { OUT_OF_ORDER }
+    }
+
+    proptest! {
+        #[test]
+        fn verdicts_are_the_models(
+            start in prop_oneof![Just(0), i32::MAX - 20..=i32::MAX],
+            tries in proptest::collection::vec((0usize..8, 1i32..5, -1i32..2), 1..60),
+        ) {
+            let mut table = ProducerTable::default();
+            let mut history: Vec<(i32, i32)> = Vec::new();
+            let mut end = 0;
+            for (back, records, skew) in tries {
+                // Mostly the next batch, sometimes an old one or one that does not fit.
+                let next = history.last().map_or(start, |(f, n)| increment_sequence(*f, *n));
+                let (first, records) = match history.iter().rev().nth(back) {
+                    Some(old) if skew == 0 => *old,
+                    _ => ((next.wrapping_add(skew.min(0))).max(0), records),
+                };
+                let verdict = table.check(&batch(1, 0, first, records));
+                prop_assert_eq!(verdict, model(&history, first, records));
+                if verdict == Verdict::Append {
+                    table.apply(&batch(1, 0, first, records), Offset(end), 0);
+                    history.push((first, records));
+                    end += i64::from(records);
+                }
+                let copy = ProducerTable::restore(&table.snapshot(Offset(end)));
+                prop_assert_eq!(copy.snapshot(Offset(i64::MAX)), table.snapshot(Offset(i64::MAX)));
+            }
+        }
+    }
 }

@@ -327,3 +327,167 @@ fn next_candidate(
     let is_good = look(&mut reader, next, to - next, None, Verify::Crc)?.is_ok();
     Ok(if is_good { Some(next) } else { by_index })
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::testing::BatchSpec;
+    use proptest::prelude::*;
+    use ringmill_reactor::OpenMode;
+    use ringmill_reactor::stdfs::StdFs;
+    use std::io::Write;
+
+    fn batches(sizes: &[usize]) -> Vec<Vec<u8>> {
+        let spec = |(at, payload_bytes): (usize, &usize)| BatchSpec {
+            base_offset: at as i64 * 2,
+            records: 2,
+            payload_bytes: *payload_bytes,
+            ..BatchSpec::default()
+        };
+        sizes.iter().enumerate().map(|pair| spec(pair).bytes()).collect()
+    }
+
+    fn file_of(bytes: &[u8]) -> (tempfile::NamedTempFile, FileHandle) {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(bytes).unwrap();
+        let handle = StdFs.open(file.path(), OpenMode::Read).unwrap();
+        (file, handle)
+    }
+
+    fn scanned(bytes: &[u8], verify: Verify) -> (Vec<(u64, i64)>, Scanned) {
+        let (_file, handle) = file_of(bytes);
+        let mut seen = Vec::new();
+        let found = scan(&StdFs, &handle, 0, u64::MAX, verify, |header, position, batch| {
+            assert_eq!(batch.len(), header.size_bytes);
+            seen.push((position, header.base_offset.0));
+        });
+        (seen, found.unwrap())
+    }
+
+    #[test]
+    fn names_are_kafkas() {
+        assert_eq!(file_name(Offset(42), SegmentFile::TimeIndex), "00000000000000000042.timeindex");
+        assert_eq!(parse_file_name("00000000000000000042.log"), Some((Offset(42), SegmentFile::Log)));
+        for other in [
+            "42.log",
+            "0000000000000000004x.log",
+            "00000000000000000042.log.deleted",
+            "00000000000000000042",
+            "000.log",
+            "99999999999999999999.log",
+        ] {
+            assert_eq!(parse_file_name(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn batches_larger_than_a_read_are_whole() {
+        let parts = batches(&[10, READ_BYTES * 2, 10, READ_BYTES - 100, 200]);
+        let (seen, found) = scanned(&parts.concat(), Verify::Crc);
+        assert_eq!(seen.len(), 5);
+        assert_eq!(found.stop, ScanStop::End);
+        assert_eq!(found.next_offset, Some(Offset(10)));
+    }
+
+    #[test]
+    fn ends_are_told_apart() {
+        let parts = batches(&[100, 200]);
+        let whole = parts.concat();
+        let stop = |bytes: &[u8]| scanned(bytes, Verify::Crc).1;
+        let after = whole.len() as u64;
+        let padded = [whole.clone(), vec![0; 5000]].concat();
+        assert_eq!((stop(&padded).stop, stop(&padded).end), (ScanStop::Zeros, after));
+        let short_zeros = [whole.clone(), vec![0; 7]].concat();
+        assert_eq!(stop(&short_zeros).stop, ScanStop::Zeros);
+        let torn = &whole[..whole.len() - 1];
+        assert_eq!((stop(torn).stop, stop(torn).end), (ScanStop::Torn, parts[0].len() as u64));
+        let torn_header = [whole.clone(), parts[1][..30].to_vec()].concat();
+        assert_eq!(stop(&torn_header).stop, ScanStop::Torn);
+        let again = [whole.clone(), parts[0].clone()].concat();
+        assert_eq!(stop(&again).stop, ScanStop::OutOfOrder { base: Offset(0), expected: Offset(4) });
+        let mut flipped = whole.clone();
+        flipped[parts[0].len() + 100] ^= 1;
+        assert_eq!(stop(&flipped).stop, ScanStop::Damaged(BatchError::Crc));
+        assert_eq!(scanned(&flipped, Verify::Headers).1.stop, ScanStop::End, "headers only: not looked at");
+        let mut old = whole;
+        old[16] = 1;
+        assert_eq!(stop(&old).stop, ScanStop::Damaged(BatchError::OldFormat(1)));
+    }
+
+    #[test]
+    fn zeros_before_more_bytes_are_damage() {
+        let bytes = [vec![0; 200], vec![1]].concat();
+        assert_eq!(scanned(&bytes, Verify::Crc).1.stop, ScanStop::Damaged(BatchError::Truncated));
+    }
+
+    fn salvaged(bytes: &[u8], hints: &[u64]) -> Vec<i64> {
+        let (_file, handle) = file_of(bytes);
+        let first = scan(&StdFs, &handle, 0, u64::MAX, Verify::Crc, |_, _, _| {}).unwrap();
+        let mut seen = Vec::new();
+        let expected = first.next_offset.unwrap_or_default();
+        let len = bytes.len() as u64;
+        let end = salvage(&StdFs, &handle, first.end, len, expected, hints, |header, position, batch| {
+            assert_eq!(check_batch(batch).unwrap(), *header);
+            seen.push((header.base_offset.0, position));
+            Ok(())
+        });
+        assert!(end.unwrap() <= len);
+        seen.into_iter().map(|(base, _)| base).collect()
+    }
+
+    #[test]
+    fn good_batches_behind_damage_are_found() {
+        let parts = batches(&[50, 60, 70, 80, 90]);
+        let starts: Vec<usize> =
+            parts.iter().scan(0, |at, p| Some(std::mem::replace(at, *at + p.len()))).collect();
+        let mut payload = parts.concat();
+        payload[starts[1] + 100] ^= 1;
+        assert_eq!(salvaged(&payload, &[]), [4, 6, 8], "by the damaged batch's length");
+        let mut length = parts.concat();
+        length[starts[1] + 9] = 0xff;
+        assert_eq!(salvaged(&length, &[]), [0i64; 0]);
+        assert_eq!(salvaged(&length, &[starts[3] as u64]), [6, 8], "by the index");
+        let mut both = payload;
+        both[starts[3] + 70] ^= 1;
+        assert_eq!(salvaged(&both, &[]), [4, 8]);
+    }
+
+    #[test]
+    fn an_index_is_rebuilt_only_over_whole_batches() {
+        let parts = batches(&[500; 20]);
+        let (_file, handle) = file_of(&[parts.concat(), vec![0; 4096]].concat());
+        let bytes = parts.iter().map(|p| p.len() as u64).sum::<u64>();
+        let index = rebuild_index(&StdFs, &handle, Offset(0), 1000, bytes).unwrap();
+        assert_eq!(index.offset_entries(), 9);
+        let error = rebuild_index(&StdFs, &handle, Offset(0), 1000, bytes - 1).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        let error = rebuild_index(&StdFs, &handle, Offset(0), 1000, bytes + 4096).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData, "padding is no batch");
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_files_never_panic(
+            sizes in proptest::collection::vec(0usize..400, 0..12), junk in proptest::collection::vec(any::<u8>(), 0..300),
+            flips in proptest::collection::vec((any::<usize>(), any::<u8>()), 0..6), hints in proptest::collection::vec(0u64..4000, 0..5),
+        ) {
+            let mut bytes = [batches(&sizes).concat(), junk].concat();
+            for (at, byte) in flips {
+                let len = bytes.len();
+                if len > 0 {
+                    bytes[at % len] = byte;
+                }
+            }
+            let mut hints = hints;
+            hints.sort_unstable();
+            for verify in [Verify::Headers, Verify::Crc] {
+                let (seen, found) = scanned(&bytes, verify);
+                prop_assert!(found.end <= bytes.len() as u64);
+                prop_assert_eq!(seen.len() as u64, found.batches);
+            }
+            let seen = salvaged(&bytes, &hints);
+            prop_assert!(seen.windows(2).all(|w| w[0] < w[1]));
+        }
+    }
+}

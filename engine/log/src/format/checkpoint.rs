@@ -320,3 +320,183 @@ pub fn read_newest(fs: &dyn Fs, dir: &Path) -> Result<Option<Checkpoint>, Checkp
         (Slot::Damaged(a), Slot::Damaged(b)) => Err(CheckpointError::BothSlots(a.to_string(), b.to_string())),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use proptest::prelude::*;
+    use ringmill_reactor::stdfs::StdFs;
+
+    fn sample(sequence: u64) -> Checkpoint {
+        let segment = |base_offset, sealed| SegmentState {
+            base_offset,
+            bytes: 4321,
+            max_timestamp_ms: 1_700_000_000_123,
+            offset_of_max_timestamp: base_offset + 3,
+            created_ms: 1_700_000_000_000,
+            index_entries: 2,
+            time_entries: 1,
+            sealed,
+        };
+        let batch =
+            ProducerBatch { first_seq: 0, last_seq: 4, first_offset: 10, last_offset: 14, timestamp_ms: 77 };
+        Checkpoint {
+            sequence,
+            lives: vec![(0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10, 1), (u128::MAX, 900)],
+            core: 3,
+            start_file: 1,
+            start_offset: 8192,
+            next_group: 1000,
+            prev_header_crc: 0x1234_5678,
+            durable_group: 1007,
+            clean: false,
+            partitions: vec![PartitionState {
+                id: 11,
+                topic: "orders".to_string(),
+                topic_id: *b"0123456789abcdef",
+                index: 2,
+                log_start: 5,
+                next_offset: 100,
+                epochs: vec![(0, 0), (3, 50)],
+                segments: vec![segment(0, true), segment(60, false)],
+                producers: vec![ProducerState { id: 9000, epoch: 1, last_ms: 99, batches: vec![batch; 2] }],
+                max_timestamp_ms: 1_700_000_000_123,
+            }],
+        }
+    }
+
+    fn folder() -> tempfile::TempDir {
+        tempfile::tempdir().unwrap()
+    }
+
+    fn flip(path: &Path, at: u64) {
+        let file = StdFs.open(path, OpenMode::Write).unwrap();
+        let mut byte = [0];
+        StdFs.read_at(&file, &mut byte, at).unwrap();
+        StdFs.write_at(&file, &[byte[0] ^ 0x40], at).unwrap();
+    }
+
+    #[test]
+    fn bytes_are_those_of_the_golden_file() {
+        crate::testing::check_golden("checkpoint-v1.bin", &encode(&sample(7)));
+        let golden = std::fs::read(crate::testing::golden("checkpoint-v1.bin")).unwrap();
+        assert_eq!(decode(&golden).unwrap(), sample(7));
+    }
+
+    #[test]
+    fn newest_slot_wins_and_slots_alternate() {
+        let dir = folder();
+        for sequence in 1..=5 {
+            write_slot(&StdFs, dir.path(), &sample(sequence)).unwrap();
+            assert_eq!(read_newest(&StdFs, dir.path()).unwrap().unwrap().sequence, sequence);
+        }
+    }
+
+    #[test]
+    fn a_torn_slot_falls_back_to_the_other() {
+        let dir = folder();
+        for sequence in 1..=4 {
+            write_slot(&StdFs, dir.path(), &sample(sequence)).unwrap();
+        }
+        flip(&slot_path(dir.path(), slot_of(4)), 60);
+        assert_eq!(read_newest(&StdFs, dir.path()).unwrap().unwrap(), sample(3));
+        // The next write goes over the torn one, never over the only good one.
+        write_slot(&StdFs, dir.path(), &sample(4)).unwrap();
+        assert_eq!(read_newest(&StdFs, dir.path()).unwrap().unwrap(), sample(4));
+    }
+
+    #[test]
+    fn both_slots_damaged_is_an_error_from_the_first_write_on() {
+        let dir = folder();
+        write_slot(&StdFs, dir.path(), &sample(1)).unwrap();
+        flip(&slot_path(dir.path(), 0), 30);
+        assert_eq!(read_newest(&StdFs, dir.path()).unwrap().unwrap(), sample(1));
+        flip(&slot_path(dir.path(), 1), 30);
+        assert!(matches!(read_newest(&StdFs, dir.path()), Err(CheckpointError::BothSlots(..))));
+    }
+
+    #[test]
+    fn a_first_write_that_was_cut_off_is_no_checkpoint() {
+        let dir = folder();
+        assert!(read_newest(&StdFs, dir.path()).unwrap().is_none());
+        write_slot(&StdFs, dir.path(), &sample(1)).unwrap();
+        let other = StdFs.open(&slot_path(dir.path(), 1), OpenMode::Write).unwrap();
+        StdFs.set_len(&other, 0).unwrap();
+        flip(&slot_path(dir.path(), 0), 40);
+        assert!(read_newest(&StdFs, dir.path()).unwrap().is_none());
+        // With the second slot gone altogether it is damage: both exist before either is written.
+        StdFs.remove_file(&slot_path(dir.path(), 1)).unwrap();
+        assert!(matches!(read_newest(&StdFs, dir.path()), Err(CheckpointError::BothSlots(..))));
+    }
+
+    #[test]
+    fn a_newer_version_is_refused_even_beside_an_older_slot() {
+        let dir = folder();
+        write_slot(&StdFs, dir.path(), &sample(1)).unwrap();
+        write_slot(&StdFs, dir.path(), &sample(2)).unwrap();
+        let path = slot_path(dir.path(), slot_of(2));
+        let mut bytes = StdFs.read_all(&path).unwrap();
+        bytes[8] = 2;
+        let file = StdFs.open(&path, OpenMode::Write).unwrap();
+        StdFs.write_at(&file, &bytes, 0).unwrap();
+        assert!(matches!(read_newest(&StdFs, dir.path()), Err(CheckpointError::Version { version: 2, .. })));
+    }
+
+    #[test]
+    fn slots_grow_and_shrink_with_their_content() {
+        let dir = folder();
+        let mut large = sample(1);
+        large.partitions = vec![large.partitions[0].clone(); 2000];
+        let small_bytes = SLOT_BYTES_MIN;
+        write_slot(&StdFs, dir.path(), &sample(1)).unwrap();
+        let path = slot_path(dir.path(), 0);
+        assert_eq!(StdFs.len(&StdFs.open(&path, OpenMode::Read).unwrap()).unwrap(), small_bytes);
+        large.sequence = 3;
+        write_slot(&StdFs, dir.path(), &large).unwrap();
+        assert_eq!(read_newest(&StdFs, dir.path()).unwrap().unwrap(), large);
+        write_slot(&StdFs, dir.path(), &sample(5)).unwrap();
+        assert_eq!(read_newest(&StdFs, dir.path()).unwrap().unwrap(), sample(5));
+    }
+
+    #[test]
+    fn a_length_beyond_the_file_allocates_nothing() {
+        let dir = folder();
+        let mut bytes = encode(&sample(1));
+        bytes[12..20].copy_from_slice(&ARCHIVE_BYTES_MAX.to_le_bytes());
+        let path = slot_path(dir.path(), 0);
+        let file = StdFs.open(&path, OpenMode::Create).unwrap();
+        StdFs.write_at(&file, &bytes, 0).unwrap();
+        assert!(matches!(read_slot(&StdFs, &path), Slot::Damaged(CheckpointError::Length(_))));
+    }
+
+    proptest! {
+        #[test]
+        fn any_flipped_bit_is_found(at in 0usize..2000, bit in 0u8..8) {
+            let mut bytes = encode(&sample(9));
+            let at = at % bytes.len();
+            bytes[at] ^= 1 << bit;
+            prop_assert!(decode(&bytes).is_err());
+        }
+
+        #[test]
+        fn arbitrary_archives_under_a_good_crc_never_panic(
+            archive in proptest::collection::vec(any::<u8>(), 0..2000), flips in proptest::collection::vec((any::<usize>(), any::<u8>()), 0..20),
+            from_sample: bool,
+        ) {
+            let mut archive = if from_sample { encode(&sample(9))[ENVELOPE_BYTES..].to_vec() } else { archive };
+            for (at, byte) in flips {
+                let len = archive.len();
+                if len > 0 {
+                    archive[at % len] = byte;
+                }
+            }
+            let mut bytes = encode(&Checkpoint::default())[..ENVELOPE_BYTES].to_vec();
+            bytes[12..20].copy_from_slice(&(archive.len() as u64).to_le_bytes());
+            let crc = crc32c::crc32c_append(crc32c::crc32c(&bytes[..20]), &archive);
+            bytes[20..24].copy_from_slice(&crc.to_le_bytes());
+            bytes.extend_from_slice(&archive);
+            let _ = decode(&bytes);
+        }
+    }
+}

@@ -389,3 +389,196 @@ fn payload_fault(entry: &Entry, payload: &[u8]) -> Option<&'static str> {
         Err(_) => Some("a batch fails its CRC"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::testing::BatchSpec;
+    use proptest::prelude::*;
+
+    /// A group as the writer lays it out.
+    pub(crate) fn group_of(header: GroupHeader, parts: &[(u64, EntryKind, Vec<u8>, i64)]) -> Vec<u8> {
+        let mut bytes = vec![0; GROUP_HEADER_BYTES];
+        let mut table = Vec::new();
+        for (partition, kind, payload, arg) in parts {
+            let epoch = if kind.holds_batch() {
+                LeaderEpoch(i32::from_be_bytes(payload[12..16].try_into().unwrap()))
+            } else {
+                LeaderEpoch(0)
+            };
+            let entry = Entry {
+                partition: PartitionId(*partition),
+                arg: *arg,
+                len: payload.len() as u32,
+                crc: crc32c::crc32c(&payload[..payload.len().min(ENTRY_CRC_BYTES)]),
+                epoch,
+                kind: *kind,
+            };
+            table.extend_from_slice(&entry.encode());
+            bytes.extend_from_slice(payload);
+        }
+        let payload_bytes = bytes.len() - GROUP_HEADER_BYTES;
+        bytes.resize(table_at(payload_bytes), 0);
+        bytes.extend_from_slice(&table);
+        bytes.resize(total_bytes(payload_bytes, parts.len()), 0);
+        let header = GroupHeader {
+            entry_count: parts.len() as u32,
+            payload_bytes: payload_bytes as u32,
+            table_crc: crc32c::crc32c(&table),
+            ..header
+        };
+        bytes[..GROUP_HEADER_BYTES].copy_from_slice(&header.encode());
+        bytes
+    }
+
+    fn header() -> GroupHeader {
+        GroupHeader {
+            incarnation: 0x0011_2233_4455_6677_8899_aabb_ccdd_eeff,
+            sequence: GroupSeq(42),
+            durable: GroupSeq(40),
+            prev_header_crc: 0xdead_beef,
+            entry_count: 0,
+            payload_bytes: 0,
+            table_crc: 0,
+        }
+    }
+
+    fn sample() -> Vec<u8> {
+        let batch = |base_offset, payload_bytes| {
+            BatchSpec { base_offset, payload_bytes, ..BatchSpec::default() }.bytes()
+        };
+        group_of(
+            header(),
+            &[
+                (7, EntryKind::Batch, batch(100, 30), 100),
+                (8, EntryKind::Batch, batch(5, 333), 5),
+                (7, EntryKind::LogStart, Vec::new(), 50),
+                (9, EntryKind::Carry, batch(0, 1), 0),
+            ],
+        )
+    }
+
+    #[test]
+    fn bytes_are_those_of_the_golden_file() {
+        crate::testing::check_golden("group-v1.bin", &sample());
+        let golden = std::fs::read(crate::testing::golden("group-v1.bin")).unwrap();
+        let group = decode_group(&golden).unwrap();
+        assert_eq!(group.header.sequence, GroupSeq(42));
+        assert_eq!(group.entries.len(), 4);
+        let sizes: Vec<usize> = group.payloads().map(|(_, bytes)| bytes.len()).collect();
+        assert_eq!(sizes, [91, 394, 0, 62]);
+    }
+
+    #[test]
+    fn damage_in_a_payload_names_its_partition_only() {
+        let clean = sample();
+        let second = GROUP_HEADER_BYTES + 91;
+        for at in [second, second + 20, second + 21, second + 200, second + 393] {
+            let mut bytes = clean.clone();
+            bytes[at] ^= 1;
+            let error = decode_group(&bytes).unwrap_err();
+            assert_eq!(error.partitions(), [PartitionId(8)], "byte {at}");
+        }
+    }
+
+    #[test]
+    fn a_batch_moved_to_another_place_is_damage() {
+        let batch = BatchSpec { base_offset: 3, ..BatchSpec::default() }.bytes();
+        let error = decode_group(&group_of(header(), &[(1, EntryKind::Batch, batch, 4)])).unwrap_err();
+        assert_eq!(error.partitions(), [PartitionId(1)]);
+    }
+
+    #[test]
+    fn an_empty_group_is_one_page() {
+        let bytes = group_of(header(), &[]);
+        assert_eq!(bytes.len(), PAGE_BYTES);
+        assert_eq!(decode_group(&bytes).unwrap().entries, []);
+    }
+
+    #[test]
+    fn zeros_and_other_versions_are_no_groups() {
+        assert_eq!(decode_group(&[0; PAGE_BYTES]).unwrap_err(), GroupError::NoHeader);
+        let mut bytes = sample();
+        bytes[4] = 2;
+        let crc = crc32c::crc32c(&bytes[..CRC_AT]);
+        bytes[CRC_AT..GROUP_HEADER_BYTES].copy_from_slice(&crc.to_le_bytes());
+        assert_eq!(decode_group(&bytes).unwrap_err(), GroupError::Version(2));
+    }
+
+    #[test]
+    fn a_header_with_a_valid_crc_cannot_make_it_allocate() {
+        // Counts as large as the header may say, over a page: refused before any table is read.
+        let huge = GroupHeader { entry_count: ENTRIES_MAX, payload_bytes: PAYLOAD_BYTES_MAX, ..header() };
+        let mut bytes = vec![0; PAGE_BYTES];
+        bytes[..GROUP_HEADER_BYTES].copy_from_slice(&huge.encode());
+        assert!(matches!(decode_group(&bytes), Err(GroupError::Short { .. })));
+        let over = GroupHeader { entry_count: ENTRIES_MAX + 1, ..header() };
+        assert!(matches!(GroupHeader::decode(&over.encode()), Err(GroupError::Header(_))));
+    }
+
+    proptest! {
+        #[test]
+        fn headers_come_back(
+            incarnation: u128, sequence in 1u64.., back in 1u64.., prev_header_crc: u32,
+            entry_count in 0..=ENTRIES_MAX, payload_bytes in 0..=PAYLOAD_BYTES_MAX, table_crc: u32,
+        ) {
+            let (sequence, durable) = (GroupSeq(sequence), GroupSeq(sequence.saturating_sub(back)));
+            let header = GroupHeader {
+                incarnation, sequence, durable, prev_header_crc, entry_count, payload_bytes, table_crc,
+            };
+            let encoded = header.encode();
+            prop_assert_eq!(GroupHeader::decode(&encoded).unwrap(), header);
+            prop_assert!(header.total_bytes().is_multiple_of(PAGE_BYTES));
+            prop_assert!(header.table_at() - GROUP_HEADER_BYTES - payload_bytes as usize <= 7);
+        }
+
+        #[test]
+        fn entries_come_back(partition: u64, arg in 0i64.., len: u32, crc: u32, epoch: i32, kind in 0usize..7) {
+            let kind = EntryKind::ALL[kind];
+            let len = if kind.holds_batch() { len.max(61) } else { len % 22 };
+            let entry = Entry { partition: PartitionId(partition), arg, len, crc, epoch: LeaderEpoch(epoch), kind };
+            prop_assert_eq!(Entry::decode(&entry.encode()).unwrap(), entry);
+        }
+
+        #[test]
+        fn any_flipped_bit_that_counts_is_found(at in 0usize..1000, bit in 0u8..8) {
+            let mut bytes = sample();
+            let at = at % bytes.len();
+            bytes[at] ^= 1 << bit;
+            let header = GroupHeader::decode(&sample()).unwrap();
+            let payload_end = GROUP_HEADER_BYTES + header.payload_bytes as usize;
+            let table_end = header.table_at() + header.entry_count as usize * ENTRY_BYTES;
+            let counts = at < payload_end || (header.table_at()..table_end).contains(&at);
+            prop_assert_eq!(decode_group(&bytes).is_err(), counts, "byte {}", at);
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..9000), with_magic: bool) {
+            let mut bytes = bytes;
+            if with_magic && bytes.len() >= GROUP_HEADER_BYTES {
+                bytes[..4].copy_from_slice(&GROUP_MAGIC.to_le_bytes());
+                let crc = crc32c::crc32c(&bytes[..CRC_AT]);
+                bytes[CRC_AT..GROUP_HEADER_BYTES].copy_from_slice(&crc.to_le_bytes());
+            }
+            let _ = decode_group(&bytes).map(|g| g.payloads().count());
+            let _ = Entry::decode(&bytes);
+        }
+
+        #[test]
+        fn arbitrary_tables_under_good_crcs_never_panic(
+            table in proptest::collection::vec(any::<u8>(), 0..20 * ENTRY_BYTES), payload in 0usize..300,
+        ) {
+            let count = table.len() / ENTRY_BYTES;
+            let table = &table[..count * ENTRY_BYTES];
+            let mut bytes = vec![0; total_bytes(payload, count)];
+            let header = GroupHeader {
+                entry_count: count as u32, payload_bytes: payload as u32, table_crc: crc32c::crc32c(table), ..header()
+            };
+            bytes[..GROUP_HEADER_BYTES].copy_from_slice(&header.encode());
+            let from = header.table_at();
+            bytes[from..from + table.len()].copy_from_slice(table);
+            let _ = decode_group(&bytes);
+        }
+    }
+}

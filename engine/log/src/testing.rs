@@ -1,0 +1,98 @@
+//! Batches and folders for this crate's tests.
+#![allow(clippy::unwrap_used)]
+
+use ringmill_record::batch::HEADER_BYTES;
+
+/// Compares with a file in `tests/golden`; `RINGMILL_BLESS=1` writes it instead, for a new version of a format only.
+pub fn check_golden(name: &str, bytes: &[u8]) {
+    let path = golden(name);
+    if std::env::var_os("RINGMILL_BLESS").is_some() {
+        std::fs::write(&path, bytes).unwrap();
+    }
+    let golden = std::fs::read(&path).unwrap();
+    let differs = golden.iter().zip(bytes).position(|(a, b)| a != b);
+    assert!(
+        golden == bytes,
+        "{name}: {} bytes, now {}; first difference at {differs:?}",
+        golden.len(),
+        bytes.len()
+    );
+}
+
+pub fn golden(name: &str) -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+}
+
+/// A copy of a golden folder that a test may change, under its own name.
+pub fn golden_copy(name: &str) -> (tempfile::TempDir, std::path::PathBuf) {
+    let home = tempfile::tempdir().unwrap();
+    let from = golden(name);
+    let to = home.path().join(from.file_name().unwrap());
+    std::fs::create_dir(&to).unwrap();
+    for entry in std::fs::read_dir(&from).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+    (home, to)
+}
+
+/// What a test says of a batch; the rest has plain defaults.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchSpec {
+    pub base_offset: i64,
+    pub records: i32,
+    pub epoch: i32,
+    pub timestamp_ms: i64,
+    pub producer: Option<(i64, i16, i32)>,
+    pub attributes: i16,
+    pub payload_bytes: usize,
+}
+
+impl Default for BatchSpec {
+    fn default() -> BatchSpec {
+        BatchSpec {
+            base_offset: 0,
+            records: 1,
+            epoch: 0,
+            timestamp_ms: 1_700_000_000_000,
+            producer: None,
+            attributes: 1,
+            payload_bytes: 30,
+        }
+    }
+}
+
+impl BatchSpec {
+    pub fn bytes(&self) -> Vec<u8> {
+        let (id, epoch, sequence) = self.producer.unwrap_or((-1, -1, -1));
+        let mut out = Vec::with_capacity(HEADER_BYTES + self.payload_bytes);
+        out.extend_from_slice(&self.base_offset.to_be_bytes());
+        out.extend_from_slice(&((HEADER_BYTES + self.payload_bytes - 12) as i32).to_be_bytes());
+        out.extend_from_slice(&self.epoch.to_be_bytes());
+        out.push(2);
+        out.extend_from_slice(&[0; 4]);
+        out.extend_from_slice(&self.attributes.to_be_bytes());
+        out.extend_from_slice(&(self.records - 1).to_be_bytes());
+        out.extend_from_slice(&self.timestamp_ms.to_be_bytes());
+        out.extend_from_slice(&self.timestamp_ms.to_be_bytes());
+        out.extend_from_slice(&id.to_be_bytes());
+        out.extend_from_slice(&epoch.to_be_bytes());
+        out.extend_from_slice(&sequence.to_be_bytes());
+        out.extend_from_slice(&self.records.to_be_bytes());
+        out.extend(
+            (0..self.payload_bytes).map(|i| (i as u8).wrapping_mul(31).wrapping_add(self.base_offset as u8)),
+        );
+        seal(&mut out);
+        out
+    }
+
+    pub fn header(&self) -> ringmill_record::BatchHeader {
+        ringmill_record::BatchHeader::parse(&self.bytes()).unwrap()
+    }
+}
+
+/// Makes the CRC right again.
+pub fn seal(batch: &mut [u8]) {
+    let crc = crc32c::crc32c(&batch[21..]);
+    batch[17..21].copy_from_slice(&crc.to_be_bytes());
+}
