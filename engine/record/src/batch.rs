@@ -91,9 +91,13 @@ impl BatchHeader {
         self.last_offset().plus(1)
     }
 
-    /// Sequence of the last record; wraps to 0 after `i32::MAX`, as Kafka's does.
+    /// Sequence of the last record; wraps to 0 after `i32::MAX`, as Kafka's does. -1 when there is none.
     pub fn last_sequence(&self) -> i32 {
-        increment_sequence(self.base_sequence, self.last_offset_delta)
+        if self.base_sequence < 0 {
+            -1
+        } else {
+            increment_sequence(self.base_sequence, self.last_offset_delta)
+        }
     }
 
     pub fn compression(&self) -> Option<Compression> {
@@ -124,9 +128,10 @@ impl BatchHeader {
     }
 }
 
-/// `base + by`, wrapping within the non-negative `i32`s (`DefaultRecordBatch.incrementSequence`).
+/// `base + by`, wrapping within the non-negative `i32`s (`DefaultRecordBatch.incrementSequence`). Both may come from a
+/// disk or a socket, so any two are taken.
 pub fn increment_sequence(base: i32, by: i32) -> i32 {
-    if base > i32::MAX - by { by - (i32::MAX - base) - 1 } else { base + by }
+    base.wrapping_add(by) & i32::MAX
 }
 
 /// Writes the two fields a leader sets and the CRC does not cover. `batch` must hold a whole header.

@@ -4,9 +4,11 @@
 //! nothing is asserted about them. Layout: KIP-98 and `org.apache.kafka.common.record.DefaultRecordBatch`.
 
 pub mod batch;
+pub mod produced;
 pub mod records;
 pub mod validate;
 
 pub use batch::{BatchHeader, Compression, HEADER_BYTES, LOG_OVERHEAD_BYTES};
+pub use produced::{Refusal, validate_produced};
 pub use records::{Records, RecordsError};
 pub use validate::{BatchError, Batches, validate_batch};

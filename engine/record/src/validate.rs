@@ -26,7 +26,9 @@ impl fmt::Display for BatchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             BatchError::Truncated => f.write_str("batch is shorter than its length field says"),
-            BatchError::OldFormat(magic) => write!(f, "message format {magic} is no longer written; use magic 2"),
+            BatchError::OldFormat(magic) => {
+                write!(f, "message format {magic} is no longer written; use magic 2")
+            }
             BatchError::UnknownMagic(magic) => write!(f, "unknown batch magic {magic}"),
             BatchError::Crc => f.write_str("CRC32C does not match the batch"),
             BatchError::Count => f.write_str("record count does not match the last offset delta"),
