@@ -9,6 +9,8 @@ mod core_files;
 mod kafka_files;
 pub mod repair;
 mod rows;
+#[cfg(test)]
+mod tests;
 
 pub use core_files::{Chain, Hole, walk_chain};
 pub use rows::{

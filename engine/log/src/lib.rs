@@ -13,7 +13,7 @@ mod destage;
 pub mod epochs;
 pub mod format;
 pub mod index;
-// pub mod inspect;
+pub mod inspect;
 mod log;
 pub mod options;
 pub mod partition;

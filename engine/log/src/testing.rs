@@ -1,7 +1,11 @@
 //! Batches and folders for this crate's tests.
 #![allow(clippy::unwrap_used)]
 
+use crate::format::group::{
+    ENTRY_CRC_BYTES, Entry, EntryKind, GROUP_HEADER_BYTES, GroupHeader, table_at, total_bytes,
+};
 use ringmill_record::batch::HEADER_BYTES;
+use ringmill_types::{LeaderEpoch, PartitionId};
 
 /// Compares with a file in `tests/golden`; `RINGMILL_BLESS=1` writes it instead, for a new version of a format only.
 pub fn check_golden(name: &str, bytes: &[u8]) {
@@ -95,4 +99,39 @@ impl BatchSpec {
 pub fn seal(batch: &mut [u8]) {
     let crc = crc32c::crc32c(&batch[21..]);
     batch[17..21].copy_from_slice(&crc.to_be_bytes());
+}
+
+/// A group as the writer lays it out.
+pub fn group_of(header: GroupHeader, parts: &[(u64, EntryKind, Vec<u8>, i64)]) -> Vec<u8> {
+    let mut bytes = vec![0; GROUP_HEADER_BYTES];
+    let mut table = Vec::new();
+    for (partition, kind, payload, arg) in parts {
+        let epoch = if kind.holds_batch() {
+            LeaderEpoch(i32::from_be_bytes(payload[12..16].try_into().unwrap()))
+        } else {
+            LeaderEpoch(0)
+        };
+        let entry = Entry {
+            partition: PartitionId(*partition),
+            arg: *arg,
+            len: payload.len() as u32,
+            crc: crc32c::crc32c(&payload[..payload.len().min(ENTRY_CRC_BYTES)]),
+            epoch,
+            kind: *kind,
+        };
+        table.extend_from_slice(&entry.encode());
+        bytes.extend_from_slice(payload);
+    }
+    let payload_bytes = bytes.len() - GROUP_HEADER_BYTES;
+    bytes.resize(table_at(payload_bytes), 0);
+    bytes.extend_from_slice(&table);
+    bytes.resize(total_bytes(payload_bytes, parts.len()), 0);
+    let header = GroupHeader {
+        entry_count: parts.len() as u32,
+        payload_bytes: payload_bytes as u32,
+        table_crc: crc32c::crc32c(&table),
+        ..header
+    };
+    bytes[..GROUP_HEADER_BYTES].copy_from_slice(&header.encode());
+    bytes
 }

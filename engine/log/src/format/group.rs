@@ -394,43 +394,8 @@ fn payload_fault(entry: &Entry, payload: &[u8]) -> Option<&'static str> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::testing::BatchSpec;
+    use crate::testing::{BatchSpec, group_of};
     use proptest::prelude::*;
-
-    /// A group as the writer lays it out.
-    pub(crate) fn group_of(header: GroupHeader, parts: &[(u64, EntryKind, Vec<u8>, i64)]) -> Vec<u8> {
-        let mut bytes = vec![0; GROUP_HEADER_BYTES];
-        let mut table = Vec::new();
-        for (partition, kind, payload, arg) in parts {
-            let epoch = if kind.holds_batch() {
-                LeaderEpoch(i32::from_be_bytes(payload[12..16].try_into().unwrap()))
-            } else {
-                LeaderEpoch(0)
-            };
-            let entry = Entry {
-                partition: PartitionId(*partition),
-                arg: *arg,
-                len: payload.len() as u32,
-                crc: crc32c::crc32c(&payload[..payload.len().min(ENTRY_CRC_BYTES)]),
-                epoch,
-                kind: *kind,
-            };
-            table.extend_from_slice(&entry.encode());
-            bytes.extend_from_slice(payload);
-        }
-        let payload_bytes = bytes.len() - GROUP_HEADER_BYTES;
-        bytes.resize(table_at(payload_bytes), 0);
-        bytes.extend_from_slice(&table);
-        bytes.resize(total_bytes(payload_bytes, parts.len()), 0);
-        let header = GroupHeader {
-            entry_count: parts.len() as u32,
-            payload_bytes: payload_bytes as u32,
-            table_crc: crc32c::crc32c(&table),
-            ..header
-        };
-        bytes[..GROUP_HEADER_BYTES].copy_from_slice(&header.encode());
-        bytes
-    }
 
     fn header() -> GroupHeader {
         GroupHeader {

@@ -187,7 +187,7 @@ pub struct ChainGroup {
 pub fn walk_chain(fs: &dyn Fs, dir: &Path, start: &Checkpoint) -> io::Result<Chain> {
     let mut walk = Walk::new(fs, dir, start)?;
     while walk.step(fs)? {}
-    walk.find_hole(fs, start)?;
+    walk.find_hole(fs)?;
     Ok(walk.chain)
 }
 
@@ -199,6 +199,11 @@ struct Walk {
     prev_header_crc: u32,
     durable: u64,
     chain: Chain,
+}
+
+/// The life that group `sequence` belongs to.
+fn owner_of(lives: &[(u128, u64)], sequence: u64) -> Option<u128> {
+    lives.iter().rev().find(|(_, first)| *first <= sequence).map(|(life, _)| *life)
 }
 
 impl Walk {
@@ -228,11 +233,6 @@ impl Walk {
         })
     }
 
-    fn is_of_life(&self, header: &GroupHeader, sequence: u64) -> bool {
-        let life = self.lives.iter().rev().find(|(_, first)| *first <= sequence);
-        life.is_some_and(|(life, _)| *life == header.incarnation)
-    }
-
     /// Takes the next group, at the end of the last one or at the start of another file.
     fn step(&mut self, fs: &dyn Fs) -> io::Result<bool> {
         let here = (self.chain.end_file, self.chain.end_position);
@@ -253,7 +253,7 @@ impl Walk {
         let Ok(header) = file.header(fs, position)? else { return Ok(false) };
         if header.sequence.0 != next
             || header.prev_header_crc != self.prev_header_crc
-            || !self.is_of_life(&header, next)
+            || owner_of(&self.lives, next) != Some(header.incarnation)
         {
             return Ok(false);
         }
@@ -276,8 +276,9 @@ impl Walk {
         Ok(true)
     }
 
-    /// Looks behind the end of the chain for a record that more was durable.
-    fn find_hole(&mut self, fs: &dyn Fs, start: &Checkpoint) -> io::Result<()> {
+    /// Looks behind the end of the chain for a record that more was durable. Only groups of the life that owns their
+    /// sequence count: what an earlier life left beyond its end was given up when the next one began.
+    fn find_hole(&mut self, fs: &dyn Fs) -> io::Result<()> {
         let next = self.chain.next_sequence;
         let mut recorded = self.durable;
         let mut beyond = Vec::new();
@@ -286,10 +287,7 @@ impl Walk {
             while position < file.bytes {
                 if let Ok(header) = file.header(fs, position)?
                     && header.sequence.0 > next
-                    && start
-                        .lives
-                        .iter()
-                        .any(|(life, first)| *life == header.incarnation && *first <= header.sequence.0)
+                    && owner_of(&self.lives, header.sequence.0) == Some(header.incarnation)
                 {
                     recorded = recorded.max(header.durable.0);
                     beyond.push((header.sequence, file.table(fs, position, &header)?.unwrap_or_default()));

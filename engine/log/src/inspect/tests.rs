@@ -1,0 +1,381 @@
+#![allow(clippy::unwrap_used)]
+
+use super::repair::{self, Action};
+use super::*;
+use crate::format::checkpoint::{self, Checkpoint, PartitionState, SegmentState};
+use crate::format::group::{EntryKind, GROUP_HEADER_BYTES, GroupHeader, decode_group};
+use crate::testing::{BatchSpec, golden, golden_copy, group_of};
+use proptest::prelude::*;
+use ringmill_reactor::OpenMode;
+use ringmill_reactor::stdfs::StdFs;
+use ringmill_types::GroupSeq;
+
+const FILE_BYTES: u64 = 16 * 4096;
+const LIFE: u128 = 0xfeed;
+
+/// A data folder with one core, two ring files, one partition `t-0` of id 5 whose segments end at offset 0.
+struct Home {
+    dir: tempfile::TempDir,
+    prev_header_crc: u32,
+    file: u32,
+    position: u64,
+    sequence: u64,
+    offset: i64,
+}
+
+impl Home {
+    fn new() -> Home {
+        let home = Home {
+            dir: tempfile::tempdir().unwrap(),
+            prev_header_crc: 0,
+            file: 0,
+            position: 0,
+            sequence: 1,
+            offset: 0,
+        };
+        StdFs.create_dir_all(&home.core()).unwrap();
+        for file in 0..2 {
+            let handle = StdFs.open(&home.log(file), OpenMode::Create).unwrap();
+            StdFs.set_len(&handle, FILE_BYTES).unwrap();
+        }
+        home.checkpoint(|_| {});
+        home
+    }
+
+    fn core(&self) -> PathBuf {
+        self.dir.path().join("core-0")
+    }
+
+    fn log(&self, file: u32) -> PathBuf {
+        self.core().join(format!("{file:03}.log"))
+    }
+
+    fn checkpoint(&self, change: impl FnOnce(&mut Checkpoint)) {
+        let newest = checkpoint::read_newest(&StdFs, &self.core()).unwrap();
+        let mut next = newest.unwrap_or_else(|| Checkpoint {
+            lives: vec![(LIFE, 1)],
+            next_group: 1,
+            partitions: vec![PartitionState { id: 5, topic: "t".to_string(), ..PartitionState::default() }],
+            ..Checkpoint::default()
+        });
+        next.sequence += 1;
+        change(&mut next);
+        checkpoint::write_slot(&StdFs, &self.core(), &next).unwrap();
+    }
+
+    /// Appends a group with one batch of `records` for `t-0`, and says where it went.
+    fn group(&mut self, records: i32, payload_bytes: usize) -> (u32, u64) {
+        let spec = BatchSpec { base_offset: self.offset, records, payload_bytes, ..BatchSpec::default() };
+        let header = GroupHeader {
+            incarnation: LIFE,
+            sequence: GroupSeq(self.sequence),
+            durable: GroupSeq(self.sequence - 1),
+            prev_header_crc: self.prev_header_crc,
+            entry_count: 0,
+            payload_bytes: 0,
+            table_crc: 0,
+        };
+        let bytes = group_of(header, &[(5, EntryKind::Batch, spec.bytes(), self.offset)]);
+        if self.position + bytes.len() as u64 > FILE_BYTES {
+            (self.file, self.position) = (self.file + 1, 0);
+        }
+        let place = (self.file, self.position);
+        self.write(self.file, self.position, &bytes);
+        self.prev_header_crc = GroupHeader::own_crc(bytes[..GROUP_HEADER_BYTES].try_into().unwrap());
+        self.position += bytes.len() as u64;
+        self.sequence += 1;
+        self.offset += i64::from(records);
+        place
+    }
+
+    fn write(&self, file: u32, position: u64, bytes: &[u8]) {
+        let handle = StdFs.open(&self.log(file), OpenMode::Write).unwrap();
+        StdFs.write_at(&handle, bytes, position).unwrap();
+    }
+
+    fn chain(&self) -> Chain {
+        let start = checkpoint::read_newest(&StdFs, &self.core()).unwrap().unwrap();
+        walk_chain(&StdFs, &self.core(), &start).unwrap()
+    }
+
+    fn plan(&self) -> repair::Plan {
+        repair::plan(&StdFs, self.dir.path(), &[self.core()]).unwrap()
+    }
+
+    fn repair(&self) -> Vec<PathBuf> {
+        repair::apply(&StdFs, self.dir.path(), &self.plan(), "2026-11-21").unwrap()
+    }
+}
+
+fn rows_of(path: &Path) -> (Vec<Row>, Vec<Report>) {
+    let mut rows = Vec::new();
+    let reports = dump(&StdFs, path, &mut |row| rows.push(row.clone())).unwrap();
+    (rows, reports)
+}
+
+#[test]
+fn kafkas_folder_verifies_and_dumps() {
+    let (rows, reports) = rows_of(&golden("kafka-4.3.1/plain-0"));
+    for report in &reports {
+        assert!(report.is_sound() && report.findings.is_empty(), "{report}");
+    }
+    let batches: Vec<&BatchRow> =
+        rows.iter().filter_map(|r| if let Row::Batch(b) = r { Some(b) } else { None }).collect();
+    assert_eq!(batches.len(), 60);
+    let codecs: std::collections::BTreeSet<&str> = batches.iter().map(|b| b.compression).collect();
+    assert_eq!(codecs.into_iter().collect::<Vec<_>>(), ["gzip", "lz4", "none", "snappy", "zstd"]);
+    let kinds: Vec<FileKind> = reports.iter().map(|r| r.kind).collect();
+    for kind in [
+        FileKind::Segment,
+        FileKind::OffsetIndex,
+        FileKind::TimeIndex,
+        FileKind::PartitionMetadata,
+        FileKind::LeaderEpochs,
+    ] {
+        assert!(kinds.contains(&kind), "{kind:?}");
+    }
+    let text = serde_json::to_string(&rows).unwrap();
+    assert!(text.contains(r#""row":"batch""#) && text.contains(r#""topic_id":"R8DAjPLHRqmGXFEs1unP6A""#));
+}
+
+#[test]
+fn damage_in_kafkas_files_is_found_where_it_is() {
+    let (_home, dir) = golden_copy("kafka-4.3.1/plain-0");
+    let harm = |name: &str, position: u64, byte: u8| {
+        let file = StdFs.open(&dir.join(name), OpenMode::Write).unwrap();
+        StdFs.write_at(&file, &[byte], position).unwrap();
+    };
+    let damaged = || -> Vec<PathBuf> {
+        let reports = verify(&StdFs, &dir).unwrap();
+        reports
+            .into_iter()
+            .filter(|r| !r.is_sound())
+            .map(|r| r.path.strip_prefix(&dir).unwrap().to_path_buf())
+            .collect()
+    };
+    assert!(damaged().is_empty());
+    harm("00000000000000000165.index", 3, 9);
+    assert_eq!(damaged(), [Path::new("00000000000000000165.index")]);
+    harm("00000000000000000165.timeindex", 7, 9);
+    assert_eq!(damaged().len(), 2);
+    harm("partition.metadata", 9, b'7');
+    harm("leader-epoch-checkpoint", 0, b'7');
+    assert_eq!(damaged().len(), 4);
+    harm("00000000000000000003.log", 3000, 0xa5);
+    let reports = verify(&StdFs, &dir.join("00000000000000000003.log")).unwrap();
+    let text = reports.first().unwrap().to_string();
+    assert!(text.contains("are lost") && text.contains("good batches follow"), "{text}");
+}
+
+#[test]
+fn core_files_dump_and_verify() {
+    let mut home = Home::new();
+    for _ in 0..3 {
+        home.group(2, 100);
+    }
+    let (rows, reports) = rows_of(home.dir.path());
+    assert!(reports.iter().all(Report::is_sound), "{reports:?}");
+    let groups: Vec<u64> =
+        rows.iter().filter_map(|r| if let Row::Group(g) = r { Some(g.sequence) } else { None }).collect();
+    assert_eq!(groups, [1, 2, 3]);
+    assert_eq!(rows.iter().filter(|r| matches!(r, Row::Entry(e) if e.partition == 5)).count(), 3);
+    assert!(rows.iter().any(|r| matches!(r, Row::Partition(p) if p.topic == "t")));
+    let chain = reports.iter().find(|r| r.kind == FileKind::CoreLogChain).unwrap();
+    assert_eq!((chain.rows, chain.first, chain.last), (3, Some(1), Some(3)));
+}
+
+#[test]
+fn a_torn_last_group_is_no_hole() {
+    let mut home = Home::new();
+    home.group(1, 100);
+    let (file, position) = home.group(1, 100);
+    home.write(file, position + 200, &[0xaa]);
+    let chain = home.chain();
+    assert_eq!((chain.groups.len(), chain.next_sequence, chain.hole), (1, 2, None));
+    assert!(home.plan().is_empty());
+}
+
+#[test]
+fn a_damaged_acked_group_is_a_hole_that_repair_closes() {
+    let mut home = Home::new();
+    home.group(10, 100);
+    let (file, position) = home.group(20, 5000);
+    for _ in 0..20 {
+        home.group(1, 100);
+    }
+    assert_eq!(home.file, 1, "the ring went on in its second file");
+    home.write(file, position + 1000, &[0xaa, 0xbb]);
+    let hole = home.chain().hole.unwrap();
+    assert_eq!((hole.sequence, hole.durable, hole.position), (GroupSeq(2), GroupSeq(21), position));
+    assert_eq!(hole.damaged.len(), 1, "its table is intact");
+    let report = verify(&StdFs, &home.core()).unwrap().pop().unwrap();
+    assert!(!report.is_sound() && report.to_string().contains("t-0"), "{report}");
+
+    let plan = home.plan();
+    assert_eq!(plan.losses.len(), 1);
+    let loss = plan.losses.first().unwrap();
+    assert_eq!((loss.partition.as_str(), loss.first, loss.end), ("t-0", 10, None));
+    let originals: Vec<Vec<u8>> = (0..2).map(|f| StdFs.read_all(&home.log(f)).unwrap()).collect();
+    let kept = home.repair();
+    let copies: Vec<Vec<u8>> = kept.iter().map(|p| StdFs.read_all(p).unwrap()).collect();
+    assert_eq!(copies, originals, "both originals are set aside");
+
+    let chain = home.chain();
+    assert_eq!((chain.groups.len(), chain.next_sequence, &chain.hole), (1, 2, &None));
+    assert!(home.plan().is_empty(), "{}", home.plan());
+    assert_eq!(StdFs.read_all(&home.log(0)).unwrap().len() as u64, FILE_BYTES);
+}
+
+#[test]
+fn a_repair_that_was_cut_off_is_planned_again() {
+    let mut home = Home::new();
+    home.group(10, 100);
+    let (file, position) = home.group(20, 5000);
+    for _ in 0..20 {
+        home.group(1, 100);
+    }
+    home.write(file, position, &[0]);
+    let whole = home.plan();
+    assert_eq!(whole.actions.len(), 3);
+    for done in 1..whole.actions.len() {
+        let part = repair::Plan { actions: whole.actions[..done].to_vec(), ..repair::Plan::default() };
+        repair::apply(&StdFs, home.dir.path(), &part, "cut").unwrap();
+        assert!(home.chain().hole.is_some() || done + 1 == whole.actions.len());
+    }
+    home.repair();
+    assert!(home.plan().is_empty(), "{}", home.plan());
+    assert_eq!(home.chain().groups.len(), 1);
+}
+
+#[test]
+fn a_missing_ring_file_is_said_and_made_anew() {
+    let mut home = Home::new();
+    for _ in 0..18 {
+        home.group(1, 100);
+    }
+    StdFs.remove_file(&home.log(0)).unwrap();
+    let report = verify(&StdFs, &home.core()).unwrap().pop().unwrap();
+    assert!(report.to_string().contains("000.log is missing"), "{report}");
+    let plan = home.plan();
+    assert!(plan.actions.iter().any(|a| matches!(a, Action::MakeLogFile { file_bytes: FILE_BYTES, .. })));
+    assert!(plan.losses.iter().any(|l| l.partition == "t-0" && l.first == 0));
+    assert!(plan.losses.iter().any(|l| l.partition == "(not known)"));
+    home.repair();
+    assert!(home.plan().is_empty(), "{}", home.plan());
+}
+
+#[test]
+fn stale_groups_of_an_earlier_life_prove_nothing() {
+    let mut home = Home::new();
+    for _ in 0..4 {
+        home.group(1, 100);
+    }
+    // A new life began after group 2; groups 3 and 4 of the old one still lie there.
+    home.checkpoint(|c| c.lives.push((0xbeef, 3)));
+    let chain = home.chain();
+    assert_eq!((chain.next_sequence, chain.hole), (3, None));
+}
+
+#[test]
+fn a_damaged_sealed_segment_keeps_its_good_batches() {
+    let home = Home::new();
+    let dir = home.dir.path().join("topics/t-0");
+    StdFs.create_dir_all(&dir).unwrap();
+    let batch = |base_offset| {
+        BatchSpec { base_offset, records: 5, payload_bytes: 300, ..BatchSpec::default() }.bytes()
+    };
+    let good: Vec<u8> = (0..40).flat_map(|i| batch(i * 5)).collect();
+    let mut bad = good.clone();
+    bad[361 * 7 + 100] ^= 1;
+    let path = dir.join("00000000000000000000.log");
+    StdFs.replace(&path, &bad).unwrap();
+    home.checkpoint(|c| {
+        let state = c.partitions.first_mut().unwrap();
+        state.next_offset = 200;
+        state.segments =
+            vec![SegmentState { bytes: good.len() as u64, sealed: true, ..SegmentState::default() }];
+    });
+    let plan = home.plan();
+    let loss = plan.losses.first().unwrap();
+    assert_eq!((loss.first, loss.end, plan.losses.len()), (35, Some(40), 1));
+    let kept = home.repair();
+    assert_eq!(StdFs.read_all(kept.first().unwrap()).unwrap(), bad);
+    let mut expected = good;
+    expected.drain(361 * 7..361 * 8);
+    assert_eq!(StdFs.read_all(&path).unwrap(), expected);
+    assert!(verify(&StdFs, &dir).unwrap().iter().all(Report::is_sound));
+    let newest = checkpoint::read_newest(&StdFs, &home.core()).unwrap().unwrap();
+    let segment = newest.partitions.first().unwrap().segments.first().unwrap().clone();
+    assert_eq!(segment.bytes, expected.len() as u64);
+    assert!(home.plan().is_empty(), "{}", home.plan());
+}
+
+#[test]
+fn unreadable_checkpoints_are_said_not_guessed() {
+    let home = Home::new();
+    for name in SLOT_NAMES {
+        let file = StdFs.open(&home.core().join(name), OpenMode::Write).unwrap();
+        StdFs.write_at(&file, &[0xff], 40).unwrap();
+    }
+    let plan = home.plan();
+    assert!(plan.actions.is_empty());
+    assert!(plan.to_string().contains("Restore checkpoint-a or checkpoint-b"), "{plan}");
+    assert!(!verify(&StdFs, &home.core()).unwrap().iter().all(Report::is_sound));
+}
+
+#[test]
+fn what_is_not_ours_is_refused_with_a_sentence() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(matches!(verify(&StdFs, dir.path()), Err(InspectError::Unknown { .. })));
+    let other = dir.path().join("notes.txt");
+    StdFs.replace(&other, b"hello").unwrap();
+    let error = verify(&StdFs, &other).unwrap_err();
+    assert!(error.to_string().contains("notes.txt"), "{error}");
+    assert!(matches!(verify(&StdFs, &dir.path().join("000.log")), Err(InspectError::Io { .. })));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn any_bytes_under_any_name_are_reported_without_a_panic(
+        bytes in proptest::collection::vec(any::<u8>(), 0..20_000), from_golden: bool,
+        flips in proptest::collection::vec((any::<usize>(), any::<u8>()), 0..10),
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let sources = ["kafka-4.3.1/plain-0/00000000000000000003.log", "group-v1.bin", "checkpoint-v1.bin"];
+        let names = ["00000000000000000003.log", "000.log", "checkpoint-a", "00000000000000000003.index",
+            "00000000000000000003.timeindex", "partition.metadata", "leader-epoch-checkpoint"];
+        for (at, name) in names.iter().enumerate() {
+            let source = sources.get(at).filter(|_| from_golden).map(|s| StdFs.read_all(&golden(s)).unwrap());
+            let mut content = source.unwrap_or_else(|| bytes.clone());
+            for (at, byte) in &flips {
+                let len = content.len();
+                if len > 0 {
+                    content[at % len] = *byte;
+                }
+            }
+            StdFs.replace(&dir.path().join(name), &content).unwrap();
+        }
+        for report in verify(&StdFs, dir.path()).unwrap() {
+            prop_assert!(report.findings.len() <= 100);
+            let _ = report.to_string();
+        }
+        let _ = repair::plan(&StdFs, dir.path(), &[dir.path().to_path_buf()]);
+    }
+
+    #[test]
+    fn a_flipped_bit_anywhere_in_the_chain_never_lengthens_it(at in 0usize..5 * 4096, bit in 0u8..8) {
+        let mut home = Home::new();
+        for _ in 0..5 {
+            home.group(2, 200);
+        }
+        let mut bytes = StdFs.read_all(&home.log(0)).unwrap();
+        bytes[at] ^= 1 << bit;
+        home.write(0, 0, &bytes);
+        let chain = home.chain();
+        let hit = at as u64 / 4096;
+        let harmless = decode_group(&bytes[hit as usize * 4096..]).is_ok();
+        prop_assert_eq!(chain.groups.len() as u64, if harmless { 5 } else { hit });
+        prop_assert_eq!(chain.hole.is_some(), !harmless && hit < 4);
+    }
+}
