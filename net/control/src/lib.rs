@@ -1,1 +1,12 @@
-//! (being written)
+//! Control: every decision. One tokio current-thread runtime that answers all requests but ApiVersions, Produce and
+//! Fetch, keeps the metadata journal and image, and serves the admin port.
+//!
+//! Never touches record bytes, a connection or a partition's files; asks the cores for what only they know.
+
+pub mod admin;
+pub mod api;
+pub mod configs;
+pub mod control;
+
+pub use configs::BrokerDefaults;
+pub use control::{Control, ControlEvent, ControlOptions, specs_of};

@@ -1,1 +1,32 @@
-fn main() {}
+//! `cargo x`: the project's own chores. `cargo x tidy` keeps the style that the compiler does not; `cargo x ci` is what
+//! CI runs; `cargo x clients` tries the broker with clients that nobody here wrote.
+
+mod clients;
+mod run;
+mod tidy;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "usage: cargo x tidy | ci | clients [NAME…]
+
+  tidy      file sizes, unsafe outside the reactor, unfinished marks, links in README
+  ci        everything CI runs, in its order
+  clients   produce and read back with kcat, librdkafka and Kafka's own tools (installed from the registries)";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let result = match arguments.as_slice() {
+        ["tidy"] => tidy::check(),
+        ["ci"] => run::ci(),
+        ["clients", only @ ..] => clients::run(only),
+        _ => Err(USAGE.to_string()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) => {
+            eprintln!("{reason}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! FindCoordinator, DescribeCluster, ListPartitionReassignments: a cluster of one.
+
+use super::{Call, Outcome, Refusal, code, message, text};
+use crate::control::Control;
+use kafka_wire::describe_cluster_response::DescribeClusterBroker;
+use kafka_wire::find_coordinator_response::Coordinator;
+use kafka_wire::{
+    DescribeClusterRequest, DescribeClusterResponse, FindCoordinatorRequest, FindCoordinatorResponse,
+    ListPartitionReassignmentsRequest, ListPartitionReassignmentsResponse,
+};
+use ringmill_types::ErrorCode;
+
+const CLUSTER_OPERATIONS: i32 = 8096;
+/// Group, transaction, share group.
+const KEY_TYPES: std::ops::RangeInclusive<i8> = 0..=2;
+
+pub(crate) fn find_coordinator(control: &mut Control, call: &Call<'_>) -> Result<Outcome, Refusal> {
+    let request: FindCoordinatorRequest = call.decode()?;
+    let known = KEY_TYPES.contains(&request.key_type);
+    let (node_id, host, port) = (control.options.node_id, text(control.options.host.as_str()), i32::from(control.options.port));
+    let response = if call.version() >= 4 {
+        let coordinators = request.coordinator_keys.iter().map(|key| {
+            if known {
+                message!(Coordinator { key: key.clone(), node_id: node_id, host: host.clone(), port: port, error_message: Some(text("")) })
+            } else {
+                message!(Coordinator { key: key.clone(), node_id: -1, port: -1, error_code: code(ErrorCode::InvalidRequest), error_message: Some(text("Unknown key type.")) })
+            }
+        });
+        message!(FindCoordinatorResponse { coordinators: coordinators.collect() })
+    } else if known {
+        message!(FindCoordinatorResponse { error_message: Some(text("NONE")), node_id: node_id, host: host, port: port })
+    } else {
+        message!(FindCoordinatorResponse { error_code: code(ErrorCode::InvalidRequest), error_message: Some(text("Unknown key type.")), node_id: -1, port: -1 })
+    };
+    Ok(Outcome::Now(call.encode(&response)?))
+}
+
+pub(crate) fn describe_cluster(control: &mut Control, call: &Call<'_>) -> Result<Outcome, Refusal> {
+    let request: DescribeClusterRequest = call.decode()?;
+    // Endpoint type 2 asks for controllers; here the broker is one, but serves no controller listener (KIP-919).
+    if call.version() >= 1 && request.endpoint_type != 1 {
+        let response = message!(DescribeClusterResponse {
+            error_code: code(ErrorCode::InvalidRequest),
+            error_message: Some(text("this listener serves broker endpoints only")),
+            endpoint_type: request.endpoint_type,
+            controller_id: -1,
+        });
+        return Ok(Outcome::Now(call.encode(&response)?));
+    }
+    let mut response = message!(DescribeClusterResponse {
+        cluster_id: text(control.options.cluster_id.as_str()),
+        controller_id: control.options.node_id,
+        brokers: vec![message!(DescribeClusterBroker {
+            broker_id: control.options.node_id,
+            host: text(control.options.host.as_str()),
+            port: i32::from(control.options.port),
+        })],
+    });
+    if request.include_cluster_authorized_operations {
+        response.cluster_authorized_operations = CLUSTER_OPERATIONS;
+    }
+    Ok(Outcome::Now(call.encode(&response)?))
+}
+
+pub(crate) fn list_partition_reassignments(call: &Call<'_>) -> Result<Outcome, Refusal> {
+    let _: ListPartitionReassignmentsRequest = call.decode()?;
+    Ok(Outcome::Now(call.encode(&ListPartitionReassignmentsResponse::default())?))
+}

@@ -1,0 +1,198 @@
+//! DescribeConfigs, AlterConfigs, IncrementalAlterConfigs.
+
+use super::{Call, Outcome, Refusal, code, message, text};
+use crate::configs::{self, Described, Kind};
+use crate::control::Control;
+use kafka_wire::describe_configs_response::{DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym};
+use kafka_wire::{
+    AlterConfigsRequest, AlterConfigsResponse, DescribeConfigsRequest, DescribeConfigsResponse, IncrementalAlterConfigsRequest,
+    IncrementalAlterConfigsResponse, alter_configs_response, incremental_alter_configs_response,
+};
+use kafka_wire_core::StrBytes;
+use ringmill_metadata::Record;
+use ringmill_metadata::records::Configs;
+use ringmill_types::ErrorCode;
+
+const TOPIC: i8 = 2;
+const BROKER: i8 = 4;
+const BROKER_LOGGER: i8 = 8;
+const CLIENT_METRICS: i8 = 16;
+const GROUP: i8 = 32;
+
+const SET: i8 = 0;
+const DELETE: i8 = 1;
+const APPEND: i8 = 2;
+const SUBTRACT: i8 = 3;
+
+type Problem = (ErrorCode, String);
+
+pub(crate) fn describe_configs(control: &mut Control, call: &Call<'_>) -> Result<Outcome, Refusal> {
+    let request: DescribeConfigsRequest = call.decode()?;
+    let mut results = Vec::new();
+    for resource in &request.resources {
+        let name = resource.resource_name.as_str();
+        let described = match resource.resource_type {
+            TOPIC => match control.image.named(name) {
+                Some(topic) => Ok(configs::describe_topic(&topic.configs, &control.options.defaults)),
+                None => Err((ErrorCode::UnknownTopicOrPartition, "This server does not host this topic-partition.".to_string())),
+            },
+            BROKER => broker(control, name).map(|()| configs::describe_broker(&control.options.defaults, control.options.node_id)),
+            BROKER_LOGGER | CLIENT_METRICS | GROUP => Ok(Vec::new()),
+            other => Err((ErrorCode::InvalidRequest, format!("Unsupported resource type: {other}"))),
+        };
+        let mut result = message!(DescribeConfigsResult { resource_type: resource.resource_type, resource_name: resource.resource_name.clone() });
+        match described {
+            Ok(list) => {
+                let wanted = |name: &str| resource.configuration_keys.as_ref().is_none_or(|keys| keys.iter().any(|k| k.as_str() == name));
+                let list = list.into_iter().filter(|c| wanted(&c.name));
+                result.configs = list.map(|c| shown(c, request.include_synonyms, request.include_documentation)).collect();
+                result.error_message = Some(text(""));
+            }
+            Err((error, reason)) => {
+                result.error_code = code(error);
+                result.error_message = Some(text(reason));
+            }
+        }
+        results.push(result);
+    }
+    Ok(Outcome::Now(call.encode(&message!(DescribeConfigsResponse { results: results }))?))
+}
+
+fn broker(control: &Control, name: &str) -> Result<(), Problem> {
+    if name.is_empty() || name.parse() == Ok(control.options.node_id) {
+        return Ok(());
+    }
+    let reason = format!("Unexpected broker id, expected {} or empty string, but received {name}", control.options.node_id);
+    Err((ErrorCode::InvalidRequest, reason))
+}
+
+fn shown(config: Described, synonyms: bool, documentation: bool) -> DescribeConfigsResourceResult {
+    let list = config.synonyms.into_iter().map(|(name, value, source)| message!(DescribeConfigsSynonym { name: text(name), value: value.map(text), source: source as i8 }));
+    message!(DescribeConfigsResourceResult {
+        name: text(config.name),
+        value: config.value.map(text),
+        read_only: config.read_only,
+        config_source: config.source as i8,
+        is_sensitive: config.sensitive,
+        synonyms: if synonyms { list.collect() } else { Vec::new() },
+        config_type: config.kind_code,
+        documentation: documentation.then(|| text(config.doc)),
+    })
+}
+
+/// Writes a topic's overrides, once they are valid.
+fn apply(control: &mut Control, name: &str, configs: Configs, validate_only: bool) -> Result<bool, Problem> {
+    for (key, value) in &configs {
+        configs::validate(key, value).map_err(|reason| (ErrorCode::InvalidConfig, reason))?;
+    }
+    let Some(topic) = control.image.named(name) else {
+        return Err((ErrorCode::UnknownTopicOrPartition, "The topic '".to_string() + name + "' does not exist."));
+    };
+    let (id, changed) = (topic.id, topic.configs != configs);
+    if validate_only || !changed {
+        return Ok(false);
+    }
+    control.decide(&[Record::TopicConfigs { id, configs }]).map_err(|e| (ErrorCode::KafkaStorageError, e.to_string()))?;
+    Ok(true)
+}
+
+/// Only topics can be altered yet; the rest is set in the configuration file and at start.
+fn only_topics(resource_type: i8) -> Result<(), Problem> {
+    match resource_type {
+        TOPIC => Ok(()),
+        BROKER => Err((ErrorCode::InvalidRequest, "broker configs are set in the configuration file; they cannot be altered while running yet".into())),
+        other => Err((ErrorCode::InvalidRequest, format!("Unsupported resource type: {other}"))),
+    }
+}
+
+fn outcome(changed: bool, bytes: Vec<u8>) -> Outcome {
+    if changed { Outcome::Applied(bytes) } else { Outcome::Now(bytes) }
+}
+
+fn said(result: Result<bool, Problem>, changed: &mut bool) -> (i16, Option<StrBytes>) {
+    match result {
+        Ok(did) => {
+            *changed |= did;
+            (0, None)
+        }
+        Err((error, reason)) => (code(error), Some(text(reason))),
+    }
+}
+
+pub(crate) fn alter_configs(control: &mut Control, call: &Call<'_>) -> Result<Outcome, Refusal> {
+    let request: AlterConfigsRequest = call.decode()?;
+    let mut response = AlterConfigsResponse::default();
+    let mut changed = false;
+    for resource in &request.resources {
+        let result = only_topics(resource.resource_type).and_then(|()| {
+            let mut configs = Configs::new();
+            for config in &resource.configs {
+                let value = config.value.as_ref().ok_or_else(|| (ErrorCode::InvalidConfig, format!("Null value not supported for : {}", config.name)))?;
+                configs.insert(config.name.to_string(), value.to_string());
+            }
+            apply(control, &resource.resource_name, configs, request.validate_only)
+        });
+        let (error_code, error_message) = said(result, &mut changed);
+        response.responses.push(message!(alter_configs_response::AlterConfigsResourceResponse {
+            error_code: error_code,
+            error_message: error_message,
+            resource_type: resource.resource_type,
+            resource_name: resource.resource_name.clone(),
+        }));
+    }
+    Ok(outcome(changed, call.encode(&response)?))
+}
+
+pub(crate) fn incremental_alter_configs(control: &mut Control, call: &Call<'_>) -> Result<Outcome, Refusal> {
+    let request: IncrementalAlterConfigsRequest = call.decode()?;
+    let mut response = IncrementalAlterConfigsResponse::default();
+    let mut changed = false;
+    for resource in &request.resources {
+        let name = resource.resource_name.as_str();
+        let result = only_topics(resource.resource_type).and_then(|()| {
+            let mut configs = control.image.named(name).map(|t| t.configs.clone()).unwrap_or_default();
+            for config in &resource.configs {
+                change(control, &mut configs, &config.name, config.config_operation, config.value.as_deref())?;
+            }
+            apply(control, name, configs, request.validate_only)
+        });
+        let (error_code, error_message) = said(result, &mut changed);
+        response.responses.push(message!(incremental_alter_configs_response::AlterConfigsResourceResponse {
+            error_code: error_code,
+            error_message: error_message,
+            resource_type: resource.resource_type,
+            resource_name: resource.resource_name.clone(),
+        }));
+    }
+    Ok(outcome(changed, call.encode(&response)?))
+}
+
+fn change(control: &Control, configs: &mut Configs, name: &str, operation: i8, value: Option<&str>) -> Result<(), Problem> {
+    let given = || value.ok_or_else(|| (ErrorCode::InvalidConfig, format!("Null value not supported for : {name}")));
+    match operation {
+        SET => {
+            configs.insert(name.to_string(), given()?.to_string());
+        }
+        DELETE => {
+            configs.remove(name);
+        }
+        APPEND | SUBTRACT => {
+            let def = configs::find(name).ok_or_else(|| (ErrorCode::InvalidConfig, format!("Unknown topic config name: {name}")))?;
+            if def.kind != Kind::List {
+                return Err((ErrorCode::InvalidConfig, format!("Can't {} to key {name} because its type is not LIST.", if operation == APPEND { "APPEND" } else { "SUBTRACT" })));
+            }
+            let current = configs::describe_topic(configs, &control.options.defaults).into_iter().find(|c| c.name == name).and_then(|c| c.value).unwrap_or_default();
+            let mut list: Vec<&str> = current.split(',').filter(|s| !s.is_empty()).collect();
+            for item in given()?.split(',') {
+                list.retain(|have| *have != item);
+                if operation == APPEND {
+                    list.push(item);
+                }
+            }
+            let joined = list.join(",");
+            configs.insert(name.to_string(), joined);
+        }
+        other => return Err((ErrorCode::InvalidRequest, format!("Unknown operation {other} on config {name}"))),
+    }
+    Ok(())
+}

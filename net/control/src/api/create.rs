@@ -1,0 +1,279 @@
+//! CreateTopics and CreatePartitions: what Kafka's ReplicationControlManager checks, in its order and words.
+
+use super::{Call, Outcome, Refusal, code, message, text};
+use crate::configs;
+use crate::control::Control;
+use kafka_wire::create_partitions_request::CreatePartitionsTopic;
+use kafka_wire::create_partitions_response::CreatePartitionsTopicResult;
+use kafka_wire::create_topics_request::CreatableTopic;
+use kafka_wire::create_topics_response::{CreatableTopicConfigs, CreatableTopicResult};
+use kafka_wire::{CreatePartitionsRequest, CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse};
+use kafka_wire_core::Uuid;
+use ringmill_metadata::records::Configs;
+use ringmill_metadata::{Image, PartitionRecord, Record};
+use ringmill_types::limits::TOPIC_NAME_BYTES_MAX;
+use ringmill_types::{ErrorCode, LeaderEpoch, PartitionId, TopicId};
+use std::collections::HashMap;
+use std::io::Read;
+
+type Problem = (ErrorCode, String);
+
+/// `Topic.validate` and the collision rule: '.' and '_' make the same metric name.
+pub(crate) fn check_name(image: &Image, name: &str) -> Result<(), String> {
+    if name.is_empty() {
+        return Err("Topic name is invalid: the empty string is not allowed".into());
+    }
+    if name == "." || name == ".." {
+        return Err(format!("Topic name is invalid: '{name}' is not allowed"));
+    }
+    if name.len() > TOPIC_NAME_BYTES_MAX {
+        return Err(format!("Topic name is invalid: the length of '{name}' is longer than the max allowed length {TOPIC_NAME_BYTES_MAX}"));
+    }
+    if !name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-')) {
+        return Err(format!("Topic name is invalid: '{name}' contains one or more characters other than ASCII alphanumerics, '.', '_' and '-'"));
+    }
+    if name.contains(['.', '_']) {
+        let same = |other: &str| other.replace('.', "_") == name.replace('.', "_");
+        if let Some(other) = image.topics().find(|t| &*t.name != name && same(&t.name)) {
+            return Err(format!("Topic '{name}' collides with existing topic: {}", other.name));
+        }
+    }
+    Ok(())
+}
+
+/// Random bytes for a topic id; Kafka's reserved ids (all but the last byte zero) and those that would print with a
+/// leading dash are not used.
+fn topic_id() -> Result<TopicId, Problem> {
+    loop {
+        let mut id = [0; 16];
+        std::fs::File::open("/dev/urandom")
+            .and_then(|mut f| f.read_exact(&mut id))
+            .map_err(|e| (ErrorCode::UnknownServerError, format!("no random bytes: {e}")))?;
+        let id = TopicId(id);
+        if !id.to_base64().starts_with('-') && id.0.iter().take(15).any(|b| *b != 0) {
+            return Ok(id);
+        }
+    }
+}
+
+/// The record of a new topic whose name was checked.
+pub(crate) fn plan(control: &Control, name: &str, partitions: i32, overrides: &Configs) -> Result<Record, Problem> {
+    for (key, value) in overrides {
+        configs::validate(key, value).map_err(|reason| (ErrorCode::InvalidConfig, reason))?;
+    }
+    let count = usize::try_from(partitions).unwrap_or(0);
+    check_room(control, count)?;
+    Ok(Record::TopicCreated {
+        name: name.to_string(),
+        id: topic_id()?,
+        created_ms: std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64),
+        configs: overrides.clone(),
+        partitions: new_partitions(control, count),
+    })
+}
+
+fn check_room(control: &Control, more: usize) -> Result<(), Problem> {
+    let max = control.options.partitions_max;
+    if control.image.partition_count() + more > max {
+        return Err((ErrorCode::PolicyViolation, format!("this node takes at most {max} partitions, all topics together")));
+    }
+    Ok(())
+}
+
+fn new_partitions(control: &Control, count: usize) -> Vec<PartitionRecord> {
+    let first = control.image.next_partition();
+    let cores = control.image.place(count, control.options.cores);
+    cores.into_iter().zip(first..).map(|(core, id)| PartitionRecord { id: PartitionId(id), core, epoch: LeaderEpoch(0) }).collect()
+}
+
+pub(crate) fn create_topics(control: &mut Control, call: &Call<'_>) -> Result<Outcome, Refusal> {
+    let request: CreateTopicsRequest = call.decode()?;
+    let mut counts: HashMap<&str, usize> = HashMap::new();
+    for topic in &request.topics {
+        *counts.entry(topic.name.as_str()).or_default() += 1;
+    }
+    let mut results = Vec::new();
+    let mut changed = false;
+    for topic in &request.topics {
+        if counts.get(topic.name.as_str()).is_some_and(|n| *n > 1) {
+            if !results.iter().any(|r: &CreatableTopicResult| r.name == topic.name) {
+                results.push(refused(topic, (ErrorCode::InvalidRequest, "Duplicate topic name.".into())));
+            }
+            continue;
+        }
+        let result = plan_topic(control, topic).and_then(|record| {
+            if !request.validate_only {
+                control.decide(std::slice::from_ref(&record)).map_err(|e| (ErrorCode::KafkaStorageError, e.to_string()))?;
+                changed = true;
+            }
+            Ok(record)
+        });
+        results.push(match result {
+            Ok(record) => accepted(control, topic, &record, request.validate_only),
+            Err(problem) => refused(topic, problem),
+        });
+    }
+    let bytes = call.encode(&message!(CreateTopicsResponse { topics: results }))?;
+    Ok(if changed { Outcome::Applied(bytes) } else { Outcome::Now(bytes) })
+}
+
+fn plan_topic(control: &Control, topic: &CreatableTopic) -> Result<Record, Problem> {
+    let name = topic.name.as_str();
+    if control.image.named(name).is_some() {
+        return Err((ErrorCode::TopicAlreadyExists, format!("Topic '{name}' already exists.")));
+    }
+    check_name(&control.image, name).map_err(|reason| (ErrorCode::InvalidTopicException, reason))?;
+    let count = if topic.assignments.is_empty() {
+        check_counts(control, topic)?
+    } else {
+        check_assignment(control, topic)?
+    };
+    let mut overrides = Configs::new();
+    for config in &topic.configs {
+        let Some(value) = &config.value else {
+            return Err((ErrorCode::InvalidConfig, format!("Null value not supported for topic configs: {}", config.name)));
+        };
+        overrides.insert(config.name.to_string(), value.to_string());
+    }
+    plan(control, name, count, &overrides)
+}
+
+fn check_counts(control: &Control, topic: &CreatableTopic) -> Result<i32, Problem> {
+    let factor = topic.replication_factor;
+    if factor < -1 || factor == 0 {
+        return Err((ErrorCode::InvalidReplicationFactor, "Replication factor must be larger than 0, or -1 to use the default value.".into()));
+    }
+    if topic.num_partitions < -1 || topic.num_partitions == 0 {
+        return Err((ErrorCode::InvalidPartitions, "Number of partitions was set to an invalid non-positive value.".into()));
+    }
+    if factor > 1 {
+        return Err((
+            ErrorCode::InvalidReplicationFactor,
+            format!("Unable to replicate the partition {factor} time(s): The target replication factor of {factor} cannot be reached because only 1 broker(s) are registered."),
+        ));
+    }
+    Ok(if topic.num_partitions == -1 { control.options.num_partitions } else { topic.num_partitions })
+}
+
+/// Manual assignments may name this node only, once per partition, for partitions 0, 1, 2 ….
+fn check_assignment(control: &Control, topic: &CreatableTopic) -> Result<i32, Problem> {
+    let invalid = |reason: String| Err((ErrorCode::InvalidReplicaAssignment, reason));
+    if topic.replication_factor != -1 {
+        return Err((ErrorCode::InvalidRequest, "A manual partition assignment was specified, but replication factor was not set to -1.".into()));
+    }
+    if topic.num_partitions != -1 {
+        return Err((ErrorCode::InvalidRequest, "A manual partition assignment was specified, but numPartitions was not set to -1.".into()));
+    }
+    let mut indexes: Vec<i32> = topic.assignments.iter().map(|a| a.partition_index).collect();
+    indexes.sort_unstable();
+    if indexes.iter().zip(0..).any(|(have, want)| *have != want) {
+        return invalid("partitions should be a consecutive 0-based integer sequence".into());
+    }
+    for assignment in &topic.assignments {
+        match assignment.broker_ids.as_slice() {
+            [] => return invalid("The manual partition assignment includes an empty replica list.".into()),
+            [node] if *node == control.options.node_id => {}
+            brokers => match brokers.iter().find(|b| **b != control.options.node_id) {
+                Some(other) => return invalid(format!("The manual partition assignment includes broker {other}, but no such broker is registered.")),
+                None => return invalid(format!("The manual partition assignment includes the broker {} more than once.", control.options.node_id)),
+            },
+        }
+    }
+    Ok(indexes.len() as i32)
+}
+
+fn refused(topic: &CreatableTopic, (error, reason): Problem) -> CreatableTopicResult {
+    message!(CreatableTopicResult {
+        name: topic.name.clone(),
+        error_code: code(error),
+        error_message: Some(text(reason)),
+        num_partitions: -1,
+        replication_factor: -1,
+        configs: None,
+    })
+}
+
+fn accepted(control: &Control, topic: &CreatableTopic, record: &Record, validate_only: bool) -> CreatableTopicResult {
+    let Record::TopicCreated { id, configs, partitions, .. } = record else {
+        return refused(topic, (ErrorCode::UnknownServerError, "no topic was planned".into()));
+    };
+    let configs = configs::describe_topic(configs, &control.options.defaults).into_iter().map(|c| {
+        message!(CreatableTopicConfigs {
+            name: text(c.name),
+            value: c.value.map(text),
+            read_only: c.read_only,
+            config_source: c.source as i8,
+            is_sensitive: c.sensitive,
+        })
+    });
+    message!(CreatableTopicResult {
+        name: topic.name.clone(),
+        topic_id: if validate_only { Uuid::ZERO } else { Uuid::from_bytes(id.0) },
+        num_partitions: partitions.len() as i32,
+        replication_factor: 1,
+        configs: Some(configs.collect()),
+    })
+}
+
+pub(crate) fn create_partitions(control: &mut Control, call: &Call<'_>) -> Result<Outcome, Refusal> {
+    let request: CreatePartitionsRequest = call.decode()?;
+    let mut results = Vec::new();
+    let mut changed = false;
+    for topic in &request.topics {
+        let repeated = request.topics.iter().filter(|t| t.name == topic.name).count() > 1;
+        let result = if repeated {
+            Err((ErrorCode::InvalidRequest, "Duplicate topic name.".to_string()))
+        } else {
+            add_partitions(control, topic).and_then(|record| {
+                if !request.validate_only {
+                    control.decide(&[record]).map_err(|e| (ErrorCode::KafkaStorageError, e.to_string()))?;
+                    changed = true;
+                }
+                Ok(())
+            })
+        };
+        let (error, reason) = result.err().map_or((ErrorCode::None, None), |(error, reason)| (error, Some(text(reason))));
+        if !repeated || !results.iter().any(|r: &CreatePartitionsTopicResult| r.name == topic.name) {
+            results.push(message!(CreatePartitionsTopicResult { name: topic.name.clone(), error_code: code(error), error_message: reason }));
+        }
+    }
+    let bytes = call.encode(&message!(CreatePartitionsResponse { results: results }))?;
+    Ok(if changed { Outcome::Applied(bytes) } else { Outcome::Now(bytes) })
+}
+
+fn add_partitions(control: &Control, wanted: &CreatePartitionsTopic) -> Result<Record, Problem> {
+    let Some(topic) = control.image.named(&wanted.name) else {
+        return Err((ErrorCode::UnknownTopicOrPartition, "This server does not host this topic-partition.".into()));
+    };
+    let have = topic.partitions.len() as i32;
+    if wanted.count == have {
+        return Err((ErrorCode::InvalidPartitions, format!("Topic already has {have} partition(s).")));
+    }
+    if wanted.count < have {
+        return Err((
+            ErrorCode::InvalidPartitions,
+            format!("The topic {} currently has {have} partition(s); {} would not be an increase.", wanted.name, wanted.count),
+        ));
+    }
+    let more = (wanted.count - have) as usize;
+    if let Some(assignments) = &wanted.assignments {
+        if assignments.len() != more {
+            return Err((
+                ErrorCode::InvalidReplicaAssignment,
+                format!("Attempted to add {more} additional partition(s), but only {} assignment(s) were specified.", assignments.len()),
+            ));
+        }
+        let node = control.options.node_id;
+        if let Some(other) = assignments.iter().flat_map(|a| &a.broker_ids).find(|b| **b != node) {
+            return Err((
+                ErrorCode::InvalidReplicaAssignment,
+                format!("The manual partition assignment includes broker {other}, but no such broker is registered."),
+            ));
+        }
+        if assignments.iter().any(|a| a.broker_ids.len() != 1) {
+            return Err((ErrorCode::InvalidReplicaAssignment, "The manual partition assignment needs exactly one replica per partition.".into()));
+        }
+    }
+    check_room(control, more)?;
+    Ok(Record::PartitionsAdded { id: topic.id, partitions: new_partitions(control, more) })
+}

@@ -1,0 +1,174 @@
+//! Metadata and DescribeTopicPartitions.
+
+use super::{Call, Outcome, Refusal, code, message, text};
+use crate::api::create;
+use crate::control::Control;
+use kafka_wire::describe_topic_partitions_response::{
+    Cursor, DescribeTopicPartitionsResponsePartition, DescribeTopicPartitionsResponseTopic,
+};
+use kafka_wire::metadata_response::{MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic};
+use kafka_wire::{DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse, MetadataRequest, MetadataResponse};
+use kafka_wire_core::Uuid;
+use ringmill_metadata::Topic;
+use ringmill_types::{ErrorCode, TopicId};
+
+/// Bits of `AclOperation` that a topic and a cluster allow when nothing is forbidden.
+const TOPIC_OPERATIONS: i32 = 3576;
+const CLUSTER_OPERATIONS: i32 = 8096;
+/// Kafka's `max.request.partition.size.limit`.
+const PARTITIONS_PER_ANSWER_MAX: i32 = 2000;
+
+pub(crate) fn metadata(control: &mut Control, call: &Call<'_>) -> Result<Outcome, Refusal> {
+    let request: MetadataRequest = call.decode()?;
+    let version = call.version();
+    let all = match &request.topics {
+        None => true,
+        Some(topics) => version == 0 && topics.is_empty(),
+    };
+    let operations = if request.include_topic_authorized_operations { TOPIC_OPERATIONS } else { i32::MIN };
+    let mut topics = Vec::new();
+    let mut created = false;
+    if all {
+        topics.extend(control.image.topics().map(|t| described(control.options.node_id, t, operations)));
+    }
+    for wanted in request.topics.iter().flatten().filter(|_| !all) {
+        let id = TopicId(wanted.topic_id.to_bytes());
+        let Some(name) = &wanted.name else {
+            topics.push(match control.image.with_id(id) {
+                Some(topic) => described(control.options.node_id, topic, operations),
+                None => message!(MetadataResponseTopic { error_code: code(ErrorCode::UnknownTopicId), name: None, topic_id: wanted.topic_id }),
+            });
+            continue;
+        };
+        if let Some(topic) = control.image.named(name) {
+            topics.push(described(control.options.node_id, topic, operations));
+            continue;
+        }
+        let may_create = control.options.auto_create && (version < 4 || request.allow_auto_topic_creation);
+        let error = match create::check_name(&control.image, name) {
+            Err(_) => ErrorCode::InvalidTopicException,
+            Ok(()) => {
+                if may_create {
+                    created |= auto_create(control, name);
+                }
+                ErrorCode::UnknownTopicOrPartition
+            }
+        };
+        topics.push(message!(MetadataResponseTopic { error_code: code(error), name: Some(name.clone()), topic_authorized_operations: i32::MIN }));
+    }
+    let mut response = message!(MetadataResponse {
+        brokers: vec![message!(MetadataResponseBroker {
+            node_id: control.options.node_id,
+            host: text(control.options.host.as_str()),
+            port: i32::from(control.options.port),
+        })],
+        cluster_id: Some(text(control.options.cluster_id.as_str())),
+        controller_id: control.options.node_id,
+        topics: topics,
+    });
+    if (8..=10).contains(&version) && request.include_cluster_authorized_operations {
+        response.cluster_authorized_operations = CLUSTER_OPERATIONS;
+    }
+    let bytes = call.encode(&response)?;
+    // The client asks again at once; by then every core knows the topic.
+    Ok(if created { Outcome::Applied(bytes) } else { Outcome::Now(bytes) })
+}
+
+fn auto_create(control: &mut Control, name: &str) -> bool {
+    let partitions = control.options.num_partitions;
+    match create::plan(control, name, partitions, &Default::default()) {
+        Ok(record) => match control.decide(&[record]) {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::error!(%error, topic = name, "a topic could not be created");
+                false
+            }
+        },
+        Err((_, reason)) => {
+            tracing::warn!(topic = name, reason, "a topic was not created");
+            false
+        }
+    }
+}
+
+fn described(node_id: i32, topic: &Topic, operations: i32) -> MetadataResponseTopic {
+    let partitions = topic.partitions.iter().zip(0..).map(|(p, index)| {
+        message!(MetadataResponsePartition {
+            partition_index: index,
+            leader_id: node_id,
+            leader_epoch: p.epoch.0,
+            replica_nodes: vec![node_id],
+            isr_nodes: vec![node_id],
+        })
+    });
+    message!(MetadataResponseTopic {
+        name: Some(text(&*topic.name)),
+        topic_id: Uuid::from_bytes(topic.id.0),
+        partitions: partitions.collect(),
+        topic_authorized_operations: operations,
+    })
+}
+
+pub(crate) fn describe_topic_partitions(control: &mut Control, call: &Call<'_>) -> Result<Outcome, Refusal> {
+    let request: DescribeTopicPartitionsRequest = call.decode()?;
+    let mut names: Vec<String> = if request.topics.is_empty() {
+        control.image.topics().map(|t| t.name.to_string()).collect()
+    } else {
+        request.topics.iter().map(|t| t.name.to_string()).collect()
+    };
+    names.sort_unstable();
+    names.dedup();
+    let mut first = 0;
+    if let Some(cursor) = &request.cursor {
+        names.retain(|name| name.as_str() >= cursor.topic_name.as_str());
+        first = if names.first().is_some_and(|name| name == cursor.topic_name.as_str()) { cursor.partition_index.max(0) as usize } else { 0 };
+    }
+    let mut left = request.response_partition_limit.clamp(1, PARTITIONS_PER_ANSWER_MAX) as usize;
+    let mut response = DescribeTopicPartitionsResponse::default();
+    for name in names {
+        let Some(topic) = control.image.named(&name) else {
+            let error = if create::check_name(&control.image, &name).is_err() { ErrorCode::InvalidTopicException } else { ErrorCode::UnknownTopicOrPartition };
+            response.topics.push(message!(DescribeTopicPartitionsResponseTopic { error_code: code(error), name: Some(text(name)), topic_authorized_operations: i32::MIN }));
+            continue;
+        };
+        if left == 0 {
+            response.next_cursor = Some(message!(Cursor { topic_name: text(name), partition_index: 0 }));
+            break;
+        }
+        let node = control.options.node_id;
+        let shown: Vec<_> = topic
+            .partitions
+            .iter()
+            .zip(0..)
+            .skip(first)
+            .take(left)
+            .map(|(p, index)| {
+                message!(DescribeTopicPartitionsResponsePartition {
+                    partition_index: index,
+                    leader_id: node,
+                    leader_epoch: p.epoch.0,
+                    replica_nodes: vec![node],
+                    isr_nodes: vec![node],
+                    eligible_leader_replicas: Some(Vec::new()),
+                    last_known_elr: Some(Vec::new()),
+                })
+            })
+            .collect();
+        left -= shown.len();
+        let next = first + shown.len();
+        let unfinished = next < topic.partitions.len();
+        first = 0;
+        response.topics.push(message!(DescribeTopicPartitionsResponseTopic {
+            name: Some(text(name.as_str())),
+            topic_id: Uuid::from_bytes(topic.id.0),
+            partitions: shown,
+            topic_authorized_operations: TOPIC_OPERATIONS,
+        }));
+        if unfinished {
+            response.next_cursor = Some(message!(Cursor { topic_name: text(name), partition_index: next as i32 }));
+            break;
+        }
+    }
+    Ok(Outcome::Now(call.encode(&response)?))
+}
+

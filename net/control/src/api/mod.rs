@@ -1,0 +1,112 @@
+//! One file per group of APIs. A handler decides and answers; it never waits.
+
+mod cluster;
+mod configs;
+mod create;
+mod delete;
+mod metadata;
+mod offsets;
+mod producers;
+mod sizes;
+
+use crate::control::Control;
+use bytes::BytesMut;
+use kafka_wire::{KafkaMessage, ProtocolEq};
+use kafka_wire_core::{ApiVersion, Bytes, DecodeLimits, Encoder, KafkaDecode, KafkaEncode, StrBytes};
+use ringmill_core::{CoreQuery, CoreReply};
+use ringmill_types::{CoreId, ErrorCode};
+use ringmill_wire::{ApiKey, RequestHeader};
+use std::collections::HashMap;
+
+/// Makes the answer out of the cores' replies, by the place of their queries; a core that did not reply is missing.
+pub(crate) type Finish = Box<dyn FnOnce(HashMap<u64, CoreReply>) -> Vec<u8> + Send>;
+
+/// When the answer leaves.
+pub(crate) enum Outcome {
+    Now(Vec<u8>),
+    /// When every core applied the newest delta.
+    Applied(Vec<u8>),
+    /// When these cores replied.
+    Ask(Vec<(CoreId, CoreQuery)>, Finish),
+}
+
+/// A request that cannot be understood: the connection closes.
+pub(crate) type Refusal = String;
+
+/// Builds a generated message: they are not exhaustive, so a literal will not do.
+macro_rules! message {
+    ($type:ty { $($field:ident : $value:expr),* $(,)? }) => {{
+        #[allow(unused_mut)]
+        let mut message = <$type>::default();
+        $(message.$field = $value;)*
+        message
+    }};
+}
+pub(crate) use message;
+
+/// A request's body, and how to answer it.
+pub(crate) struct Call<'a> {
+    header: &'a RequestHeader<'a>,
+    body: &'a [u8],
+}
+
+impl Call<'_> {
+    pub fn version(&self) -> i16 {
+        self.header.api_version
+    }
+
+    pub fn decode<T: KafkaMessage + KafkaDecode>(&self) -> Result<T, Refusal> {
+        let mut limits = DecodeLimits::default();
+        limits.max_array_elements = 100_000;
+        T::decode_from_bytes(Bytes::copy_from_slice(self.body), ApiVersion::new(self.header.api_version), limits)
+            .map_err(|error| format!("a {} request that cannot be read: {error}", self.header.api_key.name().unwrap_or("?")))
+    }
+
+    pub fn encode<T: KafkaMessage + KafkaEncode + ProtocolEq>(&self, response: &T) -> Result<Vec<u8>, Refusal> {
+        encode(self.header.response_head(), response)
+    }
+}
+
+/// Header and body of an answer, without the length.
+pub(crate) fn encode<T: KafkaEncode>(head: ringmill_wire::ResponseHead, response: &T) -> Result<Vec<u8>, Refusal> {
+    let mut out = Vec::new();
+    let start = head.begin(&mut out);
+    out.drain(start..start + 4);
+    let mut body = BytesMut::new();
+    response
+        .encode(&mut Encoder::new(&mut body), ApiVersion::new(head.api_version))
+        .map_err(|error| format!("an answer of version {} that cannot be written: {error}", head.api_version))?;
+    out.extend_from_slice(&body);
+    Ok(out)
+}
+
+pub(crate) fn text(text: impl Into<String>) -> StrBytes {
+    StrBytes::from(text.into())
+}
+
+pub(crate) fn code(code: ErrorCode) -> i16 {
+    code.code()
+}
+
+/// Decides one request.
+pub(crate) fn handle(control: &mut Control, header: &RequestHeader<'_>, frame: &[u8]) -> Result<Outcome, Refusal> {
+    let call = Call { header, body: frame.get(header.body_at..).unwrap_or_default() };
+    match header.api_key {
+        ApiKey::METADATA => metadata::metadata(control, &call),
+        ApiKey::DESCRIBE_TOPIC_PARTITIONS => metadata::describe_topic_partitions(control, &call),
+        ApiKey::CREATE_TOPICS => create::create_topics(control, &call),
+        ApiKey::CREATE_PARTITIONS => create::create_partitions(control, &call),
+        ApiKey::DELETE_TOPICS => delete::delete_topics(control, &call),
+        ApiKey::LIST_OFFSETS => offsets::list_offsets(control, &call),
+        ApiKey::OFFSET_FOR_LEADER_EPOCH => offsets::offset_for_leader_epoch(control, &call),
+        ApiKey::INIT_PRODUCER_ID => producers::init_producer_id(control, &call),
+        ApiKey::FIND_COORDINATOR => cluster::find_coordinator(control, &call),
+        ApiKey::DESCRIBE_CLUSTER => cluster::describe_cluster(control, &call),
+        ApiKey::LIST_PARTITION_REASSIGNMENTS => cluster::list_partition_reassignments(&call),
+        ApiKey::DESCRIBE_CONFIGS => configs::describe_configs(control, &call),
+        ApiKey::ALTER_CONFIGS => configs::alter_configs(control, &call),
+        ApiKey::INCREMENTAL_ALTER_CONFIGS => configs::incremental_alter_configs(control, &call),
+        ApiKey::DESCRIBE_LOG_DIRS => sizes::describe_log_dirs(control, &call),
+        other => Err(format!("{} is advertised but has no handler", other.name().unwrap_or("?"))),
+    }
+}

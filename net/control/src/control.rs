@@ -1,0 +1,456 @@
+//! The control loop: messages of cores in, decisions, answers out.
+//!
+//! A request is answered at once, or when every core has applied what it changed, or when the cores it asked have
+//! answered. Each of these waits is an entry in a table with a deadline; nothing is awaited per request.
+
+use crate::admin::{AdminPartition, AdminRequest, AdminTopic};
+use crate::api::{self, Outcome};
+use crate::configs::{self, BrokerDefaults};
+use ringmill_core::{Answer, ControlMessage, CoreLink, CoreMessage, CoreQuery, CoreReply, Frame, PartitionSize, TopicDelta};
+use ringmill_metadata::{FileJournal, Image, Journal, Record, Topic};
+use ringmill_reactor::Doorbell;
+use ringmill_types::{CoreId, PartitionId, PartitionSpec, TopicSpec};
+use ringmill_wire::{RequestHeader, ResponseHead};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::io::unix::AsyncFd;
+use tokio::sync::{mpsc, oneshot};
+
+/// How long a request waits for cores before it is answered with an error.
+const CORES_TIMEOUT: Duration = Duration::from_secs(10);
+/// Messages handled before the runtime gets a turn.
+const BATCH_MAX: usize = 256;
+
+/// Who this broker is and how it decides.
+pub struct ControlOptions {
+    pub node_id: i32,
+    pub cluster_id: String,
+    pub host: String,
+    pub port: u16,
+    pub cores: u16,
+    pub num_partitions: i32,
+    pub auto_create: bool,
+    pub delete_topics: bool,
+    pub partitions_max: usize,
+    pub data_dir: std::path::PathBuf,
+    pub defaults: BrokerDefaults,
+    /// All settings as they stand, for `/v1/config`.
+    pub settings: Vec<(String, String)>,
+}
+
+/// From outside: the signal to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ControlEvent {
+    Stop,
+}
+
+/// How control ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    Stopped,
+    /// A core met what it must not survive.
+    Fatal(String),
+}
+
+/// A request that waits for cores.
+struct Waiting {
+    conn: ringmill_core::ConnKey,
+    slot: u64,
+    head: ResponseHead,
+    since: Instant,
+    kind: WaitKind,
+}
+
+enum WaitKind {
+    /// Bytes ready; cores that have not yet applied this version.
+    Applied { version: u64, left: HashSet<CoreId>, bytes: Vec<u8> },
+    /// Replies of cores, by query id; `finish` makes the answer of them.
+    Replies { left: usize, replies: HashMap<u64, CoreReply>, finish: Box<dyn FnOnce(HashMap<u64, CoreReply>) -> Vec<u8> + Send> },
+}
+
+type AdminReplies = Vec<(CoreId, CoreReply)>;
+
+/// An admin request that waits for the cores.
+struct AdminWait {
+    left: usize,
+    since: Instant,
+    replies: AdminReplies,
+    done: Box<dyn FnOnce(AdminReplies) + Send>,
+}
+
+pub struct Control {
+    pub(crate) options: ControlOptions,
+    pub(crate) image: Image,
+    journal: FileJournal,
+    links: Vec<CoreLink>,
+    backlog: Vec<VecDeque<CoreMessage>>,
+    version: u64,
+    next_id: u64,
+    waits: BTreeMap<u64, Waiting>,
+    /// Query id to wait.
+    asked: HashMap<u64, u64>,
+    admin_waits: BTreeMap<u64, AdminWait>,
+    admin_asked: HashMap<u64, u64>,
+    stopping: bool,
+    stopped: HashSet<CoreId>,
+    fatal: Option<String>,
+    /// Producer ids given out of the journaled block.
+    pub(crate) producer_next: i64,
+}
+
+/// The image as cores know it.
+pub fn specs_of(image: &Image, defaults: &BrokerDefaults) -> Vec<TopicSpec> {
+    image.topics().map(|topic| spec_of(topic, defaults)).collect()
+}
+
+fn spec_of(topic: &Topic, defaults: &BrokerDefaults) -> TopicSpec {
+    let partitions = topic.partitions.iter().zip(0..);
+    TopicSpec {
+        name: topic.name.clone(),
+        id: topic.id,
+        config: Arc::new(configs::effective(&topic.configs, defaults)),
+        partitions: partitions.map(|(p, index)| PartitionSpec { index, id: p.id, owner: p.core, leader_epoch: p.epoch }).collect(),
+    }
+}
+
+impl Control {
+    pub fn new(options: ControlOptions, image: Image, journal: FileJournal, links: Vec<CoreLink>) -> Control {
+        let backlog = links.iter().map(|_| VecDeque::new()).collect();
+        let producer_next = image.next_producer();
+        Control {
+            options,
+            image,
+            journal,
+            links,
+            backlog,
+            version: 0,
+            next_id: 1,
+            waits: BTreeMap::new(),
+            asked: HashMap::new(),
+            admin_waits: BTreeMap::new(),
+            admin_asked: HashMap::new(),
+            stopping: false,
+            stopped: HashSet::new(),
+            fatal: None,
+            producer_next,
+        }
+    }
+
+    /// Runs until all cores have stopped or one must not go on.
+    pub async fn run(mut self, bell: Doorbell, mut events: mpsc::Receiver<ControlEvent>, mut admin: mpsc::Receiver<AdminRequest>) -> Ended {
+        let watched = match AsyncFd::new(bell.clone()) {
+            Ok(watched) => watched,
+            Err(error) => return Ended::Fatal(format!("the control runtime cannot watch its eventfd: {error}")),
+        };
+        let mut tick = tokio::time::interval(Duration::from_millis(200));
+        loop {
+            let busy = self.drain();
+            self.flush();
+            if let Some(reason) = self.fatal.take() {
+                return Ended::Fatal(reason);
+            }
+            if self.stopping && self.stopped.len() == self.links.len() {
+                return Ended::Stopped;
+            }
+            if busy || !bell.arm() {
+                tokio::task::yield_now().await;
+                continue;
+            }
+            tokio::select! {
+                ready = watched.readable() => {
+                    if let Ok(mut guard) = ready {
+                        bell.clear();
+                        guard.clear_ready();
+                    }
+                }
+                Some(ControlEvent::Stop) = events.recv() => self.stop(),
+                Some(request) = admin.recv() => self.admin(request),
+                _ = tick.tick() => self.expire(),
+            }
+            bell.disarm();
+        }
+    }
+
+    /// Handles what cores sent; true when there may be more.
+    fn drain(&mut self) -> bool {
+        let mut handled = 0;
+        for at in 0..self.links.len() {
+            while handled < BATCH_MAX
+                && let Some(message) = self.links.get_mut(at).and_then(|l| l.from_core.pop().ok())
+            {
+                handled += 1;
+                self.message(message);
+            }
+        }
+        handled >= BATCH_MAX
+    }
+
+    fn flush(&mut self) {
+        for (link, backlog) in self.links.iter_mut().zip(&mut self.backlog) {
+            let mut sent = false;
+            while let Some(message) = backlog.pop_front() {
+                if let Err(rtrb::PushError::Full(message)) = link.to_core.push(message) {
+                    backlog.push_front(message);
+                    break;
+                }
+                sent = true;
+            }
+            if sent {
+                link.waker.wake();
+            }
+        }
+    }
+
+    pub(crate) fn send(&mut self, core: CoreId, message: CoreMessage) {
+        if let Some(backlog) = self.backlog.get_mut(usize::from(core.0)) {
+            backlog.push_back(message);
+        }
+    }
+
+    fn message(&mut self, message: ControlMessage) {
+        match message {
+            ControlMessage::Frame(frame) => self.frame(frame),
+            ControlMessage::Reply { core, id, reply } => self.reply(core, id, reply),
+            ControlMessage::Applied { core, version } => self.applied(core, version),
+            ControlMessage::Fatal { core, reason } => self.fatal = Some(format!("core {core}: {reason}")),
+            ControlMessage::Stopped { core } => {
+                self.stopped.insert(core);
+            }
+        }
+    }
+
+    fn frame(&mut self, frame: Frame) {
+        let Ok(header) = RequestHeader::parse(&frame.bytes) else {
+            return self.refuse(&frame, "a header that cannot be read");
+        };
+        if !ringmill_wire::supported::is_served(header.api_key, header.api_version) {
+            return self.refuse(&frame, "an API or version that is not served");
+        }
+        let head = header.response_head();
+        let began = Instant::now();
+        match api::handle(self, &header, &frame.bytes) {
+            Ok(Outcome::Now(bytes)) => self.answer(frame.conn, frame.slot, bytes),
+            Ok(Outcome::Applied(bytes)) => {
+                let version = self.version;
+                let left = self.links.iter().map(|l| l.core).collect();
+                self.wait(frame.conn, frame.slot, head, WaitKind::Applied { version, left, bytes });
+            }
+            Ok(Outcome::Ask(queries, finish)) => self.ask(frame.conn, frame.slot, head, queries, finish),
+            Err(error) => self.refuse(&frame, &error),
+        }
+        let took = began.elapsed();
+        if took > Duration::from_millis(10) {
+            tracing::warn!(api = header.api_key.name().unwrap_or("?"), ms = took.as_millis() as u64, "one request kept control busy for long");
+        }
+    }
+
+    fn refuse(&mut self, frame: &Frame, reason: &str) {
+        tracing::warn!(peer = %frame.peer, reason, "closing a connection whose request cannot be answered");
+        self.send(frame.conn.core, CoreMessage::Answer(Answer { conn: frame.conn, slot: frame.slot, bytes: Vec::new(), close: true }));
+    }
+
+    fn answer(&mut self, conn: ringmill_core::ConnKey, slot: u64, bytes: Vec<u8>) {
+        self.send(conn.core, CoreMessage::Answer(Answer { conn, slot, bytes, close: false }));
+    }
+
+    fn id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    fn wait(&mut self, conn: ringmill_core::ConnKey, slot: u64, head: ResponseHead, kind: WaitKind) -> u64 {
+        let id = self.id();
+        self.waits.insert(id, Waiting { conn, slot, head, since: Instant::now(), kind });
+        id
+    }
+
+    fn ask(&mut self, conn: ringmill_core::ConnKey, slot: u64, head: ResponseHead, queries: Vec<(CoreId, CoreQuery)>, finish: api::Finish) {
+        if queries.is_empty() {
+            let bytes = finish(HashMap::new());
+            return self.answer(conn, slot, bytes);
+        }
+        let left = queries.len();
+        let wait = self.wait(conn, slot, head, WaitKind::Replies { left, replies: HashMap::new(), finish });
+        for (ordinal, (core, query)) in queries.into_iter().enumerate() {
+            let id = self.id();
+            // The finisher knows its queries by their place in the list.
+            self.asked.insert(id, wait << 16 | ordinal as u64 & 0xffff);
+            self.send(core, CoreMessage::Query { id, query });
+        }
+    }
+
+    fn reply(&mut self, core: CoreId, id: u64, reply: CoreReply) {
+        if let Some(wait) = self.admin_asked.remove(&id) {
+            return self.admin_reply(core, wait, reply);
+        }
+        let Some(place) = self.asked.remove(&id) else { return };
+        let (wait, ordinal) = (place >> 16, place & 0xffff);
+        let Some(Waiting { kind: WaitKind::Replies { left, replies, .. }, .. }) = self.waits.get_mut(&wait) else { return };
+        replies.insert(ordinal, reply);
+        *left -= 1;
+        if *left == 0 {
+            self.finish_wait(wait);
+        }
+    }
+
+    fn finish_wait(&mut self, wait: u64) {
+        let Some(waiting) = self.waits.remove(&wait) else { return };
+        let bytes = match waiting.kind {
+            WaitKind::Applied { bytes, .. } => bytes,
+            WaitKind::Replies { replies, finish, .. } => finish(replies),
+        };
+        self.answer(waiting.conn, waiting.slot, bytes);
+    }
+
+    fn applied(&mut self, core: CoreId, version: u64) {
+        let mut done = Vec::new();
+        for (id, waiting) in &mut self.waits {
+            if let WaitKind::Applied { version: wanted, left, .. } = &mut waiting.kind
+                && *wanted <= version
+            {
+                left.remove(&core);
+                if left.is_empty() {
+                    done.push(*id);
+                }
+            }
+        }
+        for id in done {
+            self.finish_wait(id);
+        }
+    }
+
+    /// Answers what waited too long with what there is: finishers answer for cores that did not.
+    fn expire(&mut self) {
+        let late: Vec<u64> = self.waits.iter().filter(|(_, w)| w.since.elapsed() > CORES_TIMEOUT).map(|(id, _)| *id).collect();
+        for id in late {
+            if let Some(waiting) = self.waits.get(&id) {
+                tracing::warn!(api = waiting.head.api_key.name().unwrap_or("?"), "a core did not answer control in time; see /v1/cores");
+            }
+            self.finish_wait(id);
+        }
+        let late: Vec<u64> = self.admin_waits.iter().filter(|(_, w)| w.since.elapsed() > Duration::from_secs(1)).map(|(id, _)| *id).collect();
+        for id in late {
+            if let Some(wait) = self.admin_waits.remove(&id) {
+                (wait.done)(wait.replies);
+            }
+        }
+    }
+
+    /// Makes records durable, applies them, and publishes what changed for cores.
+    pub(crate) fn decide(&mut self, records: &[Record]) -> Result<(), ringmill_metadata::JournalError> {
+        self.journal.append(records)?;
+        let mut delta = TopicDelta::default();
+        for record in records {
+            self.image.apply(record);
+            let changed = match record {
+                Record::TopicCreated { id, .. } | Record::PartitionsAdded { id, .. } | Record::TopicConfigs { id, .. } => Some(*id),
+                Record::TopicDeleted { id } => {
+                    delta.deletes.push(*id);
+                    None
+                }
+                Record::BrokerConfigs { .. } | Record::ProducerIds { .. } | Record::PartitionIds { .. } | Record::Placed { .. } => None,
+            };
+            if let Some(topic) = changed.and_then(|id| self.image.with_id(id)) {
+                delta.upserts.push(spec_of(topic, &self.options.defaults));
+            }
+        }
+        if let Err(error) = self.journal.compact_if_large(&self.image) {
+            tracing::warn!(%error, "the metadata journal could not be rewritten; it goes on growing");
+        }
+        if delta.upserts.is_empty() && delta.deletes.is_empty() {
+            return Ok(());
+        }
+        self.version += 1;
+        delta.version = self.version;
+        let delta = Arc::new(delta);
+        for core in 0..self.links.len() as u16 {
+            self.send(CoreId(core), CoreMessage::Topics(delta.clone()));
+        }
+        Ok(())
+    }
+
+    fn stop(&mut self) {
+        if !self.stopping {
+            self.stopping = true;
+            for core in 0..self.links.len() as u16 {
+                self.send(CoreId(core), CoreMessage::Stop);
+            }
+        }
+    }
+
+    fn admin(&mut self, request: AdminRequest) {
+        match request {
+            AdminRequest::Ready(reply) => {
+                // Nobody waits for an answer that arrives late, here and below.
+                let _ = reply.send(!self.stopping);
+            }
+            AdminRequest::Config(reply) => {
+                let _ = reply.send(self.options.settings.clone());
+            }
+            AdminRequest::Metrics(reply) => self.ask_all(
+                || CoreQuery::Metrics,
+                move |replies| {
+                    let metrics = replies.into_iter().filter_map(|(core, r)| if let CoreReply::Metrics(m) = r { Some((core, m)) } else { None });
+                    let _ = reply.send(metrics.collect());
+                },
+            ),
+            AdminRequest::Dump(reply) => {
+                let cores: Vec<CoreId> = self.links.iter().map(|l| l.core).collect();
+                self.ask_all(
+                    || CoreQuery::Dump,
+                    move |replies| {
+                        let mut texts: HashMap<CoreId, String> =
+                            replies.into_iter().filter_map(|(core, r)| if let CoreReply::Dump(t) = r { Some((core, t)) } else { None }).collect();
+                        let _ = reply.send(cores.into_iter().map(|core| (core, texts.remove(&core))).collect());
+                    },
+                );
+            }
+            AdminRequest::Topics(reply) => self.admin_topics(reply),
+        }
+    }
+
+    fn admin_topics(&mut self, reply: oneshot::Sender<Vec<AdminTopic>>) {
+        let topics: Vec<Topic> = self.image.topics().cloned().collect();
+        let defaults = self.options.defaults.clone();
+        self.ask_all(
+            || CoreQuery::Sizes,
+            move |replies| {
+                let mut sizes: HashMap<PartitionId, PartitionSize> = HashMap::new();
+                for (_, reply) in replies {
+                    if let CoreReply::Sizes(list) = reply {
+                        sizes.extend(list.into_iter().map(|s| (s.partition, s)));
+                    }
+                }
+                let topics = topics.into_iter().map(|topic| {
+                    let relaxed = !configs::effective(&topic.configs, &defaults).is_durable();
+                    let partitions = topic.partitions.iter().zip(0..);
+                    let partitions = partitions.map(|(p, index)| AdminPartition::new(index, p.id, p.core, relaxed, sizes.get(&p.id))).collect();
+                    AdminTopic { name: topic.name.to_string(), id: topic.id.to_base64(), partitions, config: topic.configs }
+                });
+                let _ = reply.send(topics.collect());
+            },
+        );
+    }
+
+    fn ask_all(&mut self, query: impl Fn() -> CoreQuery, done: impl FnOnce(AdminReplies) + Send + 'static) {
+        let wait = self.id();
+        self.admin_waits.insert(wait, AdminWait { left: self.links.len(), since: Instant::now(), replies: Vec::new(), done: Box::new(done) });
+        for core in 0..self.links.len() as u16 {
+            let id = self.id();
+            self.admin_asked.insert(id, wait);
+            self.send(CoreId(core), CoreMessage::Query { id, query: query() });
+        }
+    }
+
+    fn admin_reply(&mut self, core: CoreId, wait: u64, reply: CoreReply) {
+        let Some(entry) = self.admin_waits.get_mut(&wait) else { return };
+        entry.replies.push((core, reply));
+        entry.left -= 1;
+        if entry.left == 0
+            && let Some(wait) = self.admin_waits.remove(&wait)
+        {
+            (wait.done)(wait.replies);
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! CI, and how commands are run.
+
+use std::process::Command;
+use std::time::Instant;
+
+/// Runs a command line and fails with its name when it does.
+pub fn command(line: &str) -> Result<(), String> {
+    println!("+ {line}");
+    let begun = Instant::now();
+    let status = Command::new("sh").args(["-c", line]).status().map_err(|e| format!("{line}: {e}"))?;
+    if status.success() {
+        println!("  {:.0} s", begun.elapsed().as_secs_f64());
+        return Ok(());
+    }
+    Err(format!("failed: {line}"))
+}
+
+/// What CI runs, in the order in which it fails fastest.
+pub fn ci() -> Result<(), String> {
+    command("cargo fmt --all --check")?;
+    crate::tidy::check()?;
+    command("cargo clippy --workspace --all-targets -- -D warnings")?;
+    command("cargo test --workspace --no-fail-fast")?;
+    command("cargo build --release")?;
+    command("tools/ci/unprivileged.sh target/release/ringmill")?;
+    command("tools/ci/crash-loop.sh target/release/ringmill 10")?;
+    crate::clients::run(&["kcat"])
+}
