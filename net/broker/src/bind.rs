@@ -48,6 +48,29 @@ pub fn bind(option: &str, address: &Address) -> Result<(TcpListener, SocketAddr)
     }))
 }
 
+/// A listener for each core on the address of `first`, which was bound alone so that no other process can share it.
+///
+/// The kernel spreads connections over them (`SO_REUSEPORT`). Between giving up `first` and listening again nothing of
+/// ours answers, which nobody can have seen: the address was not told to anyone yet.
+///
+/// # Errors
+/// [`Reason::AddressInUse`] when another process was faster.
+pub fn for_cores(
+    first: TcpListener,
+    bound: SocketAddr,
+    cores: usize,
+    backlog: i32,
+) -> Result<Vec<TcpListener>, Failure> {
+    drop(first);
+    (0..cores)
+        .map(|_| {
+            ringmill_reactor::ring::listen(bound, backlog).map_err(|error| {
+                Failure::new(Reason::AddressInUse, format!("Cannot listen on {bound}: {error}."))
+            })
+        })
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -66,6 +89,15 @@ mod tests {
         assert!(failure.detail.contains("--listen"), "{failure}");
         drop(held);
         bind("--listen", &address(&bound.to_string())).expect("free again");
+    }
+
+    #[test]
+    fn cores_share_an_address_that_no_one_else_gets() {
+        let (first, bound) = bind("--listen", &address("127.0.0.1:0")).expect("free");
+        let listeners = for_cores(first, bound, 3, 16).expect("ours");
+        assert!(listeners.iter().all(|listener| listener.local_addr().expect("bound") == bound));
+        assert!(bind("--listen", &address(&bound.to_string())).is_err());
+        std::net::TcpStream::connect(bound).expect("one of them takes it");
     }
 
     #[test]

@@ -74,11 +74,8 @@ reasons! {
         "There is no room to start: the first core-log files could not be reserved.",
         "Free space on the device of the data folder, or lower core.log.bytes.";
     FlushFailed = 10, Sensible,
-        "A flush failed. What the device holds is unknown, and it reports such an error once, so the broker does not go on.",
-        "Look at the kernel log for the device. A restart recovers all that is readable and says if acknowledged data is not.";
-    WriteFailed = 11, Sensible,
-        "A write to the core log failed.",
-        "Look at the kernel log for the device. A restart recovers all that was acknowledged.";
+        "Writing or flushing the core log, a segment or a checkpoint failed. What the device holds is unknown, and the kernel reports such an error once, so the broker does not go on.",
+        "Look at the kernel log for the device. A restart recovers all that was acknowledged, or says what is not readable.";
     JournalFailed = 12, Sensible,
         "The metadata journal could not be read or written.",
         "Look at the kernel log for the device and at the space left. A restart replays the journal.";

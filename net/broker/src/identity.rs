@@ -34,6 +34,16 @@ pub struct Generation {
     pub cores: u16,
     /// `core.log.dir` as it was; `None`: in the data folder.
     pub log_dir: Option<PathBuf>,
+    /// These core logs hold nothing that is not in segments: a change to another generation is under way and must be
+    /// finished before anything else.
+    pub drained: bool,
+}
+
+impl Generation {
+    /// Folder of one of its cores.
+    pub fn core_dir(&self, data: &Path, core: u16) -> PathBuf {
+        self.log_dir.as_deref().unwrap_or(data).join(format!("core-{core}"))
+    }
 }
 
 /// Microseconds that one durable 4 KiB write took, and what follows from it.
@@ -132,7 +142,12 @@ pub fn claim(fs: &dyn Fs, data: &Path, wanted: &Wanted) -> Result<DataFolder, Fa
         None => Identity {
             node_id: wanted.node_id.unwrap_or(1),
             cluster_id: wanted.cluster_id.clone().unwrap_or_else(random_cluster_id),
-            generation: Generation { number: 1, cores: wanted.cores, log_dir: wanted.log_dir.clone() },
+            generation: Generation {
+                number: 1,
+                cores: wanted.cores,
+                log_dir: wanted.log_dir.clone(),
+                drained: false,
+            },
             flush: None,
         },
     };
@@ -169,8 +184,8 @@ fn read_identity(fs: &dyn Fs, data: &Path) -> Result<Option<Identity>, Failure> 
     let path = node_toml(data);
     if !fs.exists(&path) {
         // A new identity on old logs would strand them: ids in the logs and ids clients know would not meet again.
-        if fs.exists(&data.join("core-0")) {
-            return Err(damaged(&path, "it is missing although core logs are there"));
+        if fs.exists(&data.join("core-0")) || fs.exists(&data.join("meta")) {
+            return Err(damaged(&path, "it is missing although core logs or a journal are there"));
         }
         return Ok(None);
     }
@@ -248,8 +263,20 @@ fn damaged(path: &Path, what: &str) -> Failure {
     )
 }
 
+/// A life of a core log, never seen before and never again.
+pub fn random_u128() -> u128 {
+    u128::from_le_bytes(random_bytes())
+}
+
 /// Drawn once for a folder: a random version 4 UUID in Kafka's text form.
 fn random_cluster_id() -> String {
+    let mut bytes = random_bytes();
+    bytes[6] = (bytes[6] & 0x0f) | 0x40;
+    bytes[8] = (bytes[8] & 0x3f) | 0x80;
+    ringmill_types::TopicId(bytes).to_base64()
+}
+
+fn random_bytes() -> [u8; 16] {
     let mut bytes = [0u8; 16];
     let mut filled = 0;
     while filled < bytes.len() {
@@ -257,9 +284,7 @@ fn random_cluster_id() -> String {
         // 16 bytes come at once from a kernel of the supported range; short reads and signals are just tried again.
         filled += rustix::rand::getrandom(rest, rustix::rand::GetRandomFlags::empty()).unwrap_or(0);
     }
-    bytes[6] = (bytes[6] & 0x0f) | 0x40;
-    bytes[8] = (bytes[8] & 0x3f) | 0x80;
-    ringmill_types::TopicId(bytes).to_base64()
+    bytes
 }
 
 impl Identity {
@@ -293,6 +318,10 @@ impl Identity {
                 Some(value) => Some(PathBuf::from(value.as_str()?)),
                 None => None,
             },
+            drained: match cores.get("drained") {
+                Some(value) => value.as_bool()?,
+                None => false,
+            },
         };
         let flush = match table.get("flush") {
             Some(value) => Some(ProbeResult::read(value.as_table()?)?),
@@ -312,6 +341,9 @@ impl Identity {
         let _ = writeln!(out, "count = {}", self.generation.cores);
         if let Some(dir) = &self.generation.log_dir {
             let _ = writeln!(out, "log_dir = {}", quoted(&dir.display().to_string()));
+        }
+        if self.generation.drained {
+            out.push_str("# Their content is in segments; the next start finishes the change to another number of cores.\ndrained = true\n");
         }
         if let Some(flush) = &self.flush {
             flush.write(&mut out);
@@ -388,7 +420,8 @@ mod tests {
         let pid = std::fs::read_to_string(data.join("LOCK")).expect("readable");
         assert_eq!(pid.trim(), std::process::id().to_string());
         folder.identity.flush = Some(probe());
-        folder.identity.generation = Generation { number: 7, cores: 3, log_dir: Some("/mnt/lo g".into()) };
+        folder.identity.generation =
+            Generation { number: 7, cores: 3, log_dir: Some("/mnt/lo g".into()), drained: true };
         folder.save(&StdFs).expect("saved");
         let kept = folder.identity.clone();
         drop(folder);
@@ -469,11 +502,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_back(node_id in 0..i32::MAX, cluster_id in "\\PC{1,30}", number in 0u64..i64::MAX as u64, cores in 1u16.., dir in proptest::option::of("\\PC{1,20}"), probed in any::<bool>()) {
+        fn what_is_written_is_read_back(node_id in 0..i32::MAX, cluster_id in "\\PC{1,30}", number in 0u64..i64::MAX as u64, drained in any::<bool>(), cores in 1u16.., dir in proptest::option::of("\\PC{1,20}"), probed in any::<bool>()) {
             let identity = Identity {
                 node_id,
                 cluster_id,
-                generation: Generation { number, cores, log_dir: dir.map(PathBuf::from) },
+                generation: Generation { number, cores, log_dir: dir.map(PathBuf::from), drained },
                 flush: probed.then(probe),
             };
             prop_assert_eq!(Identity::parse(&identity.to_toml(), Path::new("node.toml")), Ok(identity));

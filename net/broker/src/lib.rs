@@ -11,12 +11,18 @@ pub mod identity;
 
 mod banner;
 mod bind;
+mod boot;
+mod control;
+mod generation;
 mod logging;
 mod notify;
 mod planes;
 mod probe;
+mod probing;
 mod signals;
 mod stall;
+mod upkeep;
 
 pub use args::{BrokerOptions, ServeArgs};
+pub use boot::serve;
 pub use exit::{Failure, Reason};

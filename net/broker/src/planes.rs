@@ -196,7 +196,7 @@ mod tests {
         let mut identity = Identity {
             node_id: 1,
             cluster_id: "c".into(),
-            generation: Generation { number: 1, cores: 1, log_dir: None },
+            generation: Generation { number: 1, cores: 1, log_dir: None, drained: false },
             flush: None,
         };
         assert_eq!(flush_method(FlushMethod::Auto, &identity, "6.1").0, Method::Fdatasync);

@@ -3,6 +3,7 @@
 //! Everything the main thread waits for arrives through one channel of [`Event`]s. SIGPIPE is ignored by Rust's runtime.
 
 use crate::exit::{Failure, Reason};
+use crate::identity::ProbeResult;
 use ringmill_upkeep::Report;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -18,6 +19,8 @@ pub enum Event {
     Stopped,
     /// Upkeep finished a job.
     Scrubbed(Report),
+    /// The flush probe has a result.
+    Probed(ProbeResult),
 }
 
 /// Listens from now on, for the rest of the process.

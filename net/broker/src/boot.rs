@@ -1,0 +1,469 @@
+//! The order in which a broker comes up, runs and goes down.
+//!
+//! ```text
+//! decide ─▶ look at the folder ─▶ bind ─▶ try a ring ─▶ claim the folder ─▶ journal ─▶ cores ─▶ control ─▶ upkeep ─▶ serve
+//!          └──────────── touches nothing on disk ────────┘
+//! ```
+//! Whatever can be refused is refused before the first write. Once cores run, the main thread only waits for [`Event`]s:
+//! a stop goes through control to the cores and comes back as [`Event::Stopped`] when all is flushed, destaged and
+//! checkpointed; anything fatal ends the process with its code.
+
+use crate::args::{Address, BrokerOptions, HostFacts, ServeArgs};
+use crate::banner::Banner;
+use crate::exit::{Failure, Reason, fatal};
+use crate::host::{self, FileSystem, Footing, Limits};
+use crate::identity::{self, DataFolder, Method, Wanted};
+use crate::planes::{self, CorePlan, FileShare};
+use crate::signals::{self, Event};
+use crate::stall::StallWatch;
+use crate::{bind, control, generation, logging, notify, probing, upkeep};
+use ringmill_core::thread::{CoreHandle, CoreOptions, StartError};
+use ringmill_log::RecoveryError;
+use ringmill_metadata::{FileJournal, Image};
+use ringmill_reactor::ring::{RingBackend, RingError, RingFeatures, RingOptions};
+use ringmill_reactor::stdfs::StdFs;
+use ringmill_reactor::{Doorbell, Fs};
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
+
+/// An orderly stop that takes longer than this is broken off; the unit's `TimeoutStopSec` is longer still.
+const STOP_MAX: Duration = Duration::from_secs(75);
+/// How often a serving main thread looks whether its threads are alive.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Buffers of the ring that is made only to see whether rings can be made.
+const TRIAL_POOL_BYTES: u64 = 1 << 20;
+/// Connections the kernel holds for a core that has not accepted them yet.
+const BACKLOG: i32 = 4096;
+
+/// Runs a broker until it is told to stop. The exit code says how it ended (net/docs/ERRORS.md).
+pub fn serve(args: &ServeArgs) -> ExitCode {
+    let begun = Instant::now();
+    match logging::start(args.log_level.as_deref(), args.log_json).and_then(|()| run(args, begun)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            refuse(&failure, args.log_json);
+            failure.exit_code()
+        }
+    }
+}
+
+/// Says why there is no broker: plain lines for people, an event for programs.
+fn refuse(failure: &Failure, json: bool) {
+    if json {
+        tracing::error!(code = failure.reason.code(), reason = ?failure.reason, "{failure}");
+    } else {
+        for line in failure.detail.lines() {
+            eprintln!("ringmill: {line}");
+        }
+    }
+}
+
+fn run(args: &ServeArgs, begun: Instant) -> Result<(), Failure> {
+    let facts = host::facts();
+    let options = BrokerOptions::resolve(args, &facts)?;
+    let (sender, events) = channel();
+    signals::listen(sender.clone())?;
+    let ground = Ground::survey(options, facts)?;
+    let running = Running::start(ground, sender)?;
+    running.banner(begun).show(args.log_json);
+    running.warn();
+    notify::notify("READY=1");
+    running.wait(&events)
+}
+
+/// Everything that can be known and held without writing to the disk.
+struct Ground {
+    options: BrokerOptions,
+    facts: HostFacts,
+    kernel: String,
+    file_system: FileSystem,
+    limits: Limits,
+    /// One for each core, all on one address.
+    listeners: Vec<TcpListener>,
+    listen: SocketAddr,
+    admin: TcpListener,
+    admin_at: SocketAddr,
+}
+
+impl Ground {
+    fn survey(options: BrokerOptions, facts: HostFacts) -> Result<Ground, Failure> {
+        let settings = &options.config.settings;
+        let file_system = footing(&options.data)?;
+        footing(&planes::log_root(&options.data, settings))?;
+        identity::look(&StdFs, &options.data)?;
+        let (admin, admin_at) = bind::bind("--admin", &options.admin)?;
+        let (first, listen) = bind::bind("--listen", &options.listen)?;
+        let listeners = bind::for_cores(first, listen, options.cores.len(), BACKLOG)?;
+        let limits = host::raise_limits();
+        let trial = RingOptions { pool_limit_bytes: TRIAL_POOL_BYTES, features: planes::features(settings) };
+        RingBackend::new(trial).map(drop).map_err(|error| ring_failure(&error))?;
+        let kernel = host::kernel_release();
+        Ok(Ground { options, facts, kernel, file_system, limits, listeners, listen, admin, admin_at })
+    }
+
+    fn wanted(&self) -> Wanted {
+        let settings = &self.options.config.settings;
+        Wanted {
+            node_id: settings.node_id,
+            cluster_id: settings.cluster_id.clone(),
+            cores: self.options.cores.len() as u16,
+            log_dir: settings.core_log_dir.clone(),
+        }
+    }
+}
+
+fn footing(path: &Path) -> Result<FileSystem, Failure> {
+    let unusable = |why: String| Failure::new(Reason::DataUnusable, why);
+    let found = host::file_system(path).map_err(|error| {
+        unusable(format!("The file system of {} cannot be read ({error}).", path.display()))
+    })?;
+    match found.footing {
+        Footing::Sound | Footing::Buffered(_) => Ok(found),
+        Footing::Refused(why) => Err(unusable(format!(
+            "{} is on {}, where acknowledged records would not be safe: {why}. Use a folder on ext4, XFS or btrfs.",
+            path.display(),
+            found.name
+        ))),
+    }
+}
+
+fn ring_failure(error: &RingError) -> Failure {
+    let reason = match error {
+        RingError::Forbidden(_) => Reason::IoUringForbidden,
+        RingError::Memory(_) => Reason::LimitsTooLow,
+        RingError::Other(_) => Reason::IoUringForbidden,
+    };
+    Failure::new(reason, format!("{error}. Nothing was touched."))
+}
+
+/// A core that did not start, as an exit.
+pub fn start_failure(error: &StartError) -> Failure {
+    let reason = match error {
+        StartError::Ring(_, error) => return ring_failure(error),
+        StartError::Log(_, log) => match log {
+            RecoveryError::Io { error, .. } if error.kind() == std::io::ErrorKind::StorageFull => {
+                Reason::DiskFull
+            }
+            RecoveryError::Io { .. } => Reason::DataUnusable,
+            RecoveryError::Damaged { .. }
+            | RecoveryError::MissingFile { .. }
+            | RecoveryError::Checkpoint { .. } => Reason::DataDamaged,
+            RecoveryError::NoMemory => Reason::LimitsTooLow,
+        },
+        StartError::Thread(..) => Reason::LimitsTooLow,
+        StartError::Died(_) => Reason::Internal,
+    };
+    Failure::new(reason, format!("{error}."))
+}
+
+/// A broker that serves, and everything that must be ended in order.
+struct Running {
+    ground: Ground,
+    folder: DataFolder,
+    method: Method,
+    method_because: &'static str,
+    features: RingFeatures,
+    advertised: Address,
+    advertised_by_name: bool,
+    cores: Vec<CoreHandle>,
+    control: control::ControlThread,
+    upkeep: Option<ringmill_upkeep::Upkeep>,
+    watch: Option<StallWatch>,
+    probe: Option<probing::Probing>,
+}
+
+impl Running {
+    fn start(mut ground: Ground, events: Sender<Event>) -> Result<Running, Failure> {
+        let fs: Arc<dyn Fs> = Arc::new(StdFs);
+        let mut folder = identity::claim(fs.as_ref(), &ground.options.data, &ground.wanted())?;
+        let (journal, image) = FileJournal::open(Arc::clone(&fs), &folder.path)
+            .map_err(|error| Failure::new(Reason::JournalFailed, format!("{error}.")))?;
+        let (mut journal, mut image) = (journal, image);
+        let settings = ground.options.config.settings.clone();
+        let (method, method_because) =
+            planes::flush_method(settings.flush_method, &folder.identity, &ground.kernel);
+        let topics = |image: &Image| control::topics(image, &ground.options.config);
+        let change = generation::Change {
+            options: &ground.options,
+            wanted: &ground.wanted(),
+            topics: &topics,
+            fs: fs.as_ref(),
+        };
+        change.settle(&mut folder, &mut journal, &mut image)?;
+
+        let files = planes::share_files(
+            ground.limits.open_files,
+            settings.max_connections,
+            ground.options.cores.len(),
+        );
+        let topics = Arc::new(topics(&image));
+        let bell = doorbell()?;
+        let listeners = std::mem::take(&mut ground.listeners);
+        let cores = core_options(&ground.options, &folder, method, files, listeners, image.next_partition());
+        let (links, cores) =
+            ringmill_core::thread::start(cores, topics, &bell).map_err(|error| start_failure(&error))?;
+        let features = cores.first().map_or(RingFeatures::ALL, |core| core.features);
+        let (advertised, advertised_by_name) =
+            ground.options.advertised(ground.listen.port(), &ground.facts.hostname);
+
+        let admin = ground.admin.try_clone().map_err(|error| internal("the admin listener", &error))?;
+        let brief = control::Brief {
+            config: &ground.options.config,
+            identity: &folder.identity,
+            advertised: &advertised,
+            cores: ground.options.cores.len() as u16,
+            data: &folder.path,
+        };
+        let control =
+            control::start(&brief, control::Wiring { image, journal, links, bell, admin }, events.clone())?;
+        let beats: Vec<_> = cores.iter().map(|core| Arc::clone(&core.heartbeat)).collect();
+        let upkeep = upkeep::start(&folder.path, &settings, events.clone());
+        let watch = StallWatch::start(beats.clone())
+            .inspect_err(|error| tracing::warn!("no stall watch: {error}"))
+            .ok();
+        let probe =
+            probing::start_if_due(&settings, &folder, &ground.kernel, ground.facts.cpus.len(), beats, events);
+        Ok(Running {
+            ground,
+            folder,
+            method,
+            method_because,
+            features,
+            advertised,
+            advertised_by_name,
+            cores,
+            control,
+            upkeep,
+            watch,
+            probe,
+        })
+    }
+}
+
+impl Running {
+    fn banner(&self, begun: Instant) -> Banner {
+        let ground = &self.ground;
+        let settings = &ground.options.config.settings;
+        let (used, without): (Vec<_>, Vec<_>) = self.features.list().into_iter().partition(|(_, used)| *used);
+        let off = &settings.features_off;
+        let name = |(name, _): (&str, bool)| {
+            if off.iter().any(|off| off == name) {
+                format!("{name} (switched off)")
+            } else {
+                name.to_string()
+            }
+        };
+        Banner {
+            kernel: ground.kernel.clone(),
+            node_id: self.folder.identity.node_id,
+            cluster_id: self.folder.identity.cluster_id.clone(),
+            listen: ground.listen,
+            advertised: self.advertised.clone(),
+            admin: ground.admin_at,
+            data: std::path::absolute(&self.folder.path).unwrap_or_else(|_| self.folder.path.clone()),
+            first_start: self.folder.first_start,
+            file_system: ground.file_system.clone(),
+            free_bytes: StdFs.free_bytes(&self.folder.path).ok(),
+            cores: ground.options.cores.clone(),
+            memory_bytes: ground.options.memory_bytes,
+            features_used: used.into_iter().map(name).collect(),
+            features_without: without.into_iter().map(name).collect(),
+            method: self.method,
+            method_because: self.method_because,
+            flush_depth: settings.flush_depth,
+            relaxed_allowed: settings.relaxed_topics_enable,
+            started_in: begun.elapsed(),
+        }
+    }
+
+    /// What the one who started it should know beyond the banner.
+    fn warn(&self) {
+        let ground = &self.ground;
+        for warning in &ground.options.warnings {
+            tracing::warn!("{warning}");
+        }
+        if !ground.listen.ip().is_loopback() {
+            tracing::warn!(
+                "{} can be reached from other machines, and there is no authentication yet: whoever reaches it may read, write and delete",
+                ground.listen
+            );
+        }
+        if !ground.admin_at.ip().is_loopback() {
+            tracing::warn!(
+                "the admin port {} can be reached from other machines and asks nobody who they are",
+                ground.admin_at
+            );
+        }
+        if self.advertised_by_name {
+            tracing::warn!(
+                "clients are told to connect to {}, this host's name, because --listen is a wildcard; --advertise says otherwise",
+                self.advertised
+            );
+        }
+        if let Footing::Buffered(why) = ground.file_system.footing {
+            tracing::warn!("{} is on {}: {why}", self.folder.path.display(), ground.file_system.name);
+        }
+        if !self.features.fixed_buffers
+            && !ground.options.config.settings.features_off.iter().any(|f| f == "fixed_buffers")
+        {
+            let limit =
+                ground.limits.locked_bytes.map_or("unlimited".into(), |bytes| format!("{} KiB", bytes >> 10));
+            tracing::info!(
+                "buffers are not registered with the kernel (locked memory: {limit}); more CPU is spent per byte"
+            );
+        }
+        for core in &self.cores {
+            if !core.recovery.clean && core.recovery.groups > 0 {
+                let report = core.recovery;
+                tracing::info!(
+                    groups = report.groups,
+                    batches = report.batches,
+                    bytes = report.bytes,
+                    "a core log was replayed after an end that was not orderly; every acknowledged record is back"
+                );
+            }
+        }
+    }
+
+    /// Serves until told to stop.
+    fn wait(mut self, events: &Receiver<Event>) -> Result<(), Failure> {
+        loop {
+            match events.recv_timeout(LOOK_EVERY) {
+                Ok(Event::Stop { signal }) => return self.stop(signal, events),
+                Ok(event) => self.heard(event),
+                Err(RecvTimeoutError::Timeout) => self.look_after_threads(),
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(Failure::new(
+                        Reason::Internal,
+                        "The threads that wake the main thread are gone.",
+                    ));
+                }
+            }
+        }
+    }
+
+    fn heard(&mut self, event: Event) {
+        match event {
+            Event::Fatal(failure) => fatal(&failure),
+            Event::Scrubbed(report) => upkeep::heard(&report),
+            Event::Probed(result) => self.keep_probe(result),
+            // Told apart by the callers: a stop begins once, and ends there.
+            Event::Stop { .. } | Event::Stopped => {}
+        }
+    }
+
+    fn keep_probe(&mut self, result: identity::ProbeResult) {
+        let changes = result.method != self.method;
+        tracing::info!(
+            fdatasync_us = result.idle_fdatasync.p50_us,
+            dsync_us = result.idle_dsync.p50_us,
+            busy_fdatasync_us = result.busy_fdatasync.p50_us,
+            busy_dsync_us = result.busy_dsync.p50_us,
+            "flush methods measured: {} is better here{}",
+            result.method.name(),
+            if changes { "; it is used from the next start on" } else { "" }
+        );
+        self.folder.identity.flush = Some(result);
+        if let Err(failure) = self.folder.save(&StdFs) {
+            tracing::warn!("the measurement could not be kept and will be made again: {failure}");
+        }
+    }
+
+    /// A core or control that ended by itself leaves clients hanging: the process ends instead.
+    fn look_after_threads(&self) {
+        for (number, core) in self.cores.iter().enumerate() {
+            if core.thread.is_finished() {
+                fatal(&Failure::new(
+                    Reason::Internal,
+                    format!("Core {number} ended although nothing told it to."),
+                ));
+            }
+        }
+        if self.control.is_finished() {
+            fatal(&Failure::new(Reason::Internal, "Control ended although nothing told it to."));
+        }
+    }
+
+    /// Stops accepting, finishes what is in flight, flushes, destages, checkpoints.
+    fn stop(mut self, signal: &'static str, events: &Receiver<Event>) -> Result<(), Failure> {
+        let begun = Instant::now();
+        tracing::info!("{signal}: stopping; a second one ends the process at once");
+        notify::notify("STOPPING=1");
+        self.control.stop();
+        if let Some(probe) = self.probe.take() {
+            probe.stop();
+        }
+        if let Some(upkeep) = self.upkeep.take() {
+            upkeep.stop();
+        }
+        loop {
+            match events.recv_timeout(STOP_MAX.saturating_sub(begun.elapsed())) {
+                Ok(Event::Stopped) => break,
+                Ok(event) => self.heard(event),
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                    return Err(Failure::new(
+                        Reason::StopTimedOut,
+                        format!(
+                            "The stop did not finish within {} s; the next start replays the core logs.",
+                            STOP_MAX.as_secs()
+                        ),
+                    ));
+                }
+            }
+        }
+        drop(self.watch.take());
+        for core in self.cores.drain(..) {
+            if core.thread.join().is_err() {
+                return Err(Failure::new(Reason::Internal, "A core panicked after it had stopped."));
+            }
+        }
+        self.control.join()?;
+        tracing::info!(
+            "stopped after {} ms: everything is flushed, destaged and checkpointed",
+            begun.elapsed().as_millis()
+        );
+        Ok(())
+    }
+}
+
+fn core_options(
+    options: &BrokerOptions,
+    folder: &DataFolder,
+    method: Method,
+    files: FileShare,
+    listeners: Vec<TcpListener>,
+    next_partition_id: u64,
+) -> Vec<CoreOptions> {
+    let node_id = folder.identity.node_id;
+    let placed = options.cores.iter().zip(listeners);
+    placed
+        .map(|(core, listener)| {
+            let CorePlan { settings, log, ring } = planes::core_plan(options, *core, node_id, method, files);
+            CoreOptions {
+                settings,
+                log,
+                ring,
+                listener,
+                cpu: core.cpu,
+                incarnation: identity::random_u128(),
+                next_partition_id,
+            }
+        })
+        .collect()
+}
+
+/// What control is woken with.
+fn doorbell() -> Result<Doorbell, Failure> {
+    Doorbell::new().map_err(|error| internal("an eventfd", &error))
+}
+
+fn internal(what: &str, error: &std::io::Error) -> Failure {
+    Failure::new(
+        Reason::LimitsTooLow,
+        format!("{what} could not be had ({error}); raise the limit on open files."),
+    )
+}

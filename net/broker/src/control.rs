@@ -1,0 +1,145 @@
+//! Control as a thread: its options from the settings, its runtime, and how its end becomes an [`Event`].
+
+use crate::args::Address;
+use crate::config::Config;
+use crate::exit::{Failure, Reason};
+use crate::identity::Identity;
+use crate::signals::Event;
+use ringmill_control::admin::AdminRequest;
+use ringmill_control::control::Ended;
+use ringmill_control::{BrokerDefaults, Control, ControlEvent, ControlOptions, specs_of};
+use ringmill_core::CoreLink;
+use ringmill_metadata::{FileJournal, Image};
+use ringmill_reactor::Doorbell;
+use ringmill_types::{TopicSpec, limits};
+use std::net::TcpListener;
+use std::path::Path;
+use std::sync::mpsc::Sender;
+use std::thread::JoinHandle;
+use tokio::sync::mpsc;
+
+/// Admin requests that may wait; a further one waits in its connection.
+const ADMIN_QUEUE: usize = 64;
+
+/// What control is told about this broker.
+pub struct Brief<'a> {
+    pub config: &'a Config,
+    pub identity: &'a Identity,
+    pub advertised: &'a Address,
+    pub cores: u16,
+    pub data: &'a Path,
+}
+
+/// What control takes over.
+pub struct Wiring {
+    pub image: Image,
+    pub journal: FileJournal,
+    pub links: Vec<CoreLink>,
+    pub bell: Doorbell,
+    pub admin: TcpListener,
+}
+
+/// The control thread. Ends when all cores have stopped, or one must not go on.
+pub struct ControlThread {
+    events: mpsc::Sender<ControlEvent>,
+    thread: JoinHandle<()>,
+}
+
+impl ControlThread {
+    /// Asks for the orderly stop; its end comes as [`Event::Stopped`].
+    pub fn stop(&self) {
+        // The queue holds one, and there is one stop; a control that is gone has sent its own event.
+        let _ = self.events.try_send(ControlEvent::Stop);
+    }
+
+    pub fn is_finished(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// # Errors
+    /// [`Reason::Internal`] when it panicked.
+    pub fn join(self) -> Result<(), Failure> {
+        self.thread
+            .join()
+            .map_err(|_| Failure::new(Reason::Internal, "Control panicked; its message is above."))
+    }
+}
+
+/// The cores' view of an image, with the broker's defaults applied.
+pub fn topics(image: &Image, config: &Config) -> Vec<TopicSpec> {
+    specs_of(image, &defaults(config))
+}
+
+/// What topics get that say nothing themselves.
+fn defaults(config: &Config) -> BrokerDefaults {
+    let file_bytes = config.settings.core_log_file_bytes.expect("the configuration check fills it in");
+    let given = config.entries().into_iter().filter(|(_, _, given)| *given);
+    BrokerDefaults {
+        values: given
+            .filter_map(|(key, value, _)| value.map(|value| (key.name.to_string(), value)))
+            .collect(),
+        allow_relaxed: config.settings.relaxed_topics_enable,
+        batch_bytes_max: file_bytes - limits::GROUP_OVERHEAD_BYTES_MAX as u64,
+    }
+}
+
+/// Starts the thread and its runtime.
+///
+/// # Errors
+/// [`Reason::LimitsTooLow`] when thread, runtime or admin listener cannot be had.
+pub fn start(brief: &Brief<'_>, wiring: Wiring, events: Sender<Event>) -> Result<ControlThread, Failure> {
+    let settings = &brief.config.settings;
+    let options = ControlOptions {
+        node_id: brief.identity.node_id,
+        cluster_id: brief.identity.cluster_id.clone(),
+        host: brief.advertised.host.clone(),
+        port: brief.advertised.port,
+        cores: brief.cores,
+        num_partitions: settings.num_partitions,
+        auto_create: settings.auto_create_topics_enable,
+        delete_topics: settings.delete_topic_enable,
+        partitions_max: limits::PARTITIONS_MAX,
+        data_dir: brief.data.to_path_buf(),
+        defaults: defaults(brief.config),
+        settings: shown(brief.config),
+    };
+    let cpus = settings.control_cpus.clone().unwrap_or_default();
+    let failed = |error: std::io::Error| {
+        Failure::new(Reason::LimitsTooLow, format!("Control could not be started ({error})."))
+    };
+    wiring.admin.set_nonblocking(true).map_err(failed)?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build().map_err(failed)?;
+    let (stop, stops) = mpsc::channel(1);
+    let thread = std::thread::Builder::new()
+        .name("control".into())
+        .spawn(move || {
+            if !cpus.is_empty()
+                && let Err(error) = ringmill_reactor::thread::pin(&cpus)
+            {
+                tracing::warn!("control.cpus has no effect: {error}");
+            }
+            let event = match runtime.block_on(live(options, wiring, stops)) {
+                Ended::Stopped => Event::Stopped,
+                Ended::Fatal(reason) => Event::Fatal(Failure::new(Reason::FlushFailed, reason)),
+            };
+            // The main thread is gone only when the process ends.
+            let _ = events.send(event);
+        })
+        .map_err(failed)?;
+    Ok(ControlThread { events: stop, thread })
+}
+
+async fn live(options: ControlOptions, wiring: Wiring, stops: mpsc::Receiver<ControlEvent>) -> Ended {
+    let (requests, admin_requests): (mpsc::Sender<AdminRequest>, _) = mpsc::channel(ADMIN_QUEUE);
+    let _held = (requests, wiring.admin);
+    Control::new(options, wiring.image, wiring.journal, wiring.links)
+        .run(wiring.bell, stops, admin_requests)
+        .await
+}
+
+/// Every key with the value in force, for `/v1/config`.
+fn shown(config: &Config) -> Vec<(String, String)> {
+    let entries = config.entries().into_iter();
+    entries.filter_map(|(key, value, _)| value.map(|value| (key.name.to_string(), value))).collect()
+}

@@ -1,0 +1,225 @@
+//! Changing the number of cores, or where their logs are, between two starts.
+//!
+//! A core log belongs to the cores that wrote it. When the next start wants other ones, the old logs are recovered by as
+//! many cores as wrote them and stopped in order, which leaves all they held in segments; then they are removed, every
+//! partition is placed anew, and `node.toml` gets the next generation. Each step is durable before the next, and each can
+//! be repeated, so a cut anywhere is finished by the next start:
+//!
+//! ```text
+//! drain ─▶ node.toml: drained ─▶ remove old core folders ─▶ journal: Placed ─▶ node.toml: next generation
+//!          └─ from here on the old logs are not needed; before, nothing was changed
+//! ```
+
+use crate::args::{BrokerOptions, CorePlacement};
+use crate::exit::{Failure, Reason};
+use crate::identity::{self, DataFolder, Generation, Method, Wanted};
+use crate::planes;
+use ringmill_core::thread::{CoreHandle, CoreOptions};
+use ringmill_core::{ControlMessage, CoreLink, CoreMessage};
+use ringmill_metadata::{FileJournal, Image, Journal as _, Record};
+use ringmill_reactor::{Doorbell, Fs};
+use ringmill_types::{CoreId, TopicSpec};
+use std::net::TcpListener;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Draining moves at most what the core logs hold; a disk that needs longer for that is not well.
+const DRAIN_MAX: Duration = Duration::from_secs(600);
+/// Open files of all draining cores: they serve nobody.
+const DRAIN_FILES: u64 = 1024;
+/// Between two looks at the draining cores.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
+
+/// What a change needs to know.
+pub struct Change<'a> {
+    pub options: &'a BrokerOptions,
+    pub wanted: &'a Wanted,
+    /// The cores' view of an image.
+    pub topics: &'a dyn Fn(&Image) -> Vec<TopicSpec>,
+    pub fs: &'a dyn Fs,
+}
+
+impl Change<'_> {
+    /// Brings the folder to the wanted generation; does nothing when it is there already.
+    ///
+    /// # Errors
+    /// Whatever stopped it; the next start goes on from there.
+    pub fn settle(
+        &self,
+        folder: &mut DataFolder,
+        journal: &mut FileJournal,
+        image: &mut Image,
+    ) -> Result<(), Failure> {
+        let (wanted, fs) = (self.wanted, self.fs);
+        let old = folder.identity.generation.clone();
+        if old.cores == wanted.cores && old.log_dir == wanted.log_dir && !old.drained {
+            return Ok(());
+        }
+        tracing::info!(
+            "the core logs are those of {} cores, {} are wanted: moving what they hold to segments",
+            old.cores,
+            wanted.cores
+        );
+        check_target(&old, wanted, &folder.path, fs)?;
+        if !old.drained {
+            self.drain(folder, &old, image)?;
+            folder.identity.generation.drained = true;
+            folder.save(fs)?;
+        }
+        remove_old(&old, &folder.path, fs)?;
+        let moves = image.replace_all(wanted.cores);
+        if !moves.is_empty() {
+            let placed = Record::Placed { moves };
+            journal
+                .append(std::slice::from_ref(&placed))
+                .map_err(|error| Failure::new(Reason::JournalFailed, format!("{error}.")))?;
+            image.apply(&placed);
+        }
+        folder.identity.generation = Generation {
+            number: old.number + 1,
+            cores: wanted.cores,
+            log_dir: wanted.log_dir.clone(),
+            drained: false,
+        };
+        folder.save(fs)
+    }
+
+    /// Recovers the old logs with as many cores as wrote them, and stops in order.
+    fn drain(&self, folder: &DataFolder, old: &Generation, image: &Image) -> Result<(), Failure> {
+        let mut before = self.options.clone();
+        before.cores = (0..old.cores).map(|core| CorePlacement { core: CoreId(core), cpu: None }).collect();
+        before.config.settings.core_log_dir = old.log_dir.clone();
+        let files = planes::share_files(Some(DRAIN_FILES), 1, before.cores.len());
+        let mut cores = Vec::new();
+        for core in &before.cores {
+            // Nobody is told this address; a core has a listener, and this one is closed before the real one is used.
+            let listener = TcpListener::bind("127.0.0.1:0").map_err(|error| {
+                Failure::new(Reason::Internal, format!("The old core logs cannot be drained: {error}."))
+            })?;
+            let plan = planes::core_plan(&before, *core, folder.identity.node_id, Method::Fdatasync, files);
+            cores.push(CoreOptions {
+                settings: plan.settings,
+                log: plan.log,
+                ring: plan.ring,
+                listener,
+                cpu: None,
+                incarnation: identity::random_u128(),
+                next_partition_id: image.next_partition(),
+            });
+        }
+        let bell = Doorbell::new()
+            .map_err(|error| Failure::new(Reason::LimitsTooLow, format!("No eventfd ({error}).")))?;
+        let (links, handles) = ringmill_core::thread::start(cores, Arc::new((self.topics)(image)), &bell)
+            .map_err(|error| crate::boot::start_failure(&error))?;
+        stop_all(links, handles)?;
+        (0..old.cores).try_for_each(|core| check_drained(&old.core_dir(&folder.path, core), self.fs))
+    }
+}
+
+/// Core folders that are not of this data folder's last generation would be replayed into it: they are somebody's.
+fn check_target(old: &Generation, wanted: &Wanted, data: &Path, fs: &dyn Fs) -> Result<(), Failure> {
+    if old.log_dir == wanted.log_dir {
+        return Ok(());
+    }
+    let next = Generation { number: 0, cores: wanted.cores, log_dir: wanted.log_dir.clone(), drained: false };
+    for core in 0..wanted.cores {
+        let dir = next.core_dir(data, core);
+        if fs.exists(&dir) {
+            return Err(Failure::new(
+                Reason::DataDamaged,
+                format!(
+                    "{} is there already and does not belong to {}; choose an empty core.log.dir, or move that folder away.",
+                    dir.display(),
+                    data.display()
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The last word of a drained core log is a checkpoint that says so; without it the log must stay.
+fn check_drained(dir: &Path, fs: &dyn Fs) -> Result<(), Failure> {
+    match ringmill_log::format::checkpoint::read_newest(fs, dir) {
+        Ok(Some(checkpoint)) if checkpoint.clean => Ok(()),
+        Ok(_) => Err(Failure::new(
+            Reason::Internal,
+            format!(
+                "The core log in {} did not end with a clean checkpoint; nothing of it was removed. Start again.",
+                dir.display()
+            ),
+        )),
+        Err(error) => Err(Failure::new(Reason::DataDamaged, format!("{}: {error}.", dir.display()))),
+    }
+}
+
+fn stop_all(mut links: Vec<CoreLink>, handles: Vec<CoreHandle>) -> Result<(), Failure> {
+    for link in &mut links {
+        // The queue is new and holds thousands.
+        let _ = link.to_core.push(CoreMessage::Stop);
+        link.waker.wake();
+    }
+    let begun = Instant::now();
+    let mut stopped = 0;
+    while stopped < links.len() {
+        for link in &mut links {
+            while let Ok(message) = link.from_core.pop() {
+                match message {
+                    ControlMessage::Stopped { .. } => stopped += 1,
+                    ControlMessage::Fatal { core, reason } => {
+                        return Err(Failure::new(
+                            Reason::FlushFailed,
+                            format!("Core {core}, draining its log: {reason}."),
+                        ));
+                    }
+                    ControlMessage::Frame(_)
+                    | ControlMessage::Reply { .. }
+                    | ControlMessage::Applied { .. } => {}
+                }
+            }
+        }
+        if begun.elapsed() > DRAIN_MAX {
+            return Err(Failure::new(
+                Reason::StopTimedOut,
+                format!(
+                    "The old core logs were not drained within {} s; look at the device.",
+                    DRAIN_MAX.as_secs()
+                ),
+            ));
+        }
+        if handles.iter().all(|handle| handle.thread.is_finished())
+            && stopped < links.len()
+            && links.iter().all(|l| l.from_core.is_empty())
+        {
+            return Err(Failure::new(
+                Reason::Internal,
+                "A core ended while draining its log; its message is above.",
+            ));
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+    for handle in handles {
+        if handle.thread.join().is_err() {
+            return Err(Failure::new(Reason::Internal, "A core panicked after draining its log."));
+        }
+    }
+    Ok(())
+}
+
+fn remove_old(old: &Generation, data: &Path, fs: &dyn Fs) -> Result<(), Failure> {
+    let unusable = |dir: &Path, error: &std::io::Error| {
+        Failure::new(Reason::DataUnusable, format!("{} cannot be removed ({error}).", dir.display()))
+    };
+    for core in 0..old.cores {
+        let dir = old.core_dir(data, core);
+        if fs.exists(&dir) {
+            fs.remove_dir_all(&dir).map_err(|error| unusable(&dir, &error))?;
+        }
+    }
+    let parent = old.log_dir.as_deref().unwrap_or(data);
+    if fs.exists(parent) {
+        fs.sync_dir(parent).map_err(|error| unusable(parent, &error))?;
+    }
+    Ok(())
+}
