@@ -4,8 +4,13 @@
 use crate::format::group::{
     ENTRY_CRC_BYTES, Entry, EntryKind, GROUP_HEADER_BYTES, GroupHeader, table_at, total_bytes,
 };
+use ringmill_reactor::stdfs::StdFs;
+use ringmill_reactor::{DirEntry, FileHandle, Fs, OpenMode};
 use ringmill_record::batch::HEADER_BYTES;
 use ringmill_types::{LeaderEpoch, PartitionId};
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Compares with a file in `tests/golden`; `RINGMILL_BLESS=1` writes it instead, for a new version of a format only.
 pub fn check_golden(name: &str, bytes: &[u8]) {
@@ -134,4 +139,99 @@ pub fn group_of(header: GroupHeader, parts: &[(u64, EntryKind, Vec<u8>, i64)]) -
     };
     bytes[..GROUP_HEADER_BYTES].copy_from_slice(&header.encode());
     bytes
+}
+
+/// A file system whose power goes after a number of changes. The write that is cut off leaves half of its bytes.
+pub struct FuseFs {
+    left: AtomicU32,
+}
+
+impl FuseFs {
+    pub fn new(changes: u32) -> FuseFs {
+        FuseFs { left: AtomicU32::new(changes) }
+    }
+
+    fn burn(&self) -> io::Result<()> {
+        let spent = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+        spent.map(|_| ()).map_err(|_| io::Error::other("the power is gone"))
+    }
+}
+
+impl Fs for FuseFs {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<FileHandle> {
+        if matches!(mode, OpenMode::Create | OpenMode::CreateDirect) && !StdFs.exists(path) {
+            self.burn()?;
+        }
+        StdFs.open(path, mode)
+    }
+
+    fn read_at(&self, file: &FileHandle, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        StdFs.read_at(file, buf, offset)
+    }
+
+    fn write_at(&self, file: &FileHandle, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let last = self.left.load(Ordering::Relaxed) == 1;
+        self.burn()?;
+        if last {
+            StdFs.write_at(file, &bytes[..bytes.len() / 2], offset)?;
+            return Err(io::Error::other("the power went during a write"));
+        }
+        StdFs.write_at(file, bytes, offset)
+    }
+
+    fn sync_data(&self, file: &FileHandle) -> io::Result<()> {
+        self.burn()?;
+        StdFs.sync_data(file)
+    }
+
+    fn allocate(&self, file: &FileHandle, offset: u64, len: u64) -> io::Result<()> {
+        self.burn()?;
+        StdFs.allocate(file, offset, len)
+    }
+
+    fn set_len(&self, file: &FileHandle, len: u64) -> io::Result<()> {
+        self.burn()?;
+        StdFs.set_len(file, len)
+    }
+
+    fn len(&self, file: &FileHandle) -> io::Result<u64> {
+        StdFs.len(file)
+    }
+
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        self.burn()?;
+        StdFs.create_dir_all(path)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.burn()?;
+        StdFs.sync_dir(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.burn()?;
+        StdFs.rename(from, to)
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        self.burn()?;
+        StdFs.remove_file(path)
+    }
+
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        self.burn()?;
+        StdFs.remove_dir_all(path)
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
+        StdFs.list(path)
+    }
+
+    fn exists(&self, path: &Path) -> bool {
+        StdFs.exists(path)
+    }
+
+    fn free_bytes(&self, path: &Path) -> io::Result<u64> {
+        StdFs.free_bytes(path)
+    }
 }

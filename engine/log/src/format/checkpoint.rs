@@ -430,6 +430,34 @@ mod tests {
         assert!(matches!(read_newest(&StdFs, dir.path()), Err(CheckpointError::BothSlots(..))));
     }
 
+    /// A folder at `sequence`, its last checkpoint written under a fuse; whether that write returned.
+    fn cut_at(sequence: u64, changes: u32) -> (tempfile::TempDir, bool) {
+        let dir = folder();
+        for before in 1..sequence {
+            write_slot(&StdFs, dir.path(), &sample(before)).unwrap();
+        }
+        let done = write_slot(&crate::testing::FuseFs::new(changes), dir.path(), &sample(sequence)).is_ok();
+        (dir, done)
+    }
+
+    #[test]
+    fn a_write_may_be_cut_off_anywhere() {
+        for sequence in 1..=4 {
+            for changes in 0.. {
+                let (dir, done) = cut_at(sequence, changes);
+                let found = read_newest(&StdFs, dir.path()).unwrap().map_or(0, |c| c.sequence);
+                let allowed = if done { sequence..=sequence } else { sequence - 1..=sequence };
+                assert!(allowed.contains(&found), "sequence {sequence}, {changes} changes: found {found}");
+                // The next life writes on top of what it found.
+                write_slot(&StdFs, dir.path(), &sample(found + 1)).unwrap();
+                assert_eq!(read_newest(&StdFs, dir.path()).unwrap().unwrap().sequence, found + 1);
+                if done {
+                    break;
+                }
+            }
+        }
+    }
+
     #[test]
     fn a_newer_version_is_refused_even_beside_an_older_slot() {
         let dir = folder();

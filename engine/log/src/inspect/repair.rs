@@ -1,13 +1,13 @@
 //! Going on after damage: what would be lost, and the changes that make a broker start again.
 //!
-//! [`plan`] reads and changes nothing. [`apply`] sets every file that it replaces aside, in `set-aside/` of the data
-//! folder, and may be cut off anywhere: running plan and apply again finishes the work. What is repaired:
+//! [`plan`] reads and changes nothing. [`apply`] keeps the original of every file that it replaces, and may be cut off
+//! anywhere: running plan and apply again finishes the work. What is repaired:
 //!
 //! - a hole in the chain of acked groups, or a missing core-log file: the chain ends before the hole; what came after it
 //!   is lost, because offsets are dense and a partition cannot go on behind a gap in its newest records;
-//! - a damaged sealed segment: its good batches are kept in a new file, with new indexes; offsets in between are lost.
-//!
-//! Not repaired: both checkpoints unreadable. Which partition an entry belongs to would have to be guessed.
+//! - both checkpoints unreadable: the whole core-log folder is set aside. Segments stay and are adopted at the next
+//!   start; what was in the core log alone is lost, because which partition an entry belongs to would be guesswork;
+//! - a damaged segment: its good batches are kept in a new file, with new indexes; offsets in between are lost.
 
 use super::core_files::{Chain, LogFile, walk_chain};
 use super::{InspectError, at};
@@ -23,6 +23,15 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+
+/// How far [`plan`] looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// What keeps a broker from starting: core logs and checkpoints. Quick.
+    CoreLogs,
+    /// Every byte of every segment too.
+    Everything,
+}
 
 /// Folder below the data folder that takes the replaced files.
 pub const SET_ASIDE_NAME: &str = "set-aside";
@@ -48,6 +57,8 @@ pub enum Action {
     CutLogFile { path: PathBuf, keep_bytes: u64, file_bytes: u64 },
     /// A missing file of the ring is made anew, zero-filled.
     MakeLogFile { path: PathBuf, file_bytes: u64 },
+    /// The whole folder takes another name beside its old one; the core begins with an empty log.
+    SetAsideCoreLog { dir: PathBuf },
     /// Good batches move to a new segment file; the original and its indexes are set aside. `bytes` count for the
     /// checkpoint in `core_dir`.
     RewriteSegment { path: PathBuf, core_dir: PathBuf, partition: u64, bytes: u64 },
@@ -103,6 +114,7 @@ impl fmt::Display for Action {
             Action::MakeLogFile { path, file_bytes } => {
                 write!(f, "{}: made anew, {file_bytes} zero bytes", path.display())
             }
+            Action::SetAsideCoreLog { dir } => write!(f, "{}: set aside as a whole", dir.display()),
             Action::RewriteSegment { path, bytes, .. } => {
                 write!(f, "{}: set aside; {bytes} bytes of good batches are kept", path.display())
             }
@@ -117,28 +129,33 @@ pub(super) fn name_of(start: &Checkpoint, id: PartitionId) -> String {
 }
 
 /// Says what is damaged and lost in a data folder, and what would be changed. `core_dirs`: where each core's log lies
-/// (`core-N` below the data folder, unless the core log has its own device).
+/// ([`core_dirs`], unless the core log has its own device).
 ///
 /// # Errors
 /// [`InspectError`] when something cannot even be read.
-pub fn plan(fs: &dyn Fs, data_dir: &Path, core_dirs: &[PathBuf]) -> Result<Plan, InspectError> {
+pub fn plan(fs: &dyn Fs, data_dir: &Path, core_dirs: &[PathBuf], scope: Scope) -> Result<Plan, InspectError> {
     let mut plan = Plan::default();
     for dir in core_dirs {
         let start = match checkpoint::read_newest(fs, dir) {
             Ok(Some(start)) => start,
             Ok(None) => continue,
             Err(CheckpointError::Io(error)) => return Err(at(dir)(error)),
+            Err(error @ CheckpointError::Version { .. }) => {
+                plan.beyond_repair.push(format!("{}: {error}. Use the program that wrote it", dir.display()));
+                continue;
+            }
             Err(error) => {
-                plan.beyond_repair.push(format!(
-                    "{}: {error}. Restore checkpoint-a or checkpoint-b from a copy",
-                    dir.display()
-                ));
+                let why = format!("{}: {error}; records that were only in its core log", dir.display());
+                plan.losses.push(Loss { partition: "(not known)".to_string(), first: 0, end: None, why });
+                plan.actions.push(Action::SetAsideCoreLog { dir: dir.clone() });
                 continue;
             }
         };
         let chain = walk_chain(fs, dir, &start).map_err(at(dir))?;
         plan_chain(fs, dir, &start, &chain, &mut plan)?;
-        plan_segments(fs, data_dir, dir, &start, &mut plan)?;
+        if scope == Scope::Everything {
+            plan_segments(fs, data_dir, dir, &start, &mut plan)?;
+        }
     }
     Ok(plan)
 }
@@ -369,12 +386,27 @@ pub fn apply(fs: &dyn Fs, data_dir: &Path, plan: &Plan, label: &str) -> Result<V
                 let kept = aside.keep(fs, path)?;
                 copy_prefix(fs, Some(&kept), path, *keep_bytes, *file_bytes).map_err(at(path))?;
             }
+            Action::SetAsideCoreLog { dir } => aside.kept.push(set_aside_folder(fs, dir, label)?),
             Action::RewriteSegment { path, core_dir, partition, .. } => {
                 rewrite_segment(fs, &mut aside, path, core_dir, *partition)?;
             }
         }
     }
     Ok(aside.kept)
+}
+
+/// Gives a core-log folder a name that no start looks at.
+fn set_aside_folder(fs: &dyn Fs, dir: &Path, label: &str) -> Result<PathBuf, InspectError> {
+    let name = dir.file_name().and_then(|n| n.to_str()).unwrap_or("core-log");
+    let mut to = dir.with_file_name(format!("{name}.{SET_ASIDE_NAME}-{label}"));
+    let mut again = 1;
+    while fs.exists(&to) {
+        again += 1;
+        to = dir.with_file_name(format!("{name}.{SET_ASIDE_NAME}-{label}.{again}"));
+    }
+    let parent = dir.parent().unwrap_or(Path::new("."));
+    fs.rename(dir, &to).and_then(|()| fs.sync_dir(parent)).map_err(at(dir))?;
+    Ok(to)
 }
 
 /// Writes the newest checkpoint again with a change, to both slots: an older one would bring back what was given up.

@@ -1,10 +1,10 @@
 #![allow(clippy::unwrap_used)]
 
-use super::repair::{self, Action};
+use super::repair::{self, Action, Scope};
 use super::*;
 use crate::format::checkpoint::{self, Checkpoint, PartitionState, SegmentState};
 use crate::format::group::{EntryKind, GROUP_HEADER_BYTES, GroupHeader, decode_group};
-use crate::testing::{BatchSpec, golden, golden_copy, group_of};
+use crate::testing::{BatchSpec, FuseFs, golden, golden_copy, group_of};
 use proptest::prelude::*;
 use ringmill_reactor::OpenMode;
 use ringmill_reactor::stdfs::StdFs;
@@ -99,7 +99,8 @@ impl Home {
     }
 
     fn plan(&self) -> repair::Plan {
-        repair::plan(&StdFs, self.dir.path(), &[self.core()]).unwrap()
+        let cores = repair::core_dirs(&StdFs, self.dir.path()).unwrap();
+        repair::plan(&StdFs, self.dir.path(), &cores, Scope::Everything).unwrap()
     }
 
     fn repair(&self) -> Vec<PathBuf> {
@@ -311,16 +312,83 @@ fn a_damaged_sealed_segment_keeps_its_good_batches() {
 }
 
 #[test]
-fn unreadable_checkpoints_are_said_not_guessed() {
-    let home = Home::new();
+fn unreadable_checkpoints_cost_the_core_log_but_no_segment() {
+    let mut home = Home::new();
+    home.group(1, 100);
     for name in SLOT_NAMES {
         let file = StdFs.open(&home.core().join(name), OpenMode::Write).unwrap();
         StdFs.write_at(&file, &[0xff], 40).unwrap();
     }
-    let plan = home.plan();
-    assert!(plan.actions.is_empty());
-    assert!(plan.to_string().contains("Restore checkpoint-a or checkpoint-b"), "{plan}");
     assert!(!verify(&StdFs, &home.core()).unwrap().iter().all(Report::is_sound));
+    let plan = home.plan();
+    assert_eq!(plan.actions, [Action::SetAsideCoreLog { dir: home.core() }]);
+    assert_eq!(plan.losses.len(), 1);
+    let kept = home.repair();
+    assert!(!StdFs.exists(&home.core()));
+    assert!(StdFs.exists(&kept.first().unwrap().join("000.log")));
+    assert!(home.plan().is_empty(), "a folder that is set aside is not looked at again");
+}
+
+#[test]
+fn a_newer_checkpoint_is_left_to_a_newer_program() {
+    let home = Home::new();
+    let path = home.core().join("checkpoint-a");
+    let mut bytes = StdFs.read_all(&path).unwrap();
+    bytes[8] = 9;
+    StdFs.replace(&path, &bytes).unwrap();
+    let plan = home.plan();
+    assert!(plan.actions.is_empty() && !plan.is_empty());
+    assert!(plan.to_string().contains("version 9"), "{plan}");
+}
+
+/// A data folder whose second group of 22 is damaged, over two ring files, and a damaged segment.
+fn harmed() -> Home {
+    let mut home = Home::new();
+    home.group(10, 100);
+    let (file, position) = home.group(20, 5000);
+    for _ in 0..20 {
+        home.group(1, 100);
+    }
+    home.write(file, position + 4500, &[0xaa, 0xbb]);
+    let dir = home.dir.path().join("topics/t-0");
+    StdFs.create_dir_all(&dir).unwrap();
+    let mut segment: Vec<u8> =
+        (-5i64..0).flat_map(|i| BatchSpec { base_offset: i + 5, ..BatchSpec::default() }.bytes()).collect();
+    segment[91 * 2 + 80] ^= 1;
+    StdFs.replace(&dir.join("00000000000000000000.log"), &segment).unwrap();
+    home.checkpoint(|c| {
+        let state = c.partitions.first_mut().unwrap();
+        state.segments = vec![SegmentState { bytes: segment.len() as u64, ..SegmentState::default() }];
+    });
+    home
+}
+
+#[test]
+fn a_repair_may_lose_its_power_at_any_write() {
+    let mut cut_off = 0;
+    for writes in 0.. {
+        let home = harmed();
+        let originals: Vec<Vec<u8>> = (0..2).map(|f| StdFs.read_all(&home.log(f)).unwrap()).collect();
+        let fuse = FuseFs::new(writes);
+        let done = repair::apply(&fuse, home.dir.path(), &home.plan(), "first").is_ok();
+        home.repair();
+        assert!(home.plan().is_empty(), "after {writes} writes: {}", home.plan());
+        assert_eq!(home.chain().groups.len(), 1, "after {writes} writes");
+        assert!(verify(&StdFs, &home.dir.path().join("topics")).unwrap().iter().all(Report::is_sound));
+        let kept = files_below(&home.dir.path().join(repair::SET_ASIDE_NAME));
+        assert!(originals.iter().all(|o| kept.contains(o)), "after {writes} writes an original is gone");
+        if done {
+            break;
+        }
+        cut_off += 1;
+    }
+    assert!(cut_off > 20, "the fuse went {cut_off} times");
+}
+
+fn files_below(dir: &Path) -> Vec<Vec<u8>> {
+    let folders = StdFs.list(dir).unwrap().into_iter().map(|e| dir.join(e.name));
+    let files = folders.flat_map(|d| StdFs.list(&d).unwrap().into_iter().map(move |e| d.join(e.name)));
+    files.map(|f| StdFs.read_all(&f).unwrap()).collect()
 }
 
 #[test]
@@ -360,7 +428,7 @@ proptest! {
             prop_assert!(report.findings.len() <= 100);
             let _ = report.to_string();
         }
-        let _ = repair::plan(&StdFs, dir.path(), &[dir.path().to_path_buf()]);
+        let _ = repair::plan(&StdFs, dir.path(), &[dir.path().to_path_buf()], Scope::Everything);
     }
 
     #[test]
