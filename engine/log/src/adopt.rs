@@ -1,7 +1,6 @@
 //! Partition folders that someone put in place: written by Kafka, served from now on.
 //!
-//! Owns `partition.metadata` in Kafka's text form and the reading of a whole partition folder into a
-//! [`PartitionState`]. Every batch of every segment is read and its CRC checked before a byte is served. Segments stay
+//! Owns the reading of a whole partition folder into a [`PartitionState`]; names and small files are in [`folders`]. Every batch of every segment is read and its CRC checked before a byte is served. Segments stay
 //! as they are, byte for byte; only an index that is missing or wrong is written anew, and a torn last batch is cut off,
 //! as Kafka does when it starts after a crash.
 //!
@@ -11,8 +10,16 @@
 //!   records that nobody committed.
 //! - Aborted transactions are refused for the same reason: fetch answers here name no aborted transactions.
 //! - Message formats 0 and 1, a half-done swap (`.swap`) and a gap or overlap between segments are refused.
+//! - Partition numbers that are missing between those found are made empty, so that keys keep their partitions.
 //! - `.snapshot`, `.txnindex`, `.deleted` and `.cleaned` files are left alone and not read: producer state comes from
 //!   the batches.
+
+pub mod folders;
+
+pub use folders::{
+    FoundFolder, FoundTopic, find_folders, group_topics, parse_folder_name, parse_partition_metadata,
+    partition_metadata_text, read_epochs, read_partition_metadata,
+};
 
 use crate::epochs::EpochCache;
 use crate::format::checkpoint::{PartitionState, SegmentState};
@@ -21,7 +28,7 @@ use crate::producer::ProducerTable;
 use crate::segment::{self, ScanStop, SegmentFile, Verify};
 use ringmill_reactor::{FileHandle, Fs, OpenMode};
 use ringmill_record::{BatchHeader, Records};
-use ringmill_types::limits::TOPIC_NAME_BYTES_MAX;
+use ringmill_types::limits::PARTITIONS_MAX;
 use ringmill_types::{LeaderEpoch, Offset, PartitionId, TopicId};
 use std::collections::HashMap;
 use std::fmt;
@@ -30,9 +37,6 @@ use std::path::{Path, PathBuf};
 
 pub const METADATA_NAME: &str = "partition.metadata";
 pub const EPOCHS_NAME: &str = "leader-epoch-checkpoint";
-
-/// A text file beside segments that is larger was not written by Kafka.
-const TEXT_BYTES_MAX: u64 = 64 << 20;
 
 /// Why a folder is not served. Each sentence says what to do.
 #[derive(Debug)]
@@ -75,6 +79,15 @@ pub enum AdoptError {
         producer: i64,
         first: Offset,
     },
+    /// Folders of one topic name two topic ids.
+    TwoTopicIds {
+        dir: PathBuf,
+        other: PathBuf,
+    },
+    /// The number in the folder's name is beyond what a node holds.
+    PartitionNumber {
+        dir: PathBuf,
+    },
 }
 
 impl fmt::Display for AdoptError {
@@ -115,6 +128,20 @@ impl fmt::Display for AdoptError {
                  Mirror the topic with a read_committed consumer instead of copying the folder",
                 dir.display()
             ),
+            AdoptError::TwoTopicIds { dir, other } => write!(
+                f,
+                "{} and {} are named like one topic, but their partition.metadata have different topic ids. \
+                 Take away the one that does not belong here",
+                dir.display(),
+                other.display()
+            ),
+            AdoptError::PartitionNumber { dir } => {
+                write!(
+                    f,
+                    "{}: a node holds at most {PARTITIONS_MAX} partitions. Take the folder away",
+                    dir.display()
+                )
+            }
         }
     }
 }
@@ -123,109 +150,6 @@ impl std::error::Error for AdoptError {}
 
 fn at(path: &Path) -> impl FnOnce(io::Error) -> AdoptError + '_ {
     move |error| AdoptError::Io { path: path.to_path_buf(), error }
-}
-
-/// Content of `partition.metadata`.
-pub fn partition_metadata_text(id: TopicId) -> String {
-    format!("version: 0\ntopic_id: {}", id.to_base64())
-}
-
-/// The topic id in a `partition.metadata`; `None` when it is not Kafka's form, version 0.
-pub fn parse_partition_metadata(text: &str) -> Option<TopicId> {
-    let mut lines = text.lines();
-    if lines.next()?.strip_prefix("version:")?.trim() != "0" {
-        return None;
-    }
-    let id = TopicId::from_base64(lines.next()?.strip_prefix("topic_id:")?.trim())?;
-    (id != TopicId::ZERO).then_some(id)
-}
-
-/// Topic and partition behind a folder name `TOPIC-N`, as Kafka takes it apart: at the last hyphen.
-pub fn parse_folder_name(name: &str) -> Option<(&str, i32)> {
-    let (topic, index) = name.rsplit_once('-')?;
-    let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-    let topic_fits =
-        !topic.is_empty() && topic.len() <= TOPIC_NAME_BYTES_MAX && topic != "." && topic != "..";
-    if !topic_fits
-        || !topic.bytes().all(legal)
-        || index.is_empty()
-        || !index.bytes().all(|b| b.is_ascii_digit())
-    {
-        return None;
-    }
-    index.parse().ok().map(|index| (topic, index))
-}
-
-/// A partition folder below `topics/`, as far as its names and small files tell.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FoundFolder {
-    pub dir: PathBuf,
-    pub topic: String,
-    pub index: i32,
-    /// From `partition.metadata`; none where there is no such file.
-    pub topic_id: Option<TopicId>,
-    /// Newest leader epoch: whoever takes the partition over must go on above it.
-    pub latest_epoch: Option<LeaderEpoch>,
-}
-
-/// The partition folders below `topics_dir`, in name order. Names that are no partition's (`…-delete`, `lost+found`)
-/// are passed over.
-///
-/// # Errors
-/// [`AdoptError`] when a folder or one of the small files cannot be read.
-pub fn find_folders(fs: &dyn Fs, topics_dir: &Path) -> Result<Vec<FoundFolder>, AdoptError> {
-    let mut found = Vec::new();
-    for entry in fs.list(topics_dir).map_err(at(topics_dir))?.into_iter().filter(|e| e.is_dir) {
-        let Some((topic, index)) = parse_folder_name(&entry.name) else { continue };
-        let dir = topics_dir.join(&entry.name);
-        found.push(FoundFolder {
-            topic: topic.to_string(),
-            index,
-            topic_id: read_partition_metadata(fs, &dir)?,
-            latest_epoch: read_epochs(fs, &dir)?.and_then(|e| e.latest()).map(|(epoch, _)| epoch),
-            dir,
-        });
-    }
-    Ok(found)
-}
-
-fn read_text(fs: &dyn Fs, path: &Path) -> Result<Option<String>, AdoptError> {
-    if !fs.exists(path) {
-        return Ok(None);
-    }
-    let refuse = |what: &str| AdoptError::Text { path: path.to_path_buf(), what: what.to_string() };
-    let file = fs.open(path, OpenMode::Read).map_err(at(path))?;
-    if fs.len(&file).map_err(at(path))? > TEXT_BYTES_MAX {
-        return Err(refuse("far too large"));
-    }
-    let bytes = fs.read_all(path).map_err(at(path))?;
-    String::from_utf8(bytes).map(Some).map_err(|_| refuse("not text"))
-}
-
-/// The topic id of a partition folder; `None` when it has no `partition.metadata`.
-///
-/// # Errors
-/// [`AdoptError::Io`], [`AdoptError::Text`].
-pub fn read_partition_metadata(fs: &dyn Fs, dir: &Path) -> Result<Option<TopicId>, AdoptError> {
-    let path = dir.join(METADATA_NAME);
-    let Some(text) = read_text(fs, &path)? else { return Ok(None) };
-    match parse_partition_metadata(&text) {
-        Some(id) => Ok(Some(id)),
-        None => Err(AdoptError::Text { path, what: "not `version: 0` and `topic_id: …`".to_string() }),
-    }
-}
-
-/// The leader epochs of a partition folder; `None` when it has no `leader-epoch-checkpoint`.
-///
-/// # Errors
-/// [`AdoptError::Io`], [`AdoptError::Text`].
-pub fn read_epochs(fs: &dyn Fs, dir: &Path) -> Result<Option<EpochCache>, AdoptError> {
-    let path = dir.join(EPOCHS_NAME);
-    let Some(text) = read_text(fs, &path)? else { return Ok(None) };
-    match EpochCache::from_text(&text) {
-        Ok(epochs) => Ok(Some(epochs)),
-        Err(error) => Err(AdoptError::Text { path, what: error.to_string() }),
-    }
 }
 
 /// Reads a partition folder into the state a checkpoint would hold of it; `None` when it has no segment at all.
@@ -351,7 +275,7 @@ impl<'a> Reading<'a> {
 
     fn segment(&mut self, fs: &dyn Fs, base: Offset, is_last: bool) -> Result<(), AdoptError> {
         let path = self.dir.join(segment::file_name(base, SegmentFile::Log));
-        if !self.segments.is_empty() && base < self.next_offset {
+        if base < self.next_offset {
             return Err(AdoptError::Overlap { path, base, expected: self.next_offset });
         }
         let file = fs.open(&path, OpenMode::Read).map_err(at(&path))?;
@@ -375,6 +299,10 @@ impl<'a> Reading<'a> {
         }
         self.check_end(path, &found, is_last, base)?;
         self.next_offset = found.next_offset.unwrap_or(base);
+        // An empty segment is Kafka's active one: ours takes over its name when the first batch comes.
+        if found.batches == 0 {
+            return Ok(());
+        }
         let (max_timestamp_ms, offset_of_max) = index.max_timestamp();
         index.finish(max_timestamp_ms, offset_of_max);
         if !self.indexes_serve(fs, base, found.end) {
@@ -671,6 +599,63 @@ mod tests {
             None,
             "no segment, nothing to adopt"
         );
+    }
+
+    #[test]
+    fn folders_add_up_to_topics() {
+        let folder = |topic: &str, index, id: Option<u8>, epoch: Option<i32>| FoundFolder {
+            dir: PathBuf::from(format!("{topic}-{index}")),
+            topic: topic.to_string(),
+            index,
+            topic_id: id.map(|id| TopicId([id; 16])),
+            latest_epoch: epoch.map(LeaderEpoch),
+        };
+        let found =
+            [folder("b", 3, Some(1), Some(2)), folder("a", 0, None, None), folder("b", 1, None, Some(7))];
+        let topics = group_topics(&found).unwrap();
+        let names: Vec<&str> = topics.iter().map(|t| t.name.as_str()).collect();
+        assert_eq!(names, ["a", "b"]);
+        let b = topics.last().unwrap();
+        assert_eq!((b.id, b.partitions, b.latest_epoch), (Some(TopicId([1; 16])), 4, Some(LeaderEpoch(7))));
+        assert_eq!(b.missing, [0, 2], "made empty");
+        let two = [folder("a", 0, Some(1), None), folder("a", 1, Some(2), None)];
+        assert!(matches!(group_topics(&two).unwrap_err(), AdoptError::TwoTopicIds { .. }));
+        let far = [folder("a", i32::MAX, None, None)];
+        assert!(matches!(group_topics(&far).unwrap_err(), AdoptError::PartitionNumber { .. }));
+    }
+
+    #[test]
+    fn an_empty_active_segment_keeps_the_offsets_and_no_file() {
+        let (_home, dir) = golden_copy("kafka-4.3.1/plain-0");
+        StdFs.open(&dir.join("00000000000000000270.log"), OpenMode::Create).unwrap();
+        let state = adopted(&dir).unwrap();
+        assert_eq!((state.segments.len(), state.next_offset), (3, 270));
+        let home = tempfile::tempdir().unwrap();
+        let dir = home.path().join("retained-0");
+        StdFs.create_dir_all(&dir).unwrap();
+        let file = StdFs.open(&dir.join("00000000000000000500.log"), OpenMode::Create).unwrap();
+        StdFs.set_len(&file, 4096).unwrap();
+        let state = adopted(&dir).unwrap();
+        assert_eq!((state.log_start, state.next_offset, state.segments.len()), (500, 500, 0));
+        assert_eq!(StdFs.len(&file).unwrap(), 0, "allocated room is cut off");
+    }
+
+    #[test]
+    fn repairs_may_be_cut_off_and_are_done_at_the_next_start() {
+        for changes in 0.. {
+            let (_home, dir) = golden_copy("kafka-4.3.1/plain-0");
+            StdFs.remove_file(&dir.join("00000000000000000003.index")).unwrap();
+            let last = StdFs.open(&dir.join("00000000000000000165.log"), OpenMode::Write).unwrap();
+            StdFs.set_len(&last, 4202 - 3).unwrap();
+            let fuse = crate::testing::FuseFs::new(changes);
+            let done = adopt(&fuse, &dir, PartitionId(77), INTERVAL).is_ok();
+            let state = adopted(&dir).unwrap();
+            assert_eq!((state.segments.len(), state.log_start), (3, 0));
+            assert_eq!(StdFs.len(&last).unwrap(), state.segments.last().unwrap().bytes);
+            if done {
+                break;
+            }
+        }
     }
 
     #[test]
