@@ -4,6 +4,7 @@
 //! damage, not a torn tail: the core refuses to start and says what is lost. Everything replayed is flushed again
 //! before anyone may read it: a group may have been in the device's cache only.
 
+use crate::adopt::AdoptError;
 use crate::checkpointing::{CheckpointState, Store};
 use crate::core_log::{CoreLog, GroupPlace, Item, Resume, RingFile, Sealed};
 use crate::epochs::EpochCache;
@@ -33,6 +34,8 @@ pub enum RecoveryError {
     Damaged { path: PathBuf, offset: u64, sequence: u64, partitions: Vec<String>, what: String },
     MissingFile { path: PathBuf },
     Checkpoint { path: PathBuf, what: String },
+    /// A partition folder that was put in place cannot be served.
+    Adopt(AdoptError),
     NoMemory,
 }
 
@@ -57,6 +60,7 @@ impl fmt::Display for RecoveryError {
                 "neither checkpoint in {} can be read: {what}. Restore one from a copy, or run `ringmill log repair --accept-loss`",
                 path.display()
             ),
+            RecoveryError::Adopt(error) => error.fmt(f),
             RecoveryError::NoMemory => f.write_str("replaying the core log needs more memory than --memory allows; raise it"),
         }
     }
@@ -447,7 +451,8 @@ impl Replay {
             let bytes = self.window.get(io.fs(), &self.files, file, offset, GROUP_HEADER_BYTES)?;
             if let Ok(header) = GroupHeader::decode(bytes)
                 && header.sequence.0 > self.next_sequence
-                && self.lives.iter().any(|(life, first)| *life == header.incarnation && *first <= header.sequence.0)
+                // What an earlier life left beyond its end was given up when the next one began.
+                && self.incarnation_of(header.sequence.0) == Some(header.incarnation)
             {
                 recorded = recorded.max(header.durable.0);
             }
@@ -571,7 +576,7 @@ impl Log {
         }
         let (id, config) = (part.id, part.config.clone());
         let adopted = crate::adopt::adopt(fs, &dir, id, config.index_interval_bytes as u32)
-            .map_err(|e| RecoveryError::Checkpoint { path: dir.clone(), what: e.to_string() })?;
+            .map_err(RecoveryError::Adopt)?;
         let Some(state) = adopted else { return Ok(false) };
         self.restore(slot, &state);
         if let Some(part) = self.parts.get_mut(slot as usize) {

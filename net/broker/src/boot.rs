@@ -151,7 +151,8 @@ pub fn start_failure(error: &StartError) -> Failure {
             RecoveryError::Io { .. } => Reason::DataUnusable,
             RecoveryError::Damaged { .. }
             | RecoveryError::MissingFile { .. }
-            | RecoveryError::Checkpoint { .. } => Reason::DataDamaged,
+            | RecoveryError::Checkpoint { .. }
+            | RecoveryError::Adopt(_) => Reason::DataDamaged,
             RecoveryError::NoMemory => Reason::LimitsTooLow,
         },
         StartError::Thread(..) => Reason::LimitsTooLow,
