@@ -447,3 +447,86 @@ proptest! {
         prop_assert_eq!(chain.hole.is_some(), !harmless && hit < 4);
     }
 }
+
+/// Opens the folder as a broker's core would: groups, batches, or the refusal.
+fn opened(home: &Home) -> Result<crate::RecoveryReport, crate::RecoveryError> {
+    use ringmill_reactor::ring::{RingBackend, RingFeatures, RingOptions};
+    use ringmill_types::{CoreId, LeaderEpoch, PartitionId, PartitionSpec, TopicId, TopicSpec};
+    let options = RingOptions { pool_limit_bytes: 64 << 20, features: RingFeatures::ALL };
+    let mut io = RingBackend::new(options).unwrap();
+    let spec = PartitionSpec { index: 0, id: PartitionId(5), owner: CoreId(0), leader_epoch: LeaderEpoch(0) };
+    let topic = TopicSpec {
+        name: "t".into(),
+        id: TopicId([1; 16]),
+        config: std::sync::Arc::default(),
+        partitions: vec![spec.clone()],
+    };
+    let options = crate::LogOptions::new(CoreId(0), home.dir.path().to_path_buf());
+    crate::Log::open(&mut io, options, &[(&topic, &spec)], 6, 0xdead).map(|(_, report)| report)
+}
+
+#[test]
+fn recovery_refuses_what_a_plan_repairs_and_opens_what_was_repaired() {
+    let home = harmed();
+    assert!(matches!(opened(&home), Err(crate::RecoveryError::Damaged { .. })));
+    home.repair();
+    let report = opened(&home).unwrap();
+    assert_eq!((report.groups, report.batches), (1, 1));
+}
+
+#[test]
+fn recovery_makes_a_fresh_log_where_one_was_set_aside() {
+    let mut home = Home::new();
+    home.group(1, 100);
+    for name in SLOT_NAMES {
+        let file = StdFs.open(&home.core().join(name), OpenMode::Write).unwrap();
+        StdFs.write_at(&file, &[0xff], 40).unwrap();
+    }
+    assert!(matches!(opened(&home), Err(crate::RecoveryError::Checkpoint { .. })));
+    home.repair();
+    assert_eq!(opened(&home).unwrap().groups, 0);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+    #[test]
+    fn walking_the_chain_agrees_with_recovery(
+        payloads in proptest::collection::vec(1usize..9000, 1..16),
+        flips in proptest::collection::vec((0usize..2 * FILE_BYTES as usize, any::<u8>()), 0..3),
+        durable in 0u64..16, zeroed in proptest::option::of(0u64..2 * FILE_BYTES / 4096),
+    ) {
+        let mut home = Home::new();
+        for bytes in &payloads {
+            if home.position + *bytes as u64 + 8192 > FILE_BYTES && home.file == 1 {
+                break;
+            }
+            home.group(2, *bytes);
+        }
+        let split = |at: usize| ((at / FILE_BYTES as usize) as u32, at as u64 % FILE_BYTES);
+        for (at, byte) in &flips {
+            let (file, position) = split(*at);
+            home.write(file, position, &[*byte]);
+        }
+        if let Some(page) = zeroed {
+            let (file, position) = split(page as usize * 4096);
+            home.write(file, position, &[0; 4096]);
+        }
+        let durable = durable.min(home.sequence - 1);
+        home.checkpoint(|c| c.durable_group = durable);
+        let chain = home.chain();
+        match opened(&home) {
+            Ok(report) => {
+                prop_assert_eq!(&chain.hole, &None);
+                prop_assert_eq!(report.groups, chain.groups.len() as u64);
+                prop_assert_eq!(report.batches, chain.groups.iter().map(|g| g.batches.len() as u64).sum::<u64>());
+            }
+            Err(crate::RecoveryError::Damaged { sequence, offset, .. }) => {
+                let hole = chain.hole.unwrap();
+                prop_assert_eq!((sequence, offset), (hole.sequence.0, hole.position));
+                home.repair();
+                prop_assert_eq!(opened(&home).unwrap().groups, chain.groups.len() as u64);
+            }
+            Err(other) => prop_assert!(false, "{}", other),
+        }
+    }
+}
