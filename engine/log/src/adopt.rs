@@ -29,7 +29,7 @@ use crate::segment::{self, ScanStop, SegmentFile, Verify};
 use ringmill_reactor::{FileHandle, Fs, OpenMode};
 use ringmill_record::{BatchHeader, Records};
 use ringmill_types::limits::PARTITIONS_MAX;
-use ringmill_types::{LeaderEpoch, Offset, PartitionId, TopicId};
+use ringmill_types::{Offset, PartitionId};
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
@@ -425,7 +425,7 @@ mod tests {
     use crate::producer::Verdict;
     use crate::testing::{BatchSpec, golden, golden_copy};
     use ringmill_reactor::stdfs::StdFs;
-    use ringmill_types::ErrorCode;
+    use ringmill_types::{ErrorCode, LeaderEpoch, TopicId};
 
     /// As the golden topics were made: `index.interval.bytes=600`.
     const INTERVAL: u32 = 600;

@@ -115,6 +115,8 @@ pub(crate) struct CoreLog {
     durable: GroupSeq,
     /// Durable sequence that is itself recorded on disk, by a later group.
     recorded: GroupSeq,
+    /// Newest group that holds more than a mark: marks themselves need no mark.
+    last_content: GroupSeq,
     flushes_in_flight: usize,
     flush_serial: u64,
     sync_only: bool,
@@ -161,6 +163,7 @@ impl CoreLog {
             places: resume.places,
             durable,
             recorded: durable,
+            last_content: durable,
             flushes_in_flight: 0,
             flush_serial: 0,
             sync_only: false,
@@ -227,6 +230,7 @@ impl CoreLog {
         self.prev_header_crc = prev_header_crc;
         self.durable = GroupSeq(next_sequence - 1);
         self.recorded = self.durable;
+        self.last_content = self.durable;
     }
 
     pub fn is_quiet(&self) -> bool {
@@ -235,7 +239,7 @@ impl CoreLog {
 
     /// The durable mark on disk is behind: an empty group should record it.
     pub fn wants_mark(&self) -> bool {
-        self.is_quiet() && self.recorded < self.durable
+        self.is_quiet() && self.recorded < self.last_content
     }
 
     pub fn capacity_bytes(&self) -> u64 {
@@ -408,6 +412,9 @@ impl CoreLog {
         );
         self.pending.push_back(Pending { sequence, file: self.current as u32, sealed_ns: now_ns, bytes: need, written: false, flush: serial, covered: false });
         self.recorded = self.durable;
+        if items.iter().any(|i| i.kind != EntryKind::NoOp) {
+            self.last_content = sequence;
+        }
         self.places.push_back(place);
         self.used_bytes += need;
         self.starved = false;

@@ -55,7 +55,8 @@ pub(crate) fn list_offsets(control: &mut Control, call: &Call<'_>) -> Result<Out
                 answer.error_code = code(reply.error);
                 answer.offset = reply.offset.0;
                 answer.timestamp = reply.timestamp;
-                answer.leader_epoch = reply.epoch.0;
+                // The field came with version 4.
+                answer.leader_epoch = if head.api_version >= 4 { reply.epoch.0 } else { -1 };
             }
         }
         answer_or_log(head, &message!(ListOffsetsResponse { topics: topics }))

@@ -1,0 +1,172 @@
+//! Writes the corpora's seeds: one small input per target, version and shape. `cargo run --example seeds` in tools/fuzz.
+
+use bytes::Bytes;
+use kafka_wire::{fetch_request, produce_request};
+use kafka_wire_core::{ApiVersion, KafkaEncode, StrBytes, Uuid};
+use ringmill_log::format::{checkpoint, group};
+use ringmill_metadata::records::{PartitionRecord, Record};
+use ringmill_types::{CoreId, LeaderEpoch, PartitionId, TopicId};
+use std::fs;
+use std::path::Path;
+
+fn main() -> std::io::Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let write = |target: &str, name: String, bytes: &[u8]| {
+        let folder = root.join("corpus").join(target);
+        fs::create_dir_all(&folder)?;
+        fs::write(folder.join(name), bytes)
+    };
+    for version in 3..=13 {
+        write("produce_request", format!("v{version}"), &body(&produce(version), version))?;
+    }
+    for version in 4..=18 {
+        write("fetch_request", format!("v{version}"), &body(&fetch(version), version))?;
+    }
+    for version in 0..=4 {
+        let mut request = kafka_wire::ApiVersionsRequest::default();
+        if version >= 3 {
+            request.client_software_name = StrBytes::from("seed");
+            request.client_software_version = StrBytes::from("1.0");
+        }
+        write("api_versions", format!("v{version}"), &body(&request, version))?;
+    }
+    write("api_versions", "v99".into(), &[99])?;
+    let header =
+        |key: u8, version: u8, rest: &[u8]| [&[0, 0, 0, 64, 0, key, 0, version, 0, 0, 0, 1], rest].concat();
+    write("request_header", "metadata-classic".into(), &header(3, 1, b"\0\x06client"))?;
+    write("request_header", "metadata-flexible".into(), &header(3, 12, b"\0\x06client\x01\x05\x02ab"))?;
+    write("request_header", "api-versions-future".into(), &header(18, 9, b"\xff\xff"))?;
+    let golden = root.join("../../engine/record/tests/golden");
+    for entry in fs::read_dir(golden)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|e| e == "log") {
+            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            let bytes = fs::read(&path)?;
+            write("stored_batches", name.clone(), &bytes)?;
+            let first = ringmill_record::Batches::new(&bytes).next().map(|(_, batch)| batch.to_vec());
+            let mut produced = [vec![8], first.unwrap_or_default()].concat();
+            produced[1..9].fill(0);
+            write("produced_batch", name, &produced)?;
+        }
+    }
+    for (name, bytes) in own_formats(root)? {
+        let target = match &bytes {
+            b if group::GroupHeader::decode(b).is_ok() => "core_log_group",
+            b if checkpoint::decode(b).is_ok() => "checkpoint",
+            _ => continue,
+        };
+        write(target, name, &bytes)?;
+    }
+    for (name, record) in metadata() {
+        let mut bytes = Vec::new();
+        record.encode(&mut bytes);
+        write("metadata_record", name.into(), &bytes)?;
+    }
+    Ok(())
+}
+
+/// A metadata record of every kind.
+fn metadata() -> Vec<(&'static str, Record)> {
+    let id = TopicId([7; 16]);
+    let partitions = vec![PartitionRecord { id: PartitionId(3), core: CoreId(1), epoch: LeaderEpoch(2) }];
+    let configs = [("retention.ms".to_owned(), "1000".to_owned())].into();
+    let created = Record::TopicCreated {
+        name: "topic".into(),
+        id,
+        created_ms: 5,
+        configs,
+        partitions: partitions.clone(),
+    };
+    let configs = || [("flush.ms".to_owned(), "5".to_owned())].into();
+    vec![
+        ("topic-created", created),
+        ("partitions-added", Record::PartitionsAdded { id, partitions }),
+        ("topic-deleted", Record::TopicDeleted { id }),
+        ("topic-configs", Record::TopicConfigs { id, configs: configs() }),
+        ("broker-configs", Record::BrokerConfigs { configs: configs() }),
+        ("producer-ids", Record::ProducerIds { next: 1000 }),
+        ("partition-ids", Record::PartitionIds { next: 9 }),
+        ("placed", Record::Placed { moves: vec![(PartitionId(3), CoreId(0))] }),
+    ]
+}
+
+/// The golden files of our own formats.
+fn own_formats(root: &Path) -> std::io::Result<Vec<(String, Vec<u8>)>> {
+    let mut found = Vec::new();
+    let mut folders = vec![root.join("../../engine/log/tests/golden")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                folders.push(entry.path());
+            } else if entry.metadata()?.len() <= 64 << 10 {
+                found.push((entry.file_name().to_string_lossy().into_owned(), fs::read(entry.path())?));
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn body(request: &impl KafkaEncode, version: i16) -> Vec<u8> {
+    let body = request.encode_to_bytes(ApiVersion::new(version)).expect("a request of this version");
+    [&[version as u8], &body[..]].concat()
+}
+
+fn produce(version: i16) -> kafka_wire::ProduceRequest {
+    let mut partition = produce_request::PartitionProduceData::default();
+    partition.index = 1;
+    partition.records = Some(Bytes::from_static(b"records"));
+    let mut empty = produce_request::PartitionProduceData::default();
+    empty.records = None;
+    let mut topic = produce_request::TopicProduceData::default();
+    if version >= 13 {
+        topic.topic_id = Uuid::from_bytes([7; 16]);
+    } else {
+        topic.name = StrBytes::from("topic");
+    }
+    topic.partition_data = vec![partition, empty];
+    let mut request = kafka_wire::ProduceRequest::default();
+    request.transactional_id = Some(StrBytes::from("tx"));
+    (request.acks, request.timeout_ms) = (-1, 30_000);
+    request.topic_data = vec![topic.clone(), topic];
+    request
+}
+
+fn fetch(version: i16) -> kafka_wire::FetchRequest {
+    let mut partition = fetch_request::FetchPartition::default();
+    (partition.partition, partition.fetch_offset, partition.partition_max_bytes) = (1, 9, 1 << 20);
+    if version >= 17 {
+        partition.replica_directory_id = Uuid::from_bytes([9; 16]);
+    }
+    if version >= 18 {
+        partition.high_watermark = 5;
+    }
+    let mut topic = fetch_request::FetchTopic::default();
+    let mut forgotten = fetch_request::ForgottenTopic::default();
+    if version >= 13 {
+        topic.topic_id = Uuid::from_bytes([7; 16]);
+        forgotten.topic_id = Uuid::from_bytes([8; 16]);
+    } else {
+        topic.topic = StrBytes::from("topic");
+        forgotten.topic = StrBytes::from("gone");
+    }
+    topic.partitions = vec![partition.clone(), partition];
+    forgotten.partitions = vec![0, 1];
+    let mut request = kafka_wire::FetchRequest::default();
+    (request.max_wait_ms, request.min_bytes, request.max_bytes) = (500, 1, 1 << 20);
+    request.topics = vec![topic];
+    if version >= 7 {
+        (request.session_id, request.session_epoch) = (3, 4);
+        request.forgotten_topics_data = vec![forgotten];
+    }
+    if version >= 11 {
+        request.rack_id = StrBytes::from("rack");
+    }
+    if version >= 12 {
+        request.cluster_id = Some(StrBytes::from("cluster"));
+    }
+    if version >= 15 {
+        (request.replica_state.replica_id, request.replica_state.replica_epoch) = (2, 3);
+    }
+    request
+}

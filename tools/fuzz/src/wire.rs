@@ -1,0 +1,136 @@
+//! Bytes from a socket. Whatever the independent codec (kafka-wire) accepts must be accepted here with the same counts.
+
+use bytes::Bytes;
+use kafka_wire_core::{ApiVersion, DecodeLimits, KafkaDecode};
+use ringmill_wire::api_versions::{ApiVersionsAnswers, Features};
+use ringmill_wire::fetch::FetchRequest;
+use ringmill_wire::produce::ProduceRequest;
+use ringmill_wire::{ApiKey, FrameLength, RequestHeader};
+
+/// A frame with its length prefix.
+pub fn request_header(data: &[u8]) {
+    const MAX: usize = 1 << 20;
+    let Some((prefix, frame)) = data.split_first_chunk::<4>() else { return };
+    if let Ok(length) = FrameLength::parse(*prefix, MAX) {
+        assert!(length <= MAX);
+    }
+    if let Ok(header) = RequestHeader::parse(frame) {
+        assert!(header.api_key.exists());
+        assert!(header.body_at <= frame.len());
+        assert!(header.client_id.is_none_or(|id| id.len() < header.body_at));
+        let _ = (header.client_id_text(), header.response_head());
+    } else if let Err(error) = RequestHeader::parse(frame) {
+        assert!(error.at <= frame.len(), "{error}");
+    }
+}
+
+/// The oracle's view of the body behind `header`, when it has one. It wants nothing after the body.
+fn oracle<R: KafkaDecode>(header: &RequestHeader<'_>, frame: &[u8]) -> Option<R> {
+    let body = Bytes::copy_from_slice(frame.get(header.body_at..)?);
+    R::decode_from_bytes(body, ApiVersion::new(header.api_version), DecodeLimits::default()).ok()
+}
+
+/// `data` is a version and a body: a header is put before it, so that no input is lost on one.
+fn with_header(key: ApiKey, data: &[u8]) -> Option<Vec<u8>> {
+    let (version, body) = data.split_first()?;
+    let version = i16::from(*version as i8);
+    let mut frame = Vec::with_capacity(data.len() + 12);
+    frame.extend(key.0.to_be_bytes());
+    frame.extend(version.to_be_bytes());
+    frame.extend([0, 0, 0, 7, 0xff, 0xff]);
+    if key.encoding(version) == Some(ringmill_wire::api::Encoding::Flexible) {
+        frame.push(0);
+    }
+    frame.extend(body);
+    Some(frame)
+}
+
+/// A Produce version and body.
+pub fn produce_request(data: &[u8]) {
+    let Some(frame) = with_header(ApiKey::PRODUCE, data) else { return };
+    let header = RequestHeader::parse(&frame).expect("the header is ours");
+    let theirs: Option<kafka_wire::ProduceRequest> = oracle(&header, &frame);
+    let ours = match ProduceRequest::parse(&header, &frame) {
+        Ok(ours) => ours,
+        Err(error) => {
+            assert!(error.at <= frame.len(), "{error}");
+            assert!(theirs.is_none(), "{error}, yet the oracle reads it");
+            return;
+        }
+    };
+    let (mut partitions, mut bytes) = (0, 0);
+    for topic in ours.topics() {
+        for partition in topic.partitions() {
+            partitions += 1;
+            let records = partition.records.unwrap_or_default();
+            bytes += records.len();
+            assert_eq!(frame.get(partition.records_at..partition.records_at + records.len()), Some(records));
+        }
+    }
+    assert_eq!(ours.topics().count(), ours.topic_count);
+    assert_eq!((partitions, bytes), (ours.partition_count, ours.records_bytes));
+    assert!(bytes <= frame.len());
+    if let Some(theirs) = theirs {
+        assert_eq!((theirs.acks, theirs.timeout_ms), (ours.acks, ours.timeout_ms));
+        assert_eq!(theirs.topic_data.len(), ours.topic_count);
+        let theirs: Vec<_> = theirs.topic_data.iter().flat_map(|t| &t.partition_data).collect();
+        let ours: Vec<_> = ours.topics().flat_map(|t| t.partitions()).collect();
+        assert_eq!(theirs.len(), ours.len());
+        for (theirs, ours) in theirs.iter().zip(&ours) {
+            assert_eq!((theirs.index, theirs.records.as_deref()), (ours.index, ours.records));
+        }
+    }
+}
+
+/// A Fetch version and body.
+pub fn fetch_request(data: &[u8]) {
+    let Some(frame) = with_header(ApiKey::FETCH, data) else { return };
+    let header = RequestHeader::parse(&frame).expect("the header is ours");
+    let theirs: Option<kafka_wire::FetchRequest> = oracle(&header, &frame);
+    let ours = match FetchRequest::parse(&header, &frame) {
+        Ok(ours) => ours,
+        Err(error) => {
+            assert!(error.at <= frame.len(), "{error}");
+            // The oracle takes isolation levels that do not exist.
+            let odd = theirs.is_some_and(|r| !(0..=1).contains(&r.isolation_level));
+            assert!(odd || oracle::<kafka_wire::FetchRequest>(&header, &frame).is_none(), "{error}");
+            return;
+        }
+    };
+    assert_eq!(ours.topics().count(), ours.topic_count);
+    assert_eq!(ours.topics().map(|t| t.partitions().count()).sum::<usize>(), ours.partition_count);
+    assert_eq!(ours.forgotten().count(), ours.forgotten_count);
+    for topic in ours.forgotten() {
+        assert_eq!(topic.partitions().count(), topic.partition_count);
+    }
+    if let Some(theirs) = theirs {
+        assert_eq!(theirs.topics.len(), ours.topic_count);
+        assert_eq!(theirs.forgotten_topics_data.len(), ours.forgotten_count);
+        assert_eq!(
+            (theirs.max_wait_ms, theirs.min_bytes, theirs.max_bytes),
+            (ours.max_wait_ms, ours.min_bytes, ours.max_bytes)
+        );
+        assert_eq!((theirs.session_id, theirs.session_epoch), (ours.session_id, ours.session_epoch));
+        let theirs: Vec<_> = theirs.topics.iter().flat_map(|t| &t.partitions).collect();
+        let ours: Vec<_> = ours.topics().flat_map(|t| t.partitions()).collect();
+        assert_eq!(theirs.len(), ours.len());
+        for (theirs, ours) in theirs.iter().zip(&ours) {
+            assert_eq!((theirs.partition, theirs.fetch_offset), (ours.index, ours.fetch_offset.0));
+            assert_eq!(theirs.partition_max_bytes, ours.max_bytes);
+            assert_eq!(theirs.high_watermark, ours.high_watermark.0);
+            assert_eq!(theirs.replica_directory_id.to_bytes(), ours.replica_directory_id.0);
+        }
+    }
+}
+
+/// A frame of whatever API; ApiVersions is answered, and the answer is one frame.
+pub fn api_versions(data: &[u8]) {
+    let Some(frame) = with_header(ApiKey::API_VERSIONS, data) else { return };
+    let header = RequestHeader::parse(&frame).expect("the header is ours");
+    let mut out = Vec::new();
+    let answered = ApiVersionsAnswers::new(&Features::default()).answer(&header, &frame, &mut out).is_ok();
+    assert_eq!(answered, !out.is_empty());
+    if let Some((prefix, rest)) = out.split_first_chunk::<4>() {
+        assert_eq!(u32::from_be_bytes(*prefix) as usize, rest.len());
+    }
+}
