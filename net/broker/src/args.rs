@@ -148,7 +148,7 @@ impl BrokerOptions {
     /// Reads the configuration file, then applies `--set`, then the options.
     ///
     /// # Errors
-    /// [`Reason::Config`] with every mistake, a line each.
+    /// [`Reason::Config`] with every mistake, one to a line.
     pub fn resolve(args: &ServeArgs, host: &HostFacts) -> Result<BrokerOptions, Failure> {
         let mut given = Given::default();
         if let Some(path) = &args.config {
@@ -169,13 +169,18 @@ impl BrokerOptions {
                 given.read_flag(name, flag, text);
             }
         }
-        let config = given.check().map_err(|errors| Failure::new(Reason::Config, errors.to_string()))?;
-        BrokerOptions::decide(args, config, host)
+        let (config, errors) = given.look();
+        BrokerOptions::decide(args, config, host, errors)
     }
 
-    fn decide(args: &ServeArgs, config: Config, host: &HostFacts) -> Result<BrokerOptions, Failure> {
+    fn decide(
+        args: &ServeArgs,
+        config: Config,
+        host: &HostFacts,
+        found: Vec<String>,
+    ) -> Result<BrokerOptions, Failure> {
         let settings = &config.settings;
-        let mut errors = Vec::new();
+        let mut errors = found;
         let mut warnings = config.warnings.clone();
         let address = |name: &str, text: Option<&str>| {
             text.map(|text| Address::parse(text).map_err(|why| format!("{name}: {why}.")))
@@ -351,6 +356,22 @@ mod tests {
         let error = resolve(|a| a.cores = Some("0-3".into())).expect_err("CPUs 2 and 3 are not ours");
         assert!(error.detail.contains("may not run on CPU 2-3; it may on 0-1,4-5"), "{error}");
         assert_eq!(error.reason, Reason::Config);
+    }
+
+    #[test]
+    fn mistakes_of_every_kind_are_reported_together() {
+        let error = resolve(|a| {
+            a.set = vec!["nope=1".into(), "control.cpus=7".into()];
+            a.listen = Some("here".into());
+            a.cores = Some("99".into());
+            a.memory = Some("64MiB".into());
+        })
+        .expect_err("wrong in five ways");
+        for part in
+            ["nope", "control.cpus: this", "listeners: `here`", "memory: 64MiB is too little for 99 cores"]
+        {
+            assert!(error.detail.contains(part), "{part} in {error}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use crate::config::Config;
 use crate::exit::{Failure, Reason};
 use crate::identity::Identity;
 use crate::signals::Event;
-use ringmill_control::admin::AdminRequest;
+use ringmill_control::admin::{self, AdminRequest};
 use ringmill_control::control::Ended;
 use ringmill_control::{BrokerDefaults, Control, ControlEvent, ControlOptions, specs_of};
 use ringmill_core::CoreLink;
@@ -132,7 +132,12 @@ pub fn start(brief: &Brief<'_>, wiring: Wiring, events: Sender<Event>) -> Result
 
 async fn live(options: ControlOptions, wiring: Wiring, stops: mpsc::Receiver<ControlEvent>) -> Ended {
     let (requests, admin_requests): (mpsc::Sender<AdminRequest>, _) = mpsc::channel(ADMIN_QUEUE);
-    let _held = (requests, wiring.admin);
+    match tokio::net::TcpListener::from_std(wiring.admin) {
+        Ok(listener) => {
+            tokio::spawn(admin::serve(listener, requests));
+        }
+        Err(error) => tracing::error!("the admin port is not served: {error}"),
+    }
     Control::new(options, wiring.image, wiring.journal, wiring.links)
         .run(wiring.bell, stops, admin_requests)
         .await

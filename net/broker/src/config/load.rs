@@ -134,8 +134,14 @@ impl Given {
     /// Checks every key and the relations between them.
     ///
     /// # Errors
-    /// All that is wrong, in the order of the keys' names.
+    /// All that is wrong.
     pub fn check(self) -> Result<Config, ConfigErrors> {
+        let (config, errors) = self.look();
+        if errors.is_empty() { Ok(config) } else { Err(ConfigErrors(errors)) }
+    }
+
+    /// As [`Given::check`], with defaults in the place of what is wrong, so that who goes on looking finds the rest.
+    pub fn look(self) -> (Config, Vec<String>) {
         let mut errors = self.errors;
         let mut values: BTreeMap<&str, Value> = BTreeMap::new();
         for (name, (text, source)) in &self.texts {
@@ -159,12 +165,8 @@ impl Given {
         let mut settings = Settings::build(|name| values.get(name));
         let mut warnings = Vec::new();
         relate(&mut settings, &mut errors, &mut warnings);
-        if errors.is_empty() {
-            let given = self.texts.into_iter().map(|(name, (text, _))| (name, text)).collect();
-            Ok(Config { settings, given, warnings })
-        } else {
-            Err(ConfigErrors(errors))
-        }
+        let given = self.texts.into_iter().map(|(name, (text, _))| (name, text)).collect();
+        (Config { settings, given, warnings }, errors)
     }
 }
 
