@@ -227,7 +227,7 @@ impl<B: Backend> Core<B> {
         self.check_stop();
         let now = self.io.now_ns();
         self.metrics.turn_us.record(now.saturating_sub(began) / 1000);
-        let deadline = if handled >= TURN_COMPLETIONS_MAX { 0 } else { self.deadline_ns() };
+        let deadline = if handled >= TURN_COMPLETIONS_MAX || self.stopped { 0 } else { self.deadline_ns() };
         self.heartbeat.set_phase(Phase::Waiting);
         self.io.enter(Some(deadline));
     }
