@@ -442,11 +442,13 @@ impl Replay {
 
     /// The chain ends here. Was everything that was ever acked before the end?
     fn check_hole<B: Backend>(&mut self, io: &mut B) -> Result<(), RecoveryError> {
+        // After an orderly stop everything is in segments, and the log is not needed.
+        if self.report.clean {
+            return Ok(());
+        }
         let mut recorded = self.durable_mark;
         let (current, from) = (self.current, self.offset);
-        let mut places: Vec<(usize, u64)> = (0..self.files.len()).filter(|f| *f != current).map(|f| (f, 0)).collect();
-        let end = self.files.get(current).map_or(0, |f| f.bytes);
-        places.extend((from..end).step_by(PAGE_BYTES).map(|o| (current, o)));
+        let places = self.places_behind(io)?;
         for (file, offset) in places {
             let bytes = self.window.get(io.fs(), &self.files, file, offset, GROUP_HEADER_BYTES)?;
             if let Ok(header) = GroupHeader::decode(bytes)
@@ -465,6 +467,28 @@ impl Replay {
             Ok(_) => Vec::new(),
         };
         Err(self.damage(current, from, names, format!("groups up to {recorded} were acked, but the chain ends before {}", self.next_sequence)))
+    }
+
+    /// Where groups behind the end of the chain may begin: the rest of the current file, the start of every other, and
+    /// all of those that may have been written next unless they still begin with an older group: the first group of a
+    /// file may be the damaged one.
+    fn places_behind<B: Backend>(&mut self, io: &mut B) -> Result<Vec<(usize, u64)>, RecoveryError> {
+        let (current, from) = (self.current, self.offset);
+        let mut places = Vec::new();
+        for file in (0..self.files.len()).filter(|f| *f != current) {
+            places.push((file, 0));
+            // Without growth the ring goes on in the next file; the last one went on in the first before it grew.
+            let may_be_next = file == current + 1 || file == 0;
+            let head = self.window.get(io.fs(), &self.files, file, 0, GROUP_HEADER_BYTES)?;
+            let is_older = GroupHeader::decode(head).is_ok_and(|h| h.sequence.0 < self.next_sequence);
+            if may_be_next && !is_older {
+                let end = self.files.get(file).map_or(0, |f| f.bytes);
+                places.extend((PAGE_BYTES as u64..end).step_by(PAGE_BYTES).map(|o| (file, o)));
+            }
+        }
+        let end = self.files.get(current).map_or(0, |f| f.bytes);
+        places.extend((from..end).step_by(PAGE_BYTES).map(|o| (current, o)));
+        Ok(places)
     }
 
     fn name_of(&self, id: PartitionId) -> String {

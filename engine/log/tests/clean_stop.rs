@@ -3,8 +3,8 @@
 
 use ringmill_log::inspect::{self, Row, Severity};
 use ringmill_log::{AppendError, Log, LogOptions, RecoveryReport, Slot};
-use ringmill_reactor::ring::{RingBackend, RingFeatures, RingOptions};
 use ringmill_reactor::Backend;
+use ringmill_reactor::ring::{RingBackend, RingFeatures, RingOptions};
 use ringmill_reactor::stdfs::StdFs;
 use ringmill_record::{BatchHeader, HEADER_BYTES};
 use ringmill_types::{CoreId, LeaderEpoch, PartitionId, PartitionSpec, TopicConfig, TopicId, TopicSpec};
@@ -14,7 +14,8 @@ use std::sync::Arc;
 const PARTITIONS: i32 = 3;
 
 fn topic() -> TopicSpec {
-    let config = TopicConfig { segment_bytes: 64 << 10, index_interval_bytes: 1000, ..TopicConfig::default() };
+    let config =
+        TopicConfig { segment_bytes: 64 << 10, index_interval_bytes: 1000, ..TopicConfig::default() };
     let spec = |index| PartitionSpec {
         index,
         id: PartitionId(10 + index as u64),

@@ -187,7 +187,10 @@ pub struct ChainGroup {
 pub fn walk_chain(fs: &dyn Fs, dir: &Path, start: &Checkpoint) -> io::Result<Chain> {
     let mut walk = Walk::new(fs, dir, start)?;
     while walk.step(fs)? {}
-    walk.find_hole(fs)?;
+    // After an orderly stop everything is in segments, and the log is not needed.
+    if !start.clean {
+        walk.find_hole(fs)?;
+    }
     Ok(walk.chain)
 }
 
@@ -258,7 +261,12 @@ impl Walk {
             return Ok(false);
         }
         let Some(file) = self.files.get_mut(index) else { return Ok(false) };
-        let Ok(group) = file.group(fs, position, &header)? else { return Ok(false) };
+        let Ok(group) = file.group(fs, position, &header)? else {
+            // It belongs here and is damaged: the chain ends at this place, be it in another file.
+            self.chain.end_file = number;
+            self.chain.end_position = position;
+            return Ok(false);
+        };
         let batches = batches_of(&group);
         let bytes = header.total_bytes() as u64;
         self.prev_header_crc = file.stored_crc(fs, position)?;

@@ -475,6 +475,31 @@ fn recovery_refuses_what_a_plan_repairs_and_opens_what_was_repaired() {
 }
 
 #[test]
+fn a_lost_first_group_of_the_next_file_is_a_hole_too() {
+    for payload_only in [false, true] {
+        let mut home = Home::new();
+        while home.file == 0 {
+            home.group(1, 3000);
+        }
+        let first = home.sequence - 1;
+        home.group(1, 3000);
+        home.group(1, 3000);
+        if payload_only {
+            home.write(1, 200, &[0xaa, 0xbb, 0xcc]);
+        } else {
+            home.write(1, 0, &[0; 4096]);
+        }
+        let hole = home.chain().hole.unwrap();
+        assert_eq!((hole.sequence.0, hole.beyond.len()), (first, 2));
+        assert_eq!(hole.path, if payload_only { home.log(1) } else { home.log(0) });
+        match opened(&home) {
+            Err(crate::RecoveryError::Damaged { sequence, .. }) => assert_eq!(sequence, first),
+            other => panic!("acked groups are gone and recovery said {other:?}"),
+        }
+    }
+}
+
+#[test]
 fn recovery_makes_a_fresh_log_where_one_was_set_aside() {
     let mut home = Home::new();
     home.group(1, 100);
