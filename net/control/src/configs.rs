@@ -1,9 +1,14 @@
-//! Topic configs: Kafka 4.3's names, types, defaults and ranges in one table, and what this broker makes of them.
+//! Topic configs: what is known, what is valid, what holds for a topic, and how DescribeConfigs shows it.
 //!
-//! A config that means nothing here is accepted, shown and marked as not honoured; an unknown one is refused.
+//! Everything comes from the one table in [`table`]. A config that means nothing here is accepted, shown, and marked as
+//! without effect; an unknown one is refused. Values are kept as the client wrote them and shown as Kafka shows them
+//! (trimmed, numbers and booleans in their plain form). Sentences and codes are those of Kafka 4.3.1, asked on the wire.
+
+mod table;
 
 use ringmill_types::{TimestampType, TopicConfig};
 use std::collections::BTreeMap;
+pub use table::TOPIC_CONFIGS;
 
 /// Kafka's `ConfigDef.Type`, with the code of DescribeConfigs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,14 +22,23 @@ pub enum Kind {
 }
 
 /// What a value may be.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Valid {
     Any,
     AtLeast(i64),
-    Between(f64, f64),
+    /// Both ends included.
+    Range(i64, i64),
+    /// The first, or between the other two.
+    OneOrRange(i64, i64, i64),
+    /// A number from 0 to 1.
+    Fraction,
     OneOf(&'static [&'static str]),
-    /// Every item of a list.
+    /// Every item of a list, which may be empty.
     EachOf(&'static [&'static str]),
+    /// `*`, or `partition:broker` items.
+    Replicas,
+    /// Only false; the sentence answers true.
+    Off(&'static str),
 }
 
 /// One topic config.
@@ -33,57 +47,12 @@ pub struct ConfigDef {
     pub name: &'static str,
     pub kind: Kind,
     pub default: &'static str,
-    /// Broker-level key that sets the default.
-    pub broker_key: &'static str,
+    pub valid: Valid,
+    /// Broker-level keys that set the default, each with the factor from its unit; the first that is set wins.
+    pub broker_keys: &'static [(&'static str, i64)],
+    /// Whether it does anything here.
     pub honoured: bool,
     pub doc: &'static str,
-    pub valid: Valid,
-}
-
-macro_rules! configs {
-    ($($name:literal $kind:ident $default:literal $broker:literal $honoured:literal $valid:expr, $doc:literal;)*) => {
-        /// The table.
-        pub static TOPIC_CONFIGS: &[ConfigDef] = &[$(ConfigDef {
-            name: $name, kind: Kind::$kind, default: $default, broker_key: $broker, honoured: $honoured, doc: $doc, valid: $valid,
-        }),*];
-    };
-}
-
-
-configs! {
-    "cleanup.policy" List "delete" "log.cleanup.policy" true Valid::EachOf(&["compact", "delete"]), "delete discards old segments by time and size; compact refuses records without a key.";
-    "compression.gzip.level" Int "-1" "compression.gzip.level" false Valid::AtLeast(-1), "Level of broker-side gzip; batches pass through as the producer made them.";
-    "compression.lz4.level" Int "9" "compression.lz4.level" false Valid::AtLeast(1), "Level of broker-side lz4; batches pass through as the producer made them.";
-    "compression.type" Str "producer" "compression.type" false Valid::OneOf(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]), "Batches keep the producer's compression.";
-    "compression.zstd.level" Int "3" "compression.zstd.level" false Valid::AtLeast(-131_072), "Level of broker-side zstd; batches pass through as the producer made them.";
-    "delete.retention.ms" Long "86400000" "log.cleaner.delete.retention.ms" false Valid::AtLeast(0), "How long compaction keeps delete markers.";
-    "file.delete.delay.ms" Long "60000" "log.segment.delete.delay.ms" false Valid::AtLeast(0), "Files go as soon as no reader can need them.";
-    "flush.messages" Long "1" "log.flush.interval.messages" true Valid::AtLeast(1), "1 acks after the flush. Larger values ack earlier, where the broker allows relaxed topics.";
-    "flush.ms" Long "1000" "log.flush.interval.ms" true Valid::AtLeast(0), "The longest that an acked record of a relaxed topic may stay unflushed.";
-    "follower.replication.throttled.replicas" List "" "follower.replication.throttled.replicas" false Valid::Any, "No replicas yet.";
-    "index.interval.bytes" Int "4096" "log.index.interval.bytes" true Valid::AtLeast(0), "Bytes of batches between two index entries.";
-    "leader.replication.throttled.replicas" List "" "leader.replication.throttled.replicas" false Valid::Any, "No replicas yet.";
-    "local.retention.bytes" Long "-2" "log.local.retention.bytes" false Valid::AtLeast(-2), "No tiered storage.";
-    "local.retention.ms" Long "-2" "log.local.retention.ms" false Valid::AtLeast(-2), "No tiered storage.";
-    "max.compaction.lag.ms" Long "9223372036854775807" "log.cleaner.max.compaction.lag.ms" false Valid::AtLeast(1), "Longest time before a record may be compacted.";
-    "max.message.bytes" Int "1048588" "message.max.bytes" true Valid::AtLeast(0), "Largest batch the topic takes.";
-    "message.timestamp.after.max.ms" Long "3600000" "log.message.timestamp.after.max.ms" true Valid::AtLeast(0), "How far ahead of the broker's clock a timestamp may be.";
-    "message.timestamp.before.max.ms" Long "9223372036854775807" "log.message.timestamp.before.max.ms" true Valid::AtLeast(0), "How far behind the broker's clock a timestamp may be.";
-    "message.timestamp.type" Str "CreateTime" "log.message.timestamp.type" true Valid::OneOf(&["CreateTime", "LogAppendTime"]), "Who sets a record's timestamp.";
-    "min.cleanable.dirty.ratio" Double "0.5" "log.cleaner.min.cleanable.ratio" false Valid::Between(0.0, 1.0), "How much of a log must be dirty before it is compacted.";
-    "min.compaction.lag.ms" Long "0" "log.cleaner.min.compaction.lag.ms" false Valid::AtLeast(0), "How long a record stays uncompacted at least.";
-    "min.insync.replicas" Int "1" "min.insync.replicas" false Valid::AtLeast(1), "One replica, always in sync.";
-    "preallocate" Bool "false" "log.preallocate" false Valid::Any, "Segments are always allocated ahead.";
-    "remote.copy.disable" Bool "false" "" false Valid::Any, "No tiered storage.";
-    "remote.log.delete.on.disable" Bool "false" "" false Valid::Any, "No tiered storage.";
-    "remote.storage.enable" Bool "false" "" false Valid::Any, "No tiered storage.";
-    "retention.bytes" Long "-1" "log.retention.bytes" true Valid::AtLeast(-1), "Size of a partition above which its oldest segments go; -1 for no bound.";
-    "retention.ms" Long "604800000" "log.retention.ms" true Valid::AtLeast(-1), "Age above which segments go; -1 for no bound.";
-    "segment.bytes" Int "1073741824" "log.segment.bytes" true Valid::AtLeast(1_048_576), "Size at which a segment is sealed.";
-    "segment.index.bytes" Int "10485760" "log.index.size.max.bytes" true Valid::AtLeast(4), "Size of an index at which its segment is sealed.";
-    "segment.jitter.ms" Long "0" "log.roll.jitter.ms" false Valid::AtLeast(0), "Random part of segment.ms; not needed, destaging is spread.";
-    "segment.ms" Long "604800000" "log.roll.ms" true Valid::AtLeast(1), "Age at which a segment is sealed.";
-    "unclean.leader.election.enable" Bool "false" "unclean.leader.election.enable" false Valid::Any, "One replica.";
 }
 
 /// What the configuration file and the command line say.
@@ -92,7 +61,7 @@ pub struct BrokerDefaults {
     /// Broker-level keys that were set, by Kafka's names.
     pub values: BTreeMap<String, String>,
     pub allow_relaxed: bool,
-    /// A larger `max.message.bytes` is capped: no core-log file could hold such a batch.
+    /// A larger `max.message.bytes` is refused: no core-log file could hold such a batch. 0 is no bound.
     pub batch_bytes_max: u64,
 }
 
@@ -105,7 +74,7 @@ pub enum Source {
 }
 
 /// One config as DescribeConfigs shows it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Described {
     pub name: String,
     pub value: Option<String>,
@@ -119,175 +88,313 @@ pub struct Described {
 }
 
 pub fn find(name: &str) -> Option<&'static ConfigDef> {
-    TOPIC_CONFIGS.iter().find(|c| c.name == name)
+    // Sorted by name; a test says so.
+    let at = TOPIC_CONFIGS.binary_search_by(|def| def.name.cmp(name)).ok()?;
+    TOPIC_CONFIGS.get(at)
 }
 
-/// Checks one override.
+/// Checks one override by itself. [`BrokerDefaults::check`] sees all of a topic's overrides together.
 ///
 /// # Errors
 /// A sentence in Kafka's words.
 pub fn validate(name: &str, value: &str) -> Result<(), String> {
-    let def = find(name).ok_or_else(|| format!("Unknown topic config name: {name}"))?;
-    let invalid = |why: String| Err(format!("Invalid value {value} for configuration {name}: {why}"));
-    let number = match def.kind {
-        Kind::Int => match value.trim().parse::<i32>() {
-            Ok(number) => Some(f64::from(number)),
-            Err(_) => return invalid("Not a number of type INT".into()),
+    let def = find(name).ok_or_else(|| unknown(name))?;
+    let invalid = |why: &str| format!("Invalid value {value} for configuration {name}: {why}");
+    match def.kind {
+        Kind::Int => {
+            let number: i32 = value.trim().parse().map_err(|_| invalid("Not a number of type INT"))?;
+            in_range(def.valid, i64::from(number)).map_err(|why| invalid(&why))
+        }
+        Kind::Long => {
+            let number: i64 = value.trim().parse().map_err(|_| invalid("Not a number of type LONG"))?;
+            in_range(def.valid, number).map_err(|why| invalid(&why))
+        }
+        Kind::Double => {
+            match value.trim().parse::<f64>().map_err(|_| invalid("Not a number of type DOUBLE"))? {
+                low if low < 0.0 => Err(invalid("Value must be at least 0")),
+                high if high > 1.0 => Err(invalid("Value must be no more than 1")),
+                _ => Ok(()),
+            }
+        }
+        Kind::Bool => match (def.valid, parse_bool(value)) {
+            (_, None) => Err(invalid("Expected value to be either true or false")),
+            (Valid::Off(sentence), Some(true)) => Err(sentence.to_string()),
+            _ => Ok(()),
         },
-        Kind::Long => match value.trim().parse::<i64>() {
-            Ok(number) => Some(number as f64),
-            Err(_) => return invalid("Not a number of type LONG".into()),
+        Kind::Str => match def.valid {
+            Valid::OneOf(words) if !words.contains(&value.trim()) => Err(invalid(&one_of(words))),
+            _ => Ok(()),
         },
-        Kind::Double => match value.trim().parse::<f64>() {
-            Ok(number) => Some(number),
-            Err(_) => return invalid("Not a number of type DOUBLE".into()),
-        },
-        Kind::Bool if value.eq_ignore_ascii_case("true") || value.eq_ignore_ascii_case("false") => None,
-        Kind::Bool => return invalid("Expected value to be either true or false".into()),
-        Kind::Str | Kind::List => None,
-    };
-    match (def.valid, number) {
-        (Valid::AtLeast(min), Some(number)) if number < min as f64 => invalid(format!("Value must be at least {min}")),
-        (Valid::Between(min, max), Some(number)) if !(min..=max).contains(&number) => invalid(format!("Value must be between {min} and {max}")),
-        (Valid::OneOf(values), _) if !values.contains(&value) => invalid(format!("String must be one of: {}", values.join(", "))),
-        (Valid::EachOf(values), _) => match value.split(',').map(str::trim).find(|v| !v.is_empty() && !values.contains(v)) {
-            Some(other) => Err(format!("Invalid value {other} for configuration {name}: String must be one of: {}", values.join(", "))),
-            None => Ok(()),
-        },
-        (Valid::Any | Valid::AtLeast(_) | Valid::Between(..) | Valid::OneOf(_), _) => Ok(()),
+        Kind::List => valid_list(def, value),
     }
 }
 
-impl BrokerDefaults {
-    /// The value of a topic config where the topic says nothing, and whether the broker's configuration set it.
-    fn default_of(&self, def: &ConfigDef) -> (String, Source) {
-        if let Some(value) = self.values.get(def.broker_key) {
-            return (value.clone(), Source::StaticBroker);
+fn unknown(name: &str) -> String {
+    format!("Unknown topic config name: {name}")
+}
+
+fn one_of(words: &[&str]) -> String {
+    format!("String must be one of: {}", words.join(", "))
+}
+
+fn in_range(valid: Valid, number: i64) -> Result<(), String> {
+    match valid {
+        Valid::AtLeast(least) | Valid::Range(least, _) if number < least => {
+            Err(format!("Value must be at least {least}"))
         }
-        let larger = match def.name {
-            "retention.ms" => self.in_ms("log.retention.minutes", 60_000).or_else(|| self.in_ms("log.retention.hours", 3_600_000)),
-            "segment.ms" => self.in_ms("log.roll.hours", 3_600_000),
-            _ => None,
-        };
-        larger.map_or_else(|| (def.default.to_string(), Source::Default), |value| (value, Source::StaticBroker))
+        Valid::Range(_, most) if number > most => Err(format!("Value must be no more than {most}")),
+        Valid::OneOrRange(one, least, most) if number != one && !(least..=most).contains(&number) => {
+            Err(format!("Value must be between {least} and {most} or equal to {one}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn valid_list(def: &ConfigDef, value: &str) -> Result<(), String> {
+    let (name, items) = (def.name, items(value));
+    match def.valid {
+        Valid::EachOf(words) => {
+            if items.contains(&"") {
+                return Err(format!("Configuration '{name}' values must not be empty."));
+            }
+            match items.iter().find(|item| !words.contains(item)) {
+                Some(other) => {
+                    Err(format!("Invalid value {other} for configuration {name}: {}", one_of(words)))
+                }
+                None => Ok(()),
+            }
+        }
+        Valid::Replicas if value.trim() != "*" && !items.iter().all(|item| is_replica(item)) => Err(format!(
+            "Invalid value [{}] for configuration {name}: {name} must be the literal '*' or a list of replicas in the \
+             following format: [partitionId]:[brokerId],[partitionId]:[brokerId],...",
+            items.join(", ")
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn is_replica(item: &str) -> bool {
+    let digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+    item.split_once(':').is_some_and(|(partition, broker)| digits(partition) && digits(broker))
+}
+
+fn items(list: &str) -> Vec<&str> {
+    let list = list.trim();
+    if list.is_empty() { Vec::new() } else { list.split(',').map(str::trim).collect() }
+}
+
+fn parse_bool(text: &str) -> Option<bool> {
+    let text = text.trim();
+    let is = |word: &str| text.eq_ignore_ascii_case(word);
+    if is("true") { Some(true) } else { is("false").then_some(false) }
+}
+
+/// A valid value as Kafka shows it. What does not parse is shown as it is.
+fn plain(kind: Kind, value: &str) -> String {
+    let trimmed = value.trim();
+    match kind {
+        Kind::Int | Kind::Long => {
+            trimmed.parse::<i64>().map_or_else(|_| value.to_string(), |n| n.to_string())
+        }
+        Kind::Double => trimmed.parse::<f64>().map_or_else(|_| value.to_string(), |n| format!("{n:?}")),
+        Kind::Bool => parse_bool(value).map_or_else(|| value.to_string(), |yes| yes.to_string()),
+        Kind::Str => trimmed.to_string(),
+        Kind::List => items(value).join(","),
+    }
+}
+
+/// A default with where it comes from.
+struct Fallback {
+    value: String,
+    source: Source,
+    /// The broker key that set it and what it said.
+    given: Option<(&'static str, String)>,
+}
+
+impl BrokerDefaults {
+    /// Checks all overrides of a topic, each by itself and against the others and this broker's bounds.
+    ///
+    /// # Errors
+    /// A sentence in Kafka's words; an unknown name is reported before a bad value, as Kafka does.
+    pub fn check(&self, overrides: &BTreeMap<String, String>) -> Result<(), String> {
+        if let Some(name) = overrides.keys().find(|name| find(name).is_none()) {
+            return Err(unknown(name));
+        }
+        for (name, value) in overrides {
+            validate(name, value)?;
+        }
+        let number = |name: &str| overrides.get(name).and_then(|value| value.trim().parse::<i64>().ok());
+        if let Some(bytes) =
+            number("max.message.bytes").filter(|bytes| bytes.unsigned_abs() > self.largest_batch())
+        {
+            return Err(format!(
+                "Invalid value {bytes} for configuration max.message.bytes: Value must be no more than {}, which fits \
+                 a core-log file (core.log.file.bytes)",
+                self.largest_batch()
+            ));
+        }
+        let (least, most) = (
+            self.number_of("min.compaction.lag.ms", overrides),
+            self.number_of("max.compaction.lag.ms", overrides),
+        );
+        if least > most {
+            return Err(format!(
+                "conflict topic config setting min.compaction.lag.ms ({least}) > max.compaction.lag.ms ({most})"
+            ));
+        }
+        Ok(())
     }
 
-    fn in_ms(&self, key: &str, unit_ms: i64) -> Option<String> {
-        let value: i64 = self.values.get(key)?.parse().ok()?;
-        Some(if value < 0 { -1 } else { value.saturating_mul(unit_ms) }.to_string())
+    fn largest_batch(&self) -> u64 {
+        if self.batch_bytes_max == 0 { u64::MAX } else { self.batch_bytes_max }
+    }
+
+    /// The value of a topic config where the topic says nothing.
+    fn fallback(&self, def: &ConfigDef) -> Fallback {
+        for (key, factor) in def.broker_keys {
+            let Some(text) = self.values.get(*key) else { continue };
+            let value = match (factor, text.trim().parse::<i64>()) {
+                (1, _) | (_, Err(_)) => plain(def.kind, text),
+                // Of hours and minutes, too: every negative number is "no bound".
+                (_, Ok(n)) if n < 0 => "-1".to_string(),
+                (factor, Ok(n)) => n.saturating_mul(*factor).to_string(),
+            };
+            return Fallback { value, source: Source::StaticBroker, given: Some((key, text.clone())) };
+        }
+        Fallback { value: def.default.to_string(), source: Source::Default, given: None }
+    }
+
+    fn text_of(&self, name: &str, overrides: &BTreeMap<String, String>) -> String {
+        let def = find(name).expect("callers name configs of the table");
+        overrides.get(name).cloned().unwrap_or_else(|| self.fallback(def).value)
+    }
+
+    /// Overrides and broker keys are checked before they get here; one that is not a number yet counts as the default.
+    fn number_of(&self, name: &str, overrides: &BTreeMap<String, String>) -> i64 {
+        let default = || find(name).and_then(|def| def.default.parse().ok()).unwrap_or(0);
+        self.text_of(name, overrides).trim().parse().unwrap_or_else(|_| default())
     }
 }
 
 /// What the cores go by.
 pub fn effective(overrides: &BTreeMap<String, String>, defaults: &BrokerDefaults) -> TopicConfig {
-    let text = |name: &str| -> String {
-        let def = find(name).expect("the names below are in the table");
-        overrides.get(name).cloned().unwrap_or_else(|| defaults.default_of(def).0)
-    };
-    let number = |name: &str| -> i64 { text(name).trim().parse().unwrap_or_else(|_| find(name).and_then(|d| d.default.parse().ok()).unwrap_or(0)) };
-    let policy = text("cleanup.policy");
-    let has = |word: &str| policy.split(',').any(|p| p.trim() == word);
-    let largest = if defaults.batch_bytes_max == 0 { u64::MAX } else { defaults.batch_bytes_max };
+    let number = |name: &str| defaults.number_of(name, overrides);
+    let bytes = |name: &str, least: u64| u64::try_from(number(name)).unwrap_or(0).max(least);
+    let policy = defaults.text_of("cleanup.policy", overrides);
+    let policy = items(&policy);
+    let stamped_here = defaults.text_of("message.timestamp.type", overrides).trim() == "LogAppendTime";
     TopicConfig {
         flush_messages: if defaults.allow_relaxed { number("flush.messages").max(1) } else { 1 },
         flush_ms: number("flush.ms"),
-        segment_bytes: number("segment.bytes").max(1) as u64,
+        segment_bytes: bytes("segment.bytes", 1),
         segment_ms: number("segment.ms"),
-        index_interval_bytes: number("index.interval.bytes").max(0) as u64,
-        segment_index_bytes: number("segment.index.bytes").max(12) as u64,
+        index_interval_bytes: bytes("index.interval.bytes", 0),
+        // One entry of each index at least.
+        segment_index_bytes: bytes("segment.index.bytes", 12),
         retention_bytes: number("retention.bytes"),
         retention_ms: number("retention.ms"),
         file_delete_delay_ms: number("file.delete.delay.ms"),
-        max_message_bytes: (number("max.message.bytes").max(0) as u64).min(largest),
-        timestamp_type: if text("message.timestamp.type") == "LogAppendTime" { TimestampType::LogAppendTime } else { TimestampType::CreateTime },
+        // Capped here as well: the topic may be older than the broker's present core-log files.
+        max_message_bytes: bytes("max.message.bytes", 0).min(defaults.largest_batch()),
+        timestamp_type: if stamped_here { TimestampType::LogAppendTime } else { TimestampType::CreateTime },
         timestamp_before_max_ms: number("message.timestamp.before.max.ms"),
         timestamp_after_max_ms: number("message.timestamp.after.max.ms"),
-        compacted: has("compact"),
-        delete: has("delete"),
+        compacted: policy.contains(&"compact"),
+        delete: policy.contains(&"delete"),
     }
 }
 
 /// All configs of a topic, by name.
 pub fn describe_topic(overrides: &BTreeMap<String, String>, defaults: &BrokerDefaults) -> Vec<Described> {
-    let describe = |def: &ConfigDef| {
-        let (fallback, fallback_source) = defaults.default_of(def);
-        let mut synonyms = Vec::new();
-        if let Some(value) = overrides.get(def.name) {
-            synonyms.push((def.name.to_string(), Some(value.clone()), Source::DynamicTopic));
-        }
-        if fallback_source == Source::StaticBroker {
-            synonyms.push((def.broker_key.to_string(), Some(fallback.clone()), Source::StaticBroker));
-        }
-        if !def.broker_key.is_empty() {
-            synonyms.push((def.broker_key.to_string(), Some(def.default.to_string()), Source::Default));
-        }
-        let (value, source) = match overrides.get(def.name) {
-            Some(value) => (value.clone(), Source::DynamicTopic),
-            None => (fallback, fallback_source),
-        };
-        Described {
-            name: def.name.to_string(),
-            value: Some(value),
-            source,
-            is_default: source == Source::Default,
-            kind_code: def.kind as i8,
-            doc: def.doc,
-            synonyms,
-            read_only: false,
-            sensitive: false,
-        }
-    };
-    TOPIC_CONFIGS.iter().map(describe).collect()
+    TOPIC_CONFIGS.iter().map(|def| describe(def, overrides.get(def.name), defaults)).collect()
 }
 
-/// The broker's own configs: what its file and command line set, and the defaults of topics.
-pub fn describe_broker(defaults: &BrokerDefaults, node_id: i32) -> Vec<Described> {
-    let mut all: BTreeMap<String, (String, Source, Kind, &'static str)> = BTreeMap::new();
-    for def in TOPIC_CONFIGS.iter().filter(|d| !d.broker_key.is_empty()) {
-        let (value, source) = defaults.default_of(def);
-        all.insert(def.broker_key.to_string(), (value, source, def.kind, def.doc));
+fn describe(def: &'static ConfigDef, own: Option<&String>, defaults: &BrokerDefaults) -> Described {
+    let fallback = defaults.fallback(def);
+    let mut synonyms = Vec::new();
+    if let Some(value) = own {
+        synonyms.push((def.name.to_string(), Some(plain(def.kind, value)), Source::DynamicTopic));
     }
-    for (name, value) in &defaults.values {
-        all.entry(name.clone()).or_insert((value.clone(), Source::StaticBroker, Kind::Str, ""));
+    if let Some((key, value)) = fallback.given {
+        synonyms.push((key.to_string(), Some(plain(def.kind, &value)), Source::StaticBroker));
     }
-    all.insert("node.id".into(), (node_id.to_string(), Source::StaticBroker, Kind::Int, "Number of this node."));
-    all.insert("broker.id".into(), (node_id.to_string(), Source::StaticBroker, Kind::Int, "Number of this node."));
-    let described = all.into_iter().map(|(name, (value, source, kind, doc))| Described {
-        synonyms: vec![(name.clone(), Some(value.clone()), source)],
-        name,
+    if let Some((key, _)) = def.broker_keys.first() {
+        synonyms.push((key.to_string(), Some(def.default.to_string()), Source::Default));
+    }
+    let (value, source) = match own {
+        Some(value) => (plain(def.kind, value), Source::DynamicTopic),
+        None => (fallback.value, fallback.source),
+    };
+    Described {
+        name: def.name.to_string(),
         value: Some(value),
         source,
         is_default: source == Source::Default,
-        kind_code: kind as i8,
-        doc,
-        read_only: true,
+        kind_code: def.kind as i8,
+        doc: def.doc,
+        synonyms,
+        read_only: false,
         sensitive: false,
-    });
-    described.collect()
+    }
+}
+
+/// The broker's own configs, by name: `settings` (every key in force, with its value), and the broker keys behind topic
+/// configs. None can be altered while the broker runs.
+pub fn describe_broker(
+    defaults: &BrokerDefaults,
+    settings: &[(String, String)],
+    node_id: i32,
+) -> Vec<Described> {
+    let mut all: BTreeMap<&str, Described> = BTreeMap::new();
+    let show = |name: &'_ str,
+                value: String,
+                source: Source,
+                default: Option<&str>,
+                kind: Kind,
+                doc: &'static str| {
+        let mut synonyms = Vec::new();
+        if source == Source::StaticBroker {
+            synonyms.push((name.to_string(), Some(value.clone()), Source::StaticBroker));
+        }
+        if let Some(default) = default {
+            synonyms.push((name.to_string(), Some(default.to_string()), Source::Default));
+        }
+        Described {
+            name: name.to_string(),
+            value: Some(value),
+            source,
+            is_default: source == Source::Default,
+            kind_code: kind as i8,
+            doc,
+            synonyms,
+            read_only: true,
+            sensitive: false,
+        }
+    };
+    for def in TOPIC_CONFIGS {
+        let Some((key, _)) = def.broker_keys.first() else { continue };
+        let given = defaults.values.get(*key).map(|value| plain(def.kind, value));
+        let source = if given.is_some() { Source::StaticBroker } else { Source::Default };
+        let value = given.unwrap_or_else(|| defaults.fallback(def).value);
+        all.insert(key, show(key, value, source, Some(def.default), def.kind, def.doc));
+    }
+    let pairs = settings.iter().map(|(name, value)| (name.as_str(), value));
+    for (name, value) in pairs.chain(defaults.values.iter().map(|(name, value)| (name.as_str(), value))) {
+        let kind =
+            table::BROKER_KINDS.iter().find(|(key, _)| *key == name).map_or(Kind::Str, |(_, kind)| *kind);
+        let given = defaults.values.contains_key(name);
+        let source = if given { Source::StaticBroker } else { Source::Default };
+        let default = (!given).then_some(value.as_str());
+        all.entry(name).or_insert_with(|| show(name, value.clone(), source, default, kind, ""));
+    }
+    for name in ["node.id", "broker.id"] {
+        all.insert(
+            name,
+            show(name, node_id.to_string(), Source::StaticBroker, None, Kind::Int, "Number of this broker."),
+        );
+    }
+    all.into_values().collect()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MAX: &str = "9223372036854775807";
-
-    #[test]
-    fn every_default_is_valid_and_matches_the_type() {
-        for def in TOPIC_CONFIGS {
-            assert_eq!(validate(def.name, def.default), Ok(()), "{}", def.name);
-        }
-        assert_eq!(effective(&BTreeMap::new(), &BrokerDefaults::default()), TopicConfig::default());
-        assert!(TOPIC_CONFIGS.is_sorted_by_key(|d| d.name), "shown by name");
-        assert_eq!(MAX.parse(), Ok(i64::MAX));
-    }
-
-    #[test]
-    fn relaxed_topics_need_the_brokers_consent() {
-        let overrides = BTreeMap::from([("flush.messages".to_string(), MAX.to_string())]);
-        let mut defaults = BrokerDefaults::default();
-        assert!(effective(&overrides, &defaults).is_durable());
-        defaults.allow_relaxed = true;
-        assert!(!effective(&overrides, &defaults).is_durable());
-    }
-}
+mod tests;

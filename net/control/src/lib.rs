@@ -7,6 +7,8 @@ pub mod admin;
 pub mod api;
 pub mod configs;
 pub mod control;
+#[cfg(test)]
+mod generated;
 
 pub use configs::BrokerDefaults;
 pub use control::{Control, ControlEvent, ControlOptions, specs_of};

@@ -36,7 +36,7 @@ pub(crate) fn describe_configs(control: &mut Control, call: &Call<'_>) -> Result
                 Some(topic) => Ok(configs::describe_topic(&topic.configs, &control.options.defaults)),
                 None => Err((ErrorCode::UnknownTopicOrPartition, "This server does not host this topic-partition.".to_string())),
             },
-            BROKER => broker(control, name).map(|()| configs::describe_broker(&control.options.defaults, control.options.node_id)),
+            BROKER => broker(control, name).map(|()| configs::describe_broker(&control.options.defaults, &control.options.settings, control.options.node_id)),
             BROKER_LOGGER | CLIENT_METRICS | GROUP => Ok(Vec::new()),
             other => Err((ErrorCode::InvalidRequest, format!("Unsupported resource type: {other}"))),
         };
@@ -82,9 +82,7 @@ fn shown(config: Described, synonyms: bool, documentation: bool) -> DescribeConf
 
 /// Writes a topic's overrides, once they are valid.
 fn apply(control: &mut Control, name: &str, configs: Configs, validate_only: bool) -> Result<bool, Problem> {
-    for (key, value) in &configs {
-        configs::validate(key, value).map_err(|reason| (ErrorCode::InvalidConfig, reason))?;
-    }
+    control.options.defaults.check(&configs).map_err(|reason| (ErrorCode::InvalidConfig, reason))?;
     let Some(topic) = control.image.named(name) else {
         return Err((ErrorCode::UnknownTopicOrPartition, "The topic '".to_string() + name + "' does not exist."));
     };

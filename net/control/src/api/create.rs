@@ -58,9 +58,7 @@ fn topic_id() -> Result<TopicId, Problem> {
 
 /// The record of a new topic whose name was checked.
 pub(crate) fn plan(control: &Control, name: &str, partitions: i32, overrides: &Configs) -> Result<Record, Problem> {
-    for (key, value) in overrides {
-        configs::validate(key, value).map_err(|reason| (ErrorCode::InvalidConfig, reason))?;
-    }
+    control.options.defaults.check(overrides).map_err(|reason| (ErrorCode::InvalidConfig, reason))?;
     let count = usize::try_from(partitions).unwrap_or(0);
     check_room(control, count)?;
     Ok(Record::TopicCreated {
