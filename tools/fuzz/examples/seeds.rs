@@ -31,6 +31,9 @@ fn main() -> std::io::Result<()> {
         write("api_versions", format!("v{version}"), &body(&request, version))?;
     }
     write("api_versions", "v99".into(), &[99])?;
+    for (name, frame) in control() {
+        write("control_request", name, &frame)?;
+    }
     let header =
         |key: u8, version: u8, rest: &[u8]| [&[0, 0, 0, 64, 0, key, 0, version, 0, 0, 0, 1], rest].concat();
     write("request_header", "metadata-classic".into(), &header(3, 1, b"\0\x06client"))?;
@@ -63,6 +66,33 @@ fn main() -> std::io::Result<()> {
         write("metadata_record", name.into(), &bytes)?;
     }
     Ok(())
+}
+
+/// First and last version of every API that control answers, with defaults.
+fn control() -> Vec<(String, Vec<u8>)> {
+    macro_rules! frames {
+        ($($request:ident)*) => {{
+            let mut frames = Vec::new();
+            $(frames.extend(edges(&kafka_wire::$request::default()));)*
+            frames
+        }};
+    }
+    frames!(ListOffsetsRequest MetadataRequest FindCoordinatorRequest CreateTopicsRequest DeleteTopicsRequest
+        InitProducerIdRequest OffsetForLeaderEpochRequest DescribeConfigsRequest AlterConfigsRequest
+        DescribeLogDirsRequest CreatePartitionsRequest IncrementalAlterConfigsRequest
+        ListPartitionReassignmentsRequest DescribeClusterRequest DescribeTopicPartitionsRequest)
+}
+
+fn edges<R: kafka_wire::KafkaRequest + KafkaEncode>(request: &R) -> Vec<(String, Vec<u8>)> {
+    let key = ringmill_wire::ApiKey(R::API_KEY.value());
+    let row = ringmill_wire::supported::find(key).expect("an API that control answers");
+    let frame = |version: i16| {
+        let mut frame = bytes::BytesMut::new();
+        let limits = kafka_wire::OutboundFrameLimits::new(1 << 20);
+        kafka_wire::encode_request(&mut frame, 1, None, request, ApiVersion::new(version), limits).ok()?;
+        Some((format!("{key}-v{version}"), frame[4..].to_vec()))
+    };
+    [row.min, row.max].into_iter().filter_map(frame).collect()
 }
 
 /// A metadata record of every kind.

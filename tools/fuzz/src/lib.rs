@@ -8,7 +8,7 @@ mod disk;
 mod wire;
 
 pub use disk::{checkpoint, core_log_group, metadata_record, produced_batch, stored_batches};
-pub use wire::{api_versions, fetch_request, produce_request, request_header};
+pub use wire::{api_versions, control_request, fetch_request, produce_request, request_header};
 
 /// A target by name.
 pub type Target = (&'static str, fn(&[u8]));
@@ -19,6 +19,7 @@ pub const TARGETS: &[Target] = &[
     ("produce_request", produce_request),
     ("fetch_request", fetch_request),
     ("api_versions", api_versions),
+    ("control_request", control_request),
     ("produced_batch", produced_batch),
     ("stored_batches", stored_batches),
     ("core_log_group", core_log_group),

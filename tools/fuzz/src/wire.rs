@@ -1,10 +1,11 @@
 //! Bytes from a socket. Whatever the independent codec (kafka-wire) accepts must be accepted here with the same counts.
 
 use bytes::Bytes;
-use kafka_wire_core::{ApiVersion, DecodeLimits, KafkaDecode};
+use kafka_wire_core::{ApiVersion, DecodeLimits, KafkaDecode, KafkaEncode};
 use ringmill_wire::api_versions::{ApiVersionsAnswers, Features};
 use ringmill_wire::fetch::FetchRequest;
 use ringmill_wire::produce::ProduceRequest;
+use ringmill_wire::supported::is_served;
 use ringmill_wire::{ApiKey, FrameLength, RequestHeader};
 
 /// A frame with its length prefix.
@@ -133,4 +134,43 @@ pub fn api_versions(data: &[u8]) {
     if let Some((prefix, rest)) = out.split_first_chunk::<4>() {
         assert_eq!(u32::from_be_bytes(*prefix) as usize, rest.len());
     }
+}
+
+/// A frame of any API that control answers, decoded as control does it. What comes out of the decoder must go in again.
+pub fn control_request(data: &[u8]) {
+    let Ok(header) = RequestHeader::parse(data) else { return };
+    if !is_served(header.api_key, header.api_version) {
+        return;
+    }
+    match header.api_key {
+        ApiKey::LIST_OFFSETS => again::<kafka_wire::ListOffsetsRequest>(&header, data),
+        ApiKey::METADATA => again::<kafka_wire::MetadataRequest>(&header, data),
+        ApiKey::FIND_COORDINATOR => again::<kafka_wire::FindCoordinatorRequest>(&header, data),
+        ApiKey::CREATE_TOPICS => again::<kafka_wire::CreateTopicsRequest>(&header, data),
+        ApiKey::DELETE_TOPICS => again::<kafka_wire::DeleteTopicsRequest>(&header, data),
+        ApiKey::INIT_PRODUCER_ID => again::<kafka_wire::InitProducerIdRequest>(&header, data),
+        ApiKey::OFFSET_FOR_LEADER_EPOCH => again::<kafka_wire::OffsetForLeaderEpochRequest>(&header, data),
+        ApiKey::DESCRIBE_CONFIGS => again::<kafka_wire::DescribeConfigsRequest>(&header, data),
+        ApiKey::ALTER_CONFIGS => again::<kafka_wire::AlterConfigsRequest>(&header, data),
+        ApiKey::DESCRIBE_LOG_DIRS => again::<kafka_wire::DescribeLogDirsRequest>(&header, data),
+        ApiKey::CREATE_PARTITIONS => again::<kafka_wire::CreatePartitionsRequest>(&header, data),
+        ApiKey::INCREMENTAL_ALTER_CONFIGS => {
+            again::<kafka_wire::IncrementalAlterConfigsRequest>(&header, data)
+        }
+        ApiKey::LIST_PARTITION_REASSIGNMENTS => {
+            again::<kafka_wire::ListPartitionReassignmentsRequest>(&header, data);
+        }
+        ApiKey::DESCRIBE_CLUSTER => again::<kafka_wire::DescribeClusterRequest>(&header, data),
+        ApiKey::DESCRIBE_TOPIC_PARTITIONS => {
+            again::<kafka_wire::DescribeTopicPartitionsRequest>(&header, data)
+        }
+        _ => {}
+    }
+}
+
+fn again<R: KafkaDecode + KafkaEncode>(header: &RequestHeader<'_>, frame: &[u8]) {
+    let Some(request) = oracle::<R>(header, frame) else { return };
+    let version = ApiVersion::new(header.api_version);
+    let bytes = request.encode_to_bytes(version).expect("what was decoded can be encoded in its version");
+    assert!(R::decode_from_bytes(bytes, version, DecodeLimits::default()).is_ok());
 }
