@@ -1,0 +1,159 @@
+//! A client of three requests, in bytes: enough to have records acknowledged and to count them.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub struct Client {
+    stream: TcpStream,
+}
+
+impl Client {
+    pub fn connect(address: SocketAddr) -> Client {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Client { stream }
+    }
+
+    /// Sends a request with a version 1 header; the answer behind its correlation id.
+    fn ask(&mut self, api: i16, version: i16, body: &[u8]) -> Reader {
+        let mut frame = Vec::new();
+        frame.extend(api.to_be_bytes());
+        frame.extend(version.to_be_bytes());
+        frame.extend(7i32.to_be_bytes());
+        frame.extend((-1i16).to_be_bytes());
+        frame.extend(body);
+        self.stream.write_all(&(frame.len() as u32).to_be_bytes()).unwrap();
+        self.stream.write_all(&frame).unwrap();
+        let mut length = [0; 4];
+        self.stream.read_exact(&mut length).unwrap();
+        let mut answer = vec![0; u32::from_be_bytes(length) as usize];
+        self.stream.read_exact(&mut answer).unwrap();
+        let mut reader = Reader { bytes: answer, at: 0 };
+        assert_eq!(reader.int(4), 7, "correlation id");
+        reader
+    }
+
+    /// Asks for the topic's metadata until it was created by that and has leaders (Metadata 1).
+    pub fn create(&mut self, topic: &str) {
+        let mut body = 1i32.to_be_bytes().to_vec();
+        string(&mut body, topic);
+        let begun = Instant::now();
+        while self.metadata_errors(&body).iter().any(|error| *error != 0) {
+            assert!(begun.elapsed() < PATIENCE, "the topic was not created");
+        }
+    }
+
+    fn metadata_errors(&mut self, body: &[u8]) -> Vec<i64> {
+        let mut answer = self.ask(3, 1, body);
+        for _ in 0..answer.int(4) {
+            answer.int(4);
+            answer.string();
+            answer.int(4);
+            answer.string();
+        }
+        answer.int(4);
+        let mut errors = Vec::new();
+        for _ in 0..answer.int(4) {
+            errors.push(answer.int(2));
+            answer.string();
+            answer.int(1);
+            for _ in 0..answer.int(4) {
+                errors.push(answer.int(2));
+                answer.int(8);
+                for _ in 0..2 {
+                    for _ in 0..answer.int(4) {
+                        answer.int(4);
+                    }
+                }
+            }
+        }
+        errors
+    }
+
+    /// One record, acks=all (Produce 3); its offset.
+    pub fn produce(&mut self, topic: &str, partition: i32) -> i64 {
+        let batch = batch();
+        let mut body = (-1i16).to_be_bytes().to_vec();
+        body.extend((-1i16).to_be_bytes());
+        body.extend(30_000i32.to_be_bytes());
+        body.extend(1i32.to_be_bytes());
+        string(&mut body, topic);
+        body.extend(1i32.to_be_bytes());
+        body.extend(partition.to_be_bytes());
+        body.extend((batch.len() as i32).to_be_bytes());
+        body.extend(batch);
+        let mut answer = self.ask(0, 3, &body);
+        answer.int(4);
+        answer.string();
+        answer.int(4);
+        assert_eq!(answer.int(4), i64::from(partition));
+        assert_eq!(answer.int(2), 0, "produce error");
+        answer.int(8)
+    }
+
+    /// The latest offset (ListOffsets 1).
+    pub fn end_offset(&mut self, topic: &str, partition: i32) -> i64 {
+        let mut body = (-1i32).to_be_bytes().to_vec();
+        body.extend(1i32.to_be_bytes());
+        string(&mut body, topic);
+        body.extend(1i32.to_be_bytes());
+        body.extend(partition.to_be_bytes());
+        body.extend((-1i64).to_be_bytes());
+        let mut answer = self.ask(2, 1, &body);
+        answer.int(4);
+        answer.string();
+        answer.int(4);
+        answer.int(4);
+        assert_eq!(answer.int(2), 0, "list offsets error");
+        answer.int(8);
+        answer.int(8)
+    }
+}
+
+/// A batch of one record with value `x`.
+fn batch() -> Vec<u8> {
+    // length 7, attributes, timestamp delta, offset delta, no key, value of 1, no headers
+    let record = [14u8, 0, 0, 0, 1, 2, b'x', 0];
+    let mut bytes = vec![0u8; 61];
+    bytes[8..12].copy_from_slice(&((49 + record.len()) as i32).to_be_bytes());
+    bytes[12..16].copy_from_slice(&(-1i32).to_be_bytes());
+    bytes[16] = 2;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as i64;
+    bytes[27..35].copy_from_slice(&now.to_be_bytes());
+    bytes[35..43].copy_from_slice(&now.to_be_bytes());
+    bytes[43..57].copy_from_slice(&[0xff; 14]);
+    bytes[57..61].copy_from_slice(&1i32.to_be_bytes());
+    bytes.extend(record);
+    let crc = crc32c::crc32c(&bytes[21..]);
+    bytes[17..21].copy_from_slice(&crc.to_be_bytes());
+    bytes
+}
+
+fn string(out: &mut Vec<u8>, text: &str) {
+    out.extend((text.len() as i16).to_be_bytes());
+    out.extend(text.as_bytes());
+}
+
+struct Reader {
+    bytes: Vec<u8>,
+    at: usize,
+}
+
+impl Reader {
+    /// A big-endian signed integer of `size` bytes.
+    fn int(&mut self, size: usize) -> i64 {
+        let bytes = &self.bytes[self.at..self.at + size];
+        self.at += size;
+        let unsigned = bytes.iter().fold(0u64, |sum, byte| sum << 8 | u64::from(*byte));
+        let unused = 64 - 8 * size as u32;
+        ((unsigned << unused) as i64) >> unused
+    }
+
+    fn string(&mut self) {
+        let length = self.int(2);
+        self.at += usize::try_from(length).unwrap_or(0);
+    }
+}

@@ -1,0 +1,324 @@
+//! Whole starts and stops, each in a process of its own: exit codes, what is printed, what is touched, what survives.
+//!
+//! This binary is both sides: started with `RINGMILL_TEST_ARGS` it is a broker, otherwise it runs the stories below.
+#![allow(clippy::unwrap_used)]
+
+mod client;
+
+use client::Client;
+use ringmill_broker::{Reason, ServeArgs};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, Stdio};
+
+fn main() -> ExitCode {
+    if let Ok(args) = std::env::var("RINGMILL_TEST_ARGS") {
+        if let Ok(kib) = std::env::var("RINGMILL_TEST_MEMLOCK_KIB") {
+            let bytes = Some(kib.parse::<u64>().unwrap() << 10);
+            setrlimit(Resource::Memlock, Rlimit { current: bytes, maximum: bytes }).unwrap();
+            let files = getrlimit(Resource::Nofile).maximum.map_or(1024, |most| most.min(1024));
+            setrlimit(Resource::Nofile, Rlimit { current: Some(files), maximum: Some(files) }).unwrap();
+        }
+        return ringmill_broker::serve(&parse(&args));
+    }
+    let stories: &[(&str, fn())] = &[
+        ("a_broker_keeps_its_identity_over_orderly_stops", a_broker_keeps_its_identity_over_orderly_stops),
+        (
+            "acknowledged_records_survive_kill_and_changes_of_core_count",
+            acknowledged_records_survive_kill_and_changes_of_core_count,
+        ),
+        ("core_logs_move_to_a_folder_of_their_own", core_logs_move_to_a_folder_of_their_own),
+        ("refusals_have_their_codes_and_touch_nothing", refusals_have_their_codes_and_touch_nothing),
+        ("a_folder_in_use_is_left_alone", a_folder_in_use_is_left_alone),
+        ("small_limits_are_gone_along_with", small_limits_are_gone_along_with),
+        ("json_goes_to_stderr_alone", json_goes_to_stderr_alone),
+    ];
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    for (name, story) in stories {
+        if wanted.is_empty() || wanted.iter().any(|part| name.contains(part.as_str())) {
+            story();
+            println!("story {name} ... ok");
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+/// `data|set;set…|cores|listen|json`
+fn parse(args: &str) -> ServeArgs {
+    let mut parts = args.split('|');
+    let mut next = || parts.next().unwrap_or_default().to_string();
+    let (data, set, cores, listen, json) = (next(), next(), next(), next(), next());
+    let given = |text: String| Some(text).filter(|text| !text.is_empty());
+    ServeArgs {
+        data: Some(PathBuf::from(data)),
+        set: set.split(';').filter(|s| !s.is_empty()).map(Into::into).collect(),
+        cores: given(cores),
+        listen: given(listen).or(Some("127.0.0.1:0".into())),
+        admin: Some("127.0.0.1:0".into()),
+        log_json: json == "json",
+        ..ServeArgs::default()
+    }
+}
+
+/// How a broker is to be started.
+#[derive(Clone, Default)]
+struct Plan {
+    data: PathBuf,
+    set: String,
+    cores: &'static str,
+    listen: String,
+    json: bool,
+    memlock_kib: Option<u64>,
+}
+
+impl Plan {
+    fn command(&self) -> Command {
+        let json = if self.json { "json" } else { "" };
+        let args = format!("{}|{}|{}|{}|{json}", self.data.display(), self.set, self.cores, self.listen);
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.env("RINGMILL_TEST_ARGS", args).env_remove("NOTIFY_SOCKET");
+        if let Some(kib) = self.memlock_kib {
+            command.env("RINGMILL_TEST_MEMLOCK_KIB", kib.to_string());
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    /// Starts it and waits for the banner.
+    fn start(&self) -> Broker {
+        let mut child = self.command().spawn().unwrap();
+        let mut banner = String::new();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        while !banner.contains("\n  ready ") {
+            match lines.next() {
+                Some(line) => banner = banner + &line.unwrap() + "\n",
+                None => {
+                    let mut text = String::new();
+                    child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+                    panic!("the broker ended while starting: {:?}\n{banner}{text}", child.wait());
+                }
+            }
+        }
+        let listens = banner.lines().find_map(|line| line.trim().strip_prefix("listens ")).unwrap();
+        let address = listens.trim().split(',').next().unwrap().parse().unwrap();
+        Broker { child, banner, address }
+    }
+
+    /// Starts it, expecting it to end by itself: code and stderr.
+    fn refused(&self) -> (i32, String) {
+        let output = self.command().output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    }
+}
+
+struct Broker {
+    child: Child,
+    banner: String,
+    address: SocketAddr,
+}
+
+impl Broker {
+    /// Signals and waits: exit code (none after a kill) and stderr.
+    fn end(mut self, signal: Signal) -> (Option<i32>, String) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+        let mut text = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+        (self.child.wait().unwrap().code(), text)
+    }
+
+    fn stop(self) {
+        let (code, text) = self.end(Signal::TERM);
+        assert_eq!(code, Some(0), "{text}");
+        assert!(text.contains("everything is flushed, destaged and checkpointed"), "{text}");
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        // After a failed assertion; otherwise it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A folder on the disk the build lives on: the system's temporary folder may be memory.
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
+}
+
+fn node_toml(data: &Path) -> toml::Table {
+    std::fs::read_to_string(data.join("node.toml")).unwrap().parse().unwrap()
+}
+
+fn a_broker_keeps_its_identity_over_orderly_stops() {
+    let dir = folder();
+    let plan = Plan { data: dir.path().join("data"), cores: "2", ..Plan::default() };
+    let first = plan.start();
+    assert!(first.banner.contains("first start"), "{}", first.banner);
+    assert!(first.banner.contains("an ack    means"), "{}", first.banner);
+    TcpStream::connect(first.address).unwrap();
+    first.stop();
+    let before = node_toml(&plan.data);
+    let again = plan.start();
+    assert!(!again.banner.contains("first start"), "{}", again.banner);
+    let cluster = before["cluster_id"].as_str().unwrap();
+    assert!(again.banner.contains(&format!("broker 1 of cluster {cluster}")), "{}", again.banner);
+    let (code, text) = again.end(Signal::INT);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("SIGINT: stopping"), "{text}");
+}
+
+fn acknowledged_records_survive_kill_and_changes_of_core_count() {
+    let dir = folder();
+    let data = dir.path().join("data");
+    let mut acked = 0;
+    // Each life: so many cores, so many records, an end of one kind or the other.
+    let lives = [
+        ("2", 50, false),
+        ("3", 50, true),
+        ("1", 70, true),
+        ("1", 0, false),
+        ("2", 30, true),
+        ("2", 0, false),
+    ];
+    for (cores, records, kill) in lives {
+        let plan = Plan { data: data.clone(), cores, set: "num.partitions=3".into(), ..Plan::default() };
+        let broker = plan.start();
+        let mut client = Client::connect(broker.address);
+        if acked == 0 {
+            client.create("orders");
+        }
+        for partition in 0..3 {
+            assert_eq!(
+                client.end_offset("orders", partition),
+                acked,
+                "partition {partition} with {cores} cores"
+            );
+        }
+        for n in 0..records {
+            for partition in 0..3 {
+                assert_eq!(client.produce("orders", partition), acked + n);
+            }
+        }
+        acked += records;
+        let count = node_toml(&data)["cores"]["count"].as_integer().unwrap();
+        assert_eq!(count.to_string(), cores);
+        if kill {
+            assert_eq!(broker.end(Signal::KILL).0, None);
+        } else {
+            broker.stop();
+        }
+    }
+    assert_eq!(acked, 200);
+}
+
+fn core_logs_move_to_a_folder_of_their_own() {
+    let dir = folder();
+    let data = dir.path().join("data");
+    let plan = Plan { data: data.clone(), cores: "1", ..Plan::default() };
+    let broker = plan.start();
+    let mut client = Client::connect(broker.address);
+    client.create("orders");
+    assert_eq!(client.produce("orders", 0), 0);
+    assert_eq!(broker.end(Signal::KILL).0, None);
+
+    let apart = dir.path().join("apart");
+    std::fs::create_dir_all(apart.join("core-0")).unwrap();
+    let moved = Plan { set: format!("core.log.dir={}", apart.display()), ..plan };
+    let (code, text) = moved.refused();
+    assert_eq!(code, i32::from(Reason::DataDamaged.code()), "{text}");
+    assert!(text.contains("is there already and does not belong to"), "{text}");
+    assert!(data.join("core-0").exists(), "the old log is untouched");
+
+    std::fs::remove_dir(apart.join("core-0")).unwrap();
+    let broker = moved.start();
+    let mut client = Client::connect(broker.address);
+    assert_eq!(client.end_offset("orders", 0), 1);
+    assert_eq!(client.produce("orders", 0), 1);
+    broker.stop();
+    assert!(!data.join("core-0").exists());
+    assert!(apart.join("core-0/000.log").exists());
+    assert_eq!(node_toml(&data)["cores"]["generation"].as_integer(), Some(2));
+}
+
+fn refusals_have_their_codes_and_touch_nothing() {
+    let dir = folder();
+    let plan = Plan { data: dir.path().join("data"), ..Plan::default() };
+    let refused = |plan: &Plan, reason: Reason, part: &str| {
+        let (code, text) = plan.refused();
+        assert_eq!(code, i32::from(reason.code()), "{text}");
+        assert!(text.contains(part), "{part} in {text}");
+    };
+
+    let wrong = Plan { set: "num.partition=3;flush.method=fast".into(), ..plan.clone() };
+    refused(&wrong, Reason::Config, "did you mean num.partitions?");
+    refused(&wrong, Reason::Config, "`fast` is not one of auto, fdatasync, dsync");
+    let held = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = Plan { listen: held.local_addr().unwrap().to_string(), ..plan.clone() };
+    refused(&taken, Reason::AddressInUse, "another process listens there");
+    assert!(!plan.data.exists(), "refused before anything was touched");
+
+    let file = dir.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    refused(&Plan { data: file.join("data"), ..plan.clone() }, Reason::DataUnusable, "choose another --data");
+
+    std::fs::create_dir(&plan.data).unwrap();
+    std::fs::write(plan.data.join("node.toml"), "format = 2\n").unwrap();
+    refused(&plan, Reason::NewerFormat, "Run the newer version");
+    std::fs::write(plan.data.join("node.toml"), "format = 1\n").unwrap();
+    refused(&plan, Reason::DataDamaged, "node.toml is damaged");
+    let names: Vec<_> =
+        std::fs::read_dir(&plan.data).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["node.toml"]);
+
+    std::fs::remove_file(plan.data.join("node.toml")).unwrap();
+    plan.start().stop();
+    refused(
+        &Plan { set: "node.id=2".into(), ..plan.clone() },
+        Reason::IdentityMismatch,
+        "belongs to node.id 1",
+    );
+}
+
+fn a_folder_in_use_is_left_alone() {
+    let dir = folder();
+    let plan = Plan { data: dir.path().join("data"), cores: "1", ..Plan::default() };
+    let broker = plan.start();
+    let (code, text) = plan.refused();
+    assert_eq!(code, i32::from(Reason::DataInUse.code()), "{text}");
+    assert!(text.contains(&format!("in use by process {}", broker.child.id())), "{text}");
+    broker.stop();
+}
+
+fn small_limits_are_gone_along_with() {
+    let dir = folder();
+    let plan = Plan { data: dir.path().join("data"), cores: "2", memlock_kib: Some(64), ..Plan::default() };
+    let broker = plan.start();
+    let mut client = Client::connect(broker.address);
+    client.create("orders");
+    assert_eq!(client.produce("orders", 0), 0);
+    assert_eq!(client.end_offset("orders", 0), 1);
+    broker.stop();
+}
+
+fn json_goes_to_stderr_alone() {
+    let dir = folder();
+    let plan = Plan { data: dir.path().join("data"), cores: "1", json: true, ..Plan::default() };
+    let mut child = plan.command().spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let serving =
+        lines.find_map(|line| Some(line.unwrap()).filter(|line| line.contains("\"serving\""))).unwrap();
+    assert!(serving.starts_with('{') && serving.ends_with('}'), "{serving}");
+    assert!(serving.contains("\"listen\":\"127.0.0.1:"), "{serving}");
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    for line in lines {
+        let line = line.unwrap();
+        assert!(line.starts_with('{'), "{line}");
+    }
+    let mut stdout = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut stdout).unwrap();
+    assert_eq!(stdout, "");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
