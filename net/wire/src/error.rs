@@ -23,6 +23,8 @@ pub enum WireErrorKind {
     NegativeLength(i64),
     /// More elements than the rest of the frame could hold.
     Count { count: u64, room: usize },
+    /// More elements than this broker takes in one request, though the frame holds them.
+    TooMany { count: usize, max: usize },
     /// A variable-length integer of more than five bytes or 32 bits.
     Varint,
     /// A string that is not UTF-8.
@@ -50,6 +52,9 @@ impl fmt::Display for WireError {
             }
             WireErrorKind::Count { count, room } => {
                 write!(f, "{field} at byte {at} claims {count} elements, with room for {room} at most")
+            }
+            WireErrorKind::TooMany { count, max } => {
+                write!(f, "{field} up to byte {at} are {count}; a request may name {max}")
             }
             WireErrorKind::Varint => {
                 write!(f, "the variable-length integer of {field} at byte {at} has no end")

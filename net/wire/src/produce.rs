@@ -7,7 +7,7 @@ use crate::api::{ApiKey, Encoding};
 use crate::error::WireError;
 use crate::frame::{self, RequestHeader, ResponseHead};
 use crate::reader::Reader;
-use crate::topic::{ById, LeaderAndEpoch, NodeEndpoint, TopicRef, write_node_endpoints};
+use crate::topic::{ById, LeaderAndEpoch, NodeEndpoint, TopicRef, bound, write_node_endpoints};
 use crate::writer::Writer;
 use ringmill_types::{ErrorCode, Offset};
 
@@ -56,7 +56,8 @@ impl<'a> ProduceRequest<'a> {
     /// Reads the body of `frame`, whose header is `header`. Bytes after the body are ignored, as Kafka ignores them.
     ///
     /// # Errors
-    /// [`WireError`] for a body that is not whole, or a version outside [`VERSIONS`].
+    /// [`WireError`] for a body that is not whole, one with more topics or partitions than a node can have
+    /// (`limits::PARTITIONS_MAX`), or a version outside [`VERSIONS`].
     pub fn parse(header: &RequestHeader<'_>, frame: &'a [u8]) -> Result<ProduceRequest<'a>, WireError> {
         header.expect_version(ApiKey::PRODUCE, VERSIONS)?;
         let mut reader = Reader::new(frame, header.body_at, header.encoding);
@@ -65,12 +66,14 @@ impl<'a> ProduceRequest<'a> {
         let timeout_ms = reader.i32("timeout")?;
         let by_id = by_id(header.api_version);
         let topic_count = reader.array("topics", topic_bytes_min(by_id, header.encoding))?;
+        bound(&reader, "topics", topic_count)?;
         let mut walk = ProduceTopics { reader, left: topic_count, by_id };
         let topics = walk.clone();
         let (mut partition_count, mut records_bytes) = (0, 0);
         for _ in 0..topic_count {
             let mut partitions = walk.read_topic()?.partitions;
             partition_count += partitions.left;
+            bound(&partitions.reader, "partitions", partition_count)?;
             for _ in 0..partitions.left {
                 records_bytes += partitions.read()?.records.map_or(0, <[u8]>::len);
             }

@@ -1,9 +1,10 @@
 //! Small structures that Produce and Fetch share.
 
 use crate::api::Encoding;
-use crate::error::WireError;
+use crate::error::{WireError, WireErrorKind};
 use crate::reader::Reader;
 use crate::writer::Writer;
+use ringmill_types::limits::PARTITIONS_MAX;
 use ringmill_types::{LeaderEpoch, TopicId};
 
 /// How a request names a topic: by name, or by id from Fetch 13 and Produce 13 on (KIP-516).
@@ -48,6 +49,15 @@ impl ById {
             (ById::No, Encoding::Flexible) => 1,
         }
     }
+}
+
+/// Bounds what a request makes its reader remember: names of a few bytes each would otherwise buy a hundred times their
+/// size. Nobody can mean more than the node could have.
+pub(crate) fn bound(reader: &Reader<'_>, field: &'static str, count: usize) -> Result<(), WireError> {
+    if count <= PARTITIONS_MAX {
+        return Ok(());
+    }
+    Err(reader.error(field, WireErrorKind::TooMany { count, max: PARTITIONS_MAX }))
 }
 
 /// Who leads a partition, for answers that send the client elsewhere (KIP-951).

@@ -5,7 +5,7 @@ use crate::api::{ApiKey, Encoding};
 use crate::error::{WireError, WireErrorKind};
 use crate::frame::RequestHeader;
 use crate::reader::Reader;
-use crate::topic::{ById, TopicRef};
+use crate::topic::{ById, TopicRef, bound};
 use ringmill_types::{LeaderEpoch, Offset, TopicId};
 
 /// What a consumer may see of open and aborted transactions.
@@ -81,7 +81,8 @@ impl<'a> FetchRequest<'a> {
     /// Reads the body of `frame`, whose header is `header`. Bytes after the body are ignored, as Kafka ignores them.
     ///
     /// # Errors
-    /// [`WireError`] for a body that is not whole, an isolation level that does not exist, or a version outside
+    /// [`WireError`] for a body that is not whole, one with more topics or partitions than a node can have
+    /// (`limits::PARTITIONS_MAX`), an isolation level that does not exist, or a version outside
     /// [`VERSIONS`].
     pub fn parse(header: &RequestHeader<'_>, frame: &'a [u8]) -> Result<FetchRequest<'a>, WireError> {
         header.expect_version(ApiKey::FETCH, VERSIONS)?;
@@ -175,11 +176,13 @@ impl<'a> FetchTopics<'a> {
     /// number of partitions.
     fn check(reader: &mut Reader<'a>, version: i16) -> Result<(FetchTopics<'a>, usize), WireError> {
         let left = reader.array("topics", topic_bytes_min(by_id(version), reader.encoding()))?;
+        bound(reader, "topics", left)?;
         let topics = FetchTopics { reader: reader.clone(), left, version };
         let mut walk = topics.clone();
         let mut partition_count = 0;
         for _ in 0..left {
             partition_count += walk.read()?.partition_count;
+            bound(&walk.reader, "partitions", partition_count)?;
         }
         *reader = walk.reader;
         Ok((topics, partition_count))
@@ -295,10 +298,13 @@ impl<'a> ForgottenTopics<'a> {
             return Ok(ForgottenTopics { reader: reader.clone(), left: 0, version });
         }
         let left = reader.array("forgotten topics", topic_bytes_min(by_id(version), reader.encoding()))?;
+        bound(reader, "forgotten topics", left)?;
         let topics = ForgottenTopics { reader: reader.clone(), left, version };
         let mut walk = topics.clone();
+        let mut partition_count = 0;
         for _ in 0..left {
-            walk.read()?;
+            partition_count += walk.read()?.partition_count;
+            bound(&walk.reader, "forgotten partitions", partition_count)?;
         }
         *reader = walk.reader;
         Ok(topics)

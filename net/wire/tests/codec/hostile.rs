@@ -183,3 +183,38 @@ fn a_known_tag_must_be_exactly_its_content() {
     frame[at] = 12;
     assert_eq!(parse(&frame).unwrap_err().kind, WireErrorKind::Truncated);
 }
+
+/// A frame can hold sixteen million empty partitions; what they would make a reader remember is bounded.
+#[test]
+fn more_partitions_than_a_node_has_are_refused() {
+    const MAX: usize = ringmill_types::limits::PARTITIONS_MAX;
+    let parse = |partitions: usize| {
+        let mut frame = start_of(0, 3);
+        frame.extend([0xff, 0xff, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 1, b't']);
+        frame.extend((partitions as u32).to_be_bytes());
+        frame.resize(frame.len() + partitions * 8, 0);
+        let header = RequestHeader::parse(&frame).unwrap();
+        ProduceRequest::parse(&header, &frame).map(|request| request.partition_count)
+    };
+    assert_eq!(parse(MAX), Ok(MAX));
+    let error = parse(MAX + 1).unwrap_err();
+    assert_eq!(
+        (error.field, error.kind),
+        ("partitions", WireErrorKind::TooMany { count: MAX + 1, max: MAX })
+    );
+    assert_eq!(error.to_string(), "partitions up to byte 29 are 200001; a request may name 200000");
+
+    let mut frame = start_of(1, 12);
+    frame.extend([0; 25]);
+    // 2^18 - 1 topics of an empty name and no partitions, four bytes each with their counts and tags.
+    frame.extend([0x80, 0x80, 0x10]);
+    for _ in 0..(1 << 18) {
+        frame.extend([1, 1, 0, 0]);
+    }
+    let header = RequestHeader::parse(&frame).unwrap();
+    let error = FetchRequest::parse(&header, &frame).unwrap_err();
+    assert_eq!(
+        (error.field, error.kind),
+        ("topics", WireErrorKind::TooMany { count: (1 << 18) - 1, max: MAX })
+    );
+}
