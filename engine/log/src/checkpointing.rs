@@ -101,8 +101,10 @@ impl Log {
             && self.undestaged_bytes == 0
             && self.destage.is_idle()
             && self.jobs.is_empty();
-        let short = self.core_log.used_bytes() > self.core_log.capacity_bytes() * 3 / 8 || !self.core_log.next_is_free();
-        let due = now_ns >= self.checkpoint.next_ns && (!self.checkpoint.changed.is_empty() || !self.checkpoint.deleted.is_empty());
+        let short = self.core_log.used_bytes() > self.core_log.capacity_bytes() * 3 / 8
+            || !self.core_log.next_is_free();
+        let due = now_ns >= self.checkpoint.next_ns
+            && (!self.checkpoint.changed.is_empty() || !self.checkpoint.deleted.is_empty());
         if ready_to_stop || due || short && self.destaged_groups > self.checkpoint.done {
             self.checkpoint.finishing = ready_to_stop;
             self.checkpoint.next_ns = now_ns + INTERVAL_NS;
@@ -115,9 +117,17 @@ impl Log {
         let finishing = self.checkpoint.finishing;
         let upto = self.destaged_groups;
         let place = self.core_log.place_after(upto);
-        let changed: Vec<u32> =
-            if finishing { (0..self.parts.len() as u32).collect() } else { std::mem::take(&mut self.checkpoint.changed).into_iter().collect() };
-        let deletes = self.checkpoint.deleted.drain(..).filter_map(|s| self.parts.get(s as usize).map(|p| p.id.0)).collect();
+        let changed: Vec<u32> = if finishing {
+            (0..self.parts.len() as u32).collect()
+        } else {
+            std::mem::take(&mut self.checkpoint.changed).into_iter().collect()
+        };
+        let deletes = self
+            .checkpoint
+            .deleted
+            .drain(..)
+            .filter_map(|s| self.parts.get(s as usize).map(|p| p.id.0))
+            .collect();
         let mut order = Order {
             store: self.checkpoint.store.clone(),
             updates: Vec::with_capacity(changed.len()),
@@ -145,7 +155,9 @@ impl Log {
             let Some(part) = self.parts.get_mut(slot as usize).filter(|p| !p.deleted) else { continue };
             order.updates.push(capture(part));
             if std::mem::take(&mut part.dirty) {
-                order.sync.extend(part.segments.last().and_then(|s| s.open.as_ref()).map(|o| o.handle.clone()));
+                order
+                    .sync
+                    .extend(part.segments.last().and_then(|s| s.open.as_ref()).map(|o| o.handle.clone()));
             }
             if finishing && part.offline.is_none() && part.segments.last().is_some_and(|s| !s.sealed) {
                 let (dir, epochs) = (part.dir.clone(), part.epochs.to_text());
@@ -156,7 +168,10 @@ impl Log {
         }
         self.checkpoint.in_progress = Some(upto);
         self.jobs.insert(serial, JobFor::Checkpoint);
-        io.push(Op::Run { job: Box::new(move |fs| Box::new(JobDone::Checkpointed(order.run(fs)))) }, token(token::JOB, serial));
+        io.push(
+            Op::Run { job: Box::new(move |fs| Box::new(JobDone::Checkpointed(order.run(fs)))) },
+            token(token::JOB, serial),
+        );
     }
 
     pub(crate) fn checkpointed(&mut self, result: io::Result<()>) {
@@ -189,7 +204,13 @@ pub(crate) fn capture(part: &Partition) -> PartitionState {
         index: part.index,
         log_start: part.log_start.0,
         next_offset: part.destaged.0,
-        epochs: part.epochs.entries().iter().filter(|(_, start)| *start < part.destaged).map(|(e, s)| (e.0, s.0)).collect(),
+        epochs: part
+            .epochs
+            .entries()
+            .iter()
+            .filter(|(_, start)| *start < part.destaged)
+            .map(|(e, s)| (e.0, s.0))
+            .collect(),
         segments: part
             .segments
             .iter()
@@ -240,7 +261,10 @@ impl Order {
     }
 }
 
-pub(crate) fn sync_names<'a, P: AsRef<Path> + 'a>(fs: &dyn Fs, dirs: impl IntoIterator<Item = P>) -> io::Result<()> {
+pub(crate) fn sync_names<'a, P: AsRef<Path> + 'a>(
+    fs: &dyn Fs,
+    dirs: impl IntoIterator<Item = P>,
+) -> io::Result<()> {
     for dir in dirs {
         match fs.sync_dir(dir.as_ref()) {
             // A deleted topic's folder may be gone by now, and its names with it.

@@ -9,8 +9,8 @@ use crate::partition::{OpenFile, segment_path};
 use crate::read::{ReadError, ReadOutcome, ReadRequest};
 use crate::segment;
 use crate::token::{self, token};
-use ringmill_record::{BatchHeader, HEADER_BYTES};
 use ringmill_reactor::{Backend, Buf, Errno, FileHandle, FileId, Fs, Op, OpenMode, Payload};
+use ringmill_record::{BatchHeader, HEADER_BYTES};
 use ringmill_types::Offset;
 use ringmill_types::limits::{CACHE_BLOCK_BYTES, PAGE_BYTES};
 use std::collections::{HashMap, VecDeque};
@@ -28,9 +28,15 @@ const READ_AHEAD_BLOCKS: u64 = 8;
 type Key = (u64, u64);
 
 enum Block {
-    Reading { waiters: Vec<u64> },
+    Reading {
+        waiters: Vec<u64>,
+    },
     /// `valid` bytes of it count; a block at the end of a growing segment is read again when more is wanted.
-    Ready { buf: Buf, valid: usize, used: u64 },
+    Ready {
+        buf: Buf,
+        valid: usize,
+        used: u64,
+    },
 }
 
 struct Wanted {
@@ -119,7 +125,9 @@ impl BlockCache {
             chances -= 1;
             let Some(key) = self.order.pop_front() else { break };
             match self.blocks.get(&key) {
-                Some(Block::Ready { used, .. }) if self.tick - used < self.order.len() as u64 / 2 => self.order.push_back(key),
+                Some(Block::Ready { used, .. }) if self.tick - used < self.order.len() as u64 / 2 => {
+                    self.order.push_back(key)
+                }
                 Some(Block::Ready { .. }) => self.drop_block(key),
                 Some(Block::Reading { .. }) => self.order.push_back(key),
                 None => {}
@@ -160,14 +168,16 @@ impl Log {
             let serial = self.serial();
             self.metrics.cold_reads += 1;
             self.metrics.cold_read_bytes += len as u64;
-            io.push(Op::Read { file: wanted.file, buf, offset: wanted.key.1 * BLOCK, len }, token(token::BLOCK, serial));
+            io.push(
+                Op::Read { file: wanted.file, buf, offset: wanted.key.1 * BLOCK, len },
+                token(token::BLOCK, serial),
+            );
             self.cache.reading.insert(serial, wanted);
         }
         self.trim_open_files(io);
     }
 
-    pub(crate) fn block_read<B: Backend>(&mut self, io: &mut B, serial: u64, result: Result<u32, Errno>, payload: Payload) {
-        let _ = io;
+    pub(crate) fn block_read(&mut self, serial: u64, result: Result<u32, Errno>, payload: Payload) {
         let Some(wanted) = self.cache.reading.remove(&serial) else { return };
         let Some(Block::Reading { waiters }) = self.cache.blocks.remove(&wanted.key) else { return };
         match (result, payload) {
@@ -178,21 +188,37 @@ impl Log {
                 self.cache.blocks.insert(wanted.key, Block::Ready { buf, valid: wanted.valid, used });
                 self.cache.order.push_back(wanted.key);
             }
-            (Ok(_), _) => self.take_offline(wanted.slot, "a segment is shorter than its checkpoint says", &io::Error::from(io::ErrorKind::UnexpectedEof)),
-            (Err(errno), _) => self.take_offline(wanted.slot, "reading its segment failed", &io::Error::from_raw_os_error(errno.0)),
+            (Ok(_), _) => self.take_offline(
+                wanted.slot,
+                "a segment is shorter than its checkpoint says",
+                &io::Error::from(io::ErrorKind::UnexpectedEof),
+            ),
+            (Err(errno), _) => self.take_offline(
+                wanted.slot,
+                "reading its segment failed",
+                &io::Error::from_raw_os_error(errno.0),
+            ),
         }
         self.events.extend(waiters.into_iter().map(LogEvent::Block));
     }
 
-    pub(crate) fn read_cold<B: Backend>(&mut self, io: &mut B, request: ReadRequest) -> Result<ReadOutcome, ReadError> {
+    pub(crate) fn read_cold<B: Backend>(
+        &mut self,
+        io: &mut B,
+        request: ReadRequest,
+    ) -> Result<ReadOutcome, ReadError> {
         let mut offset = request.offset;
         // A read may fall into a gap that retention left: it continues at the next segment.
         for _ in 0..3 {
             let Some(part) = self.parts.get(request.slot.0 as usize) else { return Err(ReadError::Unknown) };
-            let Some(at) = part.segment_at(offset).or((!part.segments.is_empty()).then_some(0)) else { return Err(ReadError::Offline) };
+            let Some(at) = part.segment_at(offset).or((!part.segments.is_empty()).then_some(0)) else {
+                return Err(ReadError::Offline);
+            };
             let Some(segment) = part.segments.get(at) else { return Err(ReadError::Offline) };
-            let uid = segment.uid;
-            if segment.open.is_none() || segment.index.is_none() && part.hints.iter().all(|h| h.0 != offset || h.1 != uid) {
+            let (uid, part_tail) = (segment.uid, part.tail_start());
+            if segment.open.is_none()
+                || segment.index.is_none() && part.hints.iter().all(|h| h.0 != offset || h.1 != uid)
+            {
                 self.open_cold(io, request.slot.0, at, request.ticket);
                 return Ok(ReadOutcome::Wait);
             }
@@ -202,6 +228,10 @@ impl Log {
                     let next = self.parts.get(request.slot.0 as usize).and_then(|p| p.segments.get(at + 1));
                     match next {
                         Some(next) => offset = next.base.max(offset),
+                        // A gap that repair left before the tail: go on where the tail begins.
+                        None if part_tail > request.offset => {
+                            return self.read(io, ReadRequest { offset: part_tail, ..request });
+                        }
                         None => return Ok(ReadOutcome::Data { bufs: Vec::new(), bytes: 0 }),
                     }
                 }
@@ -210,7 +240,12 @@ impl Log {
         Ok(ReadOutcome::Data { bufs: Vec::new(), bytes: 0 })
     }
 
-    fn read_segment(&mut self, request: ReadRequest, at: usize, offset: Offset) -> Result<SegmentRead, ReadError> {
+    fn read_segment(
+        &mut self,
+        request: ReadRequest,
+        at: usize,
+        offset: Offset,
+    ) -> Result<SegmentRead, ReadError> {
         let turn = self.turn;
         let slot = request.slot.0;
         let part = self.parts.get_mut(slot as usize).ok_or(ReadError::Unknown)?;
@@ -231,7 +266,11 @@ impl Log {
         while position < end {
             let Some(header) = view.header(position) else { return Ok(SegmentRead::Data(ReadOutcome::Wait)) };
             let Some(header) = BatchHeader::parse(&header) else {
-                self.take_offline(slot, "a segment holds what is not a batch", &io::Error::from(io::ErrorKind::InvalidData));
+                self.take_offline(
+                    slot,
+                    "a segment holds what is not a batch",
+                    &io::Error::from(io::ErrorKind::InvalidData),
+                );
                 return Err(ReadError::Offline);
             };
             let size = header.size_bytes as u64;
@@ -239,11 +278,17 @@ impl Log {
                 let start = range.map_or(position, |r| r.0);
                 let total = position + size - start;
                 let first = range.is_none();
-                let fits = total <= (request.max_bytes as u64).min(COLD_WANT_BYTES) || first && request.at_least_one;
+                let fits =
+                    total <= (request.max_bytes as u64).min(COLD_WANT_BYTES) || first && request.at_least_one;
                 if !fits || header.last_offset() >= high_watermark || position + size > end {
                     break;
                 }
-                if first && !view.fetch(start, (start + COLD_WANT_BYTES.min(request.max_bytes as u64).max(size)).min(end)) {
+                if first
+                    && !view.fetch(
+                        start,
+                        (start + COLD_WANT_BYTES.min(request.max_bytes as u64).max(size)).min(end),
+                    )
+                {
                     return Ok(SegmentRead::Data(ReadOutcome::Wait));
                 }
                 range = Some((start, position + size));
@@ -253,7 +298,11 @@ impl Log {
         }
         let Some((start, stop)) = range else {
             let past = position >= end;
-            return Ok(if past { SegmentRead::Next } else { SegmentRead::Data(ReadOutcome::Data { bufs: Vec::new(), bytes: 0 }) });
+            return Ok(if past {
+                SegmentRead::Next
+            } else {
+                SegmentRead::Data(ReadOutcome::Data { bufs: Vec::new(), bytes: 0 })
+            });
         };
         let Some(bufs) = view.slices(start, stop) else { return Ok(SegmentRead::Data(ReadOutcome::Wait)) };
         self.metrics.cache_hits += bufs.len() as u64;
@@ -284,10 +333,19 @@ impl Log {
             need_index: segment.index.is_none(),
         };
         self.jobs.insert(serial, JobFor::OpenCold(slot, uid));
-        io.push(Op::Run { job: Box::new(move |fs| Box::new(JobDone::ColdOpened(order.run(fs)))) }, token(token::JOB, serial));
+        io.push(
+            Op::Run { job: Box::new(move |fs| Box::new(JobDone::ColdOpened(order.run(fs)))) },
+            token(token::JOB, serial),
+        );
     }
 
-    pub(crate) fn cold_opened<B: Backend>(&mut self, io: &mut B, slot: u32, uid: u64, result: io::Result<ColdOpened>) {
+    pub(crate) fn cold_opened<B: Backend>(
+        &mut self,
+        io: &mut B,
+        slot: u32,
+        uid: u64,
+        result: io::Result<ColdOpened>,
+    ) {
         let turn = self.turn;
         let waiters = self.cache.opening.remove(&uid).unwrap_or_default();
         self.events.extend(waiters.into_iter().map(LogEvent::Block));
@@ -296,7 +354,8 @@ impl Log {
             Ok(opened) => {
                 let Some(segment) = part.segments.iter_mut().find(|s| s.uid == uid) else { return };
                 if let (None, Some(handle)) = (&segment.open, opened.handle) {
-                    segment.open = Some(OpenFile { id: io.attach_file(handle.clone()), handle, used_turn: turn });
+                    segment.open =
+                        Some(OpenFile { id: io.attach_file(handle.clone()), handle, used_turn: turn });
                     // The write side has not seen this file yet: it must read the last page before it writes.
                     segment.tail_page_known &= segment.bytes == 0;
                 }
@@ -327,8 +386,13 @@ impl Log {
         }
         open.sort_unstable();
         for (_, slot, at) in open.iter().take(open.len() - self.options.open_files_max) {
-            let Some(segment) = self.parts.get_mut(*slot as usize).and_then(|p| p.segments.get_mut(*at)) else { continue };
-            if self.cache.reading.values().any(|w| w.key.0 == segment.uid) || self.cache.queue.iter().any(|w| w.key.0 == segment.uid) {
+            let Some(segment) = self.parts.get_mut(*slot as usize).and_then(|p| p.segments.get_mut(*at))
+            else {
+                continue;
+            };
+            if self.cache.reading.values().any(|w| w.key.0 == segment.uid)
+                || self.cache.queue.iter().any(|w| w.key.0 == segment.uid)
+            {
                 continue;
             }
             if let Some(file) = segment.open.take() {
@@ -454,7 +518,8 @@ impl OpenCold {
             let offsets = fs.read_all(&segment_path(&self.dir, self.base, "index"));
             let times = fs.read_all(&segment_path(&self.dir, self.base, "timeindex"));
             if let (Ok(offsets), Ok(times)) = (offsets, times)
-                && let Ok(index) = SegmentIndex::load(self.base, self.interval_bytes, &offsets, &times, self.bytes)
+                && let Ok(index) =
+                    SegmentIndex::load(self.base, self.interval_bytes, &offsets, &times, self.bytes)
             {
                 return Ok(index);
             }

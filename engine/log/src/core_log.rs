@@ -19,7 +19,8 @@ use std::collections::VecDeque;
 const RUN_AHEAD_MAX: usize = 4;
 
 /// Entries in one group: their table must fit the overhead reserved for it.
-const ENTRIES_MAX: usize = (GROUP_OVERHEAD_BYTES_MAX - GROUP_HEADER_BYTES - PAGE_BYTES - 8) / crate::format::group::ENTRY_BYTES;
+const ENTRIES_MAX: usize =
+    (GROUP_OVERHEAD_BYTES_MAX - GROUP_HEADER_BYTES - PAGE_BYTES - 8) / crate::format::group::ENTRY_BYTES;
 const _: () = assert!(ENTRIES_MAX >= 1500);
 
 /// One file of the ring.
@@ -190,10 +191,6 @@ impl CoreLog {
         GroupSeq(self.next_sequence)
     }
 
-    pub fn prev_header_crc(&self) -> u32 {
-        self.prev_header_crc
-    }
-
     pub fn has_open(&self) -> bool {
         self.open.is_some()
     }
@@ -201,10 +198,6 @@ impl CoreLog {
     /// A group could be opened now.
     pub fn can_take(&self) -> bool {
         self.open.is_none() && !self.rolling && self.group_fits_on_disk(GROUP_OVERHEAD_BYTES_MAX)
-    }
-
-    pub fn is_half_used(&self) -> bool {
-        self.files.get(self.current).is_some_and(|f| self.write_at > f.bytes / 4)
     }
 
     /// A batch came that no file of the ring can hold, but a file of the usual size could.
@@ -222,7 +215,14 @@ impl CoreLog {
     }
 
     /// Everything before `next_sequence` is durable; groups of this life follow at the given place.
-    pub fn begin_life(&mut self, incarnation: u128, current: usize, write_at: u64, next_sequence: u64, prev_header_crc: u32) {
+    pub fn begin_life(
+        &mut self,
+        incarnation: u128,
+        current: usize,
+        write_at: u64,
+        next_sequence: u64,
+        prev_header_crc: u32,
+    ) {
         self.incarnation = incarnation;
         self.current = current;
         self.write_at = write_at;
@@ -267,7 +267,13 @@ impl CoreLog {
     /// Free bytes: rest of the current file and all reclaimed files.
     pub fn free_bytes(&self) -> u64 {
         let rest = self.files.get(self.current).map_or(0, |f| f.bytes - self.write_at);
-        rest + self.files.iter().enumerate().filter(|(i, f)| *i != self.current && f.last_group.0 == 0).map(|(_, f)| f.bytes).sum::<u64>()
+        rest + self
+            .files
+            .iter()
+            .enumerate()
+            .filter(|(i, f)| *i != self.current && f.last_group.0 == 0)
+            .map(|(_, f)| f.bytes)
+            .sum::<u64>()
     }
 
     /// Appends a batch to the open group, placement fields patched by `patch`.
@@ -275,7 +281,12 @@ impl CoreLog {
     /// # Errors
     /// [`NoRoom`]; nothing changed then.
     pub fn append(
-        &mut self, pool: &Pool, now_ns: u64, partition: PartitionId, epoch: LeaderEpoch, mut item: Item, bytes: &[u8],
+        &mut self,
+        pool: &Pool,
+        now_ns: u64,
+        (partition, epoch): (PartitionId, LeaderEpoch),
+        mut item: Item,
+        bytes: &[u8],
         patch: impl FnOnce(&mut [u8]),
     ) -> Result<GroupSeq, NoRoom> {
         let need = bytes.len() + GROUP_OVERHEAD_BYTES_MAX;
@@ -288,11 +299,15 @@ impl CoreLog {
         }
         self.wants_larger = false;
         self.make_open(pool, now_ns, need)?;
-        let (Some(open), Some(chunk)) = (self.open.as_mut(), self.chunk.as_mut()) else { return Err(NoRoom::Busy) };
+        let (Some(open), Some(chunk)) = (self.open.as_mut(), self.chunk.as_mut()) else {
+            return Err(NoRoom::Busy);
+        };
         let at = chunk.append(bytes);
         let placed = chunk.open_mut().get_mut(at..at + bytes.len()).unwrap_or_default();
         patch(placed);
-        let crc = crc32c::crc32c(placed.get(..placed.len().min(crate::format::group::ENTRY_CRC_BYTES)).unwrap_or_default());
+        let crc = crc32c::crc32c(
+            placed.get(..placed.len().min(crate::format::group::ENTRY_CRC_BYTES)).unwrap_or_default(),
+        );
         item.at = at as u32;
         item.len = bytes.len() as u32;
         open.entries.push(Entry { partition, arg: item.base.0, len: item.len, crc, epoch, kind: item.kind });
@@ -306,7 +321,8 @@ impl CoreLog {
         if let Some(open) = &self.open {
             let room = self.chunk.as_ref().map_or(0, AppendBuf::room);
             let fits = room >= need && open.entries.len() < ENTRIES_MAX;
-            let small = open.payload_bytes + need - GROUP_OVERHEAD_BYTES_MAX <= self.group_bytes || open.entries.is_empty();
+            let small = open.payload_bytes + need - GROUP_OVERHEAD_BYTES_MAX <= self.group_bytes
+                || open.entries.is_empty();
             let on_disk = self.group_fits_on_disk(open.payload_bytes + need);
             // A full group must leave before more is taken; `poll` seals it when a write may leave.
             if fits && small && on_disk {
@@ -315,7 +331,7 @@ impl CoreLog {
             self.starved = true;
             return Err(NoRoom::Busy);
         }
-        if !self.group_fits_on_disk(need) && !(self.next_is_free() && self.files.get(self.next_file()).is_some_and(|f| f.bytes >= need as u64)) {
+        if !self.group_fits_on_disk(need) {
             return Err(NoRoom::Busy);
         }
         if self.chunk.as_ref().is_none_or(|c| c.room() < need) {
@@ -324,22 +340,40 @@ impl CoreLog {
         if let Some(chunk) = &mut self.chunk {
             chunk.append_zeros(GROUP_HEADER_BYTES);
         }
-        self.open = Some(OpenGroup { entries: Vec::new(), items: Vec::new(), payload_bytes: 0, since_ns: now_ns });
+        self.open =
+            Some(OpenGroup { entries: Vec::new(), items: Vec::new(), payload_bytes: 0, since_ns: now_ns });
         Ok(())
     }
 
     fn group_fits_on_disk(&self, bytes: usize) -> bool {
-        self.files.get(self.current).is_some_and(|f| self.write_at + (bytes as u64).next_multiple_of(PAGE_BYTES as u64) <= f.bytes)
-            || (self.next_is_free() && self.files.get(self.next_file()).is_some_and(|f| f.bytes >= bytes as u64))
+        self.files
+            .get(self.current)
+            .is_some_and(|f| self.write_at + (bytes as u64).next_multiple_of(PAGE_BYTES as u64) <= f.bytes)
+            || (self.next_is_free()
+                && self.files.get(self.next_file()).is_some_and(|f| f.bytes >= bytes as u64))
     }
 
     /// Adds an entry without a payload: truncation, log start, tombstone, or nothing at all (a durable mark).
-    pub fn append_event(&mut self, pool: &Pool, now_ns: u64, slot: u32, entry: Entry) -> Result<GroupSeq, NoRoom> {
+    pub fn append_event(
+        &mut self,
+        pool: &Pool,
+        now_ns: u64,
+        slot: u32,
+        entry: Entry,
+    ) -> Result<GroupSeq, NoRoom> {
         let need = GROUP_OVERHEAD_BYTES_MAX;
         self.make_open(pool, now_ns, need)?;
         let Some(open) = self.open.as_mut() else { return Err(NoRoom::Busy) };
         let offset = Offset(entry.arg);
-        open.items.push(Item { slot, kind: entry.kind, base: offset, last: offset, at: 0, len: 0, max_timestamp_ms: -1 });
+        open.items.push(Item {
+            slot,
+            kind: entry.kind,
+            base: offset,
+            last: offset,
+            at: 0,
+            len: 0,
+            max_timestamp_ms: -1,
+        });
         open.entries.push(entry);
         Ok(GroupSeq(self.next_sequence))
     }
@@ -361,7 +395,8 @@ impl CoreLog {
 
     fn is_full(&self, open: &OpenGroup) -> bool {
         let room = self.chunk.as_ref().map_or(0, AppendBuf::room);
-        open.payload_bytes >= self.group_bytes / 2 && (open.payload_bytes >= self.group_bytes * 7 / 8 || room < self.group_bytes / 8)
+        open.payload_bytes >= self.group_bytes / 2
+            && (open.payload_bytes >= self.group_bytes * 7 / 8 || room < self.group_bytes / 8)
             || open.entries.len() >= ENTRIES_MAX
             || room < GROUP_OVERHEAD_BYTES_MAX * 2
     }
@@ -398,9 +433,16 @@ impl CoreLog {
         }
         let (buf, items) = self.seal(need as usize)?;
         let sequence = GroupSeq(self.next_sequence);
-        let place = GroupPlace { sequence, file: self.current as u32, offset: self.write_at, bytes: need, prev_header_crc: self.prev_header_crc };
+        let place = GroupPlace {
+            sequence,
+            file: self.current as u32,
+            offset: self.write_at,
+            bytes: need,
+            prev_header_crc: self.prev_header_crc,
+        };
         let may_flush = self.slots_busy() < self.flush_depth && !self.faults.ack_before_flush;
-        let flush = if may_flush || self.write_flush == Flush::Dsync { self.write_flush } else { Flush::None };
+        let flush =
+            if may_flush || self.write_flush == Flush::Dsync { self.write_flush } else { Flush::None };
         let serial = self.take_flush(flush == Flush::Linked);
         let header: [u8; GROUP_HEADER_BYTES] = buf.get(..GROUP_HEADER_BYTES)?.try_into().ok()?;
         self.prev_header_crc = GroupHeader::own_crc(&header);
@@ -410,7 +452,15 @@ impl CoreLog {
             Op::Write { file: ring_file.file, buf: buf.clone(), offset: self.write_at, flush },
             token(token::LOG_WRITE, self.next_sequence),
         );
-        self.pending.push_back(Pending { sequence, file: self.current as u32, sealed_ns: now_ns, bytes: need, written: false, flush: serial, covered: false });
+        self.pending.push_back(Pending {
+            sequence,
+            file: self.current as u32,
+            sealed_ns: now_ns,
+            bytes: need,
+            written: false,
+            flush: serial,
+            covered: false,
+        });
         self.recorded = self.durable;
         if items.iter().any(|i| i.kind != EntryKind::NoOp) {
             self.last_content = sequence;
@@ -439,7 +489,9 @@ impl CoreLog {
     fn seal(&mut self, need: usize) -> Option<(Buf, Vec<Item>)> {
         let open = self.open.take()?;
         let chunk = self.chunk.as_mut()?;
-        let table_gap = (GROUP_HEADER_BYTES + open.payload_bytes).next_multiple_of(8) - GROUP_HEADER_BYTES - open.payload_bytes;
+        let table_gap = (GROUP_HEADER_BYTES + open.payload_bytes).next_multiple_of(8)
+            - GROUP_HEADER_BYTES
+            - open.payload_bytes;
         chunk.append_zeros(table_gap);
         let mut table_crc = 0;
         for entry in &open.entries {
@@ -471,7 +523,11 @@ impl CoreLog {
         if self.open.is_some() && !self.rolling {
             return;
         }
-        let Some(file) = self.pending.iter().find(|g| g.written && !g.covered && g.flush.is_none()).map(|g| g.file) else { return };
+        let Some(file) =
+            self.pending.iter().find(|g| g.written && !g.covered && g.flush.is_none()).map(|g| g.file)
+        else {
+            return;
+        };
         let Some(ring_file) = self.files.get(file as usize) else { return };
         let id = ring_file.file;
         if let Some(serial) = self.take_flush(true) {
@@ -493,7 +549,8 @@ impl CoreLog {
             group.written = true;
             serial = group.flush;
             group.covered |= self.write_flush == Flush::Dsync || self.faults.ack_before_flush;
-            self.last_flush = Some(Flushed { micros: now_ns.saturating_sub(group.sealed_ns) / 1000, bytes: group.bytes });
+            self.last_flush =
+                Some(Flushed { micros: now_ns.saturating_sub(group.sealed_ns) / 1000, bytes: group.bytes });
         }
         // A linked flush: this write's own token carries it.
         if let Some(serial) = serial.filter(|_| self.write_flush == Flush::Linked) {

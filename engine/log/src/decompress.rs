@@ -18,9 +18,10 @@ pub(crate) fn payload(header: &BatchHeader, batch: &[u8]) -> io::Result<Vec<u8>>
         Some(Compression::Gzip) => bounded(flate2::read::MultiGzDecoder::new(body)),
         Some(Compression::Snappy) => snappy(body),
         Some(Compression::Lz4) => bounded(lz4_flex::frame::FrameDecoder::new(body)),
-        Some(Compression::Zstd) => {
-            bounded(ruzstd::decoding::StreamingDecoder::new(body).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.to_string()))?)
-        }
+        Some(Compression::Zstd) => bounded(
+            ruzstd::decoding::StreamingDecoder::new(body)
+                .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.to_string()))?,
+        ),
         None => Err(io::ErrorKind::InvalidData.into()),
     }
 }
@@ -29,7 +30,10 @@ fn bounded(reader: impl Read) -> io::Result<Vec<u8>> {
     let mut out = Vec::new();
     reader.take(PAYLOAD_BYTES_MAX + 1).read_to_end(&mut out)?;
     if out.len() as u64 > PAYLOAD_BYTES_MAX {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "a batch that decompresses to more than 256 MiB"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "a batch that decompresses to more than 256 MiB",
+        ));
     }
     Ok(out)
 }
@@ -50,7 +54,8 @@ fn snappy(body: &[u8]) -> io::Result<Vec<u8>> {
     let mut rest = body.get(16..).unwrap_or_default();
     let mut out = Vec::new();
     while let Some((length, after)) = rest.split_first_chunk::<4>() {
-        let (bytes, next) = after.split_at_checked(u32::from_be_bytes(*length) as usize).ok_or(io::ErrorKind::InvalidData)?;
+        let (bytes, next) =
+            after.split_at_checked(u32::from_be_bytes(*length) as usize).ok_or(io::ErrorKind::InvalidData)?;
         out.extend(block(bytes)?);
         if out.len() as u64 > PAYLOAD_BYTES_MAX {
             return Err(io::ErrorKind::InvalidData.into());

@@ -9,8 +9,8 @@ use crate::index::SegmentIndex;
 use crate::log::{JobDone, JobFor, Log};
 use crate::partition::{DestageStep, OpenFile, Partition, Segment, segment_path};
 use crate::token::{self, token};
-use ringmill_record::BatchHeader;
 use ringmill_reactor::{Backend, Errno, FileHandle, Flush, Fs, Op, OpenMode};
+use ringmill_record::BatchHeader;
 use ringmill_types::limits::{DESTAGE_BYTES, PAGE_BYTES};
 use ringmill_types::{GroupSeq, Offset};
 use std::collections::{HashMap, VecDeque};
@@ -29,8 +29,6 @@ const NO_SPACE_RETRY_NS: u64 = 1_000_000_000;
 pub(crate) struct DestageState {
     pub queue: VecDeque<u32>,
     writes: HashMap<u32, DestageWrite>,
-    /// Groups whose partitions were looked at under pressure.
-    scanned: GroupSeq,
     pub retry_ns: u64,
     pub remove_dirs: VecDeque<u32>,
     preparing: usize,
@@ -105,30 +103,34 @@ impl Log {
             || self.core_log.used_bytes() > self.core_log.capacity_bytes() * 3 / 8
     }
 
-    /// Queues the partitions of the oldest groups that hold anything not in segments.
+    /// Queues the partitions of the oldest groups that hold anything not in segments. Bounded: a few groups a turn are
+    /// enough to keep the writes busy, and a long queue of groups must not cost every turn a walk over it.
     fn queue_oldest(&mut self) {
-        const QUEUE_MAX: usize = 64;
+        const GROUPS_MAX: u64 = 64;
+        let wanted = self.options.destage_depth * 2;
         let Some(front) = self.groups.front().map(|g| g.sequence.0) else { return };
-        let durable = self.core_log.durable().0;
-        let mut sequence = (self.destaged_groups.0 + 1).max(front);
-        while sequence <= durable && self.destage.queue.len() < QUEUE_MAX {
-            let Some(group) = self.groups.get((sequence - front) as usize) else { break };
-            if group.undestaged > 0 {
-                for item in &group.items {
-                    let Some(part) = self.parts.get_mut(item.slot as usize) else { continue };
-                    if part.step == DestageStep::Idle && part.destaged <= item.base && part.offline.is_none() && !part.deleted {
-                        part.step = DestageStep::Queued;
-                        self.destage.queue.push_back(item.slot);
-                    }
+        let first = (self.destaged_groups.0 + 1).max(front);
+        let last = self.core_log.durable().0.min(first + GROUPS_MAX);
+        for sequence in first..=last {
+            if self.destage.queue.len() >= wanted {
+                return;
+            }
+            let Some(group) = self.groups.get((sequence - front) as usize) else { return };
+            if group.undestaged == 0 {
+                continue;
+            }
+            for item in &group.items {
+                let Some(part) = self.parts.get_mut(item.slot as usize) else { continue };
+                if part.step == DestageStep::Idle
+                    && part.destaged <= item.base
+                    && part.offline.is_none()
+                    && !part.deleted
+                {
+                    part.step = DestageStep::Queued;
+                    self.destage.queue.push_back(item.slot);
                 }
             }
-            // Groups after the first full queue are looked at next time.
-            sequence += 1;
-            if sequence > self.destaged_groups.0 + 4096 {
-                break;
-            }
         }
-        self.destage.scanned = GroupSeq(sequence);
     }
 
     fn retry_after_full(&mut self) {
@@ -150,20 +152,33 @@ impl Log {
             return;
         }
         let Some(first) = part.tail.get(part.tail_destaged).filter(|e| e.last < part.durable) else { return };
-        let (first_base, first_len) = (first.base, first.buf.len() as u64);
+        let (first_base, first_last, first_len) = (first.base, first.last, first.buf.len() as u64);
         assert_eq!(first_base, part.destaged, "destaging has no gap");
-        if part.segments.last().is_some_and(|s| !s.sealed && must_roll(part, s, first_base, first_len, wall_ms)) {
+        if part
+            .segments
+            .last()
+            .is_some_and(|s| !s.sealed && must_roll(part, s, first_last, first_len, wall_ms))
+        {
             self.seal_active(io, slot);
             return;
         }
         if part.segments.last().is_none_or(|s| s.sealed) {
-            part.segments.push(Segment::fresh(first_base, uid, wall_ms, part.config.index_interval_bytes as u32));
+            part.segments.push(Segment::fresh(
+                first_base,
+                uid,
+                wall_ms,
+                part.config.index_interval_bytes as u32,
+            ));
             part.changed = true;
         }
         let planned = planned_bytes(part);
         let Some(segment) = part.segments.last() else { return };
         let need = (segment.bytes + planned).next_multiple_of(PAGE_BYTES as u64);
-        if segment.open.is_none() || segment.allocated_bytes < need || !segment.tail_page_known || segment.index.is_none() {
+        if segment.open.is_none()
+            || segment.allocated_bytes < need
+            || !segment.tail_page_known
+            || segment.index.is_none()
+        {
             self.prepare(io, slot, need, partitions);
             return;
         }
@@ -174,7 +189,8 @@ impl Log {
         let serial = self.serial();
         let Some(part) = self.parts.get_mut(slot as usize) else { return };
         let Some(segment) = part.segments.last() else { return };
-        let ceiling = (ALLOCATE_TOTAL_BYTES / partitions.max(1)).clamp(ALLOCATE_MIN_BYTES, ALLOCATE_MAX_BYTES);
+        let ceiling =
+            (ALLOCATE_TOTAL_BYTES / partitions.max(1)).clamp(ALLOCATE_MIN_BYTES, ALLOCATE_MAX_BYTES);
         let step = segment.bytes.max(ALLOCATE_MIN_BYTES).min(ceiling);
         let limit = part.config.segment_bytes.next_multiple_of(PAGE_BYTES as u64).max(need_bytes);
         let order = Prepare {
@@ -194,10 +210,18 @@ impl Log {
         part.step = DestageStep::Preparing;
         self.destage.preparing += 1;
         self.jobs.insert(serial, JobFor::Prepare(slot));
-        io.push(Op::Run { job: Box::new(move |fs| Box::new(JobDone::Prepared(run_prepare(fs, &order)))) }, token(token::JOB, serial));
+        io.push(
+            Op::Run { job: Box::new(move |fs| Box::new(JobDone::Prepared(run_prepare(fs, &order)))) },
+            token(token::JOB, serial),
+        );
     }
 
-    pub(crate) fn destage_prepared<B: Backend>(&mut self, io: &mut B, slot: u32, result: io::Result<Prepared>) {
+    pub(crate) fn destage_prepared<B: Backend>(
+        &mut self,
+        io: &mut B,
+        slot: u32,
+        result: io::Result<Prepared>,
+    ) {
         self.destage.preparing -= 1;
         let turn = self.turn;
         let Some(part) = self.parts.get_mut(slot as usize) else { return };
@@ -218,7 +242,11 @@ impl Log {
                         segment.tail_page_known = true;
                     }
                     if segment.open.is_none() {
-                        segment.open = Some(OpenFile { id: io.attach_file(prepared.handle.clone()), handle: prepared.handle, used_turn: turn });
+                        segment.open = Some(OpenFile {
+                            id: io.attach_file(prepared.handle.clone()),
+                            handle: prepared.handle,
+                            used_turn: turn,
+                        });
                     }
                 }
                 if self.storage_full {
@@ -258,7 +286,9 @@ impl Log {
         let planned = planned_bytes(part) as usize;
         let Some(segment) = part.segments.last_mut() else { return };
         let start = segment.bytes - segment.tail_page.len() as u64;
-        let Some(mut staging) = io.pool().take((segment.tail_page.len() + planned).next_multiple_of(PAGE_BYTES)) else {
+        let Some(mut staging) =
+            io.pool().take((segment.tail_page.len() + planned).next_multiple_of(PAGE_BYTES))
+        else {
             part.step = DestageStep::Queued;
             self.destage.queue.push_back(slot);
             return;
@@ -266,7 +296,9 @@ impl Log {
         staging.extend(&segment.tail_page);
         let mut batches = 0;
         let mut bytes = 0u64;
-        let index = segment.index.get_or_insert_with(|| SegmentIndex::new(segment.base, part.config.index_interval_bytes as u32));
+        let index = segment
+            .index
+            .get_or_insert_with(|| SegmentIndex::new(segment.base, part.config.index_interval_bytes as u32));
         for entry in part.tail.iter().skip(part.tail_destaged).take_while(|e| e.last < part.durable) {
             if batches > 0 && bytes as usize + entry.buf.len() > planned {
                 break;
@@ -285,7 +317,8 @@ impl Log {
         let keep = staging.len() % PAGE_BYTES;
         let tail_page = staging.get(staging.len() - keep..).unwrap_or_default().to_vec();
         let padded = staging.len().next_multiple_of(PAGE_BYTES);
-        if let Some(padding) = staging.as_mut_full().get_mut(segment.tail_page.len() + bytes as usize..padded) {
+        if let Some(padding) = staging.as_mut_full().get_mut(segment.tail_page.len() + bytes as usize..padded)
+        {
             padding.fill(0);
         }
         staging.set_len(padded);
@@ -296,10 +329,13 @@ impl Log {
         self.metrics.destage_writes += 1;
         self.metrics.destage_bytes += padded as u64;
         self.destage.writes.insert(slot, DestageWrite { batches, bytes, tail_page });
-        io.push(Op::Write { file: open.id, buf: staging.freeze(), offset: start, flush: Flush::None }, token(token::DESTAGE, u64::from(slot)));
+        io.push(
+            Op::Write { file: open.id, buf: staging.freeze(), offset: start, flush: Flush::None },
+            token(token::DESTAGE, u64::from(slot)),
+        );
     }
 
-    pub(crate) fn destage_written<B: Backend>(&mut self, io: &mut B, slot: u64, result: Result<u32, Errno>) {
+    pub(crate) fn destage_written(&mut self, slot: u64, result: Result<u32, Errno>) {
         let slot = slot as u32;
         let Some(write) = self.destage.writes.remove(&slot) else { return };
         if let Err(errno) = result {
@@ -317,8 +353,13 @@ impl Log {
             segment.tail_page = write.tail_page;
             last_uid = segment.uid;
         }
-        let moved: Vec<(GroupSeq, Offset)> =
-            part.tail.iter().skip(part.tail_destaged).take(write.batches).map(|e| (e.group, e.last)).collect();
+        let moved: Vec<(GroupSeq, Offset)> = part
+            .tail
+            .iter()
+            .skip(part.tail_destaged)
+            .take(write.batches)
+            .map(|e| (e.group, e.last))
+            .collect();
         part.tail_destaged += moved.len();
         part.undestaged_bytes -= write.bytes;
         self.undestaged_bytes -= write.bytes;
@@ -333,7 +374,6 @@ impl Log {
         if more {
             self.requeue_destage(slot);
         }
-        let _ = io;
     }
 
     /// Hands the active segment to the file thread: trim, write its indexes, sync.
@@ -346,7 +386,10 @@ impl Log {
         part.step = DestageStep::Preparing;
         self.destage.preparing += 1;
         self.jobs.insert(serial, JobFor::Seal(slot));
-        io.push(Op::Run { job: Box::new(move |fs| Box::new(JobDone::Sealed(order.run(fs)))) }, token(token::JOB, serial));
+        io.push(
+            Op::Run { job: Box::new(move |fs| Box::new(JobDone::Sealed(order.run(fs)))) },
+            token(token::JOB, serial),
+        );
     }
 
     pub(crate) fn segment_sealed(&mut self, slot: u32, result: io::Result<()>) {
@@ -388,7 +431,10 @@ impl Log {
         let dir = part.dir.clone();
         let id = part.id;
         self.jobs.insert(serial, JobFor::Remove);
-        io.push(Op::Run { job: Box::new(move |fs| Box::new(JobDone::Removed(remove_folder(fs, &dir, id.0)))) }, token(token::JOB, serial));
+        io.push(
+            Op::Run { job: Box::new(move |fs| Box::new(JobDone::Removed(remove_folder(fs, &dir, id.0)))) },
+            token(token::JOB, serial),
+        );
     }
 }
 
@@ -417,7 +463,8 @@ fn planned_bytes(part: &Partition) -> u64 {
     let mut bytes = 0;
     for entry in part.tail.iter().skip(part.tail_destaged).take_while(|e| e.last < part.durable) {
         let len = entry.buf.len() as u64;
-        if bytes > 0 && (bytes + len > DESTAGE_BYTES as u64 || used + bytes + len > part.config.segment_bytes) {
+        if bytes > 0 && (bytes + len > DESTAGE_BYTES as u64 || used + bytes + len > part.config.segment_bytes)
+        {
             break;
         }
         bytes += len;
@@ -425,10 +472,10 @@ fn planned_bytes(part: &Partition) -> u64 {
     bytes
 }
 
-fn must_roll(part: &Partition, segment: &Segment, next: Offset, len: u64, wall_ms: i64) -> bool {
+fn must_roll(part: &Partition, segment: &Segment, last: Offset, len: u64, wall_ms: i64) -> bool {
     segment.bytes > 0
         && (segment.bytes + len > part.config.segment_bytes
-            || next.0 - segment.base.0 > i64::from(i32::MAX) - 1_000_000
+            || last.0 - segment.base.0 > i64::from(i32::MAX)
             || segment.index.as_ref().is_some_and(|i| i.bytes() >= part.config.segment_index_bytes as usize)
             || wall_ms.saturating_sub(segment.created_ms) > part.config.segment_ms)
 }
@@ -460,7 +507,10 @@ fn run_prepare(fs: &dyn Fs, order: &Prepare) -> io::Result<Prepared> {
         size = 0;
     }
     if size < order.bytes {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{} holds {size} bytes, the checkpoint says {}", order.path.display(), order.bytes)));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("{} holds {size} bytes, the checkpoint says {}", order.path.display(), order.bytes),
+        ));
     }
     // Allocate from the start: a file that an earlier life left behind may have holes or a short extent.
     if size < order.want_bytes
@@ -494,7 +544,8 @@ fn run_prepare(fs: &dyn Fs, order: &Prepare) -> io::Result<Prepared> {
 fn remove_strays(fs: &dyn Fs, order: &Prepare) -> io::Result<()> {
     for entry in fs.list(&order.dir)? {
         let stray = entry.name.split_once('.').is_some_and(|(stem, extension)| {
-            matches!(extension, "log" | "index" | "timeindex") && stem.parse::<i64>().is_ok_and(|base| base > order.base.0)
+            matches!(extension, "log" | "index" | "timeindex")
+                && stem.parse::<i64>().is_ok_and(|base| base > order.base.0)
         });
         if stray {
             fs.remove_file(&order.dir.join(entry.name))?;
@@ -532,7 +583,13 @@ impl Trim {
             i.finish(segment.max_timestamp_ms, segment.offset_of_max);
             (i.offset_bytes(), i.time_bytes())
         });
-        Trim { dir: dir.to_path_buf(), base: segment.base, bytes: segment.bytes, handle: segment.open.as_ref().map(|o| o.handle.clone()), index }
+        Trim {
+            dir: dir.to_path_buf(),
+            base: segment.base,
+            bytes: segment.bytes,
+            handle: segment.open.as_ref().map(|o| o.handle.clone()),
+            index,
+        }
     }
 
     pub fn run(&self, fs: &dyn Fs) -> io::Result<()> {

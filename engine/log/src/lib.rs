@@ -9,6 +9,7 @@ pub mod adopt;
 mod checkpointing;
 mod cold;
 mod core_log;
+mod decompress;
 mod destage;
 pub mod epochs;
 pub mod format;
@@ -22,14 +23,13 @@ mod read;
 pub mod recovery;
 mod retention;
 pub mod segment;
-mod decompress;
-mod time;
 #[cfg(test)]
 mod testing;
+mod time;
 pub mod token;
 
 pub use log::{AckAt, AppendError, Appended, Log, LogEvent, LogMetrics, PartitionView, Slot};
 pub use options::{Faults, FlushMethod, LogOptions};
 pub use read::{ReadError, ReadOutcome, ReadRequest};
-pub use time::TimeFound;
 pub use recovery::{RecoveryError, RecoveryReport};
+pub use time::TimeFound;

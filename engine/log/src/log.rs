@@ -10,11 +10,13 @@ use crate::partition::{DestageStep, Partition, TailEntry};
 use crate::producer::Verdict;
 use crate::time::TimeFound;
 use crate::token;
-use ringmill_record::batch::{patch_log_append_time, patch_placement};
-use ringmill_record::BatchHeader;
 use ringmill_reactor::{Backend, Completion, FileHandle, Payload};
+use ringmill_record::BatchHeader;
+use ringmill_record::batch::{patch_log_append_time, patch_placement};
 use ringmill_types::limits::DESTAGE_BYTES;
-use ringmill_types::{ErrorCode, GroupSeq, LeaderEpoch, Offset, PartitionId, PartitionSpec, TimestampType, TopicSpec};
+use ringmill_types::{
+    ErrorCode, GroupSeq, LeaderEpoch, Offset, PartitionId, PartitionSpec, TimestampType, TopicSpec,
+};
 use std::collections::{HashMap, VecDeque};
 
 /// Index of a partition in its core's log; valid for the life of the process.
@@ -221,7 +223,14 @@ impl Log {
     /// Writes a tombstone; the folder goes once that is durable. False when there is no room yet: call again.
     pub fn delete<B: Backend>(&mut self, io: &mut B, id: PartitionId) -> bool {
         let Some(slot) = self.by_id.get(&id).copied() else { return true };
-        let entry = Entry { partition: id, arg: 0, len: 0, crc: 0, epoch: LeaderEpoch(0), kind: EntryKind::Tombstone };
+        let entry = Entry {
+            partition: id,
+            arg: 0,
+            len: 0,
+            crc: 0,
+            epoch: LeaderEpoch(0),
+            kind: EntryKind::Tombstone,
+        };
         if self.core_log.append_event(io.pool(), io.now_ns(), slot, entry).is_err() {
             self.starved = true;
             return false;
@@ -237,24 +246,36 @@ impl Log {
     ///
     /// # Errors
     /// [`AppendError`]; nothing changed then.
-    pub fn append<B: Backend>(&mut self, io: &mut B, slot: Slot, header: &BatchHeader, batch: &[u8], wall_ms: i64) -> Result<Appended, AppendError> {
+    pub fn append<B: Backend>(
+        &mut self,
+        io: &mut B,
+        slot: Slot,
+        header: &BatchHeader,
+        batch: &[u8],
+        wall_ms: i64,
+    ) -> Result<Appended, AppendError> {
         let now_ns = io.now_ns();
         let storage_full = self.storage_full;
-        let part = self.parts.get_mut(slot.0 as usize).ok_or(AppendError::Refused(ErrorCode::UnknownTopicOrPartition, ""))?;
+        let part = self
+            .parts
+            .get_mut(slot.0 as usize)
+            .ok_or(AppendError::Refused(ErrorCode::UnknownTopicOrPartition, ""))?;
         check_topic_rules(part, header, batch, wall_ms, storage_full)?;
         if header.has_producer_id() {
             match part.producers.check(header) {
                 Verdict::Append => {}
                 Verdict::Duplicate { base_offset, last_offset, timestamp_ms } => {
                     let ack = duplicate_ack(part, &self.core_log, last_offset);
-                    let log_append_ms = (part.config.timestamp_type == TimestampType::LogAppendTime).then_some(timestamp_ms);
+                    let log_append_ms =
+                        (part.config.timestamp_type == TimestampType::LogAppendTime).then_some(timestamp_ms);
                     return Ok(Appended { base_offset, log_append_ms, log_start: part.log_start, ack });
                 }
                 Verdict::Refused(code) => return Err(AppendError::Refused(code, "")),
             }
         }
         let base = part.log_end;
-        let append_ms = (part.config.timestamp_type == TimestampType::LogAppendTime).then(|| wall_ms.max(part.last_append_ms));
+        let append_ms = (part.config.timestamp_type == TimestampType::LogAppendTime)
+            .then(|| wall_ms.max(part.last_append_ms));
         let item = Item {
             slot: slot.0,
             kind: EntryKind::Batch,
@@ -271,13 +292,18 @@ impl Log {
                 patch_log_append_time(bytes, ms);
             }
         };
-        let group = match self.core_log.append(io.pool(), now_ns, part.id, epoch, item, batch, patch) {
+        let group = match self.core_log.append(io.pool(), now_ns, (part.id, epoch), item, batch, patch) {
             Ok(group) => group,
             Err(NoRoom::Busy) => {
                 self.starved = true;
                 return Err(AppendError::Busy);
             }
-            Err(NoRoom::TooLarge) => return Err(AppendError::Refused(ErrorCode::MessageTooLarge, "the batch is larger than a core-log file")),
+            Err(NoRoom::TooLarge) => {
+                return Err(AppendError::Refused(
+                    ErrorCode::MessageTooLarge,
+                    "the batch is larger than a core-log file",
+                ));
+            }
         };
         if part.epochs.latest().is_none_or(|(latest, _)| latest < epoch) {
             part.epochs.assign(epoch, base);
@@ -318,13 +344,29 @@ impl Log {
     pub fn deadline_ns(&self) -> Option<u64> {
         let mark = self.core_log.wants_mark().then_some(self.last_append_ns + MARK_AFTER_NS);
         let retry = self.storage_full.then_some(self.destage.retry_ns);
-        [self.core_log.deadline_ns(), mark, retry, Some(self.next_retention_ns), self.checkpoint.deadline_ns()].into_iter().flatten().min()
+        [
+            self.core_log.deadline_ns(),
+            mark,
+            retry,
+            Some(self.next_retention_ns),
+            self.checkpoint.deadline_ns(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// The last acked group is protected by a later record of it: an empty group says how far durable had come.
     fn mark_when_idle<B: Backend>(&mut self, io: &mut B, now_ns: u64) {
         if self.core_log.wants_mark() && (self.stopping || now_ns >= self.last_append_ns + MARK_AFTER_NS) {
-            let entry = Entry { partition: PartitionId(0), arg: 0, len: 0, crc: 0, epoch: LeaderEpoch(0), kind: EntryKind::NoOp };
+            let entry = Entry {
+                partition: PartitionId(0),
+                arg: 0,
+                len: 0,
+                crc: 0,
+                epoch: LeaderEpoch(0),
+                kind: EntryKind::NoOp,
+            };
             // No room means that groups are on their way, and the next of them carries the mark.
             if self.core_log.append_event(io.pool(), now_ns, u32::MAX, entry).is_ok() {
                 while let Some(sealed) = self.core_log.poll(io, u64::MAX) {
@@ -347,7 +389,13 @@ impl Log {
             }
             undestaged += 1;
             let buf = sealed.buf.slice(item.at as usize, (item.at + item.len) as usize);
-            part.tail.push_back(TailEntry { base: item.base, last: item.last, max_timestamp_ms: item.max_timestamp_ms, group: sealed.sequence, buf });
+            part.tail.push_back(TailEntry {
+                base: item.base,
+                last: item.last,
+                max_timestamp_ms: item.max_timestamp_ms,
+                group: sealed.sequence,
+                buf,
+            });
             part.undestaged_bytes += u64::from(item.len);
             self.undestaged_bytes += u64::from(item.len);
             if !part.config.is_durable() && part.high_watermark < item.last.plus(1) {
@@ -356,7 +404,12 @@ impl Log {
             }
         }
         self.events.push_back(LogEvent::Sealed(sealed.sequence));
-        self.groups.push_back(TailGroup { sequence: sealed.sequence, bytes, items: sealed.items, undestaged });
+        self.groups.push_back(TailGroup {
+            sequence: sealed.sequence,
+            bytes,
+            items: sealed.items,
+            undestaged,
+        });
     }
 
     /// Hands in a completion whose token [`token::is_logs`].
@@ -374,11 +427,11 @@ impl Log {
                 done
             }
             token::DESTAGE => {
-                self.destage_written(io, value, completion.result);
+                self.destage_written(value, completion.result);
                 Ok(())
             }
             token::BLOCK => {
-                self.block_read(io, value, completion.result, completion.payload);
+                self.block_read(value, completion.result, completion.payload);
                 Ok(())
             }
             _ => {
@@ -396,13 +449,17 @@ impl Log {
 
     fn job_done<B: Backend>(&mut self, io: &mut B, serial: u64, payload: Payload) {
         let Payload::Job(output) = payload else { return };
-        let (Some(purpose), Ok(done)) = (self.jobs.remove(&serial), output.downcast::<JobDone>()) else { return };
+        let (Some(purpose), Ok(done)) = (self.jobs.remove(&serial), output.downcast::<JobDone>()) else {
+            return;
+        };
         match (purpose, *done) {
             (JobFor::Prepare(slot), JobDone::Prepared(result)) => self.destage_prepared(io, slot, result),
             (JobFor::Seal(slot), JobDone::Sealed(result)) => self.segment_sealed(slot, result),
             (JobFor::Checkpoint, JobDone::Checkpointed(result)) => self.checkpointed(result),
             (JobFor::AddFile, JobDone::FileAdded(result)) => self.file_added(io, result),
-            (JobFor::OpenCold(slot, uid), JobDone::ColdOpened(result)) => self.cold_opened(io, slot, uid, result),
+            (JobFor::OpenCold(slot, uid), JobDone::ColdOpened(result)) => {
+                self.cold_opened(io, slot, uid, result)
+            }
             (JobFor::Remove, JobDone::Removed(result)) => {
                 if let Err(error) = result {
                     tracing::warn!(%error, "removing files of a deleted partition or segment failed; they stay until the next start");
@@ -446,7 +503,11 @@ impl Log {
                         }
                     }
                     EntryKind::Tombstone => removed.push(item.slot),
-                    EntryKind::TruncateTo | EntryKind::LogStart | EntryKind::Epoch | EntryKind::Carry | EntryKind::NoOp => {}
+                    EntryKind::TruncateTo
+                    | EntryKind::LogStart
+                    | EntryKind::Epoch
+                    | EntryKind::Carry
+                    | EntryKind::NoOp => {}
                 }
             }
         }
@@ -488,7 +549,8 @@ impl Log {
         let Some(front) = self.groups.front().map(|g| g.sequence.0) else { return };
         while self.destaged_groups < self.durable_seen {
             let next = self.destaged_groups.0 + 1;
-            let done = next < front || self.groups.get((next - front) as usize).is_some_and(|g| g.undestaged == 0);
+            let done =
+                next < front || self.groups.get((next - front) as usize).is_some_and(|g| g.undestaged == 0);
             if !done {
                 return;
             }
@@ -518,7 +580,13 @@ impl Log {
 
     /// Bytes of the tail ring, undestaged bytes, core-log used and capacity, cache.
     pub fn gauges(&self) -> (u64, u64, u64, u64, u64) {
-        (self.tail_bytes, self.undestaged_bytes, self.core_log.used_bytes(), self.core_log.capacity_bytes(), self.cache.bytes())
+        (
+            self.tail_bytes,
+            self.undestaged_bytes,
+            self.core_log.used_bytes(),
+            self.core_log.capacity_bytes(),
+            self.cache.bytes(),
+        )
     }
 
     pub fn metrics(&self) -> LogMetrics {
@@ -641,11 +709,21 @@ fn duplicate_ack(part: &Partition, core_log: &CoreLog, last_offset: Offset) -> A
     if last_offset < part.durable || !part.config.is_durable() && last_offset < part.high_watermark {
         return AckAt::Now;
     }
-    let newest = if core_log.is_quiet() || !core_log.has_open() { core_log.sealed() } else { core_log.open_sequence() };
+    let newest = if core_log.is_quiet() || !core_log.has_open() {
+        core_log.sealed()
+    } else {
+        core_log.open_sequence()
+    };
     if part.config.is_durable() { AckAt::Durable(newest) } else { AckAt::Sealed(newest) }
 }
 
-fn check_topic_rules(part: &Partition, header: &BatchHeader, batch: &[u8], wall_ms: i64, storage_full: bool) -> Result<(), AppendError> {
+fn check_topic_rules(
+    part: &Partition,
+    header: &BatchHeader,
+    batch: &[u8],
+    wall_ms: i64,
+    storage_full: bool,
+) -> Result<(), AppendError> {
     let refuse = |code, text| Err(AppendError::Refused(code, text));
     if part.deleted {
         return refuse(ErrorCode::UnknownTopicOrPartition, "");
@@ -664,7 +742,10 @@ fn check_topic_rules(part: &Partition, header: &BatchHeader, batch: &[u8], wall_
         let ahead = header.max_timestamp_ms.saturating_sub(wall_ms);
         let behind = wall_ms.saturating_sub(header.base_timestamp_ms);
         if ahead > config.timestamp_after_max_ms || behind > config.timestamp_before_max_ms {
-            return refuse(ErrorCode::InvalidTimestamp, "a record's timestamp is out of the range the topic accepts");
+            return refuse(
+                ErrorCode::InvalidTimestamp,
+                "a record's timestamp is out of the range the topic accepts",
+            );
         }
     }
     if config.compacted && has_null_key(header, batch) {
@@ -674,5 +755,6 @@ fn check_topic_rules(part: &Partition, header: &BatchHeader, batch: &[u8], wall_
 }
 
 fn has_null_key(header: &BatchHeader, batch: &[u8]) -> bool {
-    ringmill_record::Records::new(header, batch).is_ok_and(|mut records| records.any(|r| r.is_ok_and(|r| r.key.is_none())))
+    ringmill_record::Records::new(header, batch)
+        .is_ok_and(|mut records| records.any(|r| r.is_ok_and(|r| r.key.is_none())))
 }

@@ -1,8 +1,8 @@
 //! What a core's log is told at start, and the switches by which the simulator plants faults.
 
 use ringmill_reactor::Flush;
-use ringmill_types::limits;
 use ringmill_types::CoreId;
+use ringmill_types::limits;
 use std::path::PathBuf;
 
 /// How acks become durable. `Dsync` only where a probe showed it better (kernel-notes/flush-method.md).

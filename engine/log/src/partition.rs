@@ -103,7 +103,12 @@ pub struct Partition {
 
 impl Partition {
     pub fn new(
-        id: PartitionId, topic: Arc<str>, topic_id: TopicId, index: i32, data_dir: &Path, config: Arc<TopicConfig>,
+        id: PartitionId,
+        topic: Arc<str>,
+        topic_id: TopicId,
+        index: i32,
+        data_dir: &Path,
+        config: Arc<TopicConfig>,
         leader_epoch: LeaderEpoch,
     ) -> Partition {
         Partition {

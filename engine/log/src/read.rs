@@ -41,7 +41,8 @@ impl Log {
     /// # Errors
     /// [`ReadError`].
     pub fn read<B: Backend>(&mut self, io: &mut B, request: ReadRequest) -> Result<ReadOutcome, ReadError> {
-        let part = self.parts.get_mut(request.slot.0 as usize).filter(|p| !p.deleted).ok_or(ReadError::Unknown)?;
+        let part =
+            self.parts.get_mut(request.slot.0 as usize).filter(|p| !p.deleted).ok_or(ReadError::Unknown)?;
         if request.offset < part.log_start || request.offset > part.log_end {
             return Err(ReadError::OutOfRange);
         }
@@ -53,14 +54,18 @@ impl Log {
                 return Err(ReadError::Offline);
             }
             let outcome = self.read_cold(io, request)?;
-            if let (ReadOutcome::Data { bytes, .. }, Some(part)) = (&outcome, self.parts.get_mut(request.slot.0 as usize)) {
+            if let (ReadOutcome::Data { bytes, .. }, Some(part)) =
+                (&outcome, self.parts.get_mut(request.slot.0 as usize))
+            {
                 part.bytes_out += *bytes as u64;
             }
             return Ok(outcome);
         }
         let mut bufs = Vec::new();
         let mut bytes = 0;
-        for entry in part.tail.iter().skip(part.tail_at(request.offset)).take_while(|e| e.last < part.high_watermark) {
+        for entry in
+            part.tail.iter().skip(part.tail_at(request.offset)).take_while(|e| e.last < part.high_watermark)
+        {
             if bytes + entry.buf.len() > request.max_bytes && !(bytes == 0 && request.at_least_one) {
                 break;
             }

@@ -15,8 +15,8 @@ use crate::options::LogOptions;
 use crate::partition::Segment;
 use crate::producer::ProducerTable;
 use crate::token::{self, token};
-use ringmill_record::BatchHeader;
 use ringmill_reactor::{AppendBuf, Backend, FileHandle, Fs, Op, OpenMode};
+use ringmill_record::BatchHeader;
 use ringmill_types::limits::{PAGE_BYTES, TAIL_CHUNK_BYTES};
 use ringmill_types::{GroupSeq, LeaderEpoch, Offset, PartitionId, PartitionSpec, TopicSpec};
 use std::collections::{HashMap, VecDeque};
@@ -29,11 +29,25 @@ const READ_CHUNK_BYTES: usize = 4 << 20;
 /// Why a core's log cannot be opened. Each sentence says what to do.
 #[derive(Debug)]
 pub enum RecoveryError {
-    Io { path: PathBuf, error: io::Error },
+    Io {
+        path: PathBuf,
+        error: io::Error,
+    },
     /// Acked groups are missing or damaged.
-    Damaged { path: PathBuf, offset: u64, sequence: u64, partitions: Vec<String>, what: String },
-    MissingFile { path: PathBuf },
-    Checkpoint { path: PathBuf, what: String },
+    Damaged {
+        path: PathBuf,
+        offset: u64,
+        sequence: u64,
+        partitions: Vec<String>,
+        what: String,
+    },
+    MissingFile {
+        path: PathBuf,
+    },
+    Checkpoint {
+        path: PathBuf,
+        what: String,
+    },
     /// A partition folder that was put in place cannot be served.
     Adopt(AdoptError),
     NoMemory,
@@ -61,7 +75,9 @@ impl fmt::Display for RecoveryError {
                 path.display()
             ),
             RecoveryError::Adopt(error) => error.fmt(f),
-            RecoveryError::NoMemory => f.write_str("replaying the core log needs more memory than --memory allows; raise it"),
+            RecoveryError::NoMemory => {
+                f.write_str("replaying the core log needs more memory than --memory allows; raise it")
+            }
         }
     }
 }
@@ -98,7 +114,11 @@ impl Log {
     /// # Errors
     /// [`RecoveryError`]: nothing was changed on disk that could make matters worse.
     pub fn open<B: Backend>(
-        io: &mut B, options: LogOptions, topics: &[(&TopicSpec, &PartitionSpec)], next_partition_id: u64, incarnation: u128,
+        io: &mut B,
+        options: LogOptions,
+        topics: &[(&TopicSpec, &PartitionSpec)],
+        next_partition_id: u64,
+        incarnation: u128,
     ) -> Result<(Log, RecoveryReport), RecoveryError> {
         let fs = io.fs();
         fs.create_dir_all(&options.log_dir).map_err(at(&options.log_dir))?;
@@ -114,8 +134,10 @@ impl Log {
 
     /// Grows the ring when it is short of files; the file thread zero-fills, the core never waits for it.
     pub(crate) fn poll_files<B: Backend>(&mut self, io: &mut B) {
-        let short = !self.core_log.next_is_free() && self.core_log.is_half_used() || self.core_log.wants_larger();
-        if self.adding_file || self.stopping || !short || self.core_log.files.len() >= self.options.files_max {
+        let short = self.core_log.free_bytes() < self.core_log.capacity_bytes() * 3 / 4
+            || self.core_log.wants_larger();
+        if self.adding_file || self.stopping || !short || self.core_log.files.len() >= self.options.files_max
+        {
             return;
         }
         self.adding_file = true;
@@ -137,7 +159,9 @@ impl Log {
                 self.core_log.files.push(RingFile { file, bytes, last_group: GroupSeq(0) });
             }
             // `adding_file` stays set: the ring works with the files it has, and trying again would only repeat this.
-            Err(error) => tracing::warn!(%error, folder = %self.options.log_dir.display(), "the core log could not be enlarged; it goes on with the files it has"),
+            Err(error) => {
+                tracing::warn!(%error, folder = %self.options.log_dir.display(), "the core log could not be enlarged; it goes on with the files it has")
+            }
         }
     }
 }
@@ -235,8 +259,17 @@ struct Window {
 
 impl Window {
     /// `len` bytes at `offset` of the file, fewer at its end.
-    fn get<'a>(&'a mut self, fs: &dyn Fs, files: &[LogFile], file: usize, offset: u64, len: usize) -> Result<&'a [u8], RecoveryError> {
-        let held = self.file == file && offset >= self.start && offset + len as u64 <= self.start + self.bytes.len() as u64;
+    fn get<'a>(
+        &'a mut self,
+        fs: &dyn Fs,
+        files: &[LogFile],
+        file: usize,
+        offset: u64,
+        len: usize,
+    ) -> Result<&'a [u8], RecoveryError> {
+        let held = self.file == file
+            && offset >= self.start
+            && offset + len as u64 <= self.start + self.bytes.len() as u64;
         if !held && let Some(log) = files.get(file) {
             let want = len.max(READ_CHUNK_BYTES).min((log.bytes.saturating_sub(offset)) as usize);
             self.bytes.resize(want, 0);
@@ -252,7 +285,12 @@ impl Window {
 
 impl Replay {
     fn new<B: Backend>(
-        io: &mut B, options: LogOptions, files: Vec<LogFile>, start: &Checkpoint, topics: &[(&TopicSpec, &PartitionSpec)], next_partition_id: u64,
+        io: &mut B,
+        options: LogOptions,
+        files: Vec<LogFile>,
+        start: &Checkpoint,
+        topics: &[(&TopicSpec, &PartitionSpec)],
+        next_partition_id: u64,
     ) -> Replay {
         let resume = Resume {
             incarnation: 0,
@@ -262,7 +300,14 @@ impl Replay {
             prev_header_crc: start.prev_header_crc,
             places: VecDeque::new(),
         };
-        let ring = files.iter().map(|f| RingFile { file: io.attach_file(f.handle.clone()), bytes: f.bytes, last_group: GroupSeq(0) }).collect();
+        let ring = files
+            .iter()
+            .map(|f| RingFile {
+                file: io.attach_file(f.handle.clone()),
+                bytes: f.bytes,
+                last_group: GroupSeq(0),
+            })
+            .collect();
         let core_log = CoreLog::new(&options, ring, resume);
         let state = CheckpointState::new(Store::default(), Vec::new(), GroupSeq(start.next_group - 1));
         let mut log = Log::assemble(options, core_log, state);
@@ -333,27 +378,37 @@ impl Replay {
             return Ok(false);
         }
         Ok(self.log.options.faults.trust_stale_groups
-            || header.prev_header_crc == self.prev_header_crc && Some(header.incarnation) == self.incarnation_of(self.next_sequence))
+            || header.prev_header_crc == self.prev_header_crc
+                && Some(header.incarnation) == self.incarnation_of(self.next_sequence))
     }
 
     fn try_group<B: Backend>(&mut self, io: &mut B, file: usize, offset: u64) -> Result<bool, RecoveryError> {
         if !self.joins(io, file, offset)? {
             return Ok(false);
         }
-        let header = GroupHeader::decode(self.window.get(io.fs(), &self.files, file, offset, GROUP_HEADER_BYTES)?);
+        let header =
+            GroupHeader::decode(self.window.get(io.fs(), &self.files, file, offset, GROUP_HEADER_BYTES)?);
         let Ok(header) = header else { return Ok(false) };
         let total = header.total_bytes();
         if self.chunk.as_ref().is_none_or(|c| c.room() < total) {
-            self.chunk = Some(io.pool().append_buf(total.max(TAIL_CHUNK_BYTES)).ok_or(RecoveryError::NoMemory)?);
+            self.chunk =
+                Some(io.pool().append_buf(total.max(TAIL_CHUNK_BYTES)).ok_or(RecoveryError::NoMemory)?);
         }
         let bytes = self.window.get(io.fs(), &self.files, file, offset, total)?;
         let Some(chunk) = self.chunk.as_mut().filter(|_| bytes.len() == total) else { return Ok(false) };
         chunk.append(bytes);
         let buf = chunk.split(total);
         let Ok(group) = decode_group(&buf) else { return Ok(false) };
-        let own: [u8; GROUP_HEADER_BYTES] = buf.get(..GROUP_HEADER_BYTES).and_then(|b| b.try_into().ok()).unwrap_or([0; GROUP_HEADER_BYTES]);
+        let own: [u8; GROUP_HEADER_BYTES] =
+            buf.get(..GROUP_HEADER_BYTES).and_then(|b| b.try_into().ok()).unwrap_or([0; GROUP_HEADER_BYTES]);
         let items = self.items_of(&group, file, offset)?;
-        let place = GroupPlace { sequence: header.sequence, file: file as u32, offset, bytes: total as u64, prev_header_crc: self.prev_header_crc };
+        let place = GroupPlace {
+            sequence: header.sequence,
+            file: file as u32,
+            offset,
+            bytes: total as u64,
+            prev_header_crc: self.prev_header_crc,
+        };
         self.log.core_log.replayed(place);
         self.report.groups += 1;
         self.report.bytes += total as u64;
@@ -367,7 +422,12 @@ impl Replay {
     }
 
     /// The entries that are news to their partitions. Positions count from the start of the group.
-    fn items_of(&mut self, group: &DecodedGroup<'_>, file: usize, offset: u64) -> Result<Vec<Item>, RecoveryError> {
+    fn items_of(
+        &mut self,
+        group: &DecodedGroup<'_>,
+        file: usize,
+        offset: u64,
+    ) -> Result<Vec<Item>, RecoveryError> {
         let mut items = Vec::new();
         let mut position = GROUP_HEADER_BYTES;
         for entry in &group.entries {
@@ -380,18 +440,47 @@ impl Replay {
                 if entry.partition.0 < self.next_partition_id {
                     continue;
                 }
-                return Err(self.damage(file, offset, vec![format!("id {}", entry.partition)], "an entry names a partition that was never made".into()));
+                return Err(self.damage(
+                    file,
+                    offset,
+                    vec![format!("id {}", entry.partition)],
+                    "an entry names a partition that was never made".into(),
+                ));
             };
             let last = match entry.kind {
                 EntryKind::Batch => {
                     let batch = group.bytes.get(start..position).and_then(BatchHeader::parse);
-                    let Some(header) = batch else { return Err(self.damage(file, offset, vec![format!("id {}", entry.partition)], "an entry is no batch".into())) };
+                    let Some(header) = batch else {
+                        return Err(self.damage(
+                            file,
+                            offset,
+                            vec![format!("id {}", entry.partition)],
+                            "an entry is no batch".into(),
+                        ));
+                    };
                     header.last_offset()
                 }
-                EntryKind::TruncateTo | EntryKind::LogStart | EntryKind::Epoch | EntryKind::Tombstone | EntryKind::Carry | EntryKind::NoOp => Offset(entry.arg),
+                EntryKind::TruncateTo
+                | EntryKind::LogStart
+                | EntryKind::Epoch
+                | EntryKind::Tombstone
+                | EntryKind::Carry
+                | EntryKind::NoOp => Offset(entry.arg),
             };
-            let max_timestamp_ms = group.bytes.get(start..position).and_then(BatchHeader::parse).map_or(-1, |h| h.max_timestamp_ms);
-            items.push(Item { slot, kind: entry.kind, base: Offset(entry.arg), last, at: start as u32, len: entry.len, max_timestamp_ms });
+            let max_timestamp_ms = group
+                .bytes
+                .get(start..position)
+                .and_then(BatchHeader::parse)
+                .map_or(-1, |h| h.max_timestamp_ms);
+            items.push(Item {
+                slot,
+                kind: entry.kind,
+                base: Offset(entry.arg),
+                last,
+                at: start as u32,
+                len: entry.len,
+                max_timestamp_ms,
+            });
         }
         Ok(items)
     }
@@ -462,11 +551,17 @@ impl Replay {
         if recorded < self.next_sequence {
             return Ok(());
         }
-        let names = match decode_group(self.window.get(io.fs(), &self.files, current, from, READ_CHUNK_BYTES)?) {
-            Err(error) => error.partitions().iter().map(|id| self.name_of(*id)).collect(),
-            Ok(_) => Vec::new(),
-        };
-        Err(self.damage(current, from, names, format!("groups up to {recorded} were acked, but the chain ends before {}", self.next_sequence)))
+        let names =
+            match decode_group(self.window.get(io.fs(), &self.files, current, from, READ_CHUNK_BYTES)?) {
+                Err(error) => error.partitions().iter().map(|id| self.name_of(*id)).collect(),
+                Ok(_) => Vec::new(),
+            };
+        Err(self.damage(
+            current,
+            from,
+            names,
+            format!("groups up to {recorded} were acked, but the chain ends before {}", self.next_sequence),
+        ))
     }
 
     /// Where groups behind the end of the chain may begin: the rest of the current file, the start of every other, and
@@ -497,7 +592,12 @@ impl Replay {
     }
 
     /// Flushes what was read, begins a new life, and hands the log over.
-    fn finish<B: Backend>(mut self, io: &mut B, start: Checkpoint, incarnation: u128) -> Result<(Log, RecoveryReport), RecoveryError> {
+    fn finish<B: Backend>(
+        mut self,
+        io: &mut B,
+        start: Checkpoint,
+        incarnation: u128,
+    ) -> Result<(Log, RecoveryReport), RecoveryError> {
         for file in &self.files {
             io.fs().sync_data(&file.handle).map_err(at(&file.path))?;
         }
@@ -520,11 +620,21 @@ impl Replay {
         let first = self.next_sequence;
         self.lives.retain(|(_, f)| *f < first);
         self.lives.push((incarnation, first));
-        let mut next = Checkpoint { lives: self.lives.clone(), clean: false, durable_group: first - 1, sequence: start.sequence + 1, ..start };
-        let live: Vec<PartitionState> = log.parts.iter().filter(|p| !p.deleted).map(crate::checkpointing::capture).collect();
+        let mut next = Checkpoint {
+            lives: self.lives.clone(),
+            clean: false,
+            durable_group: first - 1,
+            sequence: start.sequence + 1,
+            ..start
+        };
+        let live: Vec<PartitionState> =
+            log.parts.iter().filter(|p| !p.deleted).map(crate::checkpointing::capture).collect();
         next.partitions = live;
         checkpoint::write_slot(io.fs(), &log.options.log_dir, &next).map_err(at(&log.options.log_dir))?;
-        let store = Store { partitions: next.partitions.drain(..).map(|p| (p.id, p)).collect(), sequence: next.sequence };
+        let store = Store {
+            partitions: next.partitions.drain(..).map(|p| (p.id, p)).collect(),
+            sequence: next.sequence,
+        };
         log.checkpoint = CheckpointState::new(store, self.lives, GroupSeq(next.next_group - 1));
         log.core_log.begin_life(incarnation, self.current, self.offset, first, self.prev_header_crc);
         log.resume(GroupSeq(first - 1));
@@ -546,7 +656,8 @@ impl Log {
         part.destaged = Offset(state.next_offset);
         part.log_end = Offset(state.next_offset);
         part.last_append_ms = state.max_timestamp_ms;
-        part.epochs = EpochCache::from_entries(state.epochs.iter().map(|(e, s)| (LeaderEpoch(*e), Offset(*s))));
+        part.epochs =
+            EpochCache::from_entries(state.epochs.iter().map(|(e, s)| (LeaderEpoch(*e), Offset(*s))));
         part.producers = ProducerTable::restore(&state.producers);
         part.segments = state
             .segments

@@ -23,7 +23,10 @@ impl Log {
         self.next_retention_ns = now_ns + self.options.retention_check_ms.max(100) as u64 * 1_000_000;
         let wall_ms = io.wall_ms();
         for slot in 0..self.parts.len() as u32 {
-            let Some(part) = self.parts.get_mut(slot as usize).filter(|p| !p.deleted && p.config.delete) else { continue };
+            let Some(part) = self.parts.get_mut(slot as usize).filter(|p| !p.deleted && p.config.delete)
+            else {
+                continue;
+            };
             part.producers.expire(wall_ms, self.options.producer_expiration_ms);
             if let Some(start) = retained_from(part, wall_ms) {
                 self.advance_log_start(io, slot, start);
@@ -35,8 +38,17 @@ impl Log {
     ///
     /// # Errors
     /// `OFFSET_OUT_OF_RANGE` beyond the high watermark; `KAFKA_STORAGE_ERROR` when the core log has no room.
-    pub fn delete_records<B: Backend>(&mut self, io: &mut B, slot: Slot, before: Offset) -> Result<Offset, ErrorCode> {
-        let part = self.parts.get(slot.0 as usize).filter(|p| !p.deleted).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    pub fn delete_records<B: Backend>(
+        &mut self,
+        io: &mut B,
+        slot: Slot,
+        before: Offset,
+    ) -> Result<Offset, ErrorCode> {
+        let part = self
+            .parts
+            .get(slot.0 as usize)
+            .filter(|p| !p.deleted)
+            .ok_or(ErrorCode::UnknownTopicOrPartition)?;
         let before = if before.0 == -1 { part.high_watermark } else { before };
         if before > part.high_watermark || before.0 < 0 {
             return Err(ErrorCode::OffsetOutOfRange);
@@ -49,14 +61,24 @@ impl Log {
 
     fn advance_log_start<B: Backend>(&mut self, io: &mut B, slot: u32, start: Offset) -> bool {
         let Some(part) = self.parts.get_mut(slot as usize) else { return false };
-        let entry = Entry { partition: part.id, arg: start.0, len: 0, crc: 0, epoch: LeaderEpoch(0), kind: EntryKind::LogStart };
+        let entry = Entry {
+            partition: part.id,
+            arg: start.0,
+            len: 0,
+            crc: 0,
+            epoch: LeaderEpoch(0),
+            kind: EntryKind::LogStart,
+        };
         let Ok(group) = self.core_log.append_event(io.pool(), io.now_ns(), slot, entry) else { return false };
         part.log_start = start;
         part.epochs.truncate_start(start);
         self.events.push_back(LogEvent::Advanced(Slot(slot)));
         self.checkpoint.note_changed(slot);
         let mut doomed = Vec::new();
-        while part.segments.len() > 1 && part.segments.first().is_some_and(|s| s.sealed) && part.segments.get(1).is_some_and(|next| next.base <= start) {
+        while part.segments.len() > 1
+            && part.segments.first().is_some_and(|s| s.sealed)
+            && part.segments.get(1).is_some_and(|next| next.base <= start)
+        {
             let segment = part.segments.remove(0);
             self.cache.forget(segment.uid);
             if let Some(open) = segment.open {
@@ -73,7 +95,10 @@ impl Log {
     fn remove_files<B: Backend>(&mut self, io: &mut B, paths: Vec<PathBuf>) {
         let serial = self.serial();
         self.jobs.insert(serial, JobFor::Remove);
-        io.push(Op::Run { job: Box::new(move |fs| Box::new(JobDone::Removed(remove_all(fs, &paths)))) }, token(token::JOB, serial));
+        io.push(
+            Op::Run { job: Box::new(move |fs| Box::new(JobDone::Removed(remove_all(fs, &paths)))) },
+            token(token::JOB, serial),
+        );
     }
 }
 
@@ -98,7 +123,8 @@ fn retained_from(part: &Partition, wall_ms: i64) -> Option<Offset> {
         let too_large = part.config.retention_bytes >= 0 && excess >= segment.bytes as i64;
         // A timestamp from the future keeps nothing for ever: the file's own age counts when it is older than allowed.
         let newest_ms = segment.max_timestamp_ms.min(wall_ms.max(segment.created_ms));
-        let too_old = part.config.retention_ms >= 0 && wall_ms.saturating_sub(newest_ms) > part.config.retention_ms;
+        let too_old =
+            part.config.retention_ms >= 0 && wall_ms.saturating_sub(newest_ms) > part.config.retention_ms;
         if !too_large && !too_old {
             break;
         }

@@ -7,8 +7,8 @@ use crate::log::{JobDone, JobFor, Log, Slot};
 use crate::partition::segment_path;
 use crate::segment::{self, Verify};
 use crate::token::{self, token};
-use ringmill_record::{BatchHeader, Records};
 use ringmill_reactor::{Backend, Buf, Fs, Op, OpenMode};
+use ringmill_record::{BatchHeader, Records};
 use ringmill_types::{LeaderEpoch, Offset};
 use std::io;
 use std::path::PathBuf;
@@ -46,14 +46,23 @@ impl Log {
             if largest >= 0 && wanted <= largest {
                 for segment in part.segments.iter().filter(|s| s.max_timestamp_ms >= wanted && s.bytes > 0) {
                     let from = segment.index.as_ref().map_or(0, |i| i.position_of_time(wanted));
-                    order.segments.push((segment_path(&part.dir, segment.base, "log"), u64::from(from), segment.bytes));
+                    order.segments.push((
+                        segment_path(&part.dir, segment.base, "log"),
+                        u64::from(from),
+                        segment.bytes,
+                    ));
                 }
-                order.tail.extend(tail.filter(|e| e.max_timestamp_ms >= wanted).map(|e| e.buf.clone()).take(1));
+                order
+                    .tail
+                    .extend(tail.filter(|e| e.max_timestamp_ms >= wanted).map(|e| e.buf.clone()).take(1));
                 order.time_ms = Some(wanted);
             }
         }
         self.jobs.insert(serial, JobFor::FindTime(ticket));
-        io.push(Op::Run { job: Box::new(move |fs| Box::new(JobDone::TimeFound(order.run(fs)))) }, token(token::JOB, serial));
+        io.push(
+            Op::Run { job: Box::new(move |fs| Box::new(JobDone::TimeFound(order.run(fs)))) },
+            token(token::JOB, serial),
+        );
     }
 }
 
@@ -75,7 +84,14 @@ impl FindTime {
         Ok(None)
     }
 
-    fn in_segment(&self, fs: &dyn Fs, path: &std::path::Path, from: u64, bytes: u64, time_ms: i64) -> io::Result<Option<TimeFound>> {
+    fn in_segment(
+        &self,
+        fs: &dyn Fs,
+        path: &std::path::Path,
+        from: u64,
+        bytes: u64,
+        time_ms: i64,
+    ) -> io::Result<Option<TimeFound>> {
         const STEP_BYTES: u64 = 4 << 20;
         let file = fs.open(path, OpenMode::ReadDirect)?;
         let mut at = from;
@@ -83,11 +99,18 @@ impl FindTime {
             let mut hit: Option<io::Result<Option<TimeFound>>> = None;
             let mut step = STEP_BYTES;
             let scanned = loop {
-                let scanned = segment::scan(fs, &file, at, (at + step).min(bytes), Verify::Headers, |header, _, batch| {
-                    if header.max_timestamp_ms >= time_ms && !matches!(hit, Some(Ok(Some(_)) | Err(_))) {
-                        hit = Some(in_batch(header, batch, time_ms, self.from));
-                    }
-                })?;
+                let scanned = segment::scan(
+                    fs,
+                    &file,
+                    at,
+                    (at + step).min(bytes),
+                    Verify::Headers,
+                    |header, _, batch| {
+                        if header.max_timestamp_ms >= time_ms && !matches!(hit, Some(Ok(Some(_)) | Err(_))) {
+                            hit = Some(in_batch(header, batch, time_ms, self.from));
+                        }
+                    },
+                )?;
                 // A batch larger than the step: look further at once.
                 if scanned.end > at || at + step >= bytes {
                     break scanned;

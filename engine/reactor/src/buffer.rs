@@ -35,7 +35,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Idle regions kept per class, in bytes.
-const IDLE_BYTES_MAX: usize = 16 << 20;
+const IDLE_BYTES_MAX: usize = 32 << 20;
 const HUGE_FROM_BYTES: usize = 2 << 20;
 
 /// A mapping: page-aligned, zero-initialised by the kernel, unmapped once.
@@ -62,7 +62,14 @@ impl Region {
     fn map(capacity: usize, counters: &Arc<Counters>, pool: u64) -> Option<Region> {
         // SAFETY: an anonymous private mapping at an address of the kernel's choice touches no memory of ours.
         let address = unsafe {
-            libc::mmap(std::ptr::null_mut(), capacity, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0)
+            libc::mmap(
+                std::ptr::null_mut(),
+                capacity,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+                -1,
+                0,
+            )
         };
         if address == libc::MAP_FAILED {
             return None;
@@ -233,7 +240,10 @@ impl BufMut {
     /// Beyond the capacity.
     pub fn extend(&mut self, bytes: &[u8]) {
         let (at, end) = (self.len, self.len + bytes.len());
-        self.as_mut_full().get_mut(at..end).expect("callers take buffers large enough").copy_from_slice(bytes);
+        self.as_mut_full()
+            .get_mut(at..end)
+            .expect("callers take buffers large enough")
+            .copy_from_slice(bytes);
         self.len = end;
     }
 
@@ -314,8 +324,12 @@ impl Deref for Buf {
         match &self.memory {
             // SAFETY: the range was within the region when the `Buf` was made, its bytes are initialised, and nothing
             // writes to them again: a frozen `BufMut` is gone, an `AppendBuf` only writes behind what it split off.
-            Memory::Pooled(lease) => unsafe { std::slice::from_raw_parts(lease.region().start.as_ptr().add(self.start), self.len) },
-            Memory::Heap(bytes) => bytes.get(self.start..self.start + self.len).expect("slices lie within their buffer"),
+            Memory::Pooled(lease) => unsafe {
+                std::slice::from_raw_parts(lease.region().start.as_ptr().add(self.start), self.len)
+            },
+            Memory::Heap(bytes) => {
+                bytes.get(self.start..self.start + self.len).expect("slices lie within their buffer")
+            }
         }
     }
 }
@@ -369,7 +383,12 @@ impl AppendBuf {
     /// The open part, for patches.
     pub fn open_mut(&mut self) -> &mut [u8] {
         // SAFETY: as in `spare`: no `Buf` reaches `start..end`.
-        unsafe { std::slice::from_raw_parts_mut(self.lease.region().start.as_ptr().add(self.start), self.end - self.start) }
+        unsafe {
+            std::slice::from_raw_parts_mut(
+                self.lease.region().start.as_ptr().add(self.start),
+                self.end - self.start,
+            )
+        }
     }
 
     /// The first `len` bytes of the open part become immutable; the open part continues behind them.

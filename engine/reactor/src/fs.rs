@@ -26,9 +26,9 @@ pub enum OpenMode {
 #[derive(Clone)]
 pub struct FileHandle(pub(crate) Arc<FileInner>);
 
-pub(crate) enum FileInner {
-    Real { fd: std::os::fd::OwnedFd, direct: bool },
-    Sim { inode: u64 },
+pub(crate) struct FileInner {
+    pub fd: std::os::fd::OwnedFd,
+    pub direct: bool,
 }
 
 /// A name in a folder.

@@ -20,4 +20,7 @@ pub mod thread;
 pub use buffer::{AppendBuf, Buf, BufMut, Pool, PoolStats};
 pub use fs::{DirEntry, FileHandle, Fs, OpenMode};
 pub use mailbox::Doorbell;
-pub use op::{Backend, Completion, Errno, FileId, Flush, Job, JobOutput, MovedSocket, Op, Payload, SocketId, Token, Waker};
+pub use op::{
+    Backend, Completion, Errno, FileId, Flush, Job, JobOutput, MovedSocket, Op, Payload, SocketId, Token,
+    Waker,
+};

@@ -34,7 +34,9 @@ impl Doorbell {
         }
         // SAFETY: the descriptor was just made and has no other owner.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        Ok(Doorbell { inner: Arc::new(Inner { fd, asleep: AtomicBool::new(false), rung: AtomicBool::new(false) }) })
+        Ok(Doorbell {
+            inner: Arc::new(Inner { fd, asleep: AtomicBool::new(false), rung: AtomicBool::new(false) }),
+        })
     }
 
     /// Wakes the sleeper, or makes its next `arm` say no. Call after the message is in its queue.
@@ -107,7 +109,8 @@ mod tests {
                 while seen.load(Ordering::SeqCst) < ROUNDS {
                     seen.store(sent.load(Ordering::SeqCst), Ordering::SeqCst);
                     if bell.arm() {
-                        let mut poll = libc::pollfd { fd: bell.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+                        let mut poll =
+                            libc::pollfd { fd: bell.as_raw_fd(), events: libc::POLLIN, revents: 0 };
                         // SAFETY: one pollfd of ours. A lost wake-up shows as the ten-second timeout.
                         let ready = unsafe { libc::poll(&raw mut poll, 1, 10_000) };
                         assert_eq!(ready, 1, "a ring after arming wakes");

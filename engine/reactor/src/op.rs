@@ -79,7 +79,10 @@ pub enum Op {
 /// What an operation gives back.
 pub enum Payload {
     None,
-    Accepted { socket: SocketId, peer: SocketAddr },
+    Accepted {
+        socket: SocketId,
+        peer: SocketAddr,
+    },
     /// Bytes in a provided buffer, returned to the ring when dropped. Drop it before the next [`Backend::enter`].
     Received(Received),
     BufMut(BufMut),
@@ -161,9 +164,4 @@ pub trait Backend {
 }
 
 /// A connected socket on its way to another core.
-pub struct MovedSocket(pub(crate) MovedInner);
-
-pub(crate) enum MovedInner {
-    Fd(std::os::fd::OwnedFd),
-    Sim(u32),
-}
+pub struct MovedSocket(pub(crate) std::os::fd::OwnedFd);

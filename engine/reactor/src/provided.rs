@@ -26,7 +26,14 @@ pub(crate) struct ProvidedRing {
 fn map(bytes: usize) -> io::Result<NonNull<u8>> {
     // SAFETY: an anonymous private mapping at an address of the kernel's choice.
     let address = unsafe {
-        libc::mmap(std::ptr::null_mut(), bytes, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0)
+        libc::mmap(
+            std::ptr::null_mut(),
+            bytes,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+            -1,
+            0,
+        )
     };
     if address == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());
@@ -36,10 +43,21 @@ fn map(bytes: usize) -> io::Result<NonNull<u8>> {
 
 impl ProvidedRing {
     pub fn new(ring: &IoUring) -> io::Result<ProvidedRing> {
-        let provided = ProvidedRing { entries: map(RING_BYTES)?.cast(), memory: map(MEMORY_BYTES)?, tail: std::cell::Cell::new(0) };
+        let provided = ProvidedRing {
+            entries: map(RING_BYTES)?.cast(),
+            memory: map(MEMORY_BYTES)?,
+            tail: std::cell::Cell::new(0),
+        };
         // SAFETY: the mapping is page-aligned, large enough for the entries, and lives until the ring is gone: the
         // backend drops its ring first only after everything completed, and the mapping is never unmapped before.
-        unsafe { ring.submitter().register_buf_ring_with_flags(provided.entries.as_ptr() as u64, BUFFERS, GROUP, 0)? };
+        unsafe {
+            ring.submitter().register_buf_ring_with_flags(
+                provided.entries.as_ptr() as u64,
+                BUFFERS,
+                GROUP,
+                0,
+            )?
+        };
         for id in 0..BUFFERS {
             provided.give_back(id);
         }
@@ -89,7 +107,12 @@ pub struct ProvidedBuffer {
 impl ProvidedBuffer {
     pub fn bytes(&self) -> &[u8] {
         // SAFETY: the kernel wrote `len` bytes and will not touch the buffer again until it is given back.
-        unsafe { std::slice::from_raw_parts(self.ring.memory.as_ptr().add(self.id as usize * BUFFER_BYTES), self.len) }
+        unsafe {
+            std::slice::from_raw_parts(
+                self.ring.memory.as_ptr().add(self.id as usize * BUFFER_BYTES),
+                self.len,
+            )
+        }
     }
 }
 

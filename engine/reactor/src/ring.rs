@@ -8,9 +8,12 @@
 use crate::buffer::{Buf, BufMut, Pool};
 use crate::fs::{FileHandle, Fs};
 use crate::mailbox::Doorbell;
-use crate::op::{Backend, Completion, Errno, FileId, Flush, Job, JobOutput, MovedInner, MovedSocket, Op, Payload, Received, ReceivedInner, SocketId, Token, Waker};
-use crate::provided::ProvidedRing;
+use crate::op::{
+    Backend, Completion, Errno, FileId, Flush, Job, JobOutput, MovedSocket, Op, Payload, Received,
+    ReceivedInner, SocketId, Token, Waker,
+};
 pub use crate::provided::ProvidedBuffer;
+use crate::provided::ProvidedRing;
 use crate::stdfs::StdFs;
 use crate::thread::monotonic_ns;
 use io_uring::{IoUring, Probe, cqueue, opcode, squeue, types};
@@ -47,8 +50,13 @@ pub struct RingFeatures {
 }
 
 impl RingFeatures {
-    pub const ALL: RingFeatures =
-        RingFeatures { defer_taskrun: true, provided_buffers: true, multishot_accept: true, zero_copy: true, fixed_buffers: true };
+    pub const ALL: RingFeatures = RingFeatures {
+        defer_taskrun: true,
+        provided_buffers: true,
+        multishot_accept: true,
+        zero_copy: true,
+        fixed_buffers: true,
+    };
 
     /// Names and states, for start-up and `ringmill check`.
     pub fn list(&self) -> [(&'static str, bool); 5] {
@@ -99,7 +107,10 @@ impl fmt::Display for RingError {
                 f,
                 "io_uring is not allowed here ({error}): set kernel.io_uring_disabled=0, and in a container allow io_uring_setup, io_uring_enter and io_uring_register in its seccomp profile"
             ),
-            RingError::Memory(error) => write!(f, "io_uring got no memory ({error}): raise the memlock limit (ulimit -l) to 8 MiB or more"),
+            RingError::Memory(error) => write!(
+                f,
+                "io_uring got no memory ({error}): raise the memlock limit (ulimit -l) to 8 MiB or more"
+            ),
             RingError::Other(error) => write!(f, "io_uring could not be set up: {error}"),
         }
     }
@@ -119,15 +130,39 @@ impl From<io::Error> for RingError {
 
 /// An operation in the kernel's hands, with everything it may touch.
 enum Pending {
-    Accept { listener: SocketId },
-    Recv { socket: SocketId },
-    RecvPoll { socket: SocketId },
-    RecvInto { socket: SocketId, buf: BufMut, fill_to: usize, got: u32 },
+    Accept {
+        listener: SocketId,
+    },
+    Recv {
+        socket: SocketId,
+    },
+    RecvPoll {
+        socket: SocketId,
+    },
+    RecvInto {
+        socket: SocketId,
+        buf: BufMut,
+        fill_to: usize,
+        got: u32,
+    },
     Send(Box<Sending>),
-    Write { _buf: Buf, len: usize, flushed: bool, left: u8, error: Option<Errno> },
+    Write {
+        _buf: Buf,
+        len: usize,
+        left: u8,
+        error: Option<Errno>,
+    },
     Sync,
-    Read { buf: BufMut, file: FileId, offset: u64, want: usize, got: usize },
-    Close { socket: SocketId },
+    Read {
+        buf: BufMut,
+        file: FileId,
+        offset: u64,
+        want: usize,
+        got: usize,
+    },
+    Close {
+        socket: SocketId,
+    },
     Wake,
     /// A result nobody waits for.
     Ignored,
@@ -199,7 +234,8 @@ impl RingBackend {
         if let Err(error) = workers {
             tracing::debug!(%error, "the number of io-wq workers stays as the kernel has it");
         }
-        let provided = if features.provided_buffers { ProvidedRing::new(&ring).ok().map(Rc::new) } else { None };
+        let provided =
+            if features.provided_buffers { ProvidedRing::new(&ring).ok().map(Rc::new) } else { None };
         features.provided_buffers = provided.is_some();
         let bell = Doorbell::new()?;
         let (jobs, orders) = mpsc::channel::<(Token, Job)>();
@@ -267,7 +303,7 @@ impl RingBackend {
     }
 
     fn file_fd(&self, file: FileId) -> Option<RawFd> {
-        self.files.get(file.0 as usize)?.as_ref()?.raw_fd()
+        Some(self.files.get(file.0 as usize)?.as_ref()?.raw_fd())
     }
 
     fn insert(&mut self, token: Token, pending: Pending) -> u32 {
@@ -331,25 +367,32 @@ impl RingBackend {
     fn watch_bell(&mut self) {
         let at = self.insert(Token(0), Pending::Wake);
         let data = self.user_data(at, 0);
-        let entry = opcode::Read::new(types::Fd(self.bell.as_raw_fd()), self.bell_buffer.as_mut_ptr(), 8).build();
+        let entry =
+            opcode::Read::new(types::Fd(self.bell.as_raw_fd()), self.bell_buffer.as_mut_ptr(), 8).build();
         self.in_flight -= 1;
         self.queue(entry.user_data(data));
     }
 
     fn start_accept(&mut self, listener: SocketId, token: Token) {
-        let Some(fd) = self.socket_fd(listener) else { return self.fail(token, Errno::CANCELED, Payload::None) };
+        let Some(fd) = self.socket_fd(listener) else {
+            return self.fail(token, Errno::CANCELED, Payload::None);
+        };
         let at = self.insert(token, Pending::Accept { listener });
         let data = self.user_data(at, 0);
         let entry = if self.features.multishot_accept {
             opcode::AcceptMulti::new(types::Fd(fd)).flags(libc::SOCK_CLOEXEC).build()
         } else {
-            opcode::Accept::new(types::Fd(fd), std::ptr::null_mut(), std::ptr::null_mut()).flags(libc::SOCK_CLOEXEC).build()
+            opcode::Accept::new(types::Fd(fd), std::ptr::null_mut(), std::ptr::null_mut())
+                .flags(libc::SOCK_CLOEXEC)
+                .build()
         };
         self.queue(entry.user_data(data));
     }
 
     fn start_recv(&mut self, socket: SocketId, token: Token) {
-        let Some(fd) = self.socket_fd(socket) else { return self.fail(token, Errno::CANCELED, Payload::None) };
+        let Some(fd) = self.socket_fd(socket) else {
+            return self.fail(token, Errno::CANCELED, Payload::None);
+        };
         if self.provided.is_some() {
             let at = self.insert(token, Pending::Recv { socket });
             let data = self.user_data(at, 0);
@@ -376,13 +419,21 @@ impl RingBackend {
     fn push_recv_into(&mut self, at: u32) {
         let data = self.user_data(at, 0);
         let fd = match self.slots.get(at as usize).and_then(|s| s.pending.as_ref()) {
-            Some(Pending::RecvInto { socket, .. }) => self.sockets.get(socket.0 as usize).and_then(|s| s.as_ref()).map(|s| s.fd.as_raw_fd()),
+            Some(Pending::RecvInto { socket, .. }) => {
+                self.sockets.get(socket.0 as usize).and_then(|s| s.as_ref()).map(|s| s.fd.as_raw_fd())
+            }
             _ => None,
         };
-        let Some(Slot { pending: Some(Pending::RecvInto { buf, fill_to, .. }), .. }) = self.slots.get_mut(at as usize) else { return };
+        let Some(Slot { pending: Some(Pending::RecvInto { buf, fill_to, .. }), .. }) =
+            self.slots.get_mut(at as usize)
+        else {
+            return;
+        };
         let (from, room) = (buf.len(), fill_to.saturating_sub(buf.len()));
         let Some(spare) = buf.as_mut_full().get_mut(from..from + room) else { return };
-        let entry = opcode::Recv::new(types::Fd(fd.unwrap_or(-1)), spare.as_mut_ptr(), spare.len() as u32).flags(libc::MSG_WAITALL).build();
+        let entry = opcode::Recv::new(types::Fd(fd.unwrap_or(-1)), spare.as_mut_ptr(), spare.len() as u32)
+            .flags(libc::MSG_WAITALL)
+            .build();
         self.queue(entry.user_data(data));
     }
 
@@ -394,7 +445,8 @@ impl RingBackend {
         // SAFETY: msghdr is plain data for which all zeros means "nothing"; the vectors are set before each submission.
         let header = unsafe { std::mem::zeroed() };
         let zero_copy = zero_copy && self.features.zero_copy;
-        let sending = Sending { socket, parts, vectors: Vec::new(), header, zero_copy, sent: 0, total, told: false };
+        let sending =
+            Sending { socket, parts, vectors: Vec::new(), header, zero_copy, sent: 0, total, told: false };
         let at = self.insert(token, Pending::Send(Box::new(sending)));
         self.push_send(at);
     }
@@ -403,18 +455,23 @@ impl RingBackend {
     fn push_send(&mut self, at: u32) {
         let data = self.user_data(at, 0);
         let fd = match self.slots.get(at as usize).and_then(|s| s.pending.as_ref()) {
-            Some(Pending::Send(sending)) => {
-                self.sockets.get(sending.socket.0 as usize).and_then(|s| s.as_ref()).map_or(-1, |s| s.fd.as_raw_fd())
-            }
+            Some(Pending::Send(sending)) => self
+                .sockets
+                .get(sending.socket.0 as usize)
+                .and_then(|s| s.as_ref())
+                .map_or(-1, |s| s.fd.as_raw_fd()),
             _ => return,
         };
-        let Some(Slot { pending: Some(Pending::Send(sending)), .. }) = self.slots.get_mut(at as usize) else { return };
+        let Some(Slot { pending: Some(Pending::Send(sending)), .. }) = self.slots.get_mut(at as usize) else {
+            return;
+        };
         let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
         if let [only] = sending.parts.as_slice()
             && !sending.zero_copy
         {
             let rest = only.get(sending.sent as usize..).unwrap_or_default();
-            let entry = opcode::Send::new(types::Fd(fd), rest.as_ptr(), rest.len() as u32).flags(flags).build();
+            let entry =
+                opcode::Send::new(types::Fd(fd), rest.as_ptr(), rest.len() as u32).flags(flags).build();
             return self.queue(entry.user_data(data));
         }
         sending.vectors.clear();
@@ -423,7 +480,9 @@ impl RingBackend {
             let rest = part.get(skip.min(part.len())..).unwrap_or_default();
             skip = skip.saturating_sub(part.len());
             if !rest.is_empty() {
-                sending.vectors.push(libc::iovec { iov_base: rest.as_ptr().cast_mut().cast(), iov_len: rest.len() });
+                sending
+                    .vectors
+                    .push(libc::iovec { iov_base: rest.as_ptr().cast_mut().cast(), iov_len: rest.len() });
             }
         }
         sending.header.msg_iov = sending.vectors.as_mut_ptr();
@@ -441,7 +500,7 @@ impl RingBackend {
         let Some(fd) = self.file_fd(file) else { return self.fail(token, Errno::IO, Payload::None) };
         let (start, len) = (buf.as_ptr(), buf.len());
         let linked = flush == Flush::Linked;
-        let pending = Pending::Write { _buf: buf, len, flushed: linked, left: if linked { 2 } else { 1 }, error: None };
+        let pending = Pending::Write { _buf: buf, len, left: if linked { 2 } else { 1 }, error: None };
         let at = self.insert(token, pending);
         let mut write = opcode::Write::new(types::Fd(fd), start, len as u32).offset(offset);
         if flush == Flush::Dsync {
@@ -478,15 +537,22 @@ impl RingBackend {
             Some(Pending::Read { file, .. }) => self.file_fd(*file).unwrap_or(-1),
             _ => return,
         };
-        let Some(Slot { pending: Some(Pending::Read { buf, offset, want, got, .. }), .. }) = self.slots.get_mut(at as usize) else { return };
+        let Some(Slot { pending: Some(Pending::Read { buf, offset, want, got, .. }), .. }) =
+            self.slots.get_mut(at as usize)
+        else {
+            return;
+        };
         let (offset, from) = (*offset + *got as u64, *got);
         let Some(spare) = buf.as_mut_full().get_mut(from..*want) else { return };
-        let entry = opcode::Read::new(types::Fd(fd), spare.as_mut_ptr(), spare.len() as u32).offset(offset).build();
+        let entry =
+            opcode::Read::new(types::Fd(fd), spare.as_mut_ptr(), spare.len() as u32).offset(offset).build();
         self.queue(entry.user_data(data));
     }
 
     fn start_close(&mut self, socket: SocketId, token: Token) {
-        let Some(fd) = self.socket_fd(socket) else { return self.fail(token, Errno::CANCELED, Payload::None) };
+        let Some(fd) = self.socket_fd(socket) else {
+            return self.fail(token, Errno::CANCELED, Payload::None);
+        };
         if let Some(Some(socket)) = self.sockets.get_mut(socket.0 as usize) {
             socket.closing = true;
         }
@@ -547,7 +613,11 @@ impl RingBackend {
         let at = (data >> 2) as u32;
         let outcome = if result >= 0 { Ok(result as u32) } else { Err(Errno(-result)) };
         let Some(slot) = self.slots.get_mut(at as usize) else { return };
-        assert_eq!(u64::from(slot.generation), data >> 34, "a completion belongs to the present life of its slot");
+        assert_eq!(
+            u64::from(slot.generation),
+            data >> 34,
+            "a completion belongs to the present life of its slot"
+        );
         let token = slot.token;
         match slot.pending.as_mut() {
             Some(Pending::Accept { .. }) => self.accepted(at, token, outcome, cqueue::more(flags)),
@@ -589,7 +659,9 @@ impl RingBackend {
             Some(Pending::Write { len, left, error, .. }) => {
                 *left -= 1;
                 match outcome {
-                    Err(errno) if errno != Errno::CANCELED || error.is_none() => *error = Some(error.unwrap_or(errno)),
+                    Err(errno) if errno != Errno::CANCELED || error.is_none() => {
+                        *error = Some(error.unwrap_or(errno))
+                    }
                     Ok(count) if data & 3 == 0 && count as usize != *len => *error = Some(Errno::IO),
                     Ok(_) | Err(_) => {}
                 }
@@ -601,7 +673,12 @@ impl RingBackend {
             }
             Some(Pending::Sync) => {
                 self.remove(at);
-                self.done.push_back(Completion { token, result: outcome, payload: Payload::None, more: false });
+                self.done.push_back(Completion {
+                    token,
+                    result: outcome,
+                    payload: Payload::None,
+                    more: false,
+                });
             }
             Some(Pending::Read { want, got, .. }) => {
                 if let Ok(count) = outcome {
@@ -613,7 +690,12 @@ impl RingBackend {
                 }
                 if let Some((token, Pending::Read { mut buf, got, .. })) = self.remove(at) {
                     buf.set_len(got);
-                    self.done.push_back(Completion { token, result: outcome.map(|_| got as u32), payload: Payload::BufMut(buf), more: false });
+                    self.done.push_back(Completion {
+                        token,
+                        result: outcome.map(|_| got as u32),
+                        payload: Payload::BufMut(buf),
+                        more: false,
+                    });
                 }
             }
             Some(Pending::Close { .. }) => {
@@ -648,10 +730,17 @@ impl RingBackend {
                 let _ = stream.set_nodelay(true);
                 let peer = stream.peer_addr().unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)));
                 let socket = self.add_socket(OwnedFd::from(stream));
-                self.done.push_back(Completion { token, result: Ok(0), payload: Payload::Accepted { socket, peer }, more });
+                self.done.push_back(Completion {
+                    token,
+                    result: Ok(0),
+                    payload: Payload::Accepted { socket, peer },
+                    more,
+                });
             }
             Err(_) if closing => {}
-            Err(errno) => self.done.push_back(Completion { token, result: Err(errno), payload: Payload::None, more }),
+            Err(errno) => {
+                self.done.push_back(Completion { token, result: Err(errno), payload: Payload::None, more })
+            }
         }
     }
 
@@ -662,7 +751,9 @@ impl RingBackend {
             return;
         }
         let buffer = match (cqueue::buffer_select(flags), &self.provided) {
-            (Some(id), Some(provided)) => Some(ProvidedRing::lend(provided, id, outcome.unwrap_or(0) as usize)),
+            (Some(id), Some(provided)) => {
+                Some(ProvidedRing::lend(provided, id, outcome.unwrap_or(0) as usize))
+            }
             _ => None,
         };
         let payload = match buffer {
@@ -675,7 +766,9 @@ impl RingBackend {
     /// Without provided buffers: the socket is readable, so receive now, without waiting.
     fn readable(&mut self, at: u32, outcome: Result<u32, Errno>) {
         let Some((token, Pending::RecvPoll { socket })) = self.remove(at) else { return };
-        let Some(fd) = self.socket_fd(socket) else { return self.fail(token, Errno::CANCELED, Payload::None) };
+        let Some(fd) = self.socket_fd(socket) else {
+            return self.fail(token, Errno::CANCELED, Payload::None);
+        };
         if let Err(errno) = outcome {
             return self.fail(token, errno, Payload::None);
         }
@@ -706,7 +799,12 @@ impl RingBackend {
             && let Ok((token, output)) = self.job_results.try_recv()
         {
             self.jobs_out -= 1;
-            self.done.push_back(Completion { token, result: Ok(0), payload: Payload::Job(output), more: false });
+            self.done.push_back(Completion {
+                token,
+                result: Ok(0),
+                payload: Payload::Job(output),
+                more: false,
+            });
         }
     }
 
@@ -714,7 +812,8 @@ impl RingBackend {
     fn enter_kernel(&mut self, wait: Option<u64>) {
         let result = match wait {
             Some(nanos) => {
-                let span = types::Timespec::new().sec(nanos / 1_000_000_000).nsec((nanos % 1_000_000_000) as u32);
+                let span =
+                    types::Timespec::new().sec(nanos / 1_000_000_000).nsec((nanos % 1_000_000_000) as u32);
                 let arguments = types::SubmitArgs::new().timespec(&span);
                 self.ring.submitter().submit_with_args(1, &arguments)
             }
@@ -747,9 +846,14 @@ impl RingBackend {
 fn socket_of(pending: &Pending) -> Option<SocketId> {
     match pending {
         Pending::Accept { listener } => Some(*listener),
-        Pending::Recv { socket } | Pending::RecvPoll { socket } | Pending::RecvInto { socket, .. } | Pending::Close { socket } => Some(*socket),
+        Pending::Recv { socket }
+        | Pending::RecvPoll { socket }
+        | Pending::RecvInto { socket, .. }
+        | Pending::Close { socket } => Some(*socket),
         Pending::Send(sending) => Some(sending.socket),
-        Pending::Write { .. } | Pending::Sync | Pending::Read { .. } | Pending::Wake | Pending::Ignored => None,
+        Pending::Write { .. } | Pending::Sync | Pending::Read { .. } | Pending::Wake | Pending::Ignored => {
+            None
+        }
     }
 }
 
@@ -858,10 +962,7 @@ impl Backend for RingBackend {
     }
 
     fn adopt_socket(&mut self, socket: MovedSocket) -> SocketId {
-        match socket.0 {
-            MovedInner::Fd(fd) => self.add_socket(fd),
-            MovedInner::Sim(_) => unreachable!("sockets move between backends of one kind"),
-        }
+        self.add_socket(socket.0)
     }
 
     fn release_socket(&mut self, socket: SocketId) -> Option<MovedSocket> {
@@ -871,7 +972,7 @@ impl Backend for RingBackend {
         }
         let socket_fd = place.take()?.fd;
         self.free_sockets.push(socket.0);
-        Some(MovedSocket(MovedInner::Fd(socket_fd)))
+        Some(MovedSocket(socket_fd))
     }
 
     fn waker(&self) -> Waker {
@@ -929,7 +1030,13 @@ pub fn listen(address: SocketAddr, backlog: i32) -> io::Result<TcpListener> {
     for option in [libc::SO_REUSEADDR, libc::SO_REUSEPORT] {
         // SAFETY: reads one c_int of ours.
         let status = unsafe {
-            libc::setsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, option, (&raw const one).cast(), size_of::<libc::c_int>() as libc::socklen_t)
+            libc::setsockopt(
+                fd.as_raw_fd(),
+                libc::SOL_SOCKET,
+                option,
+                (&raw const one).cast(),
+                size_of::<libc::c_int>() as libc::socklen_t,
+            )
         };
         if status != 0 {
             return Err(io::Error::last_os_error());
@@ -953,7 +1060,11 @@ fn bind(fd: &OwnedFd, address: SocketAddr) -> io::Result<()> {
                 raw.sin_family = libc::AF_INET as libc::sa_family_t;
                 raw.sin_port = v4.port().to_be();
                 raw.sin_addr.s_addr = u32::from_ne_bytes(v4.ip().octets());
-                libc::bind(fd.as_raw_fd(), (&raw const raw).cast(), size_of::<libc::sockaddr_in>() as libc::socklen_t)
+                libc::bind(
+                    fd.as_raw_fd(),
+                    (&raw const raw).cast(),
+                    size_of::<libc::sockaddr_in>() as libc::socklen_t,
+                )
             }
             SocketAddr::V6(v6) => {
                 let mut raw: libc::sockaddr_in6 = std::mem::zeroed();
@@ -961,7 +1072,11 @@ fn bind(fd: &OwnedFd, address: SocketAddr) -> io::Result<()> {
                 raw.sin6_port = v6.port().to_be();
                 raw.sin6_addr.s6_addr = v6.ip().octets();
                 raw.sin6_scope_id = v6.scope_id();
-                libc::bind(fd.as_raw_fd(), (&raw const raw).cast(), size_of::<libc::sockaddr_in6>() as libc::socklen_t)
+                libc::bind(
+                    fd.as_raw_fd(),
+                    (&raw const raw).cast(),
+                    size_of::<libc::sockaddr_in6>() as libc::socklen_t,
+                )
             }
         }
     };

@@ -14,25 +14,18 @@ use std::sync::Arc;
 pub struct StdFs;
 
 impl FileHandle {
-    fn raw(&self) -> io::Result<(RawFd, bool)> {
-        match &*self.0 {
-            FileInner::Real { fd, direct } => Ok((fd.as_raw_fd(), *direct)),
-            FileInner::Sim { .. } => Err(io::ErrorKind::Unsupported.into()),
-        }
-    }
-
     /// Opened with `O_DIRECT`.
     pub fn is_direct(&self) -> bool {
-        matches!(&*self.0, FileInner::Real { direct: true, .. })
+        self.0.direct
     }
 
-    pub(crate) fn raw_fd(&self) -> Option<RawFd> {
-        self.raw().ok().map(|(fd, _)| fd)
+    pub(crate) fn raw_fd(&self) -> RawFd {
+        self.0.fd.as_raw_fd()
     }
 
     /// A `File` over a duplicate of the descriptor, for the standard library's positioned reads and writes.
     fn borrow_file<R>(&self, use_it: impl FnOnce(&File, bool) -> io::Result<R>) -> io::Result<R> {
-        let (fd, direct) = self.raw()?;
+        let (fd, direct) = (self.raw_fd(), self.is_direct());
         // SAFETY: the descriptor stays open while `self` lives; `ManuallyDrop` keeps this `File` from closing it.
         let file = std::mem::ManuallyDrop::new(unsafe { <File as std::os::fd::FromRawFd>::from_raw_fd(fd) });
         use_it(&file, direct)
@@ -89,15 +82,21 @@ impl Fs for StdFs {
         };
         let options = |direct: bool| {
             let mut options = OpenOptions::new();
-            options.read(true).write(write).create(create).custom_flags(libc::O_CLOEXEC | if direct { libc::O_DIRECT } else { 0 });
+            options
+                .read(true)
+                .write(write)
+                .create(create)
+                .custom_flags(libc::O_CLOEXEC | if direct { libc::O_DIRECT } else { 0 });
             options
         };
         let (file, direct) = match options(direct).open(path) {
             // tmpfs of old kernels, overlays on them: no direct I/O there, so buffered it is, and the handle says so.
-            Err(error) if direct && error.raw_os_error() == Some(libc::EINVAL) => (options(false).open(path)?, false),
+            Err(error) if direct && error.raw_os_error() == Some(libc::EINVAL) => {
+                (options(false).open(path)?, false)
+            }
             other => (other?, direct),
         };
-        Ok(FileHandle(Arc::new(FileInner::Real { fd: OwnedFd::from(file), direct })))
+        Ok(FileHandle(Arc::new(FileInner { fd: OwnedFd::from(file), direct })))
     }
 
     fn read_at(&self, file: &FileHandle, buf: &mut [u8], offset: u64) -> io::Result<usize> {
@@ -106,7 +105,8 @@ impl Fs for StdFs {
                 return read_full(file, buf, offset);
             }
             let mut done = 0;
-            let mut scratch = Aligned::new(SCRATCH_BYTES.min(buf.len().next_multiple_of(PAGE_BYTES) + PAGE_BYTES));
+            let mut scratch =
+                Aligned::new(SCRATCH_BYTES.min(buf.len().next_multiple_of(PAGE_BYTES) + PAGE_BYTES));
             let span = scratch.bytes.len() - PAGE_BYTES;
             while done < buf.len() {
                 let at = offset + done as u64;
@@ -147,7 +147,7 @@ impl Fs for StdFs {
     }
 
     fn allocate(&self, file: &FileHandle, offset: u64, len: u64) -> io::Result<()> {
-        let (fd, _) = file.raw()?;
+        let fd = file.raw_fd();
         let to_off = |n: u64| i64::try_from(n).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge));
         // SAFETY: a system call on a descriptor that `file` keeps open.
         if unsafe { libc::fallocate(fd, 0, to_off(offset)?, to_off(len)?) } == 0 {
@@ -202,7 +202,11 @@ impl Fs for StdFs {
             let entry = entry?;
             // A name that vanished since it was listed, or that is no text, is none of ours.
             let (Ok(meta), Ok(name)) = (entry.metadata(), entry.file_name().into_string()) else { continue };
-            out.push(DirEntry { name, is_dir: meta.is_dir(), len: if meta.is_dir() { 0 } else { meta.len() } });
+            out.push(DirEntry {
+                name,
+                is_dir: meta.is_dir(),
+                len: if meta.is_dir() { 0 } else { meta.len() },
+            });
         }
         out.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(out)

@@ -6,7 +6,9 @@
 use crate::admin::{AdminPartition, AdminRequest, AdminTopic};
 use crate::api::{self, Outcome};
 use crate::configs::{self, BrokerDefaults};
-use ringmill_core::{Answer, ControlMessage, CoreLink, CoreMessage, CoreQuery, CoreReply, Frame, PartitionSize, TopicDelta};
+use ringmill_core::{
+    Answer, ControlMessage, CoreLink, CoreMessage, CoreQuery, CoreReply, Frame, PartitionSize, TopicDelta,
+};
 use ringmill_metadata::{FileJournal, Image, Journal, Record, Topic};
 use ringmill_reactor::Doorbell;
 use ringmill_types::{CoreId, PartitionId, PartitionSpec, TopicSpec};
@@ -66,7 +68,11 @@ enum WaitKind {
     /// Bytes ready; cores that have not yet applied this version.
     Applied { version: u64, left: HashSet<CoreId>, bytes: Vec<u8> },
     /// Replies of cores, by query id; `finish` makes the answer of them.
-    Replies { left: usize, replies: HashMap<u64, CoreReply>, finish: Box<dyn FnOnce(HashMap<u64, CoreReply>) -> Vec<u8> + Send> },
+    Replies {
+        left: usize,
+        replies: HashMap<u64, CoreReply>,
+        finish: Box<dyn FnOnce(HashMap<u64, CoreReply>) -> Vec<u8> + Send>,
+    },
 }
 
 type AdminReplies = Vec<(CoreId, CoreReply)>;
@@ -110,7 +116,9 @@ fn spec_of(topic: &Topic, defaults: &BrokerDefaults) -> TopicSpec {
         name: topic.name.clone(),
         id: topic.id,
         config: Arc::new(configs::effective(&topic.configs, defaults)),
-        partitions: partitions.map(|(p, index)| PartitionSpec { index, id: p.id, owner: p.core, leader_epoch: p.epoch }).collect(),
+        partitions: partitions
+            .map(|(p, index)| PartitionSpec { index, id: p.id, owner: p.core, leader_epoch: p.epoch })
+            .collect(),
     }
 }
 
@@ -138,10 +146,17 @@ impl Control {
     }
 
     /// Runs until all cores have stopped or one must not go on.
-    pub async fn run(mut self, bell: Doorbell, mut events: mpsc::Receiver<ControlEvent>, mut admin: mpsc::Receiver<AdminRequest>) -> Ended {
+    pub async fn run(
+        mut self,
+        bell: Doorbell,
+        mut events: mpsc::Receiver<ControlEvent>,
+        mut admin: mpsc::Receiver<AdminRequest>,
+    ) -> Ended {
         let watched = match AsyncFd::new(bell.clone()) {
             Ok(watched) => watched,
-            Err(error) => return Ended::Fatal(format!("the control runtime cannot watch its eventfd: {error}")),
+            Err(error) => {
+                return Ended::Fatal(format!("the control runtime cannot watch its eventfd: {error}"));
+            }
         };
         let mut tick = tokio::time::interval(Duration::from_millis(200));
         loop {
@@ -241,13 +256,25 @@ impl Control {
         }
         let took = began.elapsed();
         if took > Duration::from_millis(10) {
-            tracing::warn!(api = header.api_key.name().unwrap_or("?"), ms = took.as_millis() as u64, "one request kept control busy for long");
+            tracing::warn!(
+                api = header.api_key.name().unwrap_or("?"),
+                ms = took.as_millis() as u64,
+                "one request kept control busy for long"
+            );
         }
     }
 
     fn refuse(&mut self, frame: &Frame, reason: &str) {
         tracing::warn!(peer = %frame.peer, reason, "closing a connection whose request cannot be answered");
-        self.send(frame.conn.core, CoreMessage::Answer(Answer { conn: frame.conn, slot: frame.slot, bytes: Vec::new(), close: true }));
+        self.send(
+            frame.conn.core,
+            CoreMessage::Answer(Answer {
+                conn: frame.conn,
+                slot: frame.slot,
+                bytes: Vec::new(),
+                close: true,
+            }),
+        );
     }
 
     fn answer(&mut self, conn: ringmill_core::ConnKey, slot: u64, bytes: Vec<u8>) {
@@ -265,7 +292,14 @@ impl Control {
         id
     }
 
-    fn ask(&mut self, conn: ringmill_core::ConnKey, slot: u64, head: ResponseHead, queries: Vec<(CoreId, CoreQuery)>, finish: api::Finish) {
+    fn ask(
+        &mut self,
+        conn: ringmill_core::ConnKey,
+        slot: u64,
+        head: ResponseHead,
+        queries: Vec<(CoreId, CoreQuery)>,
+        finish: api::Finish,
+    ) {
         if queries.is_empty() {
             let bytes = finish(HashMap::new());
             return self.answer(conn, slot, bytes);
@@ -286,7 +320,10 @@ impl Control {
         }
         let Some(place) = self.asked.remove(&id) else { return };
         let (wait, ordinal) = (place >> 16, place & 0xffff);
-        let Some(Waiting { kind: WaitKind::Replies { left, replies, .. }, .. }) = self.waits.get_mut(&wait) else { return };
+        let Some(Waiting { kind: WaitKind::Replies { left, replies, .. }, .. }) = self.waits.get_mut(&wait)
+        else {
+            return;
+        };
         replies.insert(ordinal, reply);
         *left -= 1;
         if *left == 0 {
@@ -322,14 +359,23 @@ impl Control {
 
     /// Answers what waited too long with what there is: finishers answer for cores that did not.
     fn expire(&mut self) {
-        let late: Vec<u64> = self.waits.iter().filter(|(_, w)| w.since.elapsed() > CORES_TIMEOUT).map(|(id, _)| *id).collect();
+        let late: Vec<u64> =
+            self.waits.iter().filter(|(_, w)| w.since.elapsed() > CORES_TIMEOUT).map(|(id, _)| *id).collect();
         for id in late {
             if let Some(waiting) = self.waits.get(&id) {
-                tracing::warn!(api = waiting.head.api_key.name().unwrap_or("?"), "a core did not answer control in time; see /v1/cores");
+                tracing::warn!(
+                    api = waiting.head.api_key.name().unwrap_or("?"),
+                    "a core did not answer control in time; see /v1/cores"
+                );
             }
             self.finish_wait(id);
         }
-        let late: Vec<u64> = self.admin_waits.iter().filter(|(_, w)| w.since.elapsed() > Duration::from_secs(1)).map(|(id, _)| *id).collect();
+        let late: Vec<u64> = self
+            .admin_waits
+            .iter()
+            .filter(|(_, w)| w.since.elapsed() > Duration::from_secs(1))
+            .map(|(id, _)| *id)
+            .collect();
         for id in late {
             if let Some(wait) = self.admin_waits.remove(&id) {
                 (wait.done)(wait.replies);
@@ -344,12 +390,17 @@ impl Control {
         for record in records {
             self.image.apply(record);
             let changed = match record {
-                Record::TopicCreated { id, .. } | Record::PartitionsAdded { id, .. } | Record::TopicConfigs { id, .. } => Some(*id),
+                Record::TopicCreated { id, .. }
+                | Record::PartitionsAdded { id, .. }
+                | Record::TopicConfigs { id, .. } => Some(*id),
                 Record::TopicDeleted { id } => {
                     delta.deletes.push(*id);
                     None
                 }
-                Record::BrokerConfigs { .. } | Record::ProducerIds { .. } | Record::PartitionIds { .. } | Record::Placed { .. } => None,
+                Record::BrokerConfigs { .. }
+                | Record::ProducerIds { .. }
+                | Record::PartitionIds { .. }
+                | Record::Placed { .. } => None,
             };
             if let Some(topic) = changed.and_then(|id| self.image.with_id(id)) {
                 delta.upserts.push(spec_of(topic, &self.options.defaults));
@@ -391,7 +442,9 @@ impl Control {
             AdminRequest::Metrics(reply) => self.ask_all(
                 || CoreQuery::Metrics,
                 move |replies| {
-                    let metrics = replies.into_iter().filter_map(|(core, r)| if let CoreReply::Metrics(m) = r { Some((core, m)) } else { None });
+                    let metrics = replies.into_iter().filter_map(|(core, r)| {
+                        if let CoreReply::Metrics(m) = r { Some((core, m)) } else { None }
+                    });
                     let _ = reply.send(metrics.collect());
                 },
             ),
@@ -400,9 +453,14 @@ impl Control {
                 self.ask_all(
                     || CoreQuery::Dump,
                     move |replies| {
-                        let mut texts: HashMap<CoreId, String> =
-                            replies.into_iter().filter_map(|(core, r)| if let CoreReply::Dump(t) = r { Some((core, t)) } else { None }).collect();
-                        let _ = reply.send(cores.into_iter().map(|core| (core, texts.remove(&core))).collect());
+                        let mut texts: HashMap<CoreId, String> = replies
+                            .into_iter()
+                            .filter_map(
+                                |(core, r)| if let CoreReply::Dump(t) = r { Some((core, t)) } else { None },
+                            )
+                            .collect();
+                        let _ =
+                            reply.send(cores.into_iter().map(|core| (core, texts.remove(&core))).collect());
                     },
                 );
             }
@@ -425,8 +483,15 @@ impl Control {
                 let topics = topics.into_iter().map(|topic| {
                     let relaxed = !configs::effective(&topic.configs, &defaults).is_durable();
                     let partitions = topic.partitions.iter().zip(0..);
-                    let partitions = partitions.map(|(p, index)| AdminPartition::new(index, p.id, p.core, relaxed, sizes.get(&p.id))).collect();
-                    AdminTopic { name: topic.name.to_string(), id: topic.id.to_base64(), partitions, config: topic.configs }
+                    let partitions = partitions
+                        .map(|(p, index)| AdminPartition::new(index, p.id, p.core, relaxed, sizes.get(&p.id)))
+                        .collect();
+                    AdminTopic {
+                        name: topic.name.to_string(),
+                        id: topic.id.to_base64(),
+                        partitions,
+                        config: topic.configs,
+                    }
                 });
                 let _ = reply.send(topics.collect());
             },
@@ -435,7 +500,15 @@ impl Control {
 
     fn ask_all(&mut self, query: impl Fn() -> CoreQuery, done: impl FnOnce(AdminReplies) + Send + 'static) {
         let wait = self.id();
-        self.admin_waits.insert(wait, AdminWait { left: self.links.len(), since: Instant::now(), replies: Vec::new(), done: Box::new(done) });
+        self.admin_waits.insert(
+            wait,
+            AdminWait {
+                left: self.links.len(),
+                since: Instant::now(),
+                replies: Vec::new(),
+                done: Box::new(done),
+            },
+        );
         for core in 0..self.links.len() as u16 {
             let id = self.id();
             self.admin_asked.insert(id, wait);

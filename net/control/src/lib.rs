@@ -9,6 +9,7 @@ pub mod configs;
 pub mod control;
 #[cfg(test)]
 mod generated;
+pub mod metrics_text;
 
 pub use configs::BrokerDefaults;
 pub use control::{Control, ControlEvent, ControlOptions, specs_of};

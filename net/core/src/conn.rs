@@ -87,7 +87,6 @@ pub(crate) struct Conn {
     pub foreign_bytes: u64,
     pub own_bytes: u64,
     pub move_to: Option<u16>,
-    pub software: Option<(String, String)>,
     pub session: Option<u32>,
 }
 
@@ -117,7 +116,6 @@ impl Conn {
             foreign_bytes: 0,
             own_bytes: 0,
             move_to: None,
-            software: None,
             session: None,
         }
     }
@@ -135,7 +133,9 @@ impl Conn {
     /// Fills a reserved place, and moves every answer whose turn has come to the output. Late answers to a slot that
     /// was filled already are ignored.
     pub fn answer(&mut self, slot: u64, state: AnswerState, now_ns: u64) {
-        let Some(place) = slot.checked_sub(self.head).and_then(|at| self.answers.get_mut(at as usize)) else { return };
+        let Some(place) = slot.checked_sub(self.head).and_then(|at| self.answers.get_mut(at as usize)) else {
+            return;
+        };
         if matches!(place, AnswerState::Waiting) {
             *place = state;
         }
@@ -172,6 +172,11 @@ impl Conn {
 
     /// Nothing is owed to the client and nothing of it is half-read.
     pub fn is_quiet(&self) -> bool {
-        self.answers.is_empty() && self.out.is_empty() && !self.sending && !self.stalled && self.large_part.is_none() && self.large_need == 0
+        self.answers.is_empty()
+            && self.out.is_empty()
+            && !self.sending
+            && !self.stalled
+            && self.large_part.is_none()
+            && self.large_need == 0
     }
 }

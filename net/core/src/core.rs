@@ -10,8 +10,8 @@ use crate::produce::{ProducePending, RemoteWork};
 use crate::slab::{Key, Slab};
 use crate::token;
 use crate::topics::Topics;
-use ringmill_log::{Log, LogEvent, Slot};
 use ringmill_log::token::{is_logs, split, token};
+use ringmill_log::{Log, LogEvent, Slot};
 use ringmill_reactor::mailbox::Doorbell;
 use ringmill_reactor::{Backend, Buf, Completion, Op, Payload, SocketId, Waker};
 use ringmill_types::limits::{PIPELINE_MAX, TAIL_CHUNK_BYTES};
@@ -111,6 +111,8 @@ pub struct Core<B: Backend> {
     pub(crate) heartbeat: Arc<Heartbeat>,
     pub(crate) now_ns: u64,
     next_sweep_ns: u64,
+    /// Bytes received up to the last sweep.
+    swept_bytes: u64,
     stopping: bool,
     stop_deadline_ns: u64,
     stopped: bool,
@@ -126,7 +128,14 @@ const SWEEP_NS: u64 = 500_000_000;
 const TURN_COMPLETIONS_MAX: usize = 512;
 
 impl<B: Backend> Core<B> {
-    pub fn new(io: B, log: Log, settings: CoreSettings, ends: CoreEnds, heartbeat: Arc<Heartbeat>, listener: Option<SocketId>) -> Core<B> {
+    pub fn new(
+        io: B,
+        log: Log,
+        settings: CoreSettings,
+        ends: CoreEnds,
+        heartbeat: Arc<Heartbeat>,
+        listener: Option<SocketId>,
+    ) -> Core<B> {
         let now_ns = io.now_ns();
         let sessions = Sessions::new(settings.id, settings.sessions_max);
         Core {
@@ -159,6 +168,7 @@ impl<B: Backend> Core<B> {
             heartbeat,
             now_ns,
             next_sweep_ns: now_ns + SWEEP_NS,
+            swept_bytes: 0,
             stopping: false,
             stop_deadline_ns: u64::MAX,
             stopped: false,
@@ -285,7 +295,12 @@ impl<B: Backend> Core<B> {
     pub(crate) fn open(&mut self, socket: SocketId, peer: std::net::SocketAddr, input: Vec<u8>) {
         let (core, now_ns) = (self.settings.id, self.now_ns);
         let key = self.conns.insert(|key| {
-            let mut conn = Conn::new(ConnKey { core, slot: key.slot, serial: u64::from(key.serial) }, socket, peer, now_ns);
+            let mut conn = Conn::new(
+                ConnKey { core, slot: key.slot, serial: u64::from(key.serial) },
+                socket,
+                peer,
+                now_ns,
+            );
             conn.input = input;
             conn
         });
@@ -385,14 +400,20 @@ impl<B: Backend> Core<B> {
         }
         conn.receiving = true;
         let fill_to = need.min(part.capacity());
-        self.io.push(Op::RecvInto { socket: conn.socket, buf: part, fill_to }, token(token::FILL, key.pack()));
+        self.io
+            .push(Op::RecvInto { socket: conn.socket, buf: part, fill_to }, token(token::FILL, key.pack()));
     }
 
     /// Takes frames from the input while the connection may go on, then asks for more bytes.
     pub(crate) fn advance_input(&mut self, key: Key) {
         loop {
             let Some(conn) = self.conns.get_mut(key) else { return };
-            if conn.closing || conn.stalled || conn.barrier || conn.move_to.is_some() || conn.waiting() >= PIPELINE_MAX {
+            if conn.closing
+                || conn.stalled
+                || conn.barrier
+                || conn.move_to.is_some()
+                || conn.waiting() >= PIPELINE_MAX
+            {
                 break;
             }
             match self.next_frame(key) {
@@ -444,7 +465,10 @@ impl<B: Backend> Core<B> {
             return match conn.large_part.take() {
                 Some(part) if part.len() >= conn.large_need => {
                     conn.large_need = 0;
-                    self.metrics.produce.receive_us.record(self.now_ns.saturating_sub(conn.frame_since_ns) / 1000);
+                    self.metrics
+                        .produce
+                        .receive_us
+                        .record(self.now_ns.saturating_sub(conn.frame_since_ns) / 1000);
                     conn.frame_since_ns = self.now_ns;
                     NextFrame::Frame(FrameBytes::Large(part.freeze()))
                 }
@@ -510,7 +534,8 @@ impl<B: Backend> Core<B> {
     fn handle_api_versions(&mut self, key: Key, frame: &[u8]) -> bool {
         self.metrics.other.requests += 1;
         let mut out = Vec::new();
-        let good = RequestHeader::parse(frame).and_then(|header| self.versions.answer(&header, frame, &mut out));
+        let good =
+            RequestHeader::parse(frame).and_then(|header| self.versions.answer(&header, frame, &mut out));
         if good.is_err() {
             self.close(key, Some("an ApiVersions request that cannot be read"));
             return false;
@@ -525,21 +550,26 @@ impl<B: Backend> Core<B> {
         let Some(conn) = self.conns.get_mut(key) else { return false };
         let slot = conn.reserve();
         conn.barrier = true;
-        let frame = Frame { conn: conn.key, slot, peer: conn.peer, bytes: match frame {
-            FrameBytes::Small(bytes) => bytes,
-            FrameBytes::Large(buf) => buf.to_vec(),
-        } };
+        let frame = Frame {
+            conn: conn.key,
+            slot,
+            peer: conn.peer,
+            bytes: match frame {
+                FrameBytes::Small(bytes) => bytes,
+                FrameBytes::Large(buf) => buf.to_vec(),
+            },
+        };
         self.metrics.other.requests += 1;
-        self.to_control(ControlMessage::Frame(frame));
+        self.tell_control(ControlMessage::Frame(frame));
         true
     }
 
-    pub(crate) fn to_control(&mut self, message: ControlMessage) {
+    pub(crate) fn tell_control(&mut self, message: ControlMessage) {
         self.control_backlog.push_back(message);
         self.control_dirty = true;
     }
 
-    pub(crate) fn to_peer(&mut self, core: CoreId, message: PeerMessage) {
+    pub(crate) fn tell_peer(&mut self, core: CoreId, message: PeerMessage) {
         if let Some(Some(peer)) = self.peers.get_mut(core.0 as usize) {
             peer.backlog.push_back(message);
             peer.dirty = true;
@@ -634,7 +664,10 @@ impl<B: Backend> Core<B> {
         conn.sending = true;
         conn.send_since_ns = self.now_ns;
         let bytes: usize = parts.iter().map(|p| p.len()).sum();
-        self.io.push(Op::Send { socket: conn.socket, parts, zero_copy: bytes >= zero_copy_from }, token(token::SEND, key.pack()));
+        self.io.push(
+            Op::Send { socket: conn.socket, parts, zero_copy: bytes >= zero_copy_from },
+            token(token::SEND, key.pack()),
+        );
     }
 
     fn sent(&mut self, key: Key, completion: Completion) {
@@ -677,7 +710,7 @@ impl<B: Backend> Core<B> {
                 LogEvent::Room => self.room(),
                 LogEvent::Fatal(reason) => {
                     let core = self.settings.id;
-                    self.to_control(ControlMessage::Fatal { core, reason });
+                    self.tell_control(ControlMessage::Fatal { core, reason });
                 }
             }
         }
@@ -712,7 +745,7 @@ impl<B: Backend> Core<B> {
             self.topics.apply(&delta);
             self.deltas.pop_front();
             let core = own;
-            self.to_control(ControlMessage::Applied { core, version: delta.version });
+            self.tell_control(ControlMessage::Applied { core, version: delta.version });
         }
     }
 
@@ -723,13 +756,24 @@ impl<B: Backend> Core<B> {
             return;
         }
         self.next_sweep_ns = self.now_ns + SWEEP_NS;
+        // Nothing was received since the last sweep: memory kept for the next burst goes back.
+        if std::mem::replace(&mut self.swept_bytes, self.metrics.bytes_received)
+            == self.metrics.bytes_received
+        {
+            self.io.pool().trim();
+        }
         self.expire_stalled();
-        let (idle_ns, frame_ns, now) = (self.settings.idle_ms * 1_000_000, self.settings.frame_ms * 1_000_000, self.now_ns);
+        let (idle_ns, frame_ns, now) =
+            (self.settings.idle_ms * 1_000_000, self.settings.frame_ms * 1_000_000, self.now_ns);
         for key in self.conns.keys() {
             let Some(conn) = self.conns.get_mut(key) else { continue };
             let half = conn.large_need > 0 || !conn.input.is_empty();
             let blocked = conn.stalled || conn.barrier || conn.waiting() > 0;
-            if half && !blocked && now.saturating_sub(conn.frame_since_ns) > frame_ns && now.saturating_sub(conn.last_active_ns) > frame_ns / 3 {
+            if half
+                && !blocked
+                && now.saturating_sub(conn.frame_since_ns) > frame_ns
+                && now.saturating_sub(conn.last_active_ns) > frame_ns / 3
+            {
                 self.close(key, Some("a frame that did not arrive in time"));
             } else if conn.sending && now.saturating_sub(conn.send_since_ns) > frame_ns {
                 self.close(key, Some("a reader that does not take its answer"));
@@ -764,7 +808,10 @@ impl<B: Backend> Core<B> {
         if !self.stopping || self.stopped {
             return;
         }
-        let idle = self.produces.len() == 0 && self.remote_work.is_empty() && self.remote_durable.is_empty() && self.conns.iter().all(|(_, c)| c.out.is_empty() && !c.sending);
+        let idle = self.produces.len() == 0
+            && self.remote_work.is_empty()
+            && self.remote_durable.is_empty()
+            && self.conns.iter().all(|(_, c)| c.out.is_empty() && !c.sending);
         if idle || self.now_ns >= self.stop_deadline_ns {
             self.stop_deadline_ns = u64::MAX;
             self.log.stop();
@@ -775,14 +822,16 @@ impl<B: Backend> Core<B> {
         if self.log.is_stopped() {
             self.stopped = true;
             let core = self.settings.id;
-            self.to_control(ControlMessage::Stopped { core });
+            self.tell_control(ControlMessage::Stopped { core });
             self.flush_messages();
         }
     }
 
     fn drain_peers(&mut self) {
         for at in 0..self.peers.len() {
-            while let Some(message) = self.peers.get_mut(at).and_then(|p| p.as_mut()).and_then(|p| p.from.pop().ok()) {
+            while let Some(message) =
+                self.peers.get_mut(at).and_then(|p| p.as_mut()).and_then(|p| p.from.pop().ok())
+            {
                 self.peer_message(CoreId(at as u16), message);
             }
         }
@@ -795,8 +844,12 @@ impl<B: Backend> Core<B> {
                 drop(give_back);
                 self.remote_appended(key, part, result);
             }
-            PeerMessage::Read { from, key, round, reads, watch_below_bytes } => self.remote_read(from, key, round, &reads, watch_below_bytes),
-            PeerMessage::ReadDone { key, round, results, watched } => self.remote_read_done(from, key, round, results, watched),
+            PeerMessage::Read { from, key, round, reads, watch_below_bytes } => {
+                self.remote_read(from, key, round, &reads, watch_below_bytes)
+            }
+            PeerMessage::ReadDone { key, round, results, watched } => {
+                self.remote_read_done(from, key, round, results, watched)
+            }
             PeerMessage::Advanced { key } => self.poke.push(key),
             PeerMessage::Unwatch { from, key } => self.waiters.unwatch_remote(from, key),
             PeerMessage::Adopt { socket, peer, input } => {
@@ -813,7 +866,7 @@ impl<B: Backend> Core<B> {
             self.sessions.note_gone(session);
         }
         if let Some(socket) = self.io.release_socket(conn.socket) {
-            self.to_peer(CoreId(target), PeerMessage::Adopt { socket, peer: conn.peer, input: conn.input });
+            self.tell_peer(CoreId(target), PeerMessage::Adopt { socket, peer: conn.peer, input: conn.input });
         }
     }
 

@@ -7,7 +7,7 @@ use crate::conn::{AnswerState, FrameBytes, SentKind};
 use crate::core::Core;
 use crate::peer::{PeerMessage, RemoteRead, RemoteReadDone};
 use crate::session::{Opened, PartKey};
-use crate::slab::{Key, Slab};
+use crate::slab::Key;
 use crate::topics::TopicName;
 use ringmill_log::{ReadError, ReadOutcome, ReadRequest, Slot};
 use ringmill_reactor::{Backend, Buf};
@@ -15,7 +15,6 @@ use ringmill_types::{CoreId, ErrorCode, LeaderEpoch, Offset, PartitionId};
 use ringmill_wire::fetch::{FetchPartitionAnswer, FetchRequest, FetchResponse, IsolationLevel, Piece};
 use ringmill_wire::{RequestHeader, ResponseHead};
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
 
 pub(crate) use crate::session::Sessions;
 
@@ -177,7 +176,11 @@ impl<B: Backend> Core<B> {
                 let Some(conn) = self.conns.get_mut(key) else { return false };
                 let slot = conn.reserve();
                 if let Ok(frame) = FetchResponse::begin(header.response_head(), 0, error, 0, 0).finish(&[]) {
-                    self.answer(key, slot, AnswerState::Ready(vec![Buf::from_vec(frame.head)], SentKind::Fetch));
+                    self.answer(
+                        key,
+                        slot,
+                        AnswerState::Ready(vec![Buf::from_vec(frame.head)], SentKind::Fetch),
+                    );
                 }
                 return true;
             }
@@ -221,9 +224,10 @@ impl<B: Backend> Core<B> {
         let owner = match (spec, found) {
             (None, _) => Owner::Nobody(missing),
             (Some(_), None) => Owner::Nobody(ErrorCode::UnknownTopicOrPartition),
-            (Some(_), Some(found)) if found.owner == self.settings.id => {
-                self.log.slot_of(found.id).map_or(Owner::Nobody(ErrorCode::UnknownTopicOrPartition), Owner::Local)
-            }
+            (Some(_), Some(found)) if found.owner == self.settings.id => self
+                .log
+                .slot_of(found.id)
+                .map_or(Owner::Nobody(ErrorCode::UnknownTopicOrPartition), Owner::Local),
             (Some(_), Some(found)) => Owner::Remote(found.owner, found.id),
         };
         FetchPart {
@@ -253,14 +257,14 @@ impl<B: Backend> Core<B> {
         }
         let place = self.waiters.cold_there.get_mut((ticket & !REMOTE_TICKET) as usize);
         if let Some((core, key)) = place.and_then(Option::take) {
-            self.to_peer(core, PeerMessage::Advanced { key });
+            self.tell_peer(core, PeerMessage::Advanced { key });
         }
     }
 
     pub(crate) fn tell_watchers(&mut self) {
         while let Some((core, key)) = self.waiters.told.pop() {
             self.waiters.unwatch_remote(core, key);
-            self.to_peer(core, PeerMessage::Advanced { key });
+            self.tell_peer(core, PeerMessage::Advanced { key });
         }
     }
 
@@ -286,7 +290,14 @@ impl<B: Backend> Core<B> {
                 Owner::Nobody(code) => part.error = code,
                 Owner::Local(slot) => {
                     let ticket = key.pack();
-                    let read = self.read_one(slot, part.offset, part.current_epoch, part.max_bytes.min(budget), !have_first, ticket);
+                    let read = self.read_one(
+                        slot,
+                        part.offset,
+                        part.current_epoch,
+                        part.max_bytes.min(budget),
+                        !have_first,
+                        ticket,
+                    );
                     part.take(read);
                     budget -= part.bytes.min(budget);
                     have_first |= part.bytes > 0;
@@ -315,24 +326,43 @@ impl<B: Backend> Core<B> {
             for read in &mut reads {
                 read.max_bytes = read.max_bytes.min(share.max(1));
             }
-            self.to_peer(core, PeerMessage::Read { from, key, round, reads, watch_below_bytes });
+            self.tell_peer(core, PeerMessage::Read { from, key, round, reads, watch_below_bytes });
         }
     }
 
-    fn read_one(&mut self, slot: Slot, offset: Offset, epoch: LeaderEpoch, max_bytes: usize, at_least_one: bool, ticket: u64) -> PartRead {
-        let Some(view) = self.log.view(slot) else { return PartRead::failed(ErrorCode::UnknownTopicOrPartition) };
+    fn read_one(
+        &mut self,
+        slot: Slot,
+        offset: Offset,
+        epoch: LeaderEpoch,
+        max_bytes: usize,
+        at_least_one: bool,
+        ticket: u64,
+    ) -> PartRead {
+        let Some(view) = self.log.view(slot) else {
+            return PartRead::failed(ErrorCode::UnknownTopicOrPartition);
+        };
         if epoch.0 >= 0 && epoch < view.leader_epoch {
             return PartRead::failed(ErrorCode::FencedLeaderEpoch);
         }
         if epoch.0 >= 0 && epoch > view.leader_epoch {
             return PartRead::failed(ErrorCode::UnknownLeaderEpoch);
         }
-        let (bufs, bytes) = match self.log.read(&mut self.io, ReadRequest { slot, offset, max_bytes, at_least_one, ticket }) {
+        let (bufs, bytes) = match self
+            .log
+            .read(&mut self.io, ReadRequest { slot, offset, max_bytes, at_least_one, ticket })
+        {
             Ok(ReadOutcome::Data { bufs, bytes }) => (bufs, bytes),
             Ok(ReadOutcome::Wait) => (Vec::new(), 0),
             Err(error) => return PartRead::failed(code_of(error)),
         };
-        PartRead { error: ErrorCode::None, high_watermark: view.high_watermark, log_start: view.log_start, bufs, bytes }
+        PartRead {
+            error: ErrorCode::None,
+            high_watermark: view.high_watermark,
+            log_start: view.log_start,
+            bufs,
+            bytes,
+        }
     }
 
     /// Is what was read enough, or the time up?
@@ -342,7 +372,12 @@ impl<B: Backend> Core<B> {
         let Some(pending) = self.fetches.get_mut(key) else { return };
         let bytes: usize = pending.parts.iter().map(|p| p.bytes).sum();
         let failed = pending.parts.iter().any(|p| p.error != ErrorCode::None);
-        if bytes >= pending.min_bytes || failed || now_ns >= pending.deadline_ns || stopping || self.conns.get(pending.conn).is_none() {
+        if bytes >= pending.min_bytes
+            || failed
+            || now_ns >= pending.deadline_ns
+            || stopping
+            || self.conns.get(pending.conn).is_none()
+        {
             self.finish_fetch(key);
             return;
         }
@@ -372,11 +407,15 @@ impl<B: Backend> Core<B> {
         if pending.watching {
             self.metrics.fetch_waiting -= 1;
             self.waiters.deadlines.remove(&(pending.deadline_ns, key));
-            let slots: Vec<Slot> = pending.parts.iter().filter_map(|p| if let Owner::Local(s) = p.owner { Some(s) } else { None }).collect();
+            let slots: Vec<Slot> = pending
+                .parts
+                .iter()
+                .filter_map(|p| if let Owner::Local(s) = p.owner { Some(s) } else { None })
+                .collect();
             self.waiters.unwatch(Watcher::Here(key), slots.into_iter());
         }
         for core in std::mem::take(&mut pending.watched_at) {
-            self.to_peer(core, PeerMessage::Unwatch { from, key });
+            self.tell_peer(core, PeerMessage::Unwatch { from, key });
         }
         if self.conns.get(pending.conn).is_none() {
             return;
@@ -408,7 +447,8 @@ impl<B: Backend> Core<B> {
             .parts
             .iter()
             .filter(|p| {
-                let news = self.sessions.note(pending.session_id, &p.key, p.high_watermark, p.log_start, p.error);
+                let news =
+                    self.sessions.note(pending.session_id, &p.key, p.high_watermark, p.log_start, p.error);
                 !pending.incremental || p.bytes > 0 || p.error != ErrorCode::None || news
             })
             .collect();
@@ -439,7 +479,9 @@ impl<B: Backend> Core<B> {
             for piece in frame.pieces() {
                 match piece {
                     Piece::Head(range) => out.extend_from_slice(frame.head.get(range)?),
-                    Piece::Records { .. } => records.next()?.bufs.iter().for_each(|b| out.extend_from_slice(b)),
+                    Piece::Records { .. } => {
+                        records.next()?.bufs.iter().for_each(|b| out.extend_from_slice(b))
+                    }
                 }
             }
             return Some(vec![Buf::from_vec(out)]);
@@ -459,7 +501,14 @@ impl<B: Backend> Core<B> {
     }
 
     /// Another core's client reads partitions of ours.
-    pub(crate) fn remote_read(&mut self, from: CoreId, key: Key, round: u32, reads: &[RemoteRead], watch_below_bytes: usize) {
+    pub(crate) fn remote_read(
+        &mut self,
+        from: CoreId,
+        key: Key,
+        round: u32,
+        reads: &[RemoteRead],
+        watch_below_bytes: usize,
+    ) {
         let mut total = 0;
         let mut failed = false;
         let mut slots = Vec::new();
@@ -470,10 +519,19 @@ impl<B: Backend> Core<B> {
                 Some(slot) => {
                     slots.push(slot);
                     let ticket = self.waiters.cold_ticket(from, key);
-                    let got = self.read_one(slot, read.offset, read.current_epoch, read.max_bytes, read.at_least_one, ticket);
+                    let got = self.read_one(
+                        slot,
+                        read.offset,
+                        read.current_epoch,
+                        read.max_bytes,
+                        read.at_least_one,
+                        ticket,
+                    );
                     if got.bytes > 0 || got.error != ErrorCode::None || got.high_watermark <= read.offset {
                         // Nothing cold is on its way for it.
-                        if let Some(place) = self.waiters.cold_there.get_mut((ticket & !REMOTE_TICKET) as usize) {
+                        if let Some(place) =
+                            self.waiters.cold_there.get_mut((ticket & !REMOTE_TICKET) as usize)
+                        {
                             *place = None;
                         }
                     }
@@ -496,20 +554,33 @@ impl<B: Backend> Core<B> {
         if watched {
             self.waiters.watch(Watcher::There(from, key), slots.into_iter());
         }
-        self.to_peer(from, PeerMessage::ReadDone { key, round, results, watched });
+        self.tell_peer(from, PeerMessage::ReadDone { key, round, results, watched });
     }
 
-    pub(crate) fn remote_read_done(&mut self, core: CoreId, key: Key, round: u32, results: Vec<RemoteReadDone>, watched: bool) {
+    pub(crate) fn remote_read_done(
+        &mut self,
+        core: CoreId,
+        key: Key,
+        round: u32,
+        results: Vec<RemoteReadDone>,
+        watched: bool,
+    ) {
         let from = self.settings.id;
         let Some(pending) = self.fetches.get_mut(key).filter(|p| p.round == round) else {
             if watched {
-                self.to_peer(core, PeerMessage::Unwatch { from, key });
+                self.tell_peer(core, PeerMessage::Unwatch { from, key });
             }
             return;
         };
         for done in results {
             if let Some(part) = pending.parts.get_mut(done.part as usize) {
-                part.take(PartRead { error: done.error, high_watermark: done.high_watermark, log_start: done.log_start, bufs: done.bufs, bytes: done.bytes });
+                part.take(PartRead {
+                    error: done.error,
+                    high_watermark: done.high_watermark,
+                    log_start: done.log_start,
+                    bufs: done.bufs,
+                    bytes: done.bytes,
+                });
             }
         }
         if watched && !pending.watched_at.contains(&core) {
@@ -551,7 +622,8 @@ impl FetchPart {
             high_watermark: self.high_watermark,
             last_stable_offset: self.high_watermark,
             log_start_offset: self.log_start,
-            aborted: (isolation == IsolationLevel::ReadCommitted && self.error == ErrorCode::None).then_some(&[]),
+            aborted: (isolation == IsolationLevel::ReadCommitted && self.error == ErrorCode::None)
+                .then_some(&[]),
             records_bytes: self.bytes as u32,
             ..FetchPartitionAnswer::error(self.key.index, self.error)
         }
@@ -579,9 +651,3 @@ fn merge_adjacent(bufs: Vec<Buf>) -> Vec<Buf> {
     }
     out
 }
-
-/// The table of fetches.
-pub(crate) type Fetches = Slab<FetchPending>;
-
-/// Keeps names alive for answers.
-pub(crate) type Name = Arc<str>;

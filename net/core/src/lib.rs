@@ -23,6 +23,6 @@ mod warn;
 pub use core::{Core, CoreEnds, CoreSettings};
 pub use link::CoreLink;
 pub use messages::{
-    Answer, ConnKey, CoreMessage, CoreQuery, CoreReply, ControlMessage, Frame, OffsetQuery, OffsetReply, PartitionSize,
-    TopicDelta,
+    Answer, ConnKey, ControlMessage, CoreMessage, CoreQuery, CoreReply, Frame, OffsetQuery, OffsetReply,
+    PartitionSize, TopicDelta,
 };

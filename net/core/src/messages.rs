@@ -43,20 +43,35 @@ pub struct Answer {
 pub enum ControlMessage {
     Frame(Frame),
     /// The answer to [`CoreMessage::Query`] with the same `id`.
-    Reply { core: CoreId, id: u64, reply: CoreReply },
+    Reply {
+        core: CoreId,
+        id: u64,
+        reply: CoreReply,
+    },
     /// The core applied the delta of this version and would answer for it now.
-    Applied { core: CoreId, version: u64 },
+    Applied {
+        core: CoreId,
+        version: u64,
+    },
     /// The core met what it must not survive (a failed flush): the process ends with this reason.
-    Fatal { core: CoreId, reason: String },
+    Fatal {
+        core: CoreId,
+        reason: String,
+    },
     /// The core has drained, flushed, destaged and written its last checkpoint.
-    Stopped { core: CoreId },
+    Stopped {
+        core: CoreId,
+    },
 }
 
 /// Control to core.
 pub enum CoreMessage {
     Answer(Answer),
     Topics(Arc<TopicDelta>),
-    Query { id: u64, query: CoreQuery },
+    Query {
+        id: u64,
+        query: CoreQuery,
+    },
     /// SIGTERM: stop accepting, finish what is in flight, flush, destage, checkpoint, say [`ControlMessage::Stopped`].
     Stop,
 }
@@ -76,11 +91,18 @@ pub struct TopicDelta {
 pub enum CoreQuery {
     Offsets(Vec<OffsetQuery>),
     /// OffsetForLeaderEpoch: the end of `epoch` in this partition's log.
-    EpochEnd { partition: PartitionId, current_epoch: LeaderEpoch, epoch: LeaderEpoch },
+    EpochEnd {
+        partition: PartitionId,
+        current_epoch: LeaderEpoch,
+        epoch: LeaderEpoch,
+    },
     /// Sizes of all partitions of this core, for DescribeLogDirs and metrics.
     Sizes,
     /// Advance the log start (DeleteRecords, later; retention uses the same path inside the core).
-    DeleteRecords { partition: PartitionId, before: Offset },
+    DeleteRecords {
+        partition: PartitionId,
+        before: Offset,
+    },
     /// All counters and histograms.
     Metrics,
     /// Text that explains what the core is doing: connections, queues, groups, waits.

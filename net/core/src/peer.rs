@@ -14,14 +14,39 @@ pub(crate) const PEER_SLOTS: usize = 4096;
 pub(crate) enum PeerMessage {
     /// Append batches to a partition of yours; answer with `Appended`.
     Append(RemoteAppend),
-    Appended { key: Key, part: u32, result: Result<RemoteDone, (ErrorCode, &'static str)>, give_back: Buf },
+    Appended {
+        key: Key,
+        part: u32,
+        result: Result<RemoteDone, (ErrorCode, &'static str)>,
+        give_back: Buf,
+    },
     /// Read partitions of yours. When that gives fewer than `watch_below_bytes`, say `Advanced` once when there is more.
-    Read { from: CoreId, key: Key, round: u32, reads: Vec<RemoteRead>, watch_below_bytes: usize },
-    ReadDone { key: Key, round: u32, results: Vec<RemoteReadDone>, watched: bool },
-    Advanced { key: Key },
-    Unwatch { from: CoreId, key: Key },
+    Read {
+        from: CoreId,
+        key: Key,
+        round: u32,
+        reads: Vec<RemoteRead>,
+        watch_below_bytes: usize,
+    },
+    ReadDone {
+        key: Key,
+        round: u32,
+        results: Vec<RemoteReadDone>,
+        watched: bool,
+    },
+    Advanced {
+        key: Key,
+    },
+    Unwatch {
+        from: CoreId,
+        key: Key,
+    },
     /// This connection's bytes are mostly yours: go on with it.
-    Adopt { socket: MovedSocket, peer: SocketAddr, input: Vec<u8> },
+    Adopt {
+        socket: MovedSocket,
+        peer: SocketAddr,
+        input: Vec<u8>,
+    },
 }
 
 pub(crate) struct RemoteAppend {

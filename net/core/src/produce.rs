@@ -9,8 +9,8 @@ use crate::peer::{PeerMessage, RemoteAppend, RemoteDone};
 use crate::slab::Key;
 use crate::topics::TopicName;
 use ringmill_log::{AckAt, AppendError, Appended, Slot};
-use ringmill_record::{BatchError, Compression, validate_batch};
 use ringmill_reactor::{Backend, Buf};
+use ringmill_record::{BatchError, Compression, validate_batch};
 use ringmill_types::{CoreId, ErrorCode, GroupSeq, PartitionId};
 use ringmill_wire::produce::{ProducePartitionAnswer, ProduceRequest, ProduceResponse};
 use ringmill_wire::{RequestHeader, ResponseHead, TopicRef};
@@ -98,7 +98,8 @@ impl<B: Backend> Core<B> {
     /// Parses the whole request before anything happens, and finds every partition's owner.
     fn plan_produce(&self, frame: &[u8]) -> Result<Plan, &'static str> {
         let header = RequestHeader::parse(frame).map_err(|_| "a request header that cannot be read")?;
-        let request = ProduceRequest::parse(&header, frame).map_err(|_| "a produce request that cannot be read")?;
+        let request =
+            ProduceRequest::parse(&header, frame).map_err(|_| "a produce request that cannot be read")?;
         let mut plan = Plan {
             head: header.response_head(),
             acks: request.acks,
@@ -117,12 +118,17 @@ impl<B: Backend> Core<B> {
         };
         for topic in request.topics() {
             let (name, spec, missing) = match topic.topic {
-                TopicRef::Name(name) => (TopicName::Name(name.into()), self.topics.named(name), ErrorCode::UnknownTopicOrPartition),
+                TopicRef::Name(name) => (
+                    TopicName::Name(name.into()),
+                    self.topics.named(name),
+                    ErrorCode::UnknownTopicOrPartition,
+                ),
                 TopicRef::Id(id) => (TopicName::Id(id), self.topics.with_id(id), ErrorCode::UnknownTopicId),
             };
             plan.topics.push(name);
             for partition in topic.partitions() {
-                let range = partition.records_at..partition.records_at + partition.records.map_or(0, <[u8]>::len);
+                let range =
+                    partition.records_at..partition.records_at + partition.records.map_or(0, <[u8]>::len);
                 let found = spec.and_then(|s| s.partitions.get(usize::try_from(partition.index).ok()?));
                 let mut answer = ProducePartitionAnswer::error(partition.index, ErrorCode::None);
                 let owner = match (refusal, found) {
@@ -131,19 +137,28 @@ impl<B: Backend> Core<B> {
                         Owner::Nobody
                     }
                     (None, None) => {
-                        answer.error = if spec.is_some() { ErrorCode::UnknownTopicOrPartition } else { missing };
+                        answer.error =
+                            if spec.is_some() { ErrorCode::UnknownTopicOrPartition } else { missing };
                         Owner::Nobody
                     }
-                    (None, Some(found)) if found.owner == self.settings.id => match self.log.slot_of(found.id) {
-                        Some(slot) => Owner::Local(slot),
-                        None => {
-                            answer.error = ErrorCode::UnknownTopicOrPartition;
-                            Owner::Nobody
+                    (None, Some(found)) if found.owner == self.settings.id => {
+                        match self.log.slot_of(found.id) {
+                            Some(slot) => Owner::Local(slot),
+                            None => {
+                                answer.error = ErrorCode::UnknownTopicOrPartition;
+                                Owner::Nobody
+                            }
                         }
-                    },
+                    }
                     (None, Some(found)) => Owner::Remote(found.owner, found.id),
                 };
-                plan.parts.push(Part { topic: plan.topics.len() as u32 - 1, index: partition.index, records: range, owner, answer });
+                plan.parts.push(Part {
+                    topic: plan.topics.len() as u32 - 1,
+                    index: partition.index,
+                    records: range,
+                    owner,
+                    answer,
+                });
             }
         }
         Ok(plan)
@@ -179,7 +194,17 @@ impl<B: Backend> Core<B> {
                     let range = part.records.clone();
                     let records = pending.frame.share().slice(range.start, range.end);
                     pending.waits += 1;
-                    self.to_peer(core, PeerMessage::Append(RemoteAppend { from: id, key, part: at as u32, partition, records, deadline_ns }));
+                    self.tell_peer(
+                        core,
+                        PeerMessage::Append(RemoteAppend {
+                            from: id,
+                            key,
+                            part: at as u32,
+                            partition,
+                            records,
+                            deadline_ns,
+                        }),
+                    );
                 }
                 Owner::Local(slot) => {
                     let records = pending.frame.get(part.records.clone()).unwrap_or_default();
@@ -209,6 +234,10 @@ impl<B: Backend> Core<B> {
             if let Some(pending) = self.produces.get_mut(key) {
                 pending.next += 1;
             }
+        }
+        // Every log has its copy now, other cores hold their own references: the received bytes need not wait for the disk.
+        if let Some(pending) = self.produces.get_mut(key) {
+            pending.frame = FrameBytes::Small(Vec::new());
         }
         self.wait_for_groups(key, durable, sealed);
         self.finish_if_done(key);
@@ -272,8 +301,12 @@ impl<B: Backend> Core<B> {
     /// Requests that waited too long for room are answered retriably.
     pub(crate) fn expire_stalled(&mut self) {
         let now_ns = self.now_ns;
-        let late: Vec<Key> =
-            self.stalled.iter().copied().filter(|k| self.produces.get(*k).is_none_or(|p| now_ns >= p.deadline_ns)).collect();
+        let late: Vec<Key> = self
+            .stalled
+            .iter()
+            .copied()
+            .filter(|k| self.produces.get(*k).is_none_or(|p| now_ns >= p.deadline_ns))
+            .collect();
         if late.is_empty() {
             return;
         }
@@ -331,7 +364,13 @@ impl<B: Backend> Core<B> {
         self.metrics.produce.wait_us.record(micros);
         if micros > self.settings.slow_request_ms * 1000 {
             crate::warn::limited(self.now_ns, || {
-                tracing::warn!(core = self.settings.id.0, api = "Produce", ms = micros / 1000, partitions = pending.parts.len(), "slow request");
+                tracing::warn!(
+                    core = self.settings.id.0,
+                    api = "Produce",
+                    ms = micros / 1000,
+                    partitions = pending.parts.len(),
+                    "slow request"
+                );
             });
         }
         let failed = pending.parts.iter().any(|p| p.answer.error != ErrorCode::None);
@@ -346,7 +385,11 @@ impl<B: Backend> Core<B> {
             return;
         }
         let bytes = encode(&pending);
-        self.answer(pending.conn, pending.slot, AnswerState::Ready(vec![Buf::from_vec(bytes)], SentKind::Produce));
+        self.answer(
+            pending.conn,
+            pending.slot,
+            AnswerState::Ready(vec![Buf::from_vec(bytes)], SentKind::Produce),
+        );
     }
 
     /// Another core's client produced to a partition of ours.
@@ -385,7 +428,11 @@ impl<B: Backend> Core<B> {
                 None
             }
             Err(AppendError::Busy) if self.now_ns >= work.append.deadline_ns => {
-                self.refuse_remote(work, ErrorCode::RequestTimedOut, "the broker had no room for the batch in time");
+                self.refuse_remote(
+                    work,
+                    ErrorCode::RequestTimedOut,
+                    "the broker had no room for the batch in time",
+                );
                 None
             }
             Err(AppendError::Busy) => Some(work),
@@ -395,15 +442,26 @@ impl<B: Backend> Core<B> {
     fn answer_remote(&mut self, work: RemoteWork) {
         let Some(appended) = work.done else { return };
         let RemoteAppend { from, key, part, records, .. } = work.append;
-        self.to_peer(from, PeerMessage::Appended { key, part, result: Ok(RemoteDone { appended }), give_back: records });
+        self.tell_peer(
+            from,
+            PeerMessage::Appended { key, part, result: Ok(RemoteDone { appended }), give_back: records },
+        );
     }
 
     fn refuse_remote(&mut self, work: RemoteWork, code: ErrorCode, text: &'static str) {
         let RemoteAppend { from, key, part, records, .. } = work.append;
-        self.to_peer(from, PeerMessage::Appended { key, part, result: Err((code, text)), give_back: records });
+        self.tell_peer(
+            from,
+            PeerMessage::Appended { key, part, result: Err((code, text)), give_back: records },
+        );
     }
 
-    pub(crate) fn remote_appended(&mut self, key: Key, part: u32, result: Result<RemoteDone, (ErrorCode, &'static str)>) {
+    pub(crate) fn remote_appended(
+        &mut self,
+        key: Key,
+        part: u32,
+        result: Result<RemoteDone, (ErrorCode, &'static str)>,
+    ) {
         let Some(pending) = self.produces.get_mut(key) else { return };
         if let Some(part) = pending.parts.get_mut(part as usize) {
             match result {
@@ -446,7 +504,12 @@ fn insert_in_order(queue: &mut std::collections::VecDeque<(GroupSeq, Key)>, grou
 
 /// Validates one partition's records and appends them.
 fn append_one<B: Backend>(
-    log: &mut ringmill_log::Log, io: &mut B, slot: Slot, records: &[u8], version: i16, wall_ms: i64,
+    log: &mut ringmill_log::Log,
+    io: &mut B,
+    slot: Slot,
+    records: &[u8],
+    version: i16,
+    wall_ms: i64,
 ) -> Result<(Appended, u64), AppendError> {
     let refuse = |code, text| Err(AppendError::Refused(code, text));
     let header = match validate_batch(records) {
@@ -473,7 +536,10 @@ fn code_of(error: BatchError) -> ErrorCode {
     match error {
         BatchError::Truncated | BatchError::Crc => ErrorCode::CorruptMessage,
         BatchError::OldFormat(_) => ErrorCode::UnsupportedForMessageFormat,
-        BatchError::UnknownMagic(_) | BatchError::Count | BatchError::Compression | BatchError::Attributes => ErrorCode::InvalidRecord,
+        BatchError::UnknownMagic(_)
+        | BatchError::Count
+        | BatchError::Compression
+        | BatchError::Attributes => ErrorCode::InvalidRecord,
     }
 }
 

@@ -23,14 +23,16 @@ impl<B: Backend> Core<B> {
     pub(crate) fn answer_query(&mut self, id: u64, query: CoreQuery) {
         let reply = match query {
             CoreQuery::Offsets(queries) => return self.offsets(id, &queries),
-            CoreQuery::EpochEnd { partition, current_epoch, epoch } => self.epoch_end(partition, current_epoch, epoch),
+            CoreQuery::EpochEnd { partition, current_epoch, epoch } => {
+                self.epoch_end(partition, current_epoch, epoch)
+            }
             CoreQuery::Sizes => CoreReply::Sizes(self.sizes()),
             CoreQuery::DeleteRecords { partition, before } => self.delete_records(partition, before),
             CoreQuery::Metrics => CoreReply::Metrics(Box::new(self.snapshot())),
             CoreQuery::Dump => CoreReply::Dump(self.dump()),
         };
         let core = self.settings.id;
-        self.to_control(ControlMessage::Reply { core, id, reply });
+        self.tell_control(ControlMessage::Reply { core, id, reply });
     }
 
     fn offsets(&mut self, id: u64, queries: &[OffsetQuery]) {
@@ -58,13 +60,19 @@ impl<B: Backend> Core<B> {
     fn finish_offsets(&mut self, key: crate::slab::Key) {
         let Some(pending) = self.offset_queries.remove(key) else { return };
         let core = self.settings.id;
-        self.to_control(ControlMessage::Reply { core, id: pending.id, reply: CoreReply::Offsets(pending.replies) });
+        self.tell_control(ControlMessage::Reply {
+            core,
+            id: pending.id,
+            reply: CoreReply::Offsets(pending.replies),
+        });
     }
 
     /// `None`: the file thread looks it up, and [`Core::time_found`] follows.
     fn offset_of(&mut self, query: &OffsetQuery) -> Option<OffsetReply> {
         let failed = |error| Some(OffsetReply { error, ..unknown() });
-        let Some(slot) = self.log.slot_of(query.partition) else { return failed(ErrorCode::UnknownTopicOrPartition) };
+        let Some(slot) = self.log.slot_of(query.partition) else {
+            return failed(ErrorCode::UnknownTopicOrPartition);
+        };
         let Some(view) = self.log.view(slot) else { return failed(ErrorCode::UnknownTopicOrPartition) };
         if view.offline {
             return failed(ErrorCode::KafkaStorageError);
@@ -75,7 +83,9 @@ impl<B: Backend> Core<B> {
         if query.current_epoch.0 >= 0 && query.current_epoch > view.leader_epoch {
             return failed(ErrorCode::UnknownLeaderEpoch);
         }
-        let found = |offset: Offset, epoch: LeaderEpoch| Some(OffsetReply { error: ErrorCode::None, offset, timestamp: -1, epoch });
+        let found = |offset: Offset, epoch: LeaderEpoch| {
+            Some(OffsetReply { error: ErrorCode::None, offset, timestamp: -1, epoch })
+        };
         match query.timestamp {
             LATEST => found(view.high_watermark, view.leader_epoch),
             EARLIEST | EARLIEST_LOCAL => found(view.log_start, self.log.epoch_at(slot, view.log_start)),
@@ -93,7 +103,12 @@ impl<B: Backend> Core<B> {
         let Some((key, at)) = self.time_tickets.remove(&ticket) else { return };
         let Some(pending) = self.offset_queries.get_mut(key) else { return };
         if let (Some(reply), Some(found)) = (pending.replies.get_mut(at), found) {
-            *reply = OffsetReply { error: ErrorCode::None, offset: found.offset, timestamp: found.timestamp_ms, epoch: found.epoch };
+            *reply = OffsetReply {
+                error: ErrorCode::None,
+                offset: found.offset,
+                timestamp: found.timestamp_ms,
+                epoch: found.epoch,
+            };
         }
         pending.left -= 1;
         if pending.left == 0 {
@@ -103,7 +118,9 @@ impl<B: Backend> Core<B> {
 
     fn epoch_end(&self, partition: PartitionId, current_epoch: LeaderEpoch, epoch: LeaderEpoch) -> CoreReply {
         let failed = |error| CoreReply::EpochEnd { error, epoch: LeaderEpoch(-1), end: Offset(-1) };
-        let Some(slot) = self.log.slot_of(partition) else { return failed(ErrorCode::UnknownTopicOrPartition) };
+        let Some(slot) = self.log.slot_of(partition) else {
+            return failed(ErrorCode::UnknownTopicOrPartition);
+        };
         let Some(view) = self.log.view(slot) else { return failed(ErrorCode::UnknownTopicOrPartition) };
         if current_epoch.0 >= 0 && current_epoch < view.leader_epoch {
             return failed(ErrorCode::FencedLeaderEpoch);
@@ -153,7 +170,13 @@ impl<B: Backend> Core<B> {
         out.cold_reads = log.cold_reads;
         out.cold_read_bytes = log.cold_read_bytes;
         out.cache_hits = log.cache_hits;
-        (out.tail_bytes, out.destage_lag_bytes, out.core_log_used_bytes, out.core_log_capacity_bytes, out.cache_bytes) = gauges;
+        (
+            out.tail_bytes,
+            out.destage_lag_bytes,
+            out.core_log_used_bytes,
+            out.core_log_capacity_bytes,
+            out.cache_bytes,
+        ) = gauges;
         out.tail_limit_bytes = self.log.tail_limit_bytes();
         out.produce_waiting = self.produces.len() as u64;
         out.partitions = self.log.slots().count() as u64;
@@ -170,7 +193,13 @@ impl<B: Backend> Core<B> {
     /// Text for whoever wonders why a core is stuck.
     pub(crate) fn dump(&self) -> String {
         let mut out = String::new();
-        let _ = writeln!(out, "core {}: turn {}, {} operations in flight", self.settings.id, self.metrics.turns, self.io.in_flight());
+        let _ = writeln!(
+            out,
+            "core {}: turn {}, {} operations in flight",
+            self.settings.id,
+            self.metrics.turns,
+            self.io.in_flight()
+        );
         let _ = writeln!(out, "log: {}", self.log.describe());
         let _ = writeln!(
             out,

@@ -32,9 +32,15 @@ pub(crate) type Parts = Vec<(PartKey, Want)>;
 
 pub(crate) enum Opened {
     /// All partitions are answered; a session of this id was begun unless it is 0.
-    Full { session_id: i32, parts: Parts },
+    Full {
+        session_id: i32,
+        parts: Parts,
+    },
     /// Only news is answered.
-    Incremental { session_id: i32, parts: Parts },
+    Incremental {
+        session_id: i32,
+        parts: Parts,
+    },
     Refused(ErrorCode),
 }
 
@@ -78,7 +84,9 @@ impl Sessions {
             let session_id = if epoch == 0 { self.begin(&parts, now_ns) } else { 0 };
             return Opened::Full { session_id, parts };
         }
-        let Some(session) = self.sessions.get_mut(&id) else { return Opened::Refused(ErrorCode::FetchSessionIdNotFound) };
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return Opened::Refused(ErrorCode::FetchSessionIdNotFound);
+        };
         if session.epoch != epoch {
             return Opened::Refused(ErrorCode::InvalidFetchSessionEpoch);
         }
@@ -109,7 +117,12 @@ impl Sessions {
             return 0;
         }
         if self.sessions.len() >= self.max {
-            let stale = self.sessions.iter().filter(|(_, s)| now_ns.saturating_sub(s.used_ns) > EVICT_AFTER_NS).map(|(id, _)| *id).next();
+            let stale = self
+                .sessions
+                .iter()
+                .filter(|(_, s)| now_ns.saturating_sub(s.used_ns) > EVICT_AFTER_NS)
+                .map(|(id, _)| *id)
+                .next();
             let Some(stale) = stale else { return 0 };
             self.sessions.remove(&stale);
         }
@@ -117,7 +130,14 @@ impl Sessions {
         // The core's number keeps ids of different cores apart, so that a moved client is told, not mixed up.
         let id = i32::from(self.core.0 as i16 & 0xff) << 23 | self.next_id.max(1);
         let by_id = parts.first().is_some_and(|(key, _)| matches!(key.topic, TopicName::Id(_)));
-        let mut session = Session { epoch: 1, by_id, order: Vec::new(), entries: HashMap::new(), used_ns: now_ns, rotate: 0 };
+        let mut session = Session {
+            epoch: 1,
+            by_id,
+            order: Vec::new(),
+            entries: HashMap::new(),
+            used_ns: now_ns,
+            rotate: 0,
+        };
         for (key, want) in parts {
             session.put(key.clone(), *want);
         }
@@ -126,10 +146,20 @@ impl Sessions {
     }
 
     /// Remembers what the client is told of a partition; true when it is news.
-    pub fn note(&mut self, session_id: i32, key: &PartKey, high_watermark: Offset, log_start: Offset, error: ErrorCode) -> bool {
-        let Some(entry) = self.sessions.get_mut(&session_id).and_then(|s| s.entries.get_mut(key)) else { return false };
+    pub fn note(
+        &mut self,
+        session_id: i32,
+        key: &PartKey,
+        high_watermark: Offset,
+        log_start: Offset,
+        error: ErrorCode,
+    ) -> bool {
+        let Some(entry) = self.sessions.get_mut(&session_id).and_then(|s| s.entries.get_mut(key)) else {
+            return false;
+        };
         let failed = error != ErrorCode::None;
-        let news = entry.high_watermark != high_watermark || entry.log_start != log_start || entry.failed && !failed;
+        let news =
+            entry.high_watermark != high_watermark || entry.log_start != log_start || entry.failed && !failed;
         entry.high_watermark = high_watermark;
         entry.log_start = log_start;
         entry.failed = failed;
@@ -151,7 +181,8 @@ impl Session {
             return;
         }
         self.order.push(key.clone());
-        self.entries.insert(key, Entry { want, high_watermark: Offset(-1), log_start: Offset(-1), failed: false });
+        self.entries
+            .insert(key, Entry { want, high_watermark: Offset(-1), log_start: Offset(-1), failed: false });
     }
 
     fn list(&mut self) -> Parts {
@@ -177,7 +208,11 @@ fn parts_of(request: &FetchRequest<'_>) -> Parts {
     for topic in request.topics() {
         let name = owned(topic.topic);
         for partition in topic.partitions() {
-            let want = Want { offset: partition.fetch_offset, max_bytes: partition.max_bytes, current_epoch: partition.current_leader_epoch };
+            let want = Want {
+                offset: partition.fetch_offset,
+                max_bytes: partition.max_bytes,
+                current_epoch: partition.current_leader_epoch,
+            };
             parts.push((PartKey { topic: name.clone(), index: partition.index }, want));
         }
     }

@@ -49,7 +49,9 @@ impl fmt::Display for StartError {
         match self {
             StartError::Ring(core, error) => write!(f, "core {core}: {error}"),
             StartError::Log(core, error) => write!(f, "core {core}: {error}"),
-            StartError::Thread(core, error) => write!(f, "a thread for core {core} could not be started: {error}"),
+            StartError::Thread(core, error) => {
+                write!(f, "a thread for core {core} could not be started: {error}")
+            }
             StartError::Died(core) => write!(f, "core {core} ended while starting; its message is above"),
         }
     }
@@ -63,7 +65,11 @@ impl std::error::Error for StartError {}
 ///
 /// # Errors
 /// The first core that cannot start; the others are stopped then.
-pub fn start(cores: Vec<CoreOptions>, topics: Arc<Vec<TopicSpec>>, control_bell: &Doorbell) -> Result<(Vec<CoreLink>, Vec<CoreHandle>), StartError> {
+pub fn start(
+    cores: Vec<CoreOptions>,
+    topics: Arc<Vec<TopicSpec>>,
+    control_bell: &Doorbell,
+) -> Result<(Vec<CoreLink>, Vec<CoreHandle>), StartError> {
     let count = cores.len();
     let mut queues = peer_queues(count);
     let mut links = Vec::new();
@@ -110,9 +116,12 @@ pub fn start(cores: Vec<CoreOptions>, topics: Arc<Vec<TopicSpec>>, control_bell:
 
 type PeerEnds = Vec<Option<(rtrb::Producer<PeerMessage>, rtrb::Consumer<PeerMessage>)>>;
 
+/// Both ends that one core holds to another, while they are being handed out.
+type HalfWired = (Option<rtrb::Producer<PeerMessage>>, Option<rtrb::Consumer<PeerMessage>>);
+
 /// A queue from every core to every other.
 fn peer_queues(count: usize) -> Vec<PeerEnds> {
-    let mut ends: Vec<Vec<(Option<rtrb::Producer<PeerMessage>>, Option<rtrb::Consumer<PeerMessage>>)>> =
+    let mut ends: Vec<Vec<HalfWired>> =
         (0..count).map(|_| (0..count).map(|_| (None, None)).collect()).collect();
     for from in 0..count {
         for to in (0..count).filter(|to| *to != from) {
@@ -135,8 +144,13 @@ struct Ready {
 }
 
 fn run(
-    options: CoreOptions, topics: &[TopicSpec], ends: CoreEnds, peers: PeerEnds, heartbeat: Arc<Heartbeat>,
-    ready: &mpsc::Sender<Result<Ready, StartError>>, wakers: &mpsc::Receiver<Vec<Waker>>,
+    options: CoreOptions,
+    topics: &[TopicSpec],
+    ends: CoreEnds,
+    peers: PeerEnds,
+    heartbeat: Arc<Heartbeat>,
+    ready: &mpsc::Sender<Result<Ready, StartError>>,
+    wakers: &mpsc::Receiver<Vec<Waker>>,
 ) {
     heartbeat.set_phase(Phase::Recovering);
     let id = options.settings.id;
@@ -146,10 +160,13 @@ fn run(
         tracing::warn!(core = id.0, cpu, %error, "the core could not be pinned; it runs wherever the kernel puts it");
     }
     let built = RingBackend::new(options.ring).map_err(|e| StartError::Ring(id, e)).and_then(|mut io| {
-        let own: Vec<(&TopicSpec, &PartitionSpec)> =
-            topics.iter().flat_map(|t| t.partitions.iter().filter(|p| p.owner == id).map(move |p| (t, p))).collect();
+        let own: Vec<(&TopicSpec, &PartitionSpec)> = topics
+            .iter()
+            .flat_map(|t| t.partitions.iter().filter(|p| p.owner == id).map(move |p| (t, p)))
+            .collect();
         let (log, recovery) =
-            Log::open(&mut io, options.log, &own, options.next_partition_id, options.incarnation).map_err(|e| StartError::Log(id, e))?;
+            Log::open(&mut io, options.log, &own, options.next_partition_id, options.incarnation)
+                .map_err(|e| StartError::Log(id, e))?;
         let listener = io.add_listener(options.listener);
         let (waker, features) = (io.waker(), io.features());
         let core = Core::new(io, log, options.settings, ends, heartbeat, Some(listener));
@@ -169,7 +186,13 @@ fn run(
         }
     };
     let Ok(wakers) = wakers.recv() else { return };
-    core.connect(peers.into_iter().zip(wakers).map(|(ends, waker)| ends.map(|(to, from)| Peer::new(to, from, waker))).collect());
+    core.connect(
+        peers
+            .into_iter()
+            .zip(wakers)
+            .map(|(ends, waker)| ends.map(|(to, from)| Peer::new(to, from, waker)))
+            .collect(),
+    );
     core.know(topics);
     while !core.is_stopped() {
         core.turn();

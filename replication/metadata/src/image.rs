@@ -71,7 +71,13 @@ impl Image {
                 let name: Arc<str> = name.as_str().into();
                 self.note_ids(partitions);
                 self.names.insert(*id, name.clone());
-                let topic = Topic { name: name.clone(), id: *id, created_ms: *created_ms, configs: configs.clone(), partitions: partitions.clone() };
+                let topic = Topic {
+                    name: name.clone(),
+                    id: *id,
+                    created_ms: *created_ms,
+                    configs: configs.clone(),
+                    partitions: partitions.clone(),
+                };
                 self.topics.insert(name, topic);
             }
             Record::PartitionsAdded { id, partitions } => {
@@ -118,7 +124,10 @@ impl Image {
 
     /// Records that make this image out of nothing, for a snapshot.
     pub fn to_records(&self) -> Vec<Record> {
-        let mut out = vec![Record::PartitionIds { next: self.next_partition() }, Record::ProducerIds { next: self.next_producer }];
+        let mut out = vec![
+            Record::PartitionIds { next: self.next_partition() },
+            Record::ProducerIds { next: self.next_producer },
+        ];
         if !self.broker_configs.is_empty() {
             out.push(Record::BrokerConfigs { configs: self.broker_configs.clone() });
         }
@@ -153,7 +162,8 @@ impl Image {
 
     /// Moves that bring every partition onto one of `cores` cores, evenly; none when the count is as it was.
     pub fn replace_all(&self, cores: u16) -> Vec<(PartitionId, CoreId)> {
-        let all: Vec<PartitionRecord> = self.topics.values().flat_map(|t| t.partitions.iter().copied()).collect();
+        let all: Vec<PartitionRecord> =
+            self.topics.values().flat_map(|t| t.partitions.iter().copied()).collect();
         let cores = usize::from(cores.max(1));
         let moves = all.iter().enumerate().map(|(at, p)| (*p, CoreId((at % cores) as u16)));
         moves.filter(|(p, core)| p.core != *core).map(|(p, core)| (p.id, core)).collect()
@@ -166,14 +176,29 @@ mod tests {
     use ringmill_types::LeaderEpoch;
 
     fn topic(name: &str, id: u8, first: u64, count: u64) -> Record {
-        let partitions = (first..first + count).map(|id| PartitionRecord { id: PartitionId(id), core: CoreId(0), epoch: LeaderEpoch(0) });
-        Record::TopicCreated { name: name.into(), id: TopicId([id; 16]), created_ms: 1, configs: Configs::new(), partitions: partitions.collect() }
+        let partitions = (first..first + count).map(|id| PartitionRecord {
+            id: PartitionId(id),
+            core: CoreId(0),
+            epoch: LeaderEpoch(0),
+        });
+        Record::TopicCreated {
+            name: name.into(),
+            id: TopicId([id; 16]),
+            created_ms: 1,
+            configs: Configs::new(),
+            partitions: partitions.collect(),
+        }
     }
 
     #[test]
     fn a_snapshot_makes_the_same_image_and_ids_are_never_given_twice() {
         let mut image = Image::new();
-        for record in [topic("a", 1, 1, 3), topic("b", 2, 4, 2), Record::TopicDeleted { id: TopicId([2; 16]) }, Record::ProducerIds { next: 1000 }] {
+        for record in [
+            topic("a", 1, 1, 3),
+            topic("b", 2, 4, 2),
+            Record::TopicDeleted { id: TopicId([2; 16]) },
+            Record::ProducerIds { next: 1000 },
+        ] {
             image.apply(&record);
         }
         assert_eq!(image.next_partition(), 6, "ids of the deleted topic stay used");
@@ -192,7 +217,11 @@ mod tests {
     fn placement_is_even() {
         let mut image = Image::new();
         image.apply(&topic("a", 1, 1, 5));
-        assert_eq!(image.place(6, 2).iter().filter(|c| c.0 == 1).count(), 6 - 1 + 0, "core 1 catches up first");
+        assert_eq!(
+            image.place(6, 2).iter().filter(|c| c.0 == 1).count(),
+            6 - 1 + 0,
+            "core 1 catches up first"
+        );
         let moves = image.replace_all(2);
         assert_eq!(moves.len(), 2);
     }

@@ -14,9 +14,16 @@ const COMPACT_FROM_BYTES: u64 = 1 << 20;
 /// Why the journal cannot be used. Each sentence says what to do.
 #[derive(Debug)]
 pub enum JournalError {
-    Io { path: PathBuf, error: io::Error },
+    Io {
+        path: PathBuf,
+        error: io::Error,
+    },
     /// Damage before the end: what follows it was decided and acknowledged.
-    Damaged { path: PathBuf, offset: u64, error: RecordError },
+    Damaged {
+        path: PathBuf,
+        offset: u64,
+        error: RecordError,
+    },
 }
 
 impl fmt::Display for JournalError {
@@ -115,7 +122,9 @@ fn is_torn_tail(rest: &[u8], error: RecordError) -> bool {
     match error {
         RecordError::Torn => true,
         RecordError::UnknownKind(_) => false,
-        RecordError::Damaged => !(1..rest.len()).any(|at| rest.get(at..).is_some_and(|r| Record::decode(r).is_ok())),
+        RecordError::Damaged => {
+            !(1..rest.len()).any(|at| rest.get(at..).is_some_and(|r| Record::decode(r).is_ok()))
+        }
     }
 }
 
@@ -153,7 +162,13 @@ mod tests {
     use ringmill_types::TopicId;
 
     fn created(name: &str, id: u8) -> Record {
-        Record::TopicCreated { name: name.into(), id: TopicId([id; 16]), created_ms: 5, configs: Configs::new(), partitions: Vec::new() }
+        Record::TopicCreated {
+            name: name.into(),
+            id: TopicId([id; 16]),
+            created_ms: 5,
+            configs: Configs::new(),
+            partitions: Vec::new(),
+        }
     }
 
     #[test]

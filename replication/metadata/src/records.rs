@@ -27,20 +27,42 @@ pub struct PartitionRecord {
 /// One decision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
-    TopicCreated { name: String, id: TopicId, created_ms: i64, configs: Configs, partitions: Vec<PartitionRecord> },
+    TopicCreated {
+        name: String,
+        id: TopicId,
+        created_ms: i64,
+        configs: Configs,
+        partitions: Vec<PartitionRecord>,
+    },
     /// The next partitions of the topic.
-    PartitionsAdded { id: TopicId, partitions: Vec<PartitionRecord> },
-    TopicDeleted { id: TopicId },
+    PartitionsAdded {
+        id: TopicId,
+        partitions: Vec<PartitionRecord>,
+    },
+    TopicDeleted {
+        id: TopicId,
+    },
     /// All overrides of the topic, replacing those before.
-    TopicConfigs { id: TopicId, configs: Configs },
+    TopicConfigs {
+        id: TopicId,
+        configs: Configs,
+    },
     /// All dynamic broker configs, replacing those before.
-    BrokerConfigs { configs: Configs },
+    BrokerConfigs {
+        configs: Configs,
+    },
     /// Producer ids below this were given out or may have been.
-    ProducerIds { next: i64 },
+    ProducerIds {
+        next: i64,
+    },
     /// Partition ids below this were given out. Written by snapshots: the topics that had them may be gone.
-    PartitionIds { next: u64 },
+    PartitionIds {
+        next: u64,
+    },
     /// Partitions whose core changed, because the number of cores did.
-    Placed { moves: Vec<(PartitionId, CoreId)> },
+    Placed {
+        moves: Vec<(PartitionId, CoreId)>,
+    },
 }
 
 /// Bytes that are no record.
@@ -146,7 +168,11 @@ impl Record {
         if length == 0 || length > PAYLOAD_BYTES_MAX {
             return Err(RecordError::Damaged);
         }
-        let crc = bytes.get(4..8).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes).ok_or(RecordError::Torn)?;
+        let crc = bytes
+            .get(4..8)
+            .and_then(|b| b.try_into().ok())
+            .map(u32::from_le_bytes)
+            .ok_or(RecordError::Torn)?;
         let end = FRAME_HEAD_BYTES + length;
         let payload = bytes.get(FRAME_HEAD_BYTES..end).ok_or(RecordError::Torn)?;
         if crc32c::crc32c(payload) != crc {
@@ -246,7 +272,10 @@ impl<'a> Reader<'a> {
                 let count = self.count(10)?;
                 let mut moves = Vec::with_capacity(count);
                 for _ in 0..count {
-                    moves.push((PartitionId(u64::from_le_bytes(self.array()?)), CoreId(u16::from_le_bytes(self.array()?))));
+                    moves.push((
+                        PartitionId(u64::from_le_bytes(self.array()?)),
+                        CoreId(u16::from_le_bytes(self.array()?)),
+                    ));
                 }
                 Record::Placed { moves }
             }

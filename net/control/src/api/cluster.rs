@@ -17,20 +17,43 @@ const KEY_TYPES: std::ops::RangeInclusive<i8> = 0..=2;
 pub(crate) fn find_coordinator(control: &mut Control, call: &Call<'_>) -> Result<Outcome, Refusal> {
     let request: FindCoordinatorRequest = call.decode()?;
     let known = KEY_TYPES.contains(&request.key_type);
-    let (node_id, host, port) = (control.options.node_id, text(control.options.host.as_str()), i32::from(control.options.port));
+    let (node_id, host, port) =
+        (control.options.node_id, text(control.options.host.as_str()), i32::from(control.options.port));
     let response = if call.version() >= 4 {
         let coordinators = request.coordinator_keys.iter().map(|key| {
             if known {
-                message!(Coordinator { key: key.clone(), node_id: node_id, host: host.clone(), port: port, error_message: Some(text("")) })
+                message!(Coordinator {
+                    key: key.clone(),
+                    node_id: node_id,
+                    host: host.clone(),
+                    port: port,
+                    error_message: Some(text(""))
+                })
             } else {
-                message!(Coordinator { key: key.clone(), node_id: -1, port: -1, error_code: code(ErrorCode::InvalidRequest), error_message: Some(text("Unknown key type.")) })
+                message!(Coordinator {
+                    key: key.clone(),
+                    node_id: -1,
+                    port: -1,
+                    error_code: code(ErrorCode::InvalidRequest),
+                    error_message: Some(text("Unknown key type."))
+                })
             }
         });
         message!(FindCoordinatorResponse { coordinators: coordinators.collect() })
     } else if known {
-        message!(FindCoordinatorResponse { error_message: Some(text("NONE")), node_id: node_id, host: host, port: port })
+        message!(FindCoordinatorResponse {
+            error_message: Some(text("NONE")),
+            node_id: node_id,
+            host: host,
+            port: port
+        })
     } else {
-        message!(FindCoordinatorResponse { error_code: code(ErrorCode::InvalidRequest), error_message: Some(text("Unknown key type.")), node_id: -1, port: -1 })
+        message!(FindCoordinatorResponse {
+            error_code: code(ErrorCode::InvalidRequest),
+            error_message: Some(text("Unknown key type.")),
+            node_id: -1,
+            port: -1
+        })
     };
     Ok(Outcome::Now(call.encode(&response)?))
 }

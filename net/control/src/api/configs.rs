@@ -3,10 +3,13 @@
 use super::{Call, Outcome, Refusal, code, message, text};
 use crate::configs::{self, Described, Kind};
 use crate::control::Control;
-use kafka_wire::describe_configs_response::{DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym};
+use kafka_wire::describe_configs_response::{
+    DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym,
+};
 use kafka_wire::{
-    AlterConfigsRequest, AlterConfigsResponse, DescribeConfigsRequest, DescribeConfigsResponse, IncrementalAlterConfigsRequest,
-    IncrementalAlterConfigsResponse, alter_configs_response, incremental_alter_configs_response,
+    AlterConfigsRequest, AlterConfigsResponse, DescribeConfigsRequest, DescribeConfigsResponse,
+    IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse, alter_configs_response,
+    incremental_alter_configs_response,
 };
 use kafka_wire_core::StrBytes;
 use ringmill_metadata::Record;
@@ -34,18 +37,36 @@ pub(crate) fn describe_configs(control: &mut Control, call: &Call<'_>) -> Result
         let described = match resource.resource_type {
             TOPIC => match control.image.named(name) {
                 Some(topic) => Ok(configs::describe_topic(&topic.configs, &control.options.defaults)),
-                None => Err((ErrorCode::UnknownTopicOrPartition, "This server does not host this topic-partition.".to_string())),
+                None => Err((
+                    ErrorCode::UnknownTopicOrPartition,
+                    "This server does not host this topic-partition.".to_string(),
+                )),
             },
-            BROKER => broker(control, name).map(|()| configs::describe_broker(&control.options.defaults, &control.options.settings, control.options.node_id)),
+            BROKER => broker(control, name).map(|()| {
+                configs::describe_broker(
+                    &control.options.defaults,
+                    &control.options.settings,
+                    control.options.node_id,
+                )
+            }),
             BROKER_LOGGER | CLIENT_METRICS | GROUP => Ok(Vec::new()),
             other => Err((ErrorCode::InvalidRequest, format!("Unsupported resource type: {other}"))),
         };
-        let mut result = message!(DescribeConfigsResult { resource_type: resource.resource_type, resource_name: resource.resource_name.clone() });
+        let mut result = message!(DescribeConfigsResult {
+            resource_type: resource.resource_type,
+            resource_name: resource.resource_name.clone()
+        });
         match described {
             Ok(list) => {
-                let wanted = |name: &str| resource.configuration_keys.as_ref().is_none_or(|keys| keys.iter().any(|k| k.as_str() == name));
+                let wanted = |name: &str| {
+                    resource
+                        .configuration_keys
+                        .as_ref()
+                        .is_none_or(|keys| keys.iter().any(|k| k.as_str() == name))
+                };
                 let list = list.into_iter().filter(|c| wanted(&c.name));
-                result.configs = list.map(|c| shown(c, request.include_synonyms, request.include_documentation)).collect();
+                result.configs =
+                    list.map(|c| shown(c, request.include_synonyms, request.include_documentation)).collect();
                 result.error_message = Some(text(""));
             }
             Err((error, reason)) => {
@@ -62,12 +83,17 @@ fn broker(control: &Control, name: &str) -> Result<(), Problem> {
     if name.is_empty() || name.parse() == Ok(control.options.node_id) {
         return Ok(());
     }
-    let reason = format!("Unexpected broker id, expected {} or empty string, but received {name}", control.options.node_id);
+    let reason = format!(
+        "Unexpected broker id, expected {} or empty string, but received {name}",
+        control.options.node_id
+    );
     Err((ErrorCode::InvalidRequest, reason))
 }
 
 fn shown(config: Described, synonyms: bool, documentation: bool) -> DescribeConfigsResourceResult {
-    let list = config.synonyms.into_iter().map(|(name, value, source)| message!(DescribeConfigsSynonym { name: text(name), value: value.map(text), source: source as i8 }));
+    let list = config.synonyms.into_iter().map(|(name, value, source)| {
+        message!(DescribeConfigsSynonym { name: text(name), value: value.map(text), source: source as i8 })
+    });
     message!(DescribeConfigsResourceResult {
         name: text(config.name),
         value: config.value.map(text),
@@ -84,13 +110,18 @@ fn shown(config: Described, synonyms: bool, documentation: bool) -> DescribeConf
 fn apply(control: &mut Control, name: &str, configs: Configs, validate_only: bool) -> Result<bool, Problem> {
     control.options.defaults.check(&configs).map_err(|reason| (ErrorCode::InvalidConfig, reason))?;
     let Some(topic) = control.image.named(name) else {
-        return Err((ErrorCode::UnknownTopicOrPartition, "The topic '".to_string() + name + "' does not exist."));
+        return Err((
+            ErrorCode::UnknownTopicOrPartition,
+            "The topic '".to_string() + name + "' does not exist.",
+        ));
     };
     let (id, changed) = (topic.id, topic.configs != configs);
     if validate_only || !changed {
         return Ok(false);
     }
-    control.decide(&[Record::TopicConfigs { id, configs }]).map_err(|e| (ErrorCode::KafkaStorageError, e.to_string()))?;
+    control
+        .decide(&[Record::TopicConfigs { id, configs }])
+        .map_err(|e| (ErrorCode::KafkaStorageError, e.to_string()))?;
     Ok(true)
 }
 
@@ -98,7 +129,11 @@ fn apply(control: &mut Control, name: &str, configs: Configs, validate_only: boo
 fn only_topics(resource_type: i8) -> Result<(), Problem> {
     match resource_type {
         TOPIC => Ok(()),
-        BROKER => Err((ErrorCode::InvalidRequest, "broker configs are set in the configuration file; they cannot be altered while running yet".into())),
+        BROKER => Err((
+            ErrorCode::InvalidRequest,
+            "broker configs are set in the configuration file; they cannot be altered while running yet"
+                .into(),
+        )),
         other => Err((ErrorCode::InvalidRequest, format!("Unsupported resource type: {other}"))),
     }
 }
@@ -125,7 +160,9 @@ pub(crate) fn alter_configs(control: &mut Control, call: &Call<'_>) -> Result<Ou
         let result = only_topics(resource.resource_type).and_then(|()| {
             let mut configs = Configs::new();
             for config in &resource.configs {
-                let value = config.value.as_ref().ok_or_else(|| (ErrorCode::InvalidConfig, format!("Null value not supported for : {}", config.name)))?;
+                let value = config.value.as_ref().ok_or_else(|| {
+                    (ErrorCode::InvalidConfig, format!("Null value not supported for : {}", config.name))
+                })?;
                 configs.insert(config.name.to_string(), value.to_string());
             }
             apply(control, &resource.resource_name, configs, request.validate_only)
@@ -150,7 +187,13 @@ pub(crate) fn incremental_alter_configs(control: &mut Control, call: &Call<'_>) 
         let result = only_topics(resource.resource_type).and_then(|()| {
             let mut configs = control.image.named(name).map(|t| t.configs.clone()).unwrap_or_default();
             for config in &resource.configs {
-                change(control, &mut configs, &config.name, config.config_operation, config.value.as_deref())?;
+                change(
+                    control,
+                    &mut configs,
+                    &config.name,
+                    config.config_operation,
+                    config.value.as_deref(),
+                )?;
             }
             apply(control, name, configs, request.validate_only)
         });
@@ -165,8 +208,15 @@ pub(crate) fn incremental_alter_configs(control: &mut Control, call: &Call<'_>) 
     Ok(outcome(changed, call.encode(&response)?))
 }
 
-fn change(control: &Control, configs: &mut Configs, name: &str, operation: i8, value: Option<&str>) -> Result<(), Problem> {
-    let given = || value.ok_or_else(|| (ErrorCode::InvalidConfig, format!("Null value not supported for : {name}")));
+fn change(
+    control: &Control,
+    configs: &mut Configs,
+    name: &str,
+    operation: i8,
+    value: Option<&str>,
+) -> Result<(), Problem> {
+    let given =
+        || value.ok_or_else(|| (ErrorCode::InvalidConfig, format!("Null value not supported for : {name}")));
     match operation {
         SET => {
             configs.insert(name.to_string(), given()?.to_string());
@@ -175,11 +225,22 @@ fn change(control: &Control, configs: &mut Configs, name: &str, operation: i8, v
             configs.remove(name);
         }
         APPEND | SUBTRACT => {
-            let def = configs::find(name).ok_or_else(|| (ErrorCode::InvalidConfig, format!("Unknown topic config name: {name}")))?;
+            let def = configs::find(name)
+                .ok_or_else(|| (ErrorCode::InvalidConfig, format!("Unknown topic config name: {name}")))?;
             if def.kind != Kind::List {
-                return Err((ErrorCode::InvalidConfig, format!("Can't {} to key {name} because its type is not LIST.", if operation == APPEND { "APPEND" } else { "SUBTRACT" })));
+                return Err((
+                    ErrorCode::InvalidConfig,
+                    format!(
+                        "Can't {} to key {name} because its type is not LIST.",
+                        if operation == APPEND { "APPEND" } else { "SUBTRACT" }
+                    ),
+                ));
             }
-            let current = configs::describe_topic(configs, &control.options.defaults).into_iter().find(|c| c.name == name).and_then(|c| c.value).unwrap_or_default();
+            let current = configs::describe_topic(configs, &control.options.defaults)
+                .into_iter()
+                .find(|c| c.name == name)
+                .and_then(|c| c.value)
+                .unwrap_or_default();
             let mut list: Vec<&str> = current.split(',').filter(|s| !s.is_empty()).collect();
             for item in given()?.split(',') {
                 list.retain(|have| *have != item);
@@ -190,7 +251,9 @@ fn change(control: &Control, configs: &mut Configs, name: &str, operation: i8, v
             let joined = list.join(",");
             configs.insert(name.to_string(), joined);
         }
-        other => return Err((ErrorCode::InvalidRequest, format!("Unknown operation {other} on config {name}"))),
+        other => {
+            return Err((ErrorCode::InvalidRequest, format!("Unknown operation {other} on config {name}")));
+        }
     }
     Ok(())
 }

@@ -7,7 +7,9 @@ use kafka_wire::create_partitions_request::CreatePartitionsTopic;
 use kafka_wire::create_partitions_response::CreatePartitionsTopicResult;
 use kafka_wire::create_topics_request::CreatableTopic;
 use kafka_wire::create_topics_response::{CreatableTopicConfigs, CreatableTopicResult};
-use kafka_wire::{CreatePartitionsRequest, CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse};
+use kafka_wire::{
+    CreatePartitionsRequest, CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse,
+};
 use kafka_wire_core::Uuid;
 use ringmill_metadata::records::Configs;
 use ringmill_metadata::{Image, PartitionRecord, Record};
@@ -27,10 +29,14 @@ pub(crate) fn check_name(image: &Image, name: &str) -> Result<(), String> {
         return Err(format!("Topic name is invalid: '{name}' is not allowed"));
     }
     if name.len() > TOPIC_NAME_BYTES_MAX {
-        return Err(format!("Topic name is invalid: the length of '{name}' is longer than the max allowed length {TOPIC_NAME_BYTES_MAX}"));
+        return Err(format!(
+            "Topic name is invalid: the length of '{name}' is longer than the max allowed length {TOPIC_NAME_BYTES_MAX}"
+        ));
     }
     if !name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-')) {
-        return Err(format!("Topic name is invalid: '{name}' contains one or more characters other than ASCII alphanumerics, '.', '_' and '-'"));
+        return Err(format!(
+            "Topic name is invalid: '{name}' contains one or more characters other than ASCII alphanumerics, '.', '_' and '-'"
+        ));
     }
     if name.contains(['.', '_']) {
         let same = |other: &str| other.replace('.', "_") == name.replace('.', "_");
@@ -57,14 +63,21 @@ fn topic_id() -> Result<TopicId, Problem> {
 }
 
 /// The record of a new topic whose name was checked.
-pub(crate) fn plan(control: &Control, name: &str, partitions: i32, overrides: &Configs) -> Result<Record, Problem> {
+pub(crate) fn plan(
+    control: &Control,
+    name: &str,
+    partitions: i32,
+    overrides: &Configs,
+) -> Result<Record, Problem> {
     control.options.defaults.check(overrides).map_err(|reason| (ErrorCode::InvalidConfig, reason))?;
     let count = usize::try_from(partitions).unwrap_or(0);
     check_room(control, count)?;
     Ok(Record::TopicCreated {
         name: name.to_string(),
         id: topic_id()?,
-        created_ms: std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64),
+        created_ms: std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(0, |d| d.as_millis() as i64),
         configs: overrides.clone(),
         partitions: new_partitions(control, count),
     })
@@ -73,7 +86,10 @@ pub(crate) fn plan(control: &Control, name: &str, partitions: i32, overrides: &C
 fn check_room(control: &Control, more: usize) -> Result<(), Problem> {
     let max = control.options.partitions_max;
     if control.image.partition_count() + more > max {
-        return Err((ErrorCode::PolicyViolation, format!("this node takes at most {max} partitions, all topics together")));
+        return Err((
+            ErrorCode::PolicyViolation,
+            format!("this node takes at most {max} partitions, all topics together"),
+        ));
     }
     Ok(())
 }
@@ -81,7 +97,11 @@ fn check_room(control: &Control, more: usize) -> Result<(), Problem> {
 fn new_partitions(control: &Control, count: usize) -> Vec<PartitionRecord> {
     let first = control.image.next_partition();
     let cores = control.image.place(count, control.options.cores);
-    cores.into_iter().zip(first..).map(|(core, id)| PartitionRecord { id: PartitionId(id), core, epoch: LeaderEpoch(0) }).collect()
+    cores
+        .into_iter()
+        .zip(first..)
+        .map(|(core, id)| PartitionRecord { id: PartitionId(id), core, epoch: LeaderEpoch(0) })
+        .collect()
 }
 
 pub(crate) fn create_topics(control: &mut Control, call: &Call<'_>) -> Result<Outcome, Refusal> {
@@ -101,7 +121,9 @@ pub(crate) fn create_topics(control: &mut Control, call: &Call<'_>) -> Result<Ou
         }
         let result = plan_topic(control, topic).and_then(|record| {
             if !request.validate_only {
-                control.decide(std::slice::from_ref(&record)).map_err(|e| (ErrorCode::KafkaStorageError, e.to_string()))?;
+                control
+                    .decide(std::slice::from_ref(&record))
+                    .map_err(|e| (ErrorCode::KafkaStorageError, e.to_string()))?;
                 changed = true;
             }
             Ok(record)
@@ -129,7 +151,10 @@ fn plan_topic(control: &Control, topic: &CreatableTopic) -> Result<Record, Probl
     let mut overrides = Configs::new();
     for config in &topic.configs {
         let Some(value) = &config.value else {
-            return Err((ErrorCode::InvalidConfig, format!("Null value not supported for topic configs: {}", config.name)));
+            return Err((
+                ErrorCode::InvalidConfig,
+                format!("Null value not supported for topic configs: {}", config.name),
+            ));
         };
         overrides.insert(config.name.to_string(), value.to_string());
     }
@@ -139,15 +164,23 @@ fn plan_topic(control: &Control, topic: &CreatableTopic) -> Result<Record, Probl
 fn check_counts(control: &Control, topic: &CreatableTopic) -> Result<i32, Problem> {
     let factor = topic.replication_factor;
     if factor < -1 || factor == 0 {
-        return Err((ErrorCode::InvalidReplicationFactor, "Replication factor must be larger than 0, or -1 to use the default value.".into()));
+        return Err((
+            ErrorCode::InvalidReplicationFactor,
+            "Replication factor must be larger than 0, or -1 to use the default value.".into(),
+        ));
     }
     if topic.num_partitions < -1 || topic.num_partitions == 0 {
-        return Err((ErrorCode::InvalidPartitions, "Number of partitions was set to an invalid non-positive value.".into()));
+        return Err((
+            ErrorCode::InvalidPartitions,
+            "Number of partitions was set to an invalid non-positive value.".into(),
+        ));
     }
     if factor > 1 {
         return Err((
             ErrorCode::InvalidReplicationFactor,
-            format!("Unable to replicate the partition {factor} time(s): The target replication factor of {factor} cannot be reached because only 1 broker(s) are registered."),
+            format!(
+                "Unable to replicate the partition {factor} time(s): The target replication factor of {factor} cannot be reached because only 1 broker(s) are registered."
+            ),
         ));
     }
     Ok(if topic.num_partitions == -1 { control.options.num_partitions } else { topic.num_partitions })
@@ -157,10 +190,16 @@ fn check_counts(control: &Control, topic: &CreatableTopic) -> Result<i32, Proble
 fn check_assignment(control: &Control, topic: &CreatableTopic) -> Result<i32, Problem> {
     let invalid = |reason: String| Err((ErrorCode::InvalidReplicaAssignment, reason));
     if topic.replication_factor != -1 {
-        return Err((ErrorCode::InvalidRequest, "A manual partition assignment was specified, but replication factor was not set to -1.".into()));
+        return Err((
+            ErrorCode::InvalidRequest,
+            "A manual partition assignment was specified, but replication factor was not set to -1.".into(),
+        ));
     }
     if topic.num_partitions != -1 {
-        return Err((ErrorCode::InvalidRequest, "A manual partition assignment was specified, but numPartitions was not set to -1.".into()));
+        return Err((
+            ErrorCode::InvalidRequest,
+            "A manual partition assignment was specified, but numPartitions was not set to -1.".into(),
+        ));
     }
     let mut indexes: Vec<i32> = topic.assignments.iter().map(|a| a.partition_index).collect();
     indexes.sort_unstable();
@@ -172,8 +211,17 @@ fn check_assignment(control: &Control, topic: &CreatableTopic) -> Result<i32, Pr
             [] => return invalid("The manual partition assignment includes an empty replica list.".into()),
             [node] if *node == control.options.node_id => {}
             brokers => match brokers.iter().find(|b| **b != control.options.node_id) {
-                Some(other) => return invalid(format!("The manual partition assignment includes broker {other}, but no such broker is registered.")),
-                None => return invalid(format!("The manual partition assignment includes the broker {} more than once.", control.options.node_id)),
+                Some(other) => {
+                    return invalid(format!(
+                        "The manual partition assignment includes broker {other}, but no such broker is registered."
+                    ));
+                }
+                None => {
+                    return invalid(format!(
+                        "The manual partition assignment includes the broker {} more than once.",
+                        control.options.node_id
+                    ));
+                }
             },
         }
     }
@@ -191,7 +239,12 @@ fn refused(topic: &CreatableTopic, (error, reason): Problem) -> CreatableTopicRe
     })
 }
 
-fn accepted(control: &Control, topic: &CreatableTopic, record: &Record, validate_only: bool) -> CreatableTopicResult {
+fn accepted(
+    control: &Control,
+    topic: &CreatableTopic,
+    record: &Record,
+    validate_only: bool,
+) -> CreatableTopicResult {
     let Record::TopicCreated { id, configs, partitions, .. } = record else {
         return refused(topic, (ErrorCode::UnknownServerError, "no topic was planned".into()));
     };
@@ -230,9 +283,14 @@ pub(crate) fn create_partitions(control: &mut Control, call: &Call<'_>) -> Resul
                 Ok(())
             })
         };
-        let (error, reason) = result.err().map_or((ErrorCode::None, None), |(error, reason)| (error, Some(text(reason))));
+        let (error, reason) =
+            result.err().map_or((ErrorCode::None, None), |(error, reason)| (error, Some(text(reason))));
         if !repeated || !results.iter().any(|r: &CreatePartitionsTopicResult| r.name == topic.name) {
-            results.push(message!(CreatePartitionsTopicResult { name: topic.name.clone(), error_code: code(error), error_message: reason }));
+            results.push(message!(CreatePartitionsTopicResult {
+                name: topic.name.clone(),
+                error_code: code(error),
+                error_message: reason
+            }));
         }
     }
     let bytes = call.encode(&message!(CreatePartitionsResponse { results: results }))?;
@@ -241,7 +299,10 @@ pub(crate) fn create_partitions(control: &mut Control, call: &Call<'_>) -> Resul
 
 fn add_partitions(control: &Control, wanted: &CreatePartitionsTopic) -> Result<Record, Problem> {
     let Some(topic) = control.image.named(&wanted.name) else {
-        return Err((ErrorCode::UnknownTopicOrPartition, "This server does not host this topic-partition.".into()));
+        return Err((
+            ErrorCode::UnknownTopicOrPartition,
+            "This server does not host this topic-partition.".into(),
+        ));
     };
     let have = topic.partitions.len() as i32;
     if wanted.count == have {
@@ -250,7 +311,10 @@ fn add_partitions(control: &Control, wanted: &CreatePartitionsTopic) -> Result<R
     if wanted.count < have {
         return Err((
             ErrorCode::InvalidPartitions,
-            format!("The topic {} currently has {have} partition(s); {} would not be an increase.", wanted.name, wanted.count),
+            format!(
+                "The topic {} currently has {have} partition(s); {} would not be an increase.",
+                wanted.name, wanted.count
+            ),
         ));
     }
     let more = (wanted.count - have) as usize;
@@ -258,18 +322,26 @@ fn add_partitions(control: &Control, wanted: &CreatePartitionsTopic) -> Result<R
         if assignments.len() != more {
             return Err((
                 ErrorCode::InvalidReplicaAssignment,
-                format!("Attempted to add {more} additional partition(s), but only {} assignment(s) were specified.", assignments.len()),
+                format!(
+                    "Attempted to add {more} additional partition(s), but only {} assignment(s) were specified.",
+                    assignments.len()
+                ),
             ));
         }
         let node = control.options.node_id;
         if let Some(other) = assignments.iter().flat_map(|a| &a.broker_ids).find(|b| **b != node) {
             return Err((
                 ErrorCode::InvalidReplicaAssignment,
-                format!("The manual partition assignment includes broker {other}, but no such broker is registered."),
+                format!(
+                    "The manual partition assignment includes broker {other}, but no such broker is registered."
+                ),
             ));
         }
         if assignments.iter().any(|a| a.broker_ids.len() != 1) {
-            return Err((ErrorCode::InvalidReplicaAssignment, "The manual partition assignment needs exactly one replica per partition.".into()));
+            return Err((
+                ErrorCode::InvalidReplicaAssignment,
+                "The manual partition assignment needs exactly one replica per partition.".into(),
+            ));
         }
     }
     check_room(control, more)?;

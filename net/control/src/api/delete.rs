@@ -30,7 +30,10 @@ pub(crate) fn delete_topics(control: &mut Control, call: &Call<'_>) -> Result<Ou
             (ErrorCode::TopicDeletionDisabled, Some("Topic deletion is disabled."))
         } else {
             match &found {
-                None if name.is_some() => (ErrorCode::UnknownTopicOrPartition, Some("This server does not host this topic-partition.")),
+                None if name.is_some() => (
+                    ErrorCode::UnknownTopicOrPartition,
+                    Some("This server does not host this topic-partition."),
+                ),
                 None => (ErrorCode::UnknownTopicId, Some("This server does not host this topic ID.")),
                 Some((id, _)) => match control.decide(&[Record::TopicDeleted { id: *id }]) {
                     Ok(()) => {
@@ -45,10 +48,17 @@ pub(crate) fn delete_topics(control: &mut Control, call: &Call<'_>) -> Result<Ou
             }
         };
         let (shown_id, shown_name) = match &found {
-            Some((found, name)) if error == ErrorCode::None => (Uuid::from_bytes(found.0), Some(text(&**name))),
+            Some((found, name)) if error == ErrorCode::None => {
+                (Uuid::from_bytes(found.0), Some(text(&**name)))
+            }
             Some(_) | None => (*id, name.clone()),
         };
-        results.push(message!(DeletableTopicResult { name: shown_name, topic_id: shown_id, error_code: code(error), error_message: reason.map(text) }));
+        results.push(message!(DeletableTopicResult {
+            name: shown_name,
+            topic_id: shown_id,
+            error_code: code(error),
+            error_message: reason.map(text)
+        }));
     }
     let bytes = call.encode(&message!(DeleteTopicsResponse { responses: results }))?;
     Ok(if changed { Outcome::Applied(bytes) } else { Outcome::Now(bytes) })

@@ -6,8 +6,12 @@ use crate::control::Control;
 use kafka_wire::describe_topic_partitions_response::{
     Cursor, DescribeTopicPartitionsResponsePartition, DescribeTopicPartitionsResponseTopic,
 };
-use kafka_wire::metadata_response::{MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic};
-use kafka_wire::{DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse, MetadataRequest, MetadataResponse};
+use kafka_wire::metadata_response::{
+    MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+};
+use kafka_wire::{
+    DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse, MetadataRequest, MetadataResponse,
+};
 use kafka_wire_core::Uuid;
 use ringmill_metadata::Topic;
 use ringmill_types::{ErrorCode, TopicId};
@@ -36,7 +40,11 @@ pub(crate) fn metadata(control: &mut Control, call: &Call<'_>) -> Result<Outcome
         let Some(name) = &wanted.name else {
             topics.push(match control.image.with_id(id) {
                 Some(topic) => described(control.options.node_id, topic, operations),
-                None => message!(MetadataResponseTopic { error_code: code(ErrorCode::UnknownTopicId), name: None, topic_id: wanted.topic_id }),
+                None => message!(MetadataResponseTopic {
+                    error_code: code(ErrorCode::UnknownTopicId),
+                    name: None,
+                    topic_id: wanted.topic_id
+                }),
             });
             continue;
         };
@@ -54,7 +62,11 @@ pub(crate) fn metadata(control: &mut Control, call: &Call<'_>) -> Result<Outcome
                 ErrorCode::UnknownTopicOrPartition
             }
         };
-        topics.push(message!(MetadataResponseTopic { error_code: code(error), name: Some(name.clone()), topic_authorized_operations: i32::MIN }));
+        topics.push(message!(MetadataResponseTopic {
+            error_code: code(error),
+            name: Some(name.clone()),
+            topic_authorized_operations: i32::MIN
+        }));
     }
     let mut response = message!(MetadataResponse {
         brokers: vec![message!(MetadataResponseBroker {
@@ -121,14 +133,26 @@ pub(crate) fn describe_topic_partitions(control: &mut Control, call: &Call<'_>) 
     let mut first = 0;
     if let Some(cursor) = &request.cursor {
         names.retain(|name| name.as_str() >= cursor.topic_name.as_str());
-        first = if names.first().is_some_and(|name| name == cursor.topic_name.as_str()) { cursor.partition_index.max(0) as usize } else { 0 };
+        first = if names.first().is_some_and(|name| name == cursor.topic_name.as_str()) {
+            cursor.partition_index.max(0) as usize
+        } else {
+            0
+        };
     }
     let mut left = request.response_partition_limit.clamp(1, PARTITIONS_PER_ANSWER_MAX) as usize;
     let mut response = DescribeTopicPartitionsResponse::default();
     for name in names {
         let Some(topic) = control.image.named(&name) else {
-            let error = if create::check_name(&control.image, &name).is_err() { ErrorCode::InvalidTopicException } else { ErrorCode::UnknownTopicOrPartition };
-            response.topics.push(message!(DescribeTopicPartitionsResponseTopic { error_code: code(error), name: Some(text(name)), topic_authorized_operations: i32::MIN }));
+            let error = if create::check_name(&control.image, &name).is_err() {
+                ErrorCode::InvalidTopicException
+            } else {
+                ErrorCode::UnknownTopicOrPartition
+            };
+            response.topics.push(message!(DescribeTopicPartitionsResponseTopic {
+                error_code: code(error),
+                name: Some(text(name)),
+                topic_authorized_operations: i32::MIN
+            }));
             continue;
         };
         if left == 0 {
@@ -165,10 +189,10 @@ pub(crate) fn describe_topic_partitions(control: &mut Control, call: &Call<'_>) 
             topic_authorized_operations: TOPIC_OPERATIONS,
         }));
         if unfinished {
-            response.next_cursor = Some(message!(Cursor { topic_name: text(name), partition_index: next as i32 }));
+            response.next_cursor =
+                Some(message!(Cursor { topic_name: text(name), partition_index: next as i32 }));
             break;
         }
     }
     Ok(Outcome::Now(call.encode(&response)?))
 }
-

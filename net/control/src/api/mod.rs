@@ -58,24 +58,36 @@ impl Call<'_> {
     pub fn decode<T: KafkaMessage + KafkaDecode>(&self) -> Result<T, Refusal> {
         let mut limits = DecodeLimits::default();
         limits.max_array_elements = 100_000;
-        T::decode_from_bytes(Bytes::copy_from_slice(self.body), ApiVersion::new(self.header.api_version), limits)
-            .map_err(|error| format!("a {} request that cannot be read: {error}", self.header.api_key.name().unwrap_or("?")))
+        T::decode_from_bytes(
+            Bytes::copy_from_slice(self.body),
+            ApiVersion::new(self.header.api_version),
+            limits,
+        )
+        .map_err(|error| {
+            format!("a {} request that cannot be read: {error}", self.header.api_key.name().unwrap_or("?"))
+        })
     }
 
-    pub fn encode<T: KafkaMessage + KafkaEncode + ProtocolEq>(&self, response: &T) -> Result<Vec<u8>, Refusal> {
+    pub fn encode<T: KafkaMessage + KafkaEncode + ProtocolEq>(
+        &self,
+        response: &T,
+    ) -> Result<Vec<u8>, Refusal> {
         encode(self.header.response_head(), response)
     }
 }
 
 /// Header and body of an answer, without the length.
-pub(crate) fn encode<T: KafkaEncode>(head: ringmill_wire::ResponseHead, response: &T) -> Result<Vec<u8>, Refusal> {
+pub(crate) fn encode<T: KafkaEncode>(
+    head: ringmill_wire::ResponseHead,
+    response: &T,
+) -> Result<Vec<u8>, Refusal> {
     let mut out = Vec::new();
     let start = head.begin(&mut out);
     out.drain(start..start + 4);
     let mut body = BytesMut::new();
-    response
-        .encode(&mut Encoder::new(&mut body), ApiVersion::new(head.api_version))
-        .map_err(|error| format!("an answer of version {} that cannot be written: {error}", head.api_version))?;
+    response.encode(&mut Encoder::new(&mut body), ApiVersion::new(head.api_version)).map_err(|error| {
+        format!("an answer of version {} that cannot be written: {error}", head.api_version)
+    })?;
     out.extend_from_slice(&body);
     Ok(out)
 }
@@ -89,7 +101,11 @@ pub(crate) fn code(code: ErrorCode) -> i16 {
 }
 
 /// Decides one request.
-pub(crate) fn handle(control: &mut Control, header: &RequestHeader<'_>, frame: &[u8]) -> Result<Outcome, Refusal> {
+pub(crate) fn handle(
+    control: &mut Control,
+    header: &RequestHeader<'_>,
+    frame: &[u8],
+) -> Result<Outcome, Refusal> {
     let call = Call { header, body: frame.get(header.body_at..).unwrap_or_default() };
     match header.api_key {
         ApiKey::METADATA => metadata::metadata(control, &call),

@@ -4,7 +4,9 @@ use super::{Call, Finish, Outcome, Refusal, code, encode, message};
 use crate::control::Control;
 use kafka_wire::list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse};
 use kafka_wire::offset_for_leader_epoch_response::{EpochEndOffset, OffsetForLeaderTopicResult};
-use kafka_wire::{ListOffsetsRequest, ListOffsetsResponse, OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse};
+use kafka_wire::{
+    ListOffsetsRequest, ListOffsetsResponse, OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse,
+};
 use ringmill_core::{CoreQuery, CoreReply, OffsetQuery};
 use ringmill_metadata::{Image, PartitionRecord};
 use ringmill_types::{CoreId, ErrorCode, LeaderEpoch};
@@ -23,8 +25,18 @@ pub(crate) fn list_offsets(control: &mut Control, call: &Call<'_>) -> Result<Out
     for (t, topic) in request.topics.iter().enumerate() {
         let mut partitions = Vec::new();
         for (p, wanted) in topic.partitions.iter().enumerate() {
-            let mut answer = message!(ListOffsetsPartitionResponse { partition_index: wanted.partition_index, timestamp: -1, offset: -1, leader_epoch: -1 });
-            let repeated = topic.partitions.iter().filter(|other| other.partition_index == wanted.partition_index).count() > 1;
+            let mut answer = message!(ListOffsetsPartitionResponse {
+                partition_index: wanted.partition_index,
+                timestamp: -1,
+                offset: -1,
+                leader_epoch: -1
+            });
+            let repeated = topic
+                .partitions
+                .iter()
+                .filter(|other| other.partition_index == wanted.partition_index)
+                .count()
+                > 1;
             match find(&control.image, &topic.name, wanted.partition_index) {
                 _ if repeated => answer.error_code = code(ErrorCode::InvalidRequest),
                 None => answer.error_code = code(ErrorCode::UnknownTopicOrPartition),
@@ -33,7 +45,11 @@ pub(crate) fn list_offsets(control: &mut Control, call: &Call<'_>) -> Result<Out
                     answer.error_code = code(ErrorCode::RequestTimedOut);
                     let (queries, places) = asked.entry(partition.core).or_default();
                     let current_epoch = LeaderEpoch(wanted.current_leader_epoch);
-                    queries.push(OffsetQuery { partition: partition.id, current_epoch, timestamp: wanted.timestamp });
+                    queries.push(OffsetQuery {
+                        partition: partition.id,
+                        current_epoch,
+                        timestamp: wanted.timestamp,
+                    });
                     places.push((t, p));
                 }
             }
@@ -51,7 +67,12 @@ pub(crate) fn list_offsets(control: &mut Control, call: &Call<'_>) -> Result<Out
         for (ordinal, places) in (0..).zip(places) {
             let Some(CoreReply::Offsets(list)) = replies.remove(&ordinal) else { continue };
             for ((t, p), reply) in places.into_iter().zip(list) {
-                let Some(answer) = topics.get_mut(t).and_then(|topic: &mut ListOffsetsTopicResponse| topic.partitions.get_mut(p)) else { continue };
+                let Some(answer) = topics
+                    .get_mut(t)
+                    .and_then(|topic: &mut ListOffsetsTopicResponse| topic.partitions.get_mut(p))
+                else {
+                    continue;
+                };
                 answer.error_code = code(reply.error);
                 answer.offset = reply.offset.0;
                 answer.timestamp = reply.timestamp;
@@ -73,7 +94,8 @@ pub(crate) fn offset_for_leader_epoch(control: &mut Control, call: &Call<'_>) ->
     for (t, topic) in request.topics.iter().enumerate() {
         let mut partitions = Vec::new();
         for (p, wanted) in topic.partitions.iter().enumerate() {
-            let mut answer = message!(EpochEndOffset { partition: wanted.partition, leader_epoch: -1, end_offset: -1 });
+            let mut answer =
+                message!(EpochEndOffset { partition: wanted.partition, leader_epoch: -1, end_offset: -1 });
             match find(&control.image, &topic.topic, wanted.partition) {
                 None => answer.error_code = code(ErrorCode::UnknownTopicOrPartition),
                 Some(partition) => {
@@ -89,12 +111,20 @@ pub(crate) fn offset_for_leader_epoch(control: &mut Control, call: &Call<'_>) ->
             }
             partitions.push(answer);
         }
-        topics.push(message!(OffsetForLeaderTopicResult { topic: topic.topic.clone(), partitions: partitions }));
+        topics.push(message!(OffsetForLeaderTopicResult {
+            topic: topic.topic.clone(),
+            partitions: partitions
+        }));
     }
     let finish: Finish = Box::new(move |mut replies| {
         for (ordinal, (t, p)) in (0..).zip(places) {
             let Some(CoreReply::EpochEnd { error, epoch, end }) = replies.remove(&ordinal) else { continue };
-            let Some(answer) = topics.get_mut(t).and_then(|topic: &mut OffsetForLeaderTopicResult| topic.partitions.get_mut(p)) else { continue };
+            let Some(answer) = topics
+                .get_mut(t)
+                .and_then(|topic: &mut OffsetForLeaderTopicResult| topic.partitions.get_mut(p))
+            else {
+                continue;
+            };
             answer.error_code = code(error);
             answer.leader_epoch = epoch.0;
             answer.end_offset = end.0;
@@ -106,7 +136,10 @@ pub(crate) fn offset_for_leader_epoch(control: &mut Control, call: &Call<'_>) ->
 
 /// Encodes a collected answer. That cannot fail for what handlers build; if it does, the client sees an empty frame and
 /// the log says why.
-pub(crate) fn answer_or_log<T: kafka_wire_core::KafkaEncode>(head: ringmill_wire::ResponseHead, response: &T) -> Vec<u8> {
+pub(crate) fn answer_or_log<T: kafka_wire_core::KafkaEncode>(
+    head: ringmill_wire::ResponseHead,
+    response: &T,
+) -> Vec<u8> {
     encode(head, response).unwrap_or_else(|reason| {
         tracing::error!(reason, "an answer could not be encoded");
         head.correlation_id.to_be_bytes().to_vec()

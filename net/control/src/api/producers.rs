@@ -11,7 +11,9 @@ const BLOCK: i64 = 1000;
 
 pub(crate) fn init_producer_id(control: &mut Control, call: &Call<'_>) -> Result<Outcome, Refusal> {
     let request: InitProducerIdRequest = call.decode()?;
-    let refused = |error| message!(InitProducerIdResponse { error_code: code(error), producer_id: -1, producer_epoch: -1 });
+    let refused = |error| {
+        message!(InitProducerIdResponse { error_code: code(error), producer_id: -1, producer_epoch: -1 })
+    };
     let response = match request.transactional_id.as_deref() {
         Some("") => refused(ErrorCode::InvalidRequest),
         // There is no transaction coordinator yet. This is the one code that every client treats as final, so the

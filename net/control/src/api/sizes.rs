@@ -3,7 +3,9 @@
 use super::offsets::answer_or_log;
 use super::{Call, Finish, Outcome, Refusal, message, text};
 use crate::control::Control;
-use kafka_wire::describe_log_dirs_response::{DescribeLogDirsPartition, DescribeLogDirsResult, DescribeLogDirsTopic};
+use kafka_wire::describe_log_dirs_response::{
+    DescribeLogDirsPartition, DescribeLogDirsResult, DescribeLogDirsTopic,
+};
 use kafka_wire::{DescribeLogDirsRequest, DescribeLogDirsResponse};
 use ringmill_core::{CoreQuery, CoreReply};
 use ringmill_reactor::Fs;
@@ -16,14 +18,24 @@ pub(crate) fn describe_log_dirs(control: &mut Control, call: &Call<'_>) -> Resul
     let head = call.header.response_head();
     let mut wanted: Vec<(String, Vec<(i32, PartitionId)>)> = Vec::new();
     for topic in control.image.topics() {
-        let named = request.topics.as_ref().map(|list| list.iter().filter(|t| t.topic.as_str() == &*topic.name).flat_map(|t| t.partitions.iter().copied()).collect::<Vec<i32>>());
-        let partitions = topic.partitions.iter().zip(0..).filter(|(_, index)| named.as_ref().is_none_or(|list| list.contains(index)));
+        let named = request.topics.as_ref().map(|list| {
+            list.iter()
+                .filter(|t| t.topic.as_str() == &*topic.name)
+                .flat_map(|t| t.partitions.iter().copied())
+                .collect::<Vec<i32>>()
+        });
+        let partitions = topic
+            .partitions
+            .iter()
+            .zip(0..)
+            .filter(|(_, index)| named.as_ref().is_none_or(|list| list.contains(index)));
         let partitions: Vec<(i32, PartitionId)> = partitions.map(|(p, index)| (index, p.id)).collect();
         if !partitions.is_empty() {
             wanted.push((topic.name.to_string(), partitions));
         }
     }
-    let dir = std::path::absolute(&control.options.data_dir).unwrap_or_else(|_| control.options.data_dir.clone());
+    let dir =
+        std::path::absolute(&control.options.data_dir).unwrap_or_else(|_| control.options.data_dir.clone());
     let usable = StdFs.free_bytes(&dir).map_or(-1, |b| b as i64);
     let queries = (0..control.options.cores).map(|core| (CoreId(core), CoreQuery::Sizes)).collect();
     let version = call.version();
@@ -37,11 +49,17 @@ pub(crate) fn describe_log_dirs(control: &mut Control, call: &Call<'_>) -> Resul
         let topics = wanted.into_iter().map(|(name, partitions)| {
             let partitions = partitions.into_iter().filter_map(|(index, id)| {
                 let size = *sizes.get(&id)?;
-                Some(message!(DescribeLogDirsPartition { partition_index: index, partition_size: size as i64 }))
+                Some(message!(DescribeLogDirsPartition {
+                    partition_index: index,
+                    partition_size: size as i64
+                }))
             });
             message!(DescribeLogDirsTopic { name: text(name), partitions: partitions.collect() })
         });
-        let mut result = message!(DescribeLogDirsResult { log_dir: text(dir.to_string_lossy().into_owned()), topics: topics.collect() });
+        let mut result = message!(DescribeLogDirsResult {
+            log_dir: text(dir.to_string_lossy().into_owned()),
+            topics: topics.collect()
+        });
         if version >= 4 {
             let held: u64 = sizes.values().sum();
             result.total_bytes = usable.saturating_add(held as i64);

@@ -1,0 +1,292 @@
+//! Metrics as Prometheus text (exposition format 0.0.4), from the one table in [`table`].
+//!
+//! Pure but for [`Process::now`], which reads `/proc/self`. A core that did not answer, and a topic with a partition on
+//! such a core, has no samples in this scrape: a counter that read 0 for once would look like a restart.
+
+mod table;
+
+use crate::admin::AdminTopic;
+use ringmill_core::metrics::{ApiMetrics, CoreMetrics, Histogram};
+use ringmill_types::CoreId;
+use std::fmt::Write as _;
+pub use table::METRICS;
+
+/// The content type of [`render`].
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// One metric.
+pub struct MetricDef {
+    pub name: &'static str,
+    pub read: Read,
+    pub help: &'static str,
+}
+
+/// Where a metric's numbers come from; says its type and labels too.
+pub enum Read {
+    BrokerGauge(fn(&Broker) -> Number),
+    ProcessCounter(fn(&Process) -> Option<Number>),
+    ProcessGauge(fn(&Process) -> Option<Number>),
+    CoreAnswered,
+    CoreCounter(fn(&CoreMetrics) -> Number),
+    CoreGauge(fn(&CoreMetrics) -> Number),
+    CoreHistogram(Unit, fn(&CoreMetrics) -> &Histogram),
+    ApiCounter(fn(&ApiMetrics) -> Number),
+    ApiHistogram(Unit, fn(&ApiMetrics) -> &Histogram),
+    TopicCounter(fn(&TopicTotals) -> Number),
+    TopicGauge(fn(&TopicTotals) -> Number),
+}
+
+/// A sample's value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Number {
+    Int(u64),
+    /// Nanoseconds, shown as seconds.
+    Seconds(u64),
+}
+
+/// What a histogram holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Shown as seconds.
+    Micros,
+    Bytes,
+}
+
+impl Unit {
+    /// Bounds of the `le` buckets, as powers of two less one: 15 µs to 16.8 s, 511 bytes to 64 MiB.
+    fn powers(self) -> std::ops::RangeInclusive<u32> {
+        match self {
+            Unit::Micros => 4..=24,
+            Unit::Bytes => 9..=26,
+        }
+    }
+}
+
+/// What is known without asking a core.
+#[derive(Clone, Debug, Default)]
+pub struct Broker {
+    pub ready: bool,
+    pub topics: u64,
+}
+
+/// Sums over a topic's partitions.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TopicTotals {
+    pub partitions: u64,
+    pub offline: u64,
+    pub relaxed: bool,
+    pub size_bytes: u64,
+    pub segments: u64,
+    pub unflushed_records: u64,
+    pub records_in: u64,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+}
+
+impl TopicTotals {
+    /// None where the core of a partition did not answer.
+    pub fn of(topic: &AdminTopic) -> Option<TopicTotals> {
+        let mut totals = TopicTotals::default();
+        for partition in &topic.partitions {
+            if partition.log_end < 0 {
+                return None;
+            }
+            totals.partitions += 1;
+            totals.offline += u64::from(partition.offline);
+            totals.relaxed |= partition.relaxed;
+            totals.size_bytes += partition.size_bytes;
+            totals.segments += u64::from(partition.segments);
+            totals.unflushed_records +=
+                u64::try_from(partition.log_end - partition.durable.max(0)).unwrap_or(0);
+            totals.records_in += partition.records_in;
+            totals.bytes_in += partition.bytes_in;
+            totals.bytes_out += partition.bytes_out;
+        }
+        Some(totals)
+    }
+}
+
+/// The process as `/proc/self` tells. What cannot be read is not shown.
+#[derive(Clone, Debug, Default)]
+pub struct Process {
+    pub cpu_ns: u64,
+    pub resident_bytes: Option<u64>,
+    pub virtual_bytes: Option<u64>,
+    pub threads: Option<u64>,
+    pub open_fds: Option<u64>,
+    pub max_fds: Option<u64>,
+}
+
+/// `USER_HZ`: the unit of times in `/proc`, 100 on every architecture this builds for.
+const TICKS_PER_SECOND: u64 = 100;
+
+impl Process {
+    pub fn now() -> Process {
+        let read = |file: &str| std::fs::read_to_string(format!("/proc/self/{file}")).unwrap_or_default();
+        let open_fds = std::fs::read_dir("/proc/self/fd").map(|entries| entries.count() as u64).ok();
+        Process::parse(&read("stat"), &read("status"), &read("limits"), open_fds)
+    }
+
+    fn parse(stat: &str, status: &str, limits: &str, open_fds: Option<u64>) -> Process {
+        let kib =
+            |name: &str| Some(field(status, name)?.strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10);
+        // The command may hold spaces and brackets; after its last bracket come fields 3 and on. 14 and 15 are the ticks.
+        let after = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+        let ticks: u64 =
+            after.split_whitespace().skip(11).take(2).filter_map(|n| n.parse::<u64>().ok()).sum();
+        let max_fds = limits
+            .lines()
+            .find_map(|line| line.strip_prefix("Max open files")?.split_whitespace().next()?.parse().ok());
+        Process {
+            cpu_ns: ticks * (1_000_000_000 / TICKS_PER_SECOND),
+            resident_bytes: kib("VmRSS"),
+            virtual_bytes: kib("VmSize"),
+            threads: field(status, "Threads").and_then(|text| text.parse().ok()),
+            open_fds,
+            max_fds,
+        }
+    }
+}
+
+fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
+    status.lines().find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(':')?.trim()))
+}
+
+/// One scrape's numbers.
+pub struct Scrape {
+    pub broker: Broker,
+    pub process: Process,
+    /// All cores; None for one that did not answer.
+    pub cores: Vec<(CoreId, Option<Box<CoreMetrics>>)>,
+    pub topics: Vec<AdminTopic>,
+}
+
+impl MetricDef {
+    pub fn type_name(&self) -> &'static str {
+        match self.read {
+            Read::ProcessCounter(_) | Read::CoreCounter(_) | Read::ApiCounter(_) | Read::TopicCounter(_) => {
+                "counter"
+            }
+            Read::BrokerGauge(_)
+            | Read::ProcessGauge(_)
+            | Read::CoreAnswered
+            | Read::CoreGauge(_)
+            | Read::TopicGauge(_) => "gauge",
+            Read::CoreHistogram(..) | Read::ApiHistogram(..) => "histogram",
+        }
+    }
+
+    pub fn labels(&self) -> &'static str {
+        match self.read {
+            Read::BrokerGauge(_) if self.name == BUILD_INFO => "version",
+            Read::BrokerGauge(_) | Read::ProcessCounter(_) | Read::ProcessGauge(_) => "",
+            Read::CoreAnswered | Read::CoreCounter(_) | Read::CoreGauge(_) | Read::CoreHistogram(..) => {
+                "core"
+            }
+            Read::ApiCounter(_) | Read::ApiHistogram(..) => "core, api",
+            Read::TopicCounter(_) | Read::TopicGauge(_) => "topic",
+        }
+    }
+}
+
+const BUILD_INFO: &str = "ringmill_build_info";
+
+/// The text of a scrape.
+pub fn render(scrape: &Scrape) -> String {
+    let mut topics: Vec<(String, TopicTotals)> = Vec::new();
+    for topic in &scrape.topics {
+        topics.extend(TopicTotals::of(topic).map(|totals| (label("topic", &topic.name), totals)));
+    }
+    let mut out = String::new();
+    for def in METRICS {
+        let _ = writeln!(out, "# HELP {} {}\n# TYPE {} {}", def.name, def.help, def.name, def.type_name());
+        family(&mut out, def, scrape, &topics);
+    }
+    out
+}
+
+fn family(out: &mut String, def: &MetricDef, scrape: &Scrape, topics: &[(String, TopicTotals)]) {
+    let name = def.name;
+    let answered = || {
+        scrape
+            .cores
+            .iter()
+            .filter_map(|(core, metrics)| Some((format!("core=\"{core}\""), metrics.as_deref()?)))
+    };
+    match &def.read {
+        Read::BrokerGauge(read) if name == BUILD_INFO => {
+            sample(out, name, &label("version", env!("CARGO_PKG_VERSION")), read(&scrape.broker));
+        }
+        Read::BrokerGauge(read) => sample(out, name, "", read(&scrape.broker)),
+        Read::ProcessCounter(read) | Read::ProcessGauge(read) => {
+            if let Some(number) = read(&scrape.process) {
+                sample(out, name, "", number);
+            }
+        }
+        Read::CoreAnswered => {
+            for (core, metrics) in &scrape.cores {
+                sample(out, name, &format!("core=\"{core}\""), Number::Int(metrics.is_some().into()));
+            }
+        }
+        Read::CoreCounter(read) | Read::CoreGauge(read) => {
+            answered().for_each(|(labels, core)| sample(out, name, &labels, read(core)))
+        }
+        Read::CoreHistogram(unit, read) => {
+            answered().for_each(|(labels, core)| histogram(out, name, &labels, *unit, read(core)))
+        }
+        Read::ApiCounter(read) => {
+            answered().for_each(|(labels, core)| {
+                apis(core, |api, of| sample(out, name, &format!("{labels},api=\"{api}\""), read(of)))
+            });
+        }
+        Read::ApiHistogram(unit, read) => answered().for_each(|(labels, core)| {
+            apis(core, |api, of| histogram(out, name, &format!("{labels},api=\"{api}\""), *unit, read(of)));
+        }),
+        Read::TopicCounter(read) | Read::TopicGauge(read) => {
+            topics.iter().for_each(|(labels, totals)| sample(out, name, labels, read(totals)))
+        }
+    }
+}
+
+fn apis(core: &CoreMetrics, mut each: impl FnMut(&str, &ApiMetrics)) {
+    each("Produce", &core.produce);
+    each("Fetch", &core.fetch);
+    each("Other", &core.other);
+}
+
+fn label(name: &str, value: &str) -> String {
+    let value = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+    format!("{name}=\"{value}\"")
+}
+
+// Writing to a String cannot fail, here and below.
+fn sample(out: &mut String, name: &str, labels: &str, number: Number) {
+    let _ = match labels {
+        "" => write!(out, "{name} "),
+        labels => write!(out, "{name}{{{labels}}} "),
+    };
+    let _ = match number {
+        Number::Int(n) => writeln!(out, "{n}"),
+        Number::Seconds(ns) => writeln!(out, "{}", ns as f64 / 1e9),
+    };
+}
+
+fn histogram(out: &mut String, name: &str, labels: &str, unit: Unit, of: &Histogram) {
+    let shown = |value: u64| match unit {
+        Unit::Micros => value as f64 / 1e6,
+        Unit::Bytes => value as f64,
+    };
+    let powers = unit.powers();
+    for (upper, below) in of.cumulative() {
+        let power = upper.checked_add(1).map_or(64, u64::ilog2);
+        if powers.contains(&power) {
+            let _ = writeln!(out, "{name}_bucket{{{labels},le=\"{}\"}} {below}", shown(upper));
+        }
+    }
+    let _ = writeln!(out, "{name}_bucket{{{labels},le=\"+Inf\"}} {}", of.count());
+    let _ = writeln!(out, "{name}_sum{{{labels}}} {}", shown(of.sum()));
+    let _ = writeln!(out, "{name}_count{{{labels}}} {}", of.count());
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,150 @@
+//! The one table of metrics: name, type, where the number comes from, help.
+//!
+//! What a core counts and this table does not name fails a test.
+
+use super::{MetricDef, Number, Read, Unit};
+
+macro_rules! metrics {
+    ($($name:literal $read:expr, $help:literal;)*) => {
+        /// All of them, in the order of output.
+        pub static METRICS: &[MetricDef] = &[$(MetricDef { name: $name, read: $read, help: $help }),*];
+    };
+}
+
+use Number::{Int, Seconds};
+use Read::{
+    ApiCounter, ApiHistogram, BrokerGauge, CoreAnswered, CoreCounter, CoreGauge, CoreHistogram,
+    ProcessCounter, ProcessGauge, TopicCounter, TopicGauge,
+};
+
+// A name ending in _total is a counter; `tests.rs` keeps that.
+metrics! {
+    "ringmill_build_info" BrokerGauge(|_| Int(1)),
+        "Always 1; the label tells the version.";
+    "ringmill_ready" BrokerGauge(|b| Int(b.ready.into())),
+        "1 while the broker takes requests, 0 while it stops.";
+    "ringmill_topics" BrokerGauge(|b| Int(b.topics)),
+        "Topics.";
+
+    "process_cpu_seconds_total" ProcessCounter(|p| Some(Seconds(p.cpu_ns))),
+        "CPU time of the process, user and system.";
+    "process_resident_memory_bytes" ProcessGauge(|p| p.resident_bytes.map(Int)),
+        "Memory of the process that is in RAM.";
+    "process_virtual_memory_bytes" ProcessGauge(|p| p.virtual_bytes.map(Int)),
+        "Address space of the process.";
+    "process_threads" ProcessGauge(|p| p.threads.map(Int)),
+        "Threads of the process.";
+    "process_open_fds" ProcessGauge(|p| p.open_fds.map(Int)),
+        "Open files and sockets.";
+    "process_max_fds" ProcessGauge(|p| p.max_fds.map(Int)),
+        "Open files and sockets the system allows.";
+
+    "ringmill_core_answered" CoreAnswered,
+        "1 where the core answered this scrape, 0 where it did not in time; its other samples are missing then. See /v1/cores.";
+    "ringmill_core_cpu_seconds_total" CoreCounter(|m| Seconds(m.thread_cpu_ns)),
+        "CPU time of the core's thread, user and system.";
+    "ringmill_core_turns_total" CoreCounter(|m| Int(m.turns)),
+        "Turns of the core's loop.";
+    "ringmill_core_turn_seconds" CoreHistogram(Unit::Micros, |m| &m.turn_us),
+        "One turn of the loop without the wait in the kernel. A long one delays everything on the core.";
+
+    "ringmill_requests_total" ApiCounter(|a| Int(a.requests)),
+        "Requests answered. The API Other is ApiVersions and all that control decides.";
+    "ringmill_request_errors_total" ApiCounter(|a| Int(a.errors)),
+        "Requests answered with an error.";
+    "ringmill_request_receive_seconds" ApiHistogram(Unit::Micros, |a| &a.receive_us),
+        "From a request's first byte to its last.";
+    "ringmill_request_wait_seconds" ApiHistogram(Unit::Micros, |a| &a.wait_us),
+        "From a whole request to its answer: for Produce the wait for the flush, for Fetch the wait for records.";
+    "ringmill_request_send_seconds" ApiHistogram(Unit::Micros, |a| &a.send_us),
+        "From an answer to the last byte that the kernel took of it.";
+
+    "ringmill_connections" CoreGauge(|m| Int(m.connections)),
+        "Open Kafka connections.";
+    "ringmill_connections_accepted_total" CoreCounter(|m| Int(m.connections_accepted)),
+        "Kafka connections accepted.";
+    "ringmill_connections_closed_idle_total" CoreCounter(|m| Int(m.connections_closed_idle)),
+        "Connections closed after connections.max.idle.ms without a request.";
+    "ringmill_connections_closed_error_total" CoreCounter(|m| Int(m.connections_closed_error)),
+        "Connections closed because of an error or of a request that could not be understood.";
+    "ringmill_connections_muted" CoreGauge(|m| Int(m.muted_connections)),
+        "Connections that are not read from because their Produce finds no room yet.";
+    "ringmill_received_bytes_total" CoreCounter(|m| Int(m.bytes_received)),
+        "Bytes received from Kafka clients.";
+    "ringmill_sent_bytes_total" CoreCounter(|m| Int(m.bytes_sent)),
+        "Bytes sent to Kafka clients.";
+    "ringmill_produce_waiting" CoreGauge(|m| Int(m.produce_waiting)),
+        "Produce requests that wait for their flush or for room.";
+    "ringmill_fetch_waiting" CoreGauge(|m| Int(m.fetch_waiting)),
+        "Fetch requests that wait for records.";
+    "ringmill_fetch_in_place_bytes_total" CoreCounter(|m| Int(m.fetch_bytes_in_place)),
+        "Fetched record bytes sent from where they lay in memory.";
+    "ringmill_fetch_copied_bytes_total" CoreCounter(|m| Int(m.fetch_bytes_copied)),
+        "Fetched record bytes copied into the answer.";
+
+    "ringmill_records_in_total" CoreCounter(|m| Int(m.records_in)),
+        "Records appended.";
+    "ringmill_batches_in_total" CoreCounter(|m| Int(m.batches_in)),
+        "Record batches appended.";
+    "ringmill_flush_groups_total" CoreCounter(|m| Int(m.flush_groups)),
+        "Groups written to the core log, each with one flush.";
+    "ringmill_flush_group_bytes" CoreHistogram(Unit::Bytes, |m| &m.flush_group_bytes),
+        "Bytes of one flush group.";
+    "ringmill_flush_seconds" CoreHistogram(Unit::Micros, |m| &m.flush_us),
+        "From sealing a flush group to its bytes being on stable storage.";
+    "ringmill_core_log_used_bytes" CoreGauge(|m| Int(m.core_log_used_bytes)),
+        "Core log that is not yet free to be written again.";
+    "ringmill_core_log_capacity_bytes" CoreGauge(|m| Int(m.core_log_capacity_bytes)),
+        "Size of the core log.";
+    "ringmill_tail_bytes" CoreGauge(|m| Int(m.tail_bytes)),
+        "Newest records held in memory.";
+    "ringmill_tail_limit_bytes" CoreGauge(|m| Int(m.tail_limit_bytes)),
+        "Memory for the newest records.";
+    "ringmill_destage_bytes_total" CoreCounter(|m| Int(m.destage_bytes)),
+        "Bytes written to segment files, with padding.";
+    "ringmill_destage_writes_total" CoreCounter(|m| Int(m.destage_writes)),
+        "Writes to segment files.";
+    "ringmill_destage_lag_bytes" CoreGauge(|m| Int(m.destage_lag_bytes)),
+        "Durable bytes that are in the core log only, not yet in segment files.";
+    "ringmill_checkpoints_total" CoreCounter(|m| Int(m.checkpoints)),
+        "Checkpoints written.";
+    "ringmill_cold_reads_total" CoreCounter(|m| Int(m.cold_reads)),
+        "Reads of segment files for fetches.";
+    "ringmill_cold_read_bytes_total" CoreCounter(|m| Int(m.cold_read_bytes)),
+        "Bytes read from segment files for fetches.";
+    "ringmill_cache_hits_total" CoreCounter(|m| Int(m.cache_hits)),
+        "Fetches of older records that found their block in memory.";
+    "ringmill_cache_bytes" CoreGauge(|m| Int(m.cache_bytes)),
+        "Blocks of segment files held in memory.";
+    "ringmill_pool_mapped_bytes" CoreGauge(|m| Int(m.pool_mapped_bytes)),
+        "Memory mapped for the core's buffers.";
+    "ringmill_pool_used_bytes" CoreGauge(|m| Int(m.pool_used_bytes)),
+        "Of it, in use.";
+    "ringmill_partitions" CoreGauge(|m| Int(m.partitions)),
+        "Partitions the core owns.";
+    "ringmill_partitions_offline" CoreGauge(|m| Int(m.partitions_offline)),
+        "Of them, offline because their files met an error.";
+    "ringmill_partitions_relaxed" CoreGauge(|m| Int(m.relaxed_partitions)),
+        "Of them, of topics whose acks do not wait for the flush.";
+    "ringmill_storage_full" CoreGauge(|m| Int(m.storage_full.into())),
+        "1 while the core has no room to append.";
+
+    "ringmill_topic_partitions" TopicGauge(|t| Int(t.partitions)),
+        "Partitions of the topic.";
+    "ringmill_topic_partitions_offline" TopicGauge(|t| Int(t.offline)),
+        "Of them, offline because their files met an error.";
+    "ringmill_topic_relaxed" TopicGauge(|t| Int(t.relaxed.into())),
+        "1 where acks do not wait for the flush (flush.messages above 1 on a broker that allows it).";
+    "ringmill_topic_size_bytes" TopicGauge(|t| Int(t.size_bytes)),
+        "Bytes of the topic's log.";
+    "ringmill_topic_segments" TopicGauge(|t| Int(t.segments)),
+        "Segment files of the topic.";
+    "ringmill_topic_unflushed_records" TopicGauge(|t| Int(t.unflushed_records)),
+        "Records appended and not yet on stable storage.";
+    "ringmill_topic_records_in_total" TopicCounter(|t| Int(t.records_in)),
+        "Records appended since the start.";
+    "ringmill_topic_in_bytes_total" TopicCounter(|t| Int(t.bytes_in)),
+        "Bytes of batches appended since the start.";
+    "ringmill_topic_out_bytes_total" TopicCounter(|t| Int(t.bytes_out)),
+        "Bytes of batches fetched since the start.";
+}
