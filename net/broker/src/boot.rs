@@ -181,9 +181,8 @@ impl Running {
     fn start(mut ground: Ground, events: Sender<Event>) -> Result<Running, Failure> {
         let fs: Arc<dyn Fs> = Arc::new(StdFs);
         let mut folder = identity::claim(fs.as_ref(), &ground.options.data, &ground.wanted())?;
-        let (journal, image) = FileJournal::open(Arc::clone(&fs), &folder.path)
+        let (mut journal, mut image) = FileJournal::open(Arc::clone(&fs), &folder.path)
             .map_err(|error| Failure::new(Reason::JournalFailed, format!("{error}.")))?;
-        let (mut journal, mut image) = (journal, image);
         let settings = ground.options.config.settings.clone();
         let (method, method_because) =
             planes::flush_method(settings.flush_method, &folder.identity, &ground.kernel);
@@ -219,9 +218,9 @@ impl Running {
             cores: ground.options.cores.len() as u16,
             data: &folder.path,
         };
-        let control =
-            control::start(&brief, control::Wiring { image, journal, links, bell, admin }, events.clone())?;
         let beats: Vec<_> = cores.iter().map(|core| Arc::clone(&core.heartbeat)).collect();
+        let wiring = control::Wiring { image, journal, links, bell, admin, heartbeats: beats.clone() };
+        let control = control::start(&brief, wiring, events.clone())?;
         let upkeep = upkeep::start(&folder.path, &settings, events.clone());
         let watch = StallWatch::start(beats.clone())
             .inspect_err(|error| tracing::warn!("no stall watch: {error}"))

@@ -9,11 +9,13 @@ use ringmill_control::admin::{self, AdminRequest};
 use ringmill_control::control::Ended;
 use ringmill_control::{BrokerDefaults, Control, ControlEvent, ControlOptions, specs_of};
 use ringmill_core::CoreLink;
+use ringmill_core::heartbeat::Heartbeat;
 use ringmill_metadata::{FileJournal, Image};
 use ringmill_reactor::Doorbell;
 use ringmill_types::{TopicSpec, limits};
 use std::net::TcpListener;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
 use tokio::sync::mpsc;
@@ -37,6 +39,8 @@ pub struct Wiring {
     pub links: Vec<CoreLink>,
     pub bell: Doorbell,
     pub admin: TcpListener,
+    /// One for each core, in order: what a core that does not answer was doing.
+    pub heartbeats: Vec<Arc<Heartbeat>>,
 }
 
 /// The control thread. Ends when all cores have stopped, or one must not go on.
@@ -134,7 +138,7 @@ async fn live(options: ControlOptions, wiring: Wiring, stops: mpsc::Receiver<Con
     let (requests, admin_requests): (mpsc::Sender<AdminRequest>, _) = mpsc::channel(ADMIN_QUEUE);
     match tokio::net::TcpListener::from_std(wiring.admin) {
         Ok(listener) => {
-            tokio::spawn(admin::serve(listener, requests));
+            tokio::spawn(admin::serve(listener, requests, wiring.heartbeats));
         }
         Err(error) => tracing::error!("the admin port is not served: {error}"),
     }
