@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 /// Options of `serve`; each overrides the same setting of the configuration file.
 #[derive(Args)]
+#[command(after_long_help = ringmill_broker::config::help_text(100))]
 pub struct Serve {
     /// TOML file; its keys are listed in net/docs/CONFIG.md
     #[arg(long, value_name = "FILE")]
