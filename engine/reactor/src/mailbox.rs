@@ -106,8 +106,12 @@ mod tests {
         let sleeper = std::thread::spawn({
             let (bell, sent, seen) = (bell.clone(), sent.clone(), seen.clone());
             move || {
-                while seen.load(Ordering::SeqCst) < ROUNDS {
-                    seen.store(sent.load(Ordering::SeqCst), Ordering::SeqCst);
+                loop {
+                    let now = sent.load(Ordering::SeqCst);
+                    seen.store(now, Ordering::SeqCst);
+                    if now == ROUNDS {
+                        return;
+                    }
                     if bell.arm() {
                         let mut poll =
                             libc::pollfd { fd: bell.as_raw_fd(), events: libc::POLLIN, revents: 0 };

@@ -152,7 +152,7 @@ impl Control {
         mut events: mpsc::Receiver<ControlEvent>,
         mut admin: mpsc::Receiver<AdminRequest>,
     ) -> Ended {
-        let watched = match AsyncFd::new(bell.clone()) {
+        let watched = match AsyncFd::register(bell.clone()) {
             Ok(watched) => watched,
             Err(error) => {
                 return Ended::Fatal(format!("the control runtime cannot watch its eventfd: {error}"));

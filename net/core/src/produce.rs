@@ -10,7 +10,7 @@ use crate::slab::Key;
 use crate::topics::TopicName;
 use ringmill_log::{AckAt, AppendError, Appended, Slot};
 use ringmill_reactor::{Backend, Buf};
-use ringmill_record::{BatchError, Compression, validate_batch};
+use ringmill_record::validate_produced;
 use ringmill_types::{CoreId, ErrorCode, GroupSeq, PartitionId};
 use ringmill_wire::produce::{ProducePartitionAnswer, ProduceRequest, ProduceResponse};
 use ringmill_wire::{RequestHeader, ResponseHead, TopicRef};
@@ -511,48 +511,9 @@ fn append_one<B: Backend>(
     version: i16,
     wall_ms: i64,
 ) -> Result<(Appended, u64), AppendError> {
-    let refuse = |code, text| Err(AppendError::Refused(code, text));
-    let header = match validate_batch(records) {
-        Ok(header) => header,
-        Err(error) => return refuse(code_of(error), text_of(error)),
-    };
-    if header.size_bytes != records.len() {
-        return refuse(ErrorCode::InvalidRecord, "a produce request holds exactly one batch per partition");
-    }
-    if header.is_control() {
-        return refuse(ErrorCode::InvalidRecord, "clients do not write control batches");
-    }
-    if header.is_transactional() {
-        return refuse(ErrorCode::InvalidTxnState, "transactions are not supported yet");
-    }
-    if version < 7 && header.compression() == Some(Compression::Zstd) {
-        return refuse(ErrorCode::UnsupportedCompressionType, "zstd needs produce version 7");
-    }
+    let header = validate_produced(Some(records), version)
+        .map_err(|refusal| AppendError::Refused(refusal.code(), refusal.text()))?;
     log.append(io, slot, &header, records, wall_ms).map(|appended| (appended, header.record_count as u64))
-}
-
-/// Kafka's codes for what a producer sent wrong.
-fn code_of(error: BatchError) -> ErrorCode {
-    match error {
-        BatchError::Truncated | BatchError::Crc => ErrorCode::CorruptMessage,
-        BatchError::OldFormat(_) => ErrorCode::UnsupportedForMessageFormat,
-        BatchError::UnknownMagic(_)
-        | BatchError::Count
-        | BatchError::Compression
-        | BatchError::Attributes => ErrorCode::InvalidRecord,
-    }
-}
-
-fn text_of(error: BatchError) -> &'static str {
-    match error {
-        BatchError::Truncated => "the batch is shorter than its length field says",
-        BatchError::Crc => "the CRC32C does not match the batch",
-        BatchError::OldFormat(_) => "message formats before magic 2 are no longer written",
-        BatchError::UnknownMagic(_) => "unknown batch magic",
-        BatchError::Count => "the record count does not match the last offset delta",
-        BatchError::Compression => "unknown compression code",
-        BatchError::Attributes => "producer id, epoch and sequence contradict each other",
-    }
 }
 
 fn encode(pending: &ProducePending) -> Vec<u8> {

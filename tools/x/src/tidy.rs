@@ -8,8 +8,26 @@ const LINES_MAX: usize = 1000;
 const UNSAFE_HOME: &str = "engine/reactor";
 const MARKS: [&str; 4] = ["TO\u{44}O", "FIX\u{4d}E", "todo\u{21}", "unimplemented\u{21}"];
 const TOP_LEVEL: [&str; 20] = [
-    "Cargo.toml", "Cargo.lock", "engine", "net", "replication", "bench", "tools", "kernel-notes", "README.md", "LICENSE",
-    "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "rustfmt.toml", "clippy.toml", "deny.toml", ".ci", ".cargo", ".gitignore", ".git",
+    "Cargo.toml",
+    "Cargo.lock",
+    "engine",
+    "net",
+    "replication",
+    "bench",
+    "tools",
+    "kernel-notes",
+    "README.md",
+    "LICENSE",
+    "ARCHITECTURE.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "rustfmt.toml",
+    "clippy.toml",
+    "deny.toml",
+    ".ci",
+    ".cargo",
+    ".gitignore",
+    ".git",
 ];
 
 /// Reports everything that is untidy, or that there is nothing.
@@ -62,7 +80,8 @@ fn source(path: &Path, text: &str, found: &mut Vec<String>) {
     if !shown.starts_with(UNSAFE_HOME) && !shown.starts_with("tools/x/") {
         for (at, line) in text.lines().enumerate() {
             let line = line.trim();
-            if line.contains("unsafe {") || line.starts_with("unsafe ") || line.contains("allow(unsafe_code)") {
+            if line.contains("unsafe {") || line.starts_with("unsafe ") || line.contains("allow(unsafe_code)")
+            {
                 found.push(format!("{shown}:{}: unsafe outside {UNSAFE_HOME}", at + 1));
             }
         }

@@ -12,6 +12,9 @@ use ringmill_metadata::{Image, PartitionRecord};
 use ringmill_types::{CoreId, ErrorCode, LeaderEpoch};
 use std::collections::BTreeMap;
 
+/// Queries to one core, and where their answers go: topic and partition by their places in the request.
+type Asked = (Vec<OffsetQuery>, Vec<(usize, usize)>);
+
 fn find(image: &Image, topic: &str, index: i32) -> Option<PartitionRecord> {
     image.named(topic)?.partitions.get(usize::try_from(index).ok()?).copied()
 }
@@ -20,8 +23,7 @@ pub(crate) fn list_offsets(control: &mut Control, call: &Call<'_>) -> Result<Out
     let request: ListOffsetsRequest = call.decode()?;
     let head = call.header.response_head();
     let mut topics = Vec::new();
-    // By core: its queries, and where their answers go.
-    let mut asked: BTreeMap<CoreId, (Vec<OffsetQuery>, Vec<(usize, usize)>)> = BTreeMap::new();
+    let mut asked: BTreeMap<CoreId, Asked> = BTreeMap::new();
     for (t, topic) in request.topics.iter().enumerate() {
         let mut partitions = Vec::new();
         for (p, wanted) in topic.partitions.iter().enumerate() {
