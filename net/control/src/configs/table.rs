@@ -42,8 +42,8 @@ configs! {
         "Wait before the files of a removed segment go. No effect: they go as soon as no reader can need them.";
     "flush.messages": Long = "1", Valid::AtLeast(1), ["log.flush.interval.messages"], acts,
         "1: an ack leaves after the flush that covers its records. More: an ack leaves once the records are in a flush group whose write is under way, where the broker allows it (relaxed.topics.enable); otherwise the value is only shown.";
-    "flush.ms": Long = "1000", Valid::AtLeast(0), ["log.flush.interval.ms"], acts,
-        "The longest that acked records of a topic with flush.messages above 1 may stay unflushed.";
+    "flush.ms": Long = "1000", Valid::AtLeast(0), ["log.flush.interval.ms"], shown,
+        "The longest that acked records of a topic with flush.messages above 1 may stay unflushed. No effect: their groups are flushed as soon as they are written, too.";
     "follower.replication.throttled.replicas": List = "", Valid::Replicas, [], shown,
         "Replicas whose followers are slowed down. No effect: there is one replica.";
     "index.interval.bytes": Int = "4096", Valid::AtLeast(0), ["log.index.interval.bytes"], acts,
@@ -71,7 +71,7 @@ configs! {
     "min.insync.replicas": Int = "1", Valid::AtLeast(1), ["min.insync.replicas"], shown,
         "Replicas that must hold a record before acks=all is answered. No effect: there is one replica, always in sync.";
     "preallocate": Bool = "false", Valid::Any, ["log.preallocate"], shown,
-        "Whether segment files are allocated ahead. No effect: they always are, in steps.";
+        "Whether segment files are allocated ahead. No effect: the broker decides how its files grow.";
     "remote.log.copy.disable": Bool = "false", Valid::Any, [], shown,
         "Stops copying to tiered storage. No effect: there is no tiered storage.";
     "remote.log.delete.on.disable": Bool = "false", Valid::Any, [], shown,
