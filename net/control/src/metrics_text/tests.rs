@@ -8,6 +8,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 /// A parsed exposition: family → (type, samples as (name, labels, value)), in order.
 type Families = Vec<(String, String, Vec<(String, BTreeMap<String, String>, f64)>)>;
 
+/// Buckets of one histogram as (bound, count at or below it), and its count.
+type Series = (Vec<(f64, f64)>, f64);
+
 /// Reads the text as Prometheus would, and panics where it would refuse it.
 fn parse(text: &str) -> Families {
     assert!(text.ends_with('\n'));
@@ -157,7 +160,7 @@ fn histograms_add_up() {
         if kind != "histogram" {
             continue;
         }
-        let mut series: HashMap<BTreeMap<String, String>, (Vec<(f64, f64)>, f64)> = HashMap::new();
+        let mut series: HashMap<BTreeMap<String, String>, Series> = HashMap::new();
         for (name, mut labels, value) in samples {
             let le = labels.remove("le");
             let entry = series.entry(labels).or_default();
