@@ -30,6 +30,10 @@ fn main() -> ExitCode {
             acknowledged_records_survive_kill_and_changes_of_core_count,
         ),
         ("core_logs_move_to_a_folder_of_their_own", core_logs_move_to_a_folder_of_their_own),
+        (
+            "a_change_of_core_count_cut_in_the_middle_is_finished",
+            a_change_of_core_count_cut_in_the_middle_is_finished,
+        ),
         ("refusals_have_their_codes_and_touch_nothing", refusals_have_their_codes_and_touch_nothing),
         ("a_folder_in_use_is_left_alone", a_folder_in_use_is_left_alone),
         ("small_limits_are_gone_along_with", small_limits_are_gone_along_with),
@@ -241,6 +245,35 @@ fn core_logs_move_to_a_folder_of_their_own() {
     assert!(!data.join("core-0").exists());
     assert!(apart.join("core-0/000.log").exists());
     assert_eq!(node_toml(&data)["cores"]["generation"].as_integer(), Some(2));
+}
+
+fn a_change_of_core_count_cut_in_the_middle_is_finished() {
+    let dir = folder();
+    let data = dir.path().join("data");
+    let plan = Plan { data: data.clone(), cores: "2", set: "num.partitions=4".into(), ..Plan::default() };
+    let broker = plan.start();
+    let mut client = Client::connect(broker.address);
+    client.create("orders");
+    for partition in 0..4 {
+        assert_eq!(client.produce("orders", partition), 0);
+    }
+    broker.stop();
+    // As a change to three cores leaves it when it is cut between removing the first old folder and the second.
+    let text = std::fs::read_to_string(data.join("node.toml")).unwrap();
+    assert!(text.contains("count = 2\n"), "{text}");
+    std::fs::write(data.join("node.toml"), text.replace("count = 2\n", "count = 2\ndrained = true\n"))
+        .unwrap();
+    std::fs::remove_dir_all(data.join("core-0")).unwrap();
+    // Whatever count the next start wants: here it is the old one again.
+    let broker = plan.start();
+    let mut client = Client::connect(broker.address);
+    for partition in 0..4 {
+        assert_eq!(client.end_offset("orders", partition), 1);
+        assert_eq!(client.produce("orders", partition), 1);
+    }
+    broker.stop();
+    let cores = &node_toml(&data)["cores"];
+    assert_eq!((cores["generation"].as_integer(), cores.get("drained")), (Some(2), None));
 }
 
 fn refusals_have_their_codes_and_touch_nothing() {
