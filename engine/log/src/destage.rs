@@ -325,7 +325,6 @@ impl Log {
         let Some(open) = segment.open.as_mut() else { return };
         open.used_turn = turn;
         part.step = DestageStep::Writing;
-        part.dirty = true;
         self.metrics.destage_writes += 1;
         self.metrics.destage_bytes += padded as u64;
         self.destage.writes.insert(slot, DestageWrite { batches, bytes, tail_page });
@@ -344,6 +343,8 @@ impl Log {
         }
         let Some(part) = self.parts.get_mut(slot as usize) else { return };
         part.step = DestageStep::Idle;
+        // Here, not when it was handed over: a checkpoint between the two syncs too early for this write.
+        part.dirty = true;
         if part.deleted && part.tail.is_empty() {
             return;
         }

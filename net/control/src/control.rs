@@ -152,7 +152,10 @@ impl Control {
         mut events: mpsc::Receiver<ControlEvent>,
         mut admin: mpsc::Receiver<AdminRequest>,
     ) -> Ended {
-        let watched = match AsyncFd::register(bell.clone()) {
+        // `new` is deprecated for types whose descriptor may close while it is watched; a doorbell owns its own until the
+        // last clone is gone, and this clone lives as long as the watch. The replacement would be unsafe code here.
+        #[expect(deprecated, reason = "the doorbell keeps its descriptor open")]
+        let watched = match AsyncFd::new(bell.clone()) {
             Ok(watched) => watched,
             Err(error) => {
                 return Ended::Fatal(format!("the control runtime cannot watch its eventfd: {error}"));

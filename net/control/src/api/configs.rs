@@ -42,6 +42,8 @@ pub(crate) fn describe_configs(control: &mut Control, call: &Call<'_>) -> Result
                     "This server does not host this topic-partition.".to_string(),
                 )),
             },
+            // The cluster-wide dynamic defaults, of which there are none.
+            BROKER if name.is_empty() => Ok(Vec::new()),
             BROKER => broker(control, name).map(|()| {
                 configs::describe_broker(
                     &control.options.defaults,
@@ -50,7 +52,7 @@ pub(crate) fn describe_configs(control: &mut Control, call: &Call<'_>) -> Result
                 )
             }),
             BROKER_LOGGER | CLIENT_METRICS | GROUP => Ok(Vec::new()),
-            other => Err((ErrorCode::InvalidRequest, format!("Unsupported resource type: {other}"))),
+            other => Err((ErrorCode::InvalidRequest, format!("Unknown resource type {other}"))),
         };
         let mut result = message!(DescribeConfigsResult {
             resource_type: resource.resource_type,
@@ -58,11 +60,12 @@ pub(crate) fn describe_configs(control: &mut Control, call: &Call<'_>) -> Result
         });
         match described {
             Ok(list) => {
+                // No keys, as null or as an empty list, asks for all.
                 let wanted = |name: &str| {
                     resource
                         .configuration_keys
                         .as_ref()
-                        .is_none_or(|keys| keys.iter().any(|k| k.as_str() == name))
+                        .is_none_or(|keys| keys.is_empty() || keys.iter().any(|k| k.as_str() == name))
                 };
                 let list = list.into_iter().filter(|c| wanted(&c.name));
                 result.configs =
@@ -80,13 +83,12 @@ pub(crate) fn describe_configs(control: &mut Control, call: &Call<'_>) -> Result
 }
 
 fn broker(control: &Control, name: &str) -> Result<(), Problem> {
-    if name.is_empty() || name.parse() == Ok(control.options.node_id) {
-        return Ok(());
-    }
-    let reason = format!(
-        "Unexpected broker id, expected {} or empty string, but received {name}",
-        control.options.node_id
-    );
+    let ours = control.options.node_id;
+    let reason = match name.parse::<i32>() {
+        Ok(id) if id == ours => return Ok(()),
+        Ok(_) => format!("Unexpected broker id, expected {ours} or empty string, but received {name}"),
+        Err(_) => format!("Broker id must be an integer, but it is: {name}"),
+    };
     Err((ErrorCode::InvalidRequest, reason))
 }
 
@@ -134,8 +136,27 @@ fn only_topics(resource_type: i8) -> Result<(), Problem> {
             "broker configs are set in the configuration file; they cannot be altered while running yet"
                 .into(),
         )),
-        other => Err((ErrorCode::InvalidRequest, format!("Unsupported resource type: {other}"))),
+        BROKER_LOGGER | CLIENT_METRICS | GROUP => Err((
+            ErrorCode::InvalidRequest,
+            format!("configs of resource type {resource_type} cannot be altered here yet"),
+        )),
+        other => Err((ErrorCode::InvalidRequest, format!("Unknown resource type {other}"))),
     }
+}
+
+/// Whether a request names one config twice.
+fn once<'a>(names: impl Iterator<Item = &'a str>) -> Result<(), Problem> {
+    let mut seen = std::collections::HashSet::new();
+    for name in names {
+        if !seen.insert(name) {
+            return Err((ErrorCode::InvalidRequest, "Error due to duplicate config keys".into()));
+        }
+    }
+    Ok(())
+}
+
+fn null(name: &str) -> Problem {
+    (ErrorCode::InvalidRequest, format!("Null value not supported for : {name}"))
 }
 
 fn outcome(changed: bool, bytes: Vec<u8>) -> Outcome {
@@ -158,11 +179,10 @@ pub(crate) fn alter_configs(control: &mut Control, call: &Call<'_>) -> Result<Ou
     let mut changed = false;
     for resource in &request.resources {
         let result = only_topics(resource.resource_type).and_then(|()| {
+            once(resource.configs.iter().map(|c| c.name.as_str()))?;
             let mut configs = Configs::new();
             for config in &resource.configs {
-                let value = config.value.as_ref().ok_or_else(|| {
-                    (ErrorCode::InvalidConfig, format!("Null value not supported for : {}", config.name))
-                })?;
+                let value = config.value.as_ref().ok_or_else(|| null(&config.name))?;
                 configs.insert(config.name.to_string(), value.to_string());
             }
             apply(control, &resource.resource_name, configs, request.validate_only)
@@ -185,6 +205,7 @@ pub(crate) fn incremental_alter_configs(control: &mut Control, call: &Call<'_>) 
     for resource in &request.resources {
         let name = resource.resource_name.as_str();
         let result = only_topics(resource.resource_type).and_then(|()| {
+            once(resource.configs.iter().map(|c| c.name.as_str()))?;
             let mut configs = control.image.named(name).map(|t| t.configs.clone()).unwrap_or_default();
             for config in &resource.configs {
                 change(
@@ -215,8 +236,7 @@ fn change(
     operation: i8,
     value: Option<&str>,
 ) -> Result<(), Problem> {
-    let given =
-        || value.ok_or_else(|| (ErrorCode::InvalidConfig, format!("Null value not supported for : {name}")));
+    let given = || value.ok_or_else(|| null(name));
     match operation {
         SET => {
             configs.insert(name.to_string(), given()?.to_string());
@@ -225,9 +245,7 @@ fn change(
             configs.remove(name);
         }
         APPEND | SUBTRACT => {
-            let def = configs::find(name)
-                .ok_or_else(|| (ErrorCode::InvalidConfig, format!("Unknown topic config name: {name}")))?;
-            if def.kind != Kind::List {
+            if configs::find(name).is_none_or(|def| def.kind != Kind::List) {
                 return Err((
                     ErrorCode::InvalidConfig,
                     format!(
@@ -243,8 +261,9 @@ fn change(
                 .unwrap_or_default();
             let mut list: Vec<&str> = current.split(',').filter(|s| !s.is_empty()).collect();
             for item in given()?.split(',') {
-                list.retain(|have| *have != item);
-                if operation == APPEND {
+                if operation == SUBTRACT {
+                    list.retain(|have| *have != item);
+                } else if !list.contains(&item) {
                     list.push(item);
                 }
             }
