@@ -153,7 +153,7 @@ pub struct RecordView<'a> {
     pub log_append_time: bool,
     pub key: Option<&'a [u8]>,
     pub value: Option<&'a [u8]>,
-    pub headers: Vec<(&'a str, Option<&'a [u8]>)>,
+    pub headers: Vec<HeaderView<'a>>,
 }
 
 /// What a reader checks before it believes a batch: format and CRC. Counts are looser than on the way in, because
@@ -214,7 +214,10 @@ impl OpenBatch {
     }
 }
 
-fn headers(mut from: &[u8]) -> Option<Vec<(&str, Option<&[u8]>)>> {
+/// Key and value, borrowed.
+pub type HeaderView<'a> = (&'a str, Option<&'a [u8]>);
+
+fn headers(mut from: &[u8]) -> Option<Vec<HeaderView<'_>>> {
     let count = varint(&mut from)?;
     // No room is made ahead for what a count claims.
     let mut out = Vec::new();

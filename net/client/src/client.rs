@@ -5,7 +5,7 @@ use crate::error::{ClientError, ServerCode};
 use kafka_wire::metadata_request::MetadataRequestTopic;
 use kafka_wire::{MetadataRequest, RequestResponsePair};
 use kafka_wire_core::StrBytes;
-use ringmill_types::ErrorCode;
+use ringmill_types::{ErrorCode, TopicId};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -300,38 +300,13 @@ fn topic(topic: &kafka_wire::metadata_response::MetadataResponseTopic) -> Topic 
     partitions.sort_by_key(|p| p.index);
     Topic {
         name: topic.name.as_ref().map(|name| name.as_str().to_string()).unwrap_or_default(),
-        id: if topic.topic_id.is_zero() { String::new() } else { base64_url(&topic.topic_id.to_bytes()) },
+        id: if topic.topic_id.is_zero() {
+            String::new()
+        } else {
+            TopicId(topic.topic_id.to_bytes()).to_base64()
+        },
         internal: topic.is_internal,
         code: ServerCode(topic.error_code),
         partitions,
-    }
-}
-
-/// Kafka's way of writing topic ids: base64 for URLs, without padding.
-fn base64_url(bytes: &[u8; 16]) -> String {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let mut out = String::new();
-    for chunk in bytes.chunks(3) {
-        let word =
-            chunk.iter().fold(0u32, |word, byte| word << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
-        for at in 0..=chunk.len() {
-            let six = (word >> (18 - 6 * at)) as usize & 63;
-            out.push(char::from(LETTERS.get(six).copied().unwrap_or(b'A')));
-        }
-    }
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn topic_ids_look_as_kafka_prints_them() {
-        // Computed with java.util.Base64.getUrlEncoder().withoutPadding().
-        assert_eq!(base64_url(&[0; 16]), "AAAAAAAAAAAAAAAAAAAAAA");
-        assert_eq!(base64_url(&[255; 16]), "_____________________w");
-        let counting: [u8; 16] = std::array::from_fn(|i| i as u8);
-        assert_eq!(base64_url(&counting), "AAECAwQFBgcICQoLDA0ODw");
     }
 }
