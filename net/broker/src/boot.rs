@@ -8,6 +8,7 @@
 //! a stop goes through control to the cores and comes back as [`Event::Stopped`] when all is flushed, destaged and
 //! checkpointed; anything fatal ends the process with its code.
 
+use crate::adoption;
 use crate::args::{Address, BrokerOptions, HostFacts, ServeArgs};
 use crate::banner::Banner;
 use crate::exit::{Failure, Reason, fatal};
@@ -194,6 +195,8 @@ impl Running {
             fs: fs.as_ref(),
         };
         change.settle(&mut folder, &mut journal, &mut image)?;
+        let cores = ground.options.cores.len() as u16;
+        adoption::settle(fs.as_ref(), &folder.path, cores, &mut journal, &mut image)?;
 
         let files = planes::share_files(
             ground.limits.open_files,

@@ -9,6 +9,7 @@ pub mod exit;
 pub mod host;
 pub mod identity;
 
+mod adoption;
 mod banner;
 mod bind;
 mod boot;

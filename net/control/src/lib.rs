@@ -11,5 +11,6 @@ pub mod control;
 mod generated;
 pub mod metrics_text;
 
+pub use api::new_topic_id;
 pub use configs::BrokerDefaults;
 pub use control::{Control, ControlEvent, ControlOptions, specs_of};

@@ -47,14 +47,15 @@ pub(crate) fn check_name(image: &Image, name: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Random bytes for a topic id; Kafka's reserved ids (all but the last byte zero) and those that would print with a
-/// leading dash are not used.
-fn topic_id() -> Result<TopicId, Problem> {
+/// A random topic id; Kafka's reserved ids (all but the last byte zero) and those that would print with a leading dash
+/// are not used.
+///
+/// # Errors
+/// When the system gives no random bytes.
+pub fn new_topic_id() -> std::io::Result<TopicId> {
     loop {
         let mut id = [0; 16];
-        std::fs::File::open("/dev/urandom")
-            .and_then(|mut f| f.read_exact(&mut id))
-            .map_err(|e| (ErrorCode::UnknownServerError, format!("no random bytes: {e}")))?;
+        std::fs::File::open("/dev/urandom").and_then(|mut f| f.read_exact(&mut id))?;
         let id = TopicId(id);
         if !id.to_base64().starts_with('-') && id.0.iter().take(15).any(|b| *b != 0) {
             return Ok(id);
@@ -74,7 +75,7 @@ pub(crate) fn plan(
     check_room(control, count)?;
     Ok(Record::TopicCreated {
         name: name.to_string(),
-        id: topic_id()?,
+        id: new_topic_id().map_err(|e| (ErrorCode::UnknownServerError, format!("no random bytes: {e}")))?,
         created_ms: std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
             .map_or(0, |d| d.as_millis() as i64),

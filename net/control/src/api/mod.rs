@@ -9,6 +9,8 @@ mod offsets;
 mod producers;
 mod sizes;
 
+pub use create::new_topic_id;
+
 use crate::control::Control;
 use bytes::BytesMut;
 use kafka_wire::{KafkaMessage, ProtocolEq};
