@@ -9,8 +9,8 @@ use kafka_wire::fetch_request::{FetchPartition, FetchTopic};
 use kafka_wire::metadata_request::MetadataRequestTopic;
 use kafka_wire::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_wire::{
-    FetchRequest, FetchResponse, InitProducerIdRequest, InitProducerIdResponse, KafkaRequest, MetadataRequest, MetadataResponse,
-    OutboundFrameLimits, ProduceRequest, ProduceResponse, encode_request,
+    FetchRequest, FetchResponse, InitProducerIdRequest, InitProducerIdResponse, KafkaRequest,
+    MetadataRequest, MetadataResponse, OutboundFrameLimits, ProduceRequest, ProduceResponse, encode_request,
 };
 use kafka_wire_core::{ApiVersion, DecodeLimits, KafkaDecode, StrBytes};
 use ringmill_record::{Batches, Records};
@@ -34,7 +34,17 @@ struct Broker {
 
 fn start(data: &Path) -> Broker {
     let mut child = Command::new(env!("CARGO_BIN_EXE_ringmill"))
-        .args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--cores", "2", "--memory", "256MiB"])
+        .args([
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+            "--admin",
+            "127.0.0.1:0",
+            "--cores",
+            "2",
+            "--memory",
+            "256MiB",
+        ])
         .args(["--set", "num.partitions=4", "--set", "log.segment.bytes=1048576", "--data"])
         .arg(data)
         .stdout(Stdio::piped())
@@ -66,12 +76,24 @@ impl Client {
     }
 
     /// `flexible`: the response header has tagged fields.
-    fn call<Q: KafkaRequest, A: KafkaDecode>(&mut self, request: &Q, version: i16, flexible: bool) -> io::Result<A> {
+    fn call<Q: KafkaRequest, A: KafkaDecode>(
+        &mut self,
+        request: &Q,
+        version: i16,
+        flexible: bool,
+    ) -> io::Result<A> {
         self.correlation += 1;
         let mut out = BytesMut::new();
         let limits = OutboundFrameLimits::new(64 << 20);
-        encode_request(&mut out, self.correlation, Some(StrBytes::from("crash")), request, ApiVersion::new(version), limits)
-            .map_err(|e| io::Error::other(e.to_string()))?;
+        encode_request(
+            &mut out,
+            self.correlation,
+            Some(StrBytes::from("crash")),
+            request,
+            ApiVersion::new(version),
+            limits,
+        )
+        .map_err(|e| io::Error::other(e.to_string()))?;
         self.stream.write_all(&out)?;
         let mut length = [0; 4];
         self.stream.read_exact(&mut length)?;
@@ -79,7 +101,8 @@ impl Client {
         self.stream.read_exact(&mut body)?;
         let skip = if flexible { 5 } else { 4 };
         let body = Bytes::from(body).slice(skip..);
-        A::decode_from_bytes(body, ApiVersion::new(version), DecodeLimits::default()).map_err(|e| io::Error::other(e.to_string()))
+        A::decode_from_bytes(body, ApiVersion::new(version), DecodeLimits::default())
+            .map_err(|e| io::Error::other(e.to_string()))
     }
 }
 
@@ -223,7 +246,11 @@ fn read_all(client: &mut Client, partition: i32) -> Vec<(usize, u64, String)> {
                     "offset {} of {partition}: producer id {} sequence {} time {}",
                     header.base_offset, header.producer_id, header.base_sequence, header.max_timestamp_ms
                 );
-                out.push((parts.next().unwrap().parse().unwrap(), parts.next().unwrap().parse().unwrap(), from));
+                out.push((
+                    parts.next().unwrap().parse().unwrap(),
+                    parts.next().unwrap().parse().unwrap(),
+                    from,
+                ));
             }
             offset = header.next_offset().0;
         }
@@ -271,7 +298,10 @@ fn acked_records_survive_kill_nine_under_load() {
         let mut before = String::new();
         for (producer, number, from) in read_all(&mut client, partition) {
             let expected = next.entry(producer).or_default();
-            assert_eq!(number, *expected, "producer {producer}: in order, without loss or duplicates; {from}; before it {before}");
+            assert_eq!(
+                number, *expected,
+                "producer {producer}: in order, without loss or duplicates; {from}; before it {before}"
+            );
             *expected += 1;
             before = from;
         }
