@@ -45,27 +45,19 @@ pub struct RingFeatures {
     pub multishot_accept: bool,
     /// `SENDMSG_ZC` where the core asks for it (6.1).
     pub zero_copy: bool,
-    /// Registered buffers for disk transfers (5.19 for sparse tables).
-    pub fixed_buffers: bool,
 }
 
 impl RingFeatures {
-    pub const ALL: RingFeatures = RingFeatures {
-        defer_taskrun: true,
-        provided_buffers: true,
-        multishot_accept: true,
-        zero_copy: true,
-        fixed_buffers: true,
-    };
+    pub const ALL: RingFeatures =
+        RingFeatures { defer_taskrun: true, provided_buffers: true, multishot_accept: true, zero_copy: true };
 
     /// Names and states, for start-up and `ringmill check`.
-    pub fn list(&self) -> [(&'static str, bool); 5] {
+    pub fn list(&self) -> [(&'static str, bool); 4] {
         [
             ("defer_taskrun", self.defer_taskrun),
             ("provided_buffers", self.provided_buffers),
             ("multishot_accept", self.multishot_accept),
             ("zero_copy", self.zero_copy),
-            ("fixed_buffers", self.fixed_buffers),
         ]
     }
 
@@ -76,7 +68,6 @@ impl RingFeatures {
             "provided_buffers" => self.provided_buffers = false,
             "multishot_accept" => self.multishot_accept = false,
             "zero_copy" => self.zero_copy = false,
-            "fixed_buffers" => self.fixed_buffers = false,
             _ => return false,
         }
         true

@@ -310,15 +310,6 @@ impl Running {
         if let Footing::Buffered(why) = ground.file_system.footing {
             tracing::warn!("{} is on {}: {why}", self.folder.path.display(), ground.file_system.name);
         }
-        if !self.features.fixed_buffers
-            && !ground.options.config.settings.features_off.iter().any(|f| f == "fixed_buffers")
-        {
-            let limit =
-                ground.limits.locked_bytes.map_or("unlimited".into(), |bytes| format!("{} KiB", bytes >> 10));
-            tracing::info!(
-                "buffers are not registered with the kernel (locked memory: {limit}); more CPU is spent per byte"
-            );
-        }
         for core in &self.cores {
             if !core.recovery.clean && core.recovery.groups > 0 {
                 let report = core.recovery;

@@ -179,7 +179,7 @@ mod tests {
         let plan = plan(&["connections.max.idle.ms=-1", "slow.request.ms=0", "features.off=zero_copy"]);
         assert_eq!((plan.settings.idle_ms, plan.settings.slow_request_ms), (NEVER_MS, NEVER_MS));
         assert!(!plan.ring.features.zero_copy);
-        assert!(plan.ring.features.fixed_buffers);
+        assert!(plan.ring.features.provided_buffers);
     }
 
     #[test]

@@ -22,7 +22,11 @@ pub fn ci() -> Result<(), String> {
     command("cargo clippy --workspace --all-targets -- -D warnings")?;
     command("cargo test --workspace --no-fail-fast")?;
     command("cargo build --release")?;
-    command("tools/ci/unprivileged.sh target/release/ringmill")?;
-    command("tools/ci/crash-loop.sh target/release/ringmill 10")?;
+    for off in ["none", "defer_taskrun", "provided_buffers", "multishot_accept", "zero_copy"] {
+        let set = if off == "none" { String::new() } else { format!("--set features.off={off}") };
+        command(&format!("tools/ci/smoke.sh target/release/ringmill {set}"))?;
+    }
+    command("AS_NOBODY=1 tools/ci/smoke.sh target/release/ringmill --cores 8")?;
+    command("RINGMILL_CRASH_ROUNDS=20 cargo test --release -p ringmill --test crash")?;
     crate::clients::run(&["kcat"])
 }

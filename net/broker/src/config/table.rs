@@ -360,8 +360,7 @@ macro_rules! settings {
 pub const CORES_MAX: usize = 256;
 
 /// Kernel features that `features.off` can name: those of `ringmill_reactor::ring::RingFeatures`.
-pub const FEATURES: &[&str] =
-    &["defer_taskrun", "provided_buffers", "multishot_accept", "zero_copy", "fixed_buffers"];
+pub const FEATURES: &[&str] = &["defer_taskrun", "provided_buffers", "multishot_accept", "zero_copy"];
 
 const BYTES_MAX: i64 = 1 << 50;
 const MS_MAX: i64 = i64::MAX;
@@ -472,7 +471,7 @@ settings! {
         upkeep_cpus: Option<Vec<usize>>, "upkeep.cpus", Ringmill, Kind::Cpus, None,
             "CPUs of the upkeep thread. Not set: any.", "3";
         features_off: Vec<String>, "features.off", Ringmill, Kind::Choices(FEATURES), Some(""),
-            "Kernel features not to use although the kernel has them: to find out what one of them does, or to avoid a kernel bug.", "zero_copy,fixed_buffers";
+            "Kernel features not to use although the kernel has them: to find out what one of them does, or to avoid a kernel bug.", "zero_copy,multishot_accept";
     }
     Upkeep {
         scrub_bytes_per_second: u64, "scrub.bytes.per.second", Ringmill, Kind::Bytes { min: 0, max: 1 << 40 }, Some("16MiB"),
