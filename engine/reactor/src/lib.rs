@@ -9,7 +9,9 @@
 //! unchanged until its completion was reaped; a [`Buf`] is immutable; memory comes from a bounded [`Pool`].
 
 pub mod buffer;
+mod features;
 pub mod fs;
+mod listen;
 pub mod mailbox;
 pub mod op;
 mod provided;

@@ -6,7 +6,9 @@
 //! impossible, and asserted to be.
 
 use crate::buffer::{Buf, BufMut, Pool};
+pub use crate::features::{RingError, RingFeatures, RingOptions};
 use crate::fs::{FileHandle, Fs};
+pub use crate::listen::listen;
 use crate::mailbox::Doorbell;
 use crate::op::{
     Backend, Completion, Errno, FileId, Flush, Job, JobOutput, MovedSocket, Op, Payload, Received,
@@ -18,10 +20,9 @@ use crate::stdfs::StdFs;
 use crate::thread::monotonic_ns;
 use io_uring::{IoUring, Probe, cqueue, opcode, squeue, types};
 use std::collections::VecDeque;
-use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -33,91 +34,6 @@ const COMPLETIONS: u32 = 16 * 1024;
 /// Workers of io-wq that one ring may start.
 const WORKERS_MAX: u32 = 8;
 const RECV_BYTES: usize = crate::provided::BUFFER_BYTES;
-
-/// Techniques that can be switched off, each with a fallback that CI runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RingFeatures {
-    /// `IORING_SETUP_DEFER_TASKRUN | SINGLE_ISSUER` (6.1).
-    pub defer_taskrun: bool,
-    /// Provided buffer ring for receives (5.19); else poll, then receive.
-    pub provided_buffers: bool,
-    /// Multishot accept (5.19); else one accept at a time.
-    pub multishot_accept: bool,
-    /// `SENDMSG_ZC` where the core asks for it (6.1).
-    pub zero_copy: bool,
-}
-
-impl RingFeatures {
-    pub const ALL: RingFeatures =
-        RingFeatures { defer_taskrun: true, provided_buffers: true, multishot_accept: true, zero_copy: true };
-
-    /// Names and states, for start-up and `ringmill check`.
-    pub fn list(&self) -> [(&'static str, bool); 4] {
-        [
-            ("defer_taskrun", self.defer_taskrun),
-            ("provided_buffers", self.provided_buffers),
-            ("multishot_accept", self.multishot_accept),
-            ("zero_copy", self.zero_copy),
-        ]
-    }
-
-    /// Switches one off by name; false for a name that is none.
-    pub fn switch_off(&mut self, name: &str) -> bool {
-        match name {
-            "defer_taskrun" => self.defer_taskrun = false,
-            "provided_buffers" => self.provided_buffers = false,
-            "multishot_accept" => self.multishot_accept = false,
-            "zero_copy" => self.zero_copy = false,
-            _ => return false,
-        }
-        true
-    }
-}
-
-/// How a ring is made.
-#[derive(Clone, Copy, Debug)]
-pub struct RingOptions {
-    pub pool_limit_bytes: u64,
-    pub features: RingFeatures,
-}
-
-/// Why there is no ring.
-#[derive(Debug)]
-pub enum RingError {
-    /// `EPERM`, `ENOSYS`, `EACCES`: switched off for this process.
-    Forbidden(io::Error),
-    /// `ENOMEM`: memlock too small for the ring itself.
-    Memory(io::Error),
-    Other(io::Error),
-}
-
-impl fmt::Display for RingError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            RingError::Forbidden(error) => write!(
-                f,
-                "io_uring is not allowed here ({error}): set kernel.io_uring_disabled=0, and in a container allow io_uring_setup, io_uring_enter and io_uring_register in its seccomp profile"
-            ),
-            RingError::Memory(error) => write!(
-                f,
-                "io_uring got no memory ({error}): raise the memlock limit (ulimit -l) to 8 MiB or more"
-            ),
-            RingError::Other(error) => write!(f, "io_uring could not be set up: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for RingError {}
-
-impl From<io::Error> for RingError {
-    fn from(error: io::Error) -> RingError {
-        match error.raw_os_error() {
-            Some(libc::EPERM | libc::ENOSYS | libc::EACCES) => RingError::Forbidden(error),
-            Some(libc::ENOMEM) => RingError::Memory(error),
-            _ => RingError::Other(error),
-        }
-    }
-}
 
 /// An operation in the kernel's hands, with everything it may touch.
 enum Pending {
@@ -1002,74 +918,4 @@ impl Drop for RingBackend {
             }
         }
     }
-}
-
-/// A listening socket with `SO_REUSEPORT`, so that every core of a process can have its own on one address.
-///
-/// # Errors
-/// What the kernel says: an address in use, or one that is not of this host.
-pub fn listen(address: SocketAddr, backlog: i32) -> io::Result<TcpListener> {
-    let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
-    // SAFETY: creates a descriptor or fails.
-    let fd = unsafe { libc::socket(family, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the descriptor was just made and has no other owner.
-    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-    let one: libc::c_int = 1;
-    for option in [libc::SO_REUSEADDR, libc::SO_REUSEPORT] {
-        // SAFETY: reads one c_int of ours.
-        let status = unsafe {
-            libc::setsockopt(
-                fd.as_raw_fd(),
-                libc::SOL_SOCKET,
-                option,
-                (&raw const one).cast(),
-                size_of::<libc::c_int>() as libc::socklen_t,
-            )
-        };
-        if status != 0 {
-            return Err(io::Error::last_os_error());
-        }
-    }
-    bind(&fd, address)?;
-    // SAFETY: a system call on a descriptor of ours.
-    if unsafe { libc::listen(fd.as_raw_fd(), backlog) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the descriptor moves from one owner to the other.
-    Ok(unsafe { TcpListener::from_raw_fd(fd.into_raw_fd()) })
-}
-
-fn bind(fd: &OwnedFd, address: SocketAddr) -> io::Result<()> {
-    // SAFETY: the address structures are plain data of the sizes passed, and live across the call.
-    let status = unsafe {
-        match address {
-            SocketAddr::V4(v4) => {
-                let mut raw: libc::sockaddr_in = std::mem::zeroed();
-                raw.sin_family = libc::AF_INET as libc::sa_family_t;
-                raw.sin_port = v4.port().to_be();
-                raw.sin_addr.s_addr = u32::from_ne_bytes(v4.ip().octets());
-                libc::bind(
-                    fd.as_raw_fd(),
-                    (&raw const raw).cast(),
-                    size_of::<libc::sockaddr_in>() as libc::socklen_t,
-                )
-            }
-            SocketAddr::V6(v6) => {
-                let mut raw: libc::sockaddr_in6 = std::mem::zeroed();
-                raw.sin6_family = libc::AF_INET6 as libc::sa_family_t;
-                raw.sin6_port = v6.port().to_be();
-                raw.sin6_addr.s6_addr = v6.ip().octets();
-                raw.sin6_scope_id = v6.scope_id();
-                libc::bind(
-                    fd.as_raw_fd(),
-                    (&raw const raw).cast(),
-                    size_of::<libc::sockaddr_in6>() as libc::socklen_t,
-                )
-            }
-        }
-    };
-    if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -88,6 +88,8 @@ pub(crate) struct Conn {
     pub own_bytes: u64,
     pub move_to: Option<u16>,
     pub session: Option<u32>,
+    /// The fetch that is being answered, to end its wait when the connection goes.
+    pub fetch: Option<crate::slab::Key>,
 }
 
 impl Conn {
@@ -117,6 +119,7 @@ impl Conn {
             own_bytes: 0,
             move_to: None,
             session: None,
+            fetch: None,
         }
     }
 

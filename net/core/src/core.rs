@@ -320,6 +320,7 @@ impl<B: Backend> Core<B> {
         if let Some(session) = conn.session {
             self.sessions.note_gone(session);
         }
+        self.poke.extend(conn.fetch);
         self.io.push(Op::Close { socket: conn.socket }, token(token::CLOSE, 0));
     }
 

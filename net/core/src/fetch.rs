@@ -211,6 +211,9 @@ impl<B: Backend> Core<B> {
             poked: false,
         };
         let fetch = self.fetches.insert(|_| pending);
+        if let Some(conn) = self.conns.get_mut(key) {
+            conn.fetch = Some(fetch);
+        }
         self.look(fetch);
         true
     }
@@ -417,9 +420,8 @@ impl<B: Backend> Core<B> {
         for core in std::mem::take(&mut pending.watched_at) {
             self.tell_peer(core, PeerMessage::Unwatch { from, key });
         }
-        if self.conns.get(pending.conn).is_none() {
-            return;
-        }
+        let Some(conn) = self.conns.get_mut(pending.conn) else { return };
+        conn.fetch = None;
         let micros = self.now_ns.saturating_sub(pending.began_ns) / 1000;
         self.metrics.fetch.wait_us.record(micros);
         self.metrics.fetch.errors += u64::from(pending.parts.iter().any(|p| p.error != ErrorCode::None));

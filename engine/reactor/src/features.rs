@@ -1,0 +1,89 @@
+//! What of the kernel a ring may use, and why there may be none.
+
+use std::fmt;
+use std::io;
+
+/// Techniques that can be switched off, each with a fallback that CI runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RingFeatures {
+    /// `IORING_SETUP_DEFER_TASKRUN | SINGLE_ISSUER` (6.1).
+    pub defer_taskrun: bool,
+    /// Provided buffer ring for receives (5.19); else poll, then receive.
+    pub provided_buffers: bool,
+    /// Multishot accept (5.19); else one accept at a time.
+    pub multishot_accept: bool,
+    /// `SENDMSG_ZC` where the core asks for it (6.1).
+    pub zero_copy: bool,
+}
+
+impl RingFeatures {
+    pub const ALL: RingFeatures =
+        RingFeatures { defer_taskrun: true, provided_buffers: true, multishot_accept: true, zero_copy: true };
+
+    /// Names and states, for start-up and `ringmill check`.
+    pub fn list(&self) -> [(&'static str, bool); 4] {
+        [
+            ("defer_taskrun", self.defer_taskrun),
+            ("provided_buffers", self.provided_buffers),
+            ("multishot_accept", self.multishot_accept),
+            ("zero_copy", self.zero_copy),
+        ]
+    }
+
+    /// Switches one off by name; false for a name that is none.
+    pub fn switch_off(&mut self, name: &str) -> bool {
+        match name {
+            "defer_taskrun" => self.defer_taskrun = false,
+            "provided_buffers" => self.provided_buffers = false,
+            "multishot_accept" => self.multishot_accept = false,
+            "zero_copy" => self.zero_copy = false,
+            _ => return false,
+        }
+        true
+    }
+}
+
+/// How a ring is made.
+#[derive(Clone, Copy, Debug)]
+pub struct RingOptions {
+    pub pool_limit_bytes: u64,
+    pub features: RingFeatures,
+}
+
+/// Why there is no ring.
+#[derive(Debug)]
+pub enum RingError {
+    /// `EPERM`, `ENOSYS`, `EACCES`: switched off for this process.
+    Forbidden(io::Error),
+    /// `ENOMEM`: memlock too small for the ring itself.
+    Memory(io::Error),
+    Other(io::Error),
+}
+
+impl fmt::Display for RingError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RingError::Forbidden(error) => write!(
+                f,
+                "io_uring is not allowed here ({error}): set kernel.io_uring_disabled=0, and in a container allow io_uring_setup, io_uring_enter and io_uring_register in its seccomp profile"
+            ),
+            RingError::Memory(error) => write!(
+                f,
+                "io_uring got no memory ({error}): raise the memlock limit (ulimit -l) to 8 MiB or more"
+            ),
+            RingError::Other(error) => write!(f, "io_uring could not be set up: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for RingError {}
+
+impl From<io::Error> for RingError {
+    fn from(error: io::Error) -> RingError {
+        match error.raw_os_error() {
+            Some(libc::EPERM | libc::ENOSYS | libc::EACCES) => RingError::Forbidden(error),
+            Some(libc::ENOMEM) => RingError::Memory(error),
+            _ => RingError::Other(error),
+        }
+    }
+}
