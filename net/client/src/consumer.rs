@@ -2,7 +2,7 @@
 
 use crate::admin::{EARLIEST, LATEST};
 use crate::batch::{OpenBatch, RecordView, check_stored};
-use crate::client::{Absent, Client, Topic};
+use crate::client::{Absent, Client, Partition, Topic};
 use crate::connection::Pending;
 use crate::error::{ClientError, ServerCode};
 use kafka_wire::FetchRequest;
@@ -50,6 +50,7 @@ pub struct Consumer<'a> {
     /// Where each partition ended when reading began.
     ends: BTreeMap<i32, i64>,
     failing_since: Option<Instant>,
+    stop_at_end: bool,
 }
 
 impl<'a> Consumer<'a> {
@@ -107,11 +108,20 @@ impl<'a> Consumer<'a> {
                 topic.partitions.iter().map(|p| (p.index, offset)).collect()
             }
         };
-        Ok(Consumer { client, topic, positions, ends, failing_since: None })
+        Ok(Consumer { client, topic, positions, ends, failing_since: None, stop_at_end: false })
     }
 
     pub fn topic(&self) -> &Topic {
         &self.topic
+    }
+
+    /// Gives no records beyond where each partition ended when reading began.
+    pub fn stop_at_end(&mut self) {
+        self.stop_at_end = true;
+    }
+
+    fn is_past_end(&self, partition: i32, offset: i64) -> bool {
+        self.stop_at_end && self.ends.get(&partition).is_some_and(|end| offset >= *end)
     }
 
     /// Whether every partition was read up to where it ended when reading began.
@@ -161,7 +171,7 @@ impl<'a> Consumer<'a> {
 
     /// Sends a fetch to every leader before waiting for any, so that one quiet leader does not hold up the others.
     fn fetch_all(&mut self) -> Result<Vec<PartitionData>, ClientError> {
-        let mut leaders: Vec<i32> = self.topic.partitions.iter().map(|p| p.leader).collect();
+        let mut leaders: Vec<i32> = self.wanted().map(|p| p.leader).collect();
         leaders.sort_unstable();
         leaders.dedup();
         let timeout = self.client.options().timeout + WAIT;
@@ -207,10 +217,16 @@ impl<'a> Consumer<'a> {
         }
     }
 
+    /// Partitions that are still to be read.
+    fn wanted(&self) -> impl Iterator<Item = &Partition> {
+        let position = |p: &Partition| self.positions.get(&p.index).copied().unwrap_or(0);
+        self.topic.partitions.iter().filter(move |p| !self.is_past_end(p.index, position(p)))
+    }
+
     fn request(&self, leader: i32) -> FetchRequest {
         let mut topic = FetchTopic::default();
         topic.topic = StrBytes::from(self.topic.name.as_str());
-        for partition in self.topic.partitions.iter().filter(|p| p.leader == leader) {
+        for partition in self.wanted().filter(|p| p.leader == leader) {
             let mut wanted = FetchPartition::default();
             wanted.partition = partition.index;
             wanted.current_leader_epoch = -1;
@@ -295,6 +311,10 @@ impl<'a> Consumer<'a> {
                     let record = record.map_err(damaged)?;
                     if record.offset < position {
                         continue;
+                    }
+                    if self.is_past_end(partition, record.offset) {
+                        self.positions.insert(partition, record.offset);
+                        return Ok(ControlFlow::Continue(()));
                     }
                     position = record.offset + 1;
                     if each(partition, &record).is_break() {

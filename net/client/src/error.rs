@@ -82,8 +82,10 @@ pub enum ClientError {
     Unsupported { address: String, api: &'static str },
     /// The server understood and said no.
     Refused { doing: String, code: ServerCode, message: Option<String> },
-    /// Records that cannot be sent, or that were received and cannot be read.
+    /// What was asked for cannot be, such as a partition that does not exist.
     Records(String),
+    /// Records were received and cannot be read.
+    Damaged(String),
 }
 
 impl ClientError {
@@ -96,7 +98,8 @@ impl ClientError {
             | ClientError::TimedOut { .. }
             | ClientError::Garbled { .. }
             | ClientError::Unsupported { .. }
-            | ClientError::Records(_) => false,
+            | ClientError::Records(_)
+            | ClientError::Damaged(_) => false,
         }
     }
 
@@ -155,7 +158,7 @@ impl fmt::Display for ClientError {
                     None => write!(f, "{code}"),
                 }
             }
-            ClientError::Records(what) => f.write_str(what),
+            ClientError::Records(what) | ClientError::Damaged(what) => f.write_str(what),
         }
     }
 }

@@ -1,16 +1,38 @@
 //! `ringmill`: the broker and its tools in one binary.
+//!
+//! Owns the command tree, what is printed, and the exit codes. Every command but `serve` does its work on the calling
+//! thread and ends.
 
+mod check;
+mod completion;
+mod consume;
+mod exit;
+mod log;
+mod output;
+mod produce;
 mod serve;
+mod server;
+mod topic;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+const EXIT_CODES: &str =
+    "Exit codes of all commands but `serve`, which has its own (`ringmill serve --help`):
+  0  done
+  1  no: the broker refused, a file is damaged, the host is not ready
+  2  the command line cannot be used
+  3  no broker could be reached, or it did not answer in time
+  4  what was received cannot be understood
+  5  a local file, pipe or terminal failed
+  130  stopped by Ctrl-C before it was done";
+
 /// A durable log broker that speaks the Kafka protocol: every ack means "on disk".
 #[derive(Parser)]
-#[command(name = "ringmill", version, max_term_width = 110, arg_required_else_help = true)]
+#[command(name = "ringmill", version, max_term_width = 110, arg_required_else_help = true, after_help = EXIT_CODES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -20,10 +42,32 @@ struct Cli {
 enum Command {
     /// Run a broker until SIGTERM or SIGINT
     Serve(serve::Serve),
+    /// Create, list, describe, alter and delete topics
+    #[command(subcommand)]
+    Topic(topic::Topic),
+    /// Send lines from stdin to a topic
+    Produce(produce::Produce),
+    /// Print the records of a topic
+    Consume(consume::Consume),
+    /// Look at files on disk, offline: dump, verify, repair
+    #[command(subcommand)]
+    Log(log::Log),
+    /// Say whether this host is ready for a broker, and what to do where it is not
+    Check(check::Check),
+    /// Print a completion script for a shell
+    Completion(completion::Completion),
 }
 
 fn main() -> ExitCode {
-    match Cli::parse().command {
-        Command::Serve(serve) => serve.run(),
-    }
+    let result = match Cli::parse().command {
+        // It has exit codes of its own.
+        Command::Serve(serve) => return serve.run(),
+        Command::Topic(topic) => topic.run(),
+        Command::Produce(produce) => produce.run(),
+        Command::Consume(consume) => consume.run(),
+        Command::Log(log) => log.run(),
+        Command::Check(check) => check.run(),
+        Command::Completion(completion) => completion.run(&mut Cli::command()),
+    };
+    exit::report(result)
 }
