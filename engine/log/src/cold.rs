@@ -459,6 +459,8 @@ impl SegmentView<'_> {
 
     /// All blocks of the range are here; if not, asks for them and for some beyond.
     fn fetch(&mut self, start: u64, stop: u64) -> bool {
+        // A batch larger than the cache must still fit into it whole, or its blocks would push each other out for ever.
+        self.cache.limit_bytes = self.cache.limit_bytes.max((stop - start) * 3 / 2 + 2 * BLOCK);
         let (first, last) = (start / BLOCK, (stop - 1) / BLOCK);
         let mut all = true;
         for block in first..=last {
