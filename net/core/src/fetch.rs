@@ -24,6 +24,9 @@ const ANSWER_BYTES_MAX: usize = 16 << 20;
 /// Answers with fewer record bytes than this go out as one copied piece: a copy is cheaper than more iovecs.
 const COPY_BELOW_BYTES: u64 = 4096;
 
+/// A fetch whose data is on its way from the disk is not answered empty at its deadline, but waits this much longer.
+const COLD_GRACE_NS: u64 = 10_000_000_000;
+
 /// Marks the tickets of reads for other cores.
 const REMOTE_TICKET: u64 = 1 << 55;
 
@@ -46,6 +49,7 @@ struct FetchPart {
     log_start: Offset,
     bufs: Vec<Buf>,
     bytes: usize,
+    cold: bool,
 }
 
 /// One fetch request on its way.
@@ -244,6 +248,7 @@ impl<B: Backend> Core<B> {
             log_start: Offset(-1),
             bufs: Vec::new(),
             bytes: 0,
+            cold: false,
         }
     }
 
@@ -351,12 +356,10 @@ impl<B: Backend> Core<B> {
         if epoch.0 >= 0 && epoch > view.leader_epoch {
             return PartRead::failed(ErrorCode::UnknownLeaderEpoch);
         }
-        let (bufs, bytes) = match self
-            .log
-            .read(&mut self.io, ReadRequest { slot, offset, max_bytes, at_least_one, ticket })
-        {
-            Ok(ReadOutcome::Data { bufs, bytes }) => (bufs, bytes),
-            Ok(ReadOutcome::Wait) => (Vec::new(), 0),
+        let request = ReadRequest { slot, offset, max_bytes, at_least_one, ticket };
+        let (bufs, bytes, cold) = match self.log.read(&mut self.io, request) {
+            Ok(ReadOutcome::Data { bufs, bytes }) => (bufs, bytes, false),
+            Ok(ReadOutcome::Wait) => (Vec::new(), 0, true),
             Err(error) => return PartRead::failed(code_of(error)),
         };
         PartRead {
@@ -365,6 +368,7 @@ impl<B: Backend> Core<B> {
             log_start: view.log_start,
             bufs,
             bytes,
+            cold,
         }
     }
 
@@ -375,14 +379,19 @@ impl<B: Backend> Core<B> {
         let Some(pending) = self.fetches.get_mut(key) else { return };
         let bytes: usize = pending.parts.iter().map(|p| p.bytes).sum();
         let failed = pending.parts.iter().any(|p| p.error != ErrorCode::None);
-        if bytes >= pending.min_bytes
-            || failed
-            || now_ns >= pending.deadline_ns
-            || stopping
-            || self.conns.get(pending.conn).is_none()
-        {
+        let gone = self.conns.get(pending.conn).is_none();
+        let late = now_ns >= pending.deadline_ns;
+        // Data that exists and is being read is waited for, whatever the client's patience: an empty answer would only
+        // make it ask again.
+        let cold = bytes == 0
+            && pending.parts.iter().any(|p| p.cold)
+            && now_ns < pending.deadline_ns + COLD_GRACE_NS;
+        if failed || stopping || gone || !cold && (late || bytes >= pending.min_bytes) {
             self.finish_fetch(key);
             return;
+        }
+        if late {
+            self.waiters.deadlines.insert((pending.deadline_ns + COLD_GRACE_NS, key));
         }
         if pending.poked {
             self.poke.push(key);
@@ -399,7 +408,9 @@ impl<B: Backend> Core<B> {
         if !pending.watching {
             pending.watching = true;
             self.metrics.fetch_waiting += 1;
-            self.waiters.deadlines.insert((pending.deadline_ns, key));
+            if !late {
+                self.waiters.deadlines.insert((pending.deadline_ns, key));
+            }
             self.waiters.watch(Watcher::Here(key), slots.into_iter());
         }
     }
@@ -410,6 +421,7 @@ impl<B: Backend> Core<B> {
         if pending.watching {
             self.metrics.fetch_waiting -= 1;
             self.waiters.deadlines.remove(&(pending.deadline_ns, key));
+            self.waiters.deadlines.remove(&(pending.deadline_ns + COLD_GRACE_NS, key));
             let slots: Vec<Slot> = pending
                 .parts
                 .iter()
@@ -550,6 +562,7 @@ impl<B: Backend> Core<B> {
                 log_start: got.log_start,
                 bufs: got.bufs,
                 bytes: got.bytes,
+                cold: got.cold,
             });
         }
         let watched = total < watch_below_bytes && !failed;
@@ -582,6 +595,7 @@ impl<B: Backend> Core<B> {
                     log_start: done.log_start,
                     bufs: done.bufs,
                     bytes: done.bytes,
+                    cold: done.cold,
                 });
             }
         }
@@ -602,11 +616,19 @@ struct PartRead {
     log_start: Offset,
     bufs: Vec<Buf>,
     bytes: usize,
+    cold: bool,
 }
 
 impl PartRead {
     fn failed(error: ErrorCode) -> PartRead {
-        PartRead { error, high_watermark: Offset(-1), log_start: Offset(-1), bufs: Vec::new(), bytes: 0 }
+        PartRead {
+            error,
+            high_watermark: Offset(-1),
+            log_start: Offset(-1),
+            bufs: Vec::new(),
+            bytes: 0,
+            cold: false,
+        }
     }
 }
 
@@ -617,6 +639,7 @@ impl FetchPart {
         self.log_start = read.log_start;
         self.bufs = read.bufs;
         self.bytes = read.bytes;
+        self.cold = read.cold;
     }
 
     fn answer(&self, isolation: IsolationLevel) -> FetchPartitionAnswer<'static> {

@@ -84,4 +84,6 @@ pub(crate) struct RemoteReadDone {
     pub log_start: Offset,
     pub bufs: Vec<Buf>,
     pub bytes: usize,
+    /// Blocks are on their way from the disk.
+    pub cold: bool,
 }
