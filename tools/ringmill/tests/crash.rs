@@ -315,3 +315,72 @@ fn acked_records_survive_kill_nine_under_load() {
         assert!(*acked > 0, "producer {producer} got something through");
     }
 }
+
+/// Bytes nobody should send: each connection is answered or closed, and the broker serves on within its memory.
+#[test]
+fn hostile_bytes_do_no_harm() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut broker = start(dir.path());
+    let mut frames: Vec<Vec<u8>> = vec![
+        vec![0x7f, 0xff, 0xff, 0xff],
+        vec![0xff, 0xff, 0xff, 0xff],
+        vec![0, 0, 0, 0],
+        vec![0, 0, 0, 4, 0, 0, 0, 0],
+        b"GET / HTTP/1.1\r\n\r\n".to_vec(),
+    ];
+    for api in 0..95i16 {
+        for version in [0i16, 4, 12, 99] {
+            // A header, then array counts of 2^31 - 1 as far as the frame goes.
+            let mut body = Vec::new();
+            body.extend(api.to_be_bytes());
+            body.extend(version.to_be_bytes());
+            body.extend([0, 0, 0, 7, 0, 1, b'x', 0]);
+            body.extend([0x7f, 0xff, 0xff, 0xff].repeat(12));
+            let mut frame = (body.len() as u32).to_be_bytes().to_vec();
+            frame.extend(body);
+            frames.push(frame);
+        }
+    }
+    let mut seed = 0x2545_f491_4f6c_dd1d_u64;
+    for _ in 0..200 {
+        let mut junk = Vec::new();
+        for _ in 0..64 {
+            seed ^= seed << 13;
+            seed ^= seed >> 7;
+            seed ^= seed << 17;
+            junk.extend(seed.to_le_bytes());
+        }
+        frames.push(junk);
+    }
+    // A thousand frames that claim 90 MiB and stop after a few bytes, held open all the while.
+    let held: Vec<TcpStream> = (0..1000)
+        .map(|_| {
+            let mut stream = TcpStream::connect(&broker.address).unwrap();
+            stream.write_all(&[0x05, 0xa0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 1]).unwrap();
+            stream
+        })
+        .collect();
+    for frame in &frames {
+        let mut stream = TcpStream::connect(&broker.address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+        // The broker may have closed already; that is an answer.
+        let _ = stream.write_all(frame);
+        let _ = stream.read(&mut [0; 64]);
+    }
+    assert!(broker.child.try_wait().unwrap().is_none(), "the broker is alive");
+    let status = std::fs::read_to_string(format!("/proc/{}/status", broker.child.id())).unwrap();
+    let resident_kb: u64 = status
+        .lines()
+        .find_map(|l| l.strip_prefix("VmRSS:"))
+        .unwrap()
+        .trim()
+        .trim_end_matches(" kB")
+        .parse()
+        .unwrap();
+    assert!(resident_kb < 256 << 10, "{resident_kb} KiB resident although nothing was received");
+    let mut client = Client::connect(&broker.address).unwrap();
+    producer_id(&mut client).expect("good requests are answered as before");
+    drop(held);
+    broker.child.kill().unwrap();
+    broker.child.wait().unwrap();
+}
