@@ -88,6 +88,8 @@ const ANSWER_BYTES_MAX: u64 = 256 << 20;
 /// # Errors
 /// Code 3 when nothing answers, 4 when it is not that port.
 pub fn admin_topics(address: &str, timeout: Duration) -> Result<Vec<AdminTopic>, Failed> {
+    // As the banner of `serve` prints it, it is a URL.
+    let address = address.strip_prefix("http://").unwrap_or(address).trim_end_matches('/');
     let body = get(address, "/v1/topics", timeout)
         .map_err(|error| Failed::new(Code::Unreachable, format!("the admin port at {address}: {error}")))?;
     serde_json::from_slice(&body).map_err(|error| {

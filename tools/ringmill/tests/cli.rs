@@ -1,0 +1,312 @@
+//! The commands as a person or a script meets them: the built binary against a broker of its own, by exit code and output.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+const DONE: i32 = 0;
+const REFUSED: i32 = 1;
+const USAGE: i32 = 2;
+const UNREACHABLE: i32 = 3;
+
+/// A broker on ports of its own; it ends with the value.
+struct Broker {
+    child: Child,
+    address: String,
+    admin: String,
+    data: PathBuf,
+}
+
+impl Broker {
+    fn start(data: &Path) -> Broker {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_ringmill"))
+            .args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--cores", "2"])
+            .args(["--memory", "256MiB", "--data"])
+            .arg(data)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut value_of = |key: &str| {
+            let line = lines.find_map(|line| line.unwrap().trim().strip_prefix(key).map(str::to_string));
+            line.unwrap_or_else(|| panic!("the banner has no line {key}")).trim().to_string()
+        };
+        let address = value_of("listens");
+        let admin = value_of("admin").split_whitespace().next().unwrap().to_string();
+        // Keep reading, so that the broker never meets a closed pipe.
+        std::thread::spawn(move || lines.for_each(drop));
+        Broker { child, address, admin, data: data.to_path_buf() }
+    }
+
+    /// Runs a command that talks to this broker.
+    fn run(&self, args: &[&str]) -> Ran {
+        self.run_with(args, "")
+    }
+
+    fn run_with(&self, args: &[&str], stdin: &str) -> Ran {
+        run_with(&[args, &["--bootstrap-server", &self.address]].concat(), stdin)
+    }
+
+    fn stop(&mut self) {
+        signal(&self.child, Signal::TERM);
+        assert!(self.child.wait().unwrap().success(), "SIGTERM is an orderly end");
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        // Stopped already, or the test failed: either way nothing is left to tell.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn signal(child: &Child, signal: Signal) {
+    kill_process(Pid::from_child(child), signal).unwrap();
+}
+
+/// How a command ended.
+#[derive(Debug)]
+struct Ran {
+    args: String,
+    code: i32,
+    out: String,
+    err: String,
+}
+
+impl Ran {
+    #[track_caller]
+    fn ends(self, code: i32) -> Ran {
+        assert_eq!(self.code, code, "`ringmill {}`: {self:#?}", self.args);
+        self
+    }
+
+    #[track_caller]
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {self:#?}"))
+    }
+}
+
+fn run(args: &[&str]) -> Ran {
+    run_with(args, "")
+}
+
+fn command(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringmill"));
+    command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn run_with(args: &[&str], stdin: &str) -> Ran {
+    let mut child = command(args).spawn().unwrap();
+    let mut pipe = child.stdin.take().unwrap();
+    let input = stdin.to_string();
+    // A command that fails early does not read all of it.
+    let writer = std::thread::spawn(move || drop(pipe.write_all(input.as_bytes())));
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap();
+    Ran {
+        args: args.join(" "),
+        code: output.status.code().unwrap_or(-1),
+        out: String::from_utf8(output.stdout).unwrap(),
+        err: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+#[test]
+fn a_topic_lives_and_dies() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start(dir.path());
+    let topic = |args: &[&str]| broker.run(&[&["topic"], args].concat());
+
+    assert_eq!(topic(&["list", "--json"]).ends(DONE).json(), serde_json::json!([]));
+    topic(&["create", "orders", "--partitions", "3", "--config", "retention.ms=86400000"]).ends(DONE);
+    let again = topic(&["create", "orders"]).ends(REFUSED);
+    assert!(again.err.contains("TOPIC_ALREADY_EXISTS"), "{again:#?}");
+    let kept = topic(&["create", "orders", "--if-not-exists", "--json"]).ends(DONE).json();
+    assert_eq!(kept["created"], false);
+    topic(&["create", "tried", "--dry-run"]).ends(DONE);
+    topic(&["create", "odd", "--config", "no.such.config=1"]).ends(REFUSED);
+    topic(&["create", "no/slash"]).ends(REFUSED);
+
+    let listed = topic(&["list", "--json"]).ends(DONE).json();
+    assert_eq!(listed.as_array().unwrap().len(), 1, "{listed}");
+    assert_eq!((&listed[0]["name"], &listed[0]["partitions"]), (&"orders".into(), &3.into()));
+    let table = topic(&["list"]).ends(DONE).out;
+    assert!(table.lines().any(|line| line.split_whitespace().eq(["orders", "3", "1"])), "{table}");
+
+    broker.run_with(&["produce", "orders", "--partition", "1"], "one\ntwo\n").ends(DONE);
+    let described = topic(&["describe", "orders", "--json", "--admin", &broker.admin]).ends(DONE).json();
+    assert_eq!(described[0]["ack"], "durable");
+    assert_eq!(described[0]["id"], listed[0]["id"]);
+    assert_eq!(described[0]["configs"][0]["name"], "retention.ms");
+    assert_eq!(described[0]["configs"][0]["value"], "86400000");
+    let second = &described[0]["partitions"][1];
+    assert_eq!((&second["log_start"], &second["high_watermark"]), (&0.into(), &2.into()), "{second}");
+    assert_eq!(second["durable"], 2, "acked means durable");
+    assert!(second["core"].as_u64().unwrap() < 2 && second["size_bytes"].as_u64().unwrap() > 0, "{second}");
+    topic(&["describe", "nope"]).ends(REFUSED);
+
+    topic(&["alter", "orders", "--partitions", "5", "--delete-config", "retention.ms"]).ends(DONE);
+    topic(&["alter", "orders", "--partitions", "2"]).ends(REFUSED);
+    topic(&["alter", "orders"]).ends(USAGE);
+    let described = topic(&["describe", "orders", "--json"]).ends(DONE).json();
+    assert_eq!(described[0]["partitions"].as_array().unwrap().len(), 5);
+    assert_eq!(described[0]["configs"], serde_json::json!([]));
+
+    topic(&["delete", "orders"]).ends(USAGE);
+    topic(&["delete", "orders", "nope", "--yes"]).ends(REFUSED);
+    assert_eq!(topic(&["list", "--json"]).ends(DONE).json(), serde_json::json!([]));
+}
+
+#[test]
+fn records_come_back_as_they_went() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start(dir.path());
+    broker.run(&["topic", "create", "t", "--partitions", "1"]).ends(DONE);
+    let mut expected = String::new();
+    for codec in ["none", "gzip", "snappy", "lz4", "zstd"] {
+        for acks in ["0", "1", "all"] {
+            let args = ["produce", "t", "-K", ":", "-z", codec, "-a", acks, "-H", "from=test"];
+            let input = format!("{codec}:{acks}\nplain {codec}\n");
+            broker.run_with(&args, &input).ends(DONE);
+            for line in [format!("[{codec}] {acks}"), format!("[] plain {codec}")] {
+                let offset = expected.lines().count();
+                expected.push_str(&format!("t 0 {offset} {line} from=test\n"));
+            }
+            // Nobody acks acks 0, so what it sent is awaited here, or the next command could overtake it.
+            let count = expected.lines().count().to_string();
+            broker.run(&["consume", "t", "--count", &count, "--format", "", "--timeout", "20"]).ends(DONE);
+        }
+    }
+    let format = ["--format", "%t %p %o [%k] %s %h\\n"];
+    let all = broker.run(&[&["consume", "t", "--exit-at-end"], &format[..]].concat()).ends(DONE);
+    assert_eq!(all.out, expected);
+    let last = broker.run(&[&["consume", "t", "--from", "-2", "-e"], &format[..]].concat()).ends(DONE);
+    assert_eq!(last.out, expected.lines().skip(28).map(|line| format!("{line}\n")).collect::<String>());
+    let some = broker.run(&["consume", "t", "--from", "3", "--count", "1", "--json"]).ends(DONE).json();
+    assert_eq!(
+        (&some["offset"], &some["value"], &some["key"]),
+        (&3.into(), &"plain none".into(), &Value::Null)
+    );
+    assert_eq!(some["headers"][0]["value"], "test");
+    let late = broker.run(&["consume", "t", "--from", "timestamp:2100-01-01", "-e"]).ends(DONE);
+    assert_eq!(late.out, "");
+    broker.run(&["consume", "t", "--from", "1000", "-e"]).ends(REFUSED);
+    broker.run(&["consume", "t", "--partition", "7", "-e"]).ends(REFUSED);
+    broker.run(&["consume", "nope", "-e"]).ends(REFUSED);
+}
+
+#[test]
+fn a_large_input_is_stored_once_and_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut broker = Broker::start(dir.path());
+    broker.run(&["topic", "create", "big", "--partitions", "2"]).ends(DONE);
+    let lines: String = (0..200_000).map(|n| format!("{n:020}\n")).collect();
+    let one = ["produce", "big", "--partition", "0", "--batch-bytes", "50000"];
+    broker.run_with(&one, &lines).ends(DONE);
+    let read = broker.run(&["consume", "big", "--exit-at-end", "--quiet"]).ends(DONE);
+    assert!(read.out == lines, "{} bytes went, {} came", lines.len(), read.out.len());
+
+    // `consume | head`: the reader goes away in the middle, and nothing is wrong with that.
+    let mut child = command(&["consume", "big", "-e", "-b", &broker.address]).spawn().unwrap();
+    let mut some = [0; 100];
+    child.stdout.take().unwrap().read_exact(&mut some).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(DONE));
+    assert!(!String::from_utf8_lossy(&output.stderr).contains("ringmill:"), "{output:?}");
+
+    // Ctrl-C ends a reader that waits for more.
+    let mut child = command(&["consume", "big", "-b", &broker.address]).spawn().unwrap();
+    let mut all = vec![0; lines.len()];
+    let mut stdout = child.stdout.take().unwrap();
+    stdout.read_exact(&mut all).unwrap();
+    signal(&child, Signal::INT);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(DONE), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("200,000 records"), "{output:?}");
+
+    let data = broker.data.to_str().unwrap().to_string();
+    run(&["log", "repair", "--data", &data]).ends(REFUSED);
+    broker.stop();
+    run(&["log", "verify", &data]).ends(DONE);
+    let rows = run(&["log", "dump", "--json", &data]).ends(DONE).out;
+    let rows: Vec<Value> = rows.lines().map(|row| serde_json::from_str(row).unwrap()).collect();
+    assert!(rows.iter().any(|row| row["row"] == "checkpoint" && row["clean"] == true));
+    assert!(rows.iter().filter_map(|row| row.get("sound")).all(|sound| sound == true));
+    let repair = run(&["log", "repair", "--data", &data, "--everything"]).ends(DONE);
+    assert!(repair.out.contains("nothing to repair"), "{repair:#?}");
+}
+
+#[test]
+fn failures_have_their_codes() {
+    // A port that was free a moment ago, and that nobody listens on.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let gone = run(&["topic", "list", "-b", &free, "--timeout", "2"]).ends(UNREACHABLE);
+    assert!(gone.err.contains("--bootstrap-server"), "{gone:#?}");
+    for wrong in [
+        &["topic"][..],
+        &["topic", "create"],
+        &["produce"],
+        &["consume", "t", "--format", "%z"],
+        &["nonsense"],
+    ] {
+        run(wrong).ends(USAGE);
+    }
+    let dir = tempfile::tempdir().unwrap();
+    run(&["log", "verify", dir.path().to_str().unwrap()]).ends(5);
+    run(&["log", "repair", "--data", dir.path().to_str().unwrap()]).ends(5);
+
+    // Something listens, but it is no broker.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let _ = stream.read(&mut [0; 512]);
+        stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
+    });
+    run(&["topic", "list", "-b", &address, "--timeout", "5"]).ends(4);
+    server.join().unwrap();
+}
+
+#[test]
+fn every_command_explains_itself() {
+    for args in [
+        "",
+        "serve",
+        "topic",
+        "topic create",
+        "topic list",
+        "topic describe",
+        "topic alter",
+        "topic delete",
+        "produce",
+        "consume",
+        "log",
+        "log dump",
+        "log verify",
+        "log repair",
+        "check",
+        "completion",
+    ] {
+        let args: Vec<&str> = args.split_whitespace().chain(["--help"]).collect();
+        let help = run(&args).ends(DONE);
+        assert!(help.out.contains("Usage: ringmill"), "{help:#?}");
+        assert!(!help.out.contains('\x1b'), "no colour into a pipe");
+    }
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = run(&["completion", shell]).ends(DONE);
+        assert!(script.out.contains("ringmill") && script.out.contains("describe"), "{shell}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let checked = run(&["check", "--json", "--data", dir.path().to_str().unwrap()]);
+    let findings = checked.json();
+    let failing = findings.as_array().unwrap().iter().any(|finding| finding["verdict"] == "fail");
+    assert_eq!(checked.code, i32::from(failing), "{checked:#?}");
+    assert!(findings.as_array().unwrap().iter().any(|finding| finding["check"] == "io_uring"));
+}
