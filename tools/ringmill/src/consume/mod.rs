@@ -102,7 +102,10 @@ impl Reading<'_> {
         if args.exit_at_end {
             consumer.stop_at_end();
         }
-        while !self.stop.load(Ordering::Relaxed) && !(args.exit_at_end && consumer.reached_end()) {
+        loop {
+            if self.stop.load(Ordering::Relaxed) || (args.exit_at_end && consumer.reached_end()) {
+                return Ok(());
+            }
             let mut notice = |notice: Notice| match notice {
                 Notice::Skipped { partition, from, to } if !args.quiet => remark(&format!(
                     "partition {partition}: offsets {from} to {to} are gone (retention); reading goes on at {to}"
@@ -115,10 +118,9 @@ impl Reading<'_> {
             }
             self.out.flush()?;
             if flow.is_break() {
-                break;
+                return Ok(());
             }
         }
-        Ok(())
     }
 
     fn record(&mut self, partition: i32, record: &RecordView<'_>) -> ControlFlow<()> {

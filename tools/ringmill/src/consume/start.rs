@@ -10,8 +10,9 @@ pub fn parse(text: &str) -> Result<Start, String> {
         "end" | "latest" => return Ok(Start::End),
         _ => {}
     }
-    if let Some(count) = text.strip_prefix('-') {
-        return count.parse().map(Start::Last).map_err(|_| format!("-{count} is not a number of records"));
+    if let Some(digits) = text.strip_prefix('-') {
+        let count = digits.parse().ok().filter(|count: &i64| *count >= 0);
+        return count.map(Start::Last).ok_or_else(|| format!("-{digits} is not a number of records"));
     }
     if let Some((kind, rest)) = text.split_once(':') {
         return match kind {
