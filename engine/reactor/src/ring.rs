@@ -11,7 +11,7 @@ use crate::fs::{FileHandle, Fs};
 pub use crate::listen::listen;
 use crate::mailbox::Doorbell;
 use crate::op::{
-    Backend, Completion, Errno, FileId, Flush, Job, JobOutput, MovedSocket, Op, Payload, Received,
+    Backend, Completion, Errno, FileId, Flush, Job, JobOutput, MovedInner, MovedSocket, Op, Payload, Received,
     ReceivedInner, SocketId, Token, Waker,
 };
 pub use crate::provided::ProvidedBuffer;
@@ -33,6 +33,11 @@ const ENTRIES: u32 = 1024;
 const COMPLETIONS: u32 = 16 * 1024;
 /// Workers of io-wq that one ring may start.
 const WORKERS_MAX: u32 = 8;
+/// Parts of one `sendmsg` (`IOV_MAX`); the rest follows in the next.
+const VECTORS_MAX: usize = 1024;
+/// How often, and how long, a ring that is dropped waits for the kernel to let go of its memory.
+const END_TRIES_MAX: u32 = 100;
+const END_WAIT_NS: u64 = 10_000_000;
 const RECV_BYTES: usize = crate::provided::BUFFER_BYTES;
 
 /// An operation in the kernel's hands, with everything it may touch.
@@ -55,14 +60,19 @@ enum Pending {
     Send(Box<Sending>),
     Write {
         _buf: Buf,
+        /// The kernel looks a linked request's descriptor up only when it starts it, which is when the write is done:
+        /// the file must be open until then, or the flush would hit whatever has that number by then.
+        _file: FileHandle,
         len: usize,
         left: u8,
         error: Option<Errno>,
     },
-    Sync,
+    Sync {
+        _file: FileHandle,
+    },
     Read {
         buf: BufMut,
-        file: FileId,
+        file: FileHandle,
         offset: u64,
         want: usize,
         got: usize,
@@ -84,7 +94,9 @@ struct Sending {
     zero_copy: bool,
     sent: u32,
     total: u32,
-    /// Zero copy: the completion was delivered, the kernel's notice that the memory is free is still to come.
+    /// Zero copy: notices that the memory is free, still to come.
+    notices: u32,
+    /// The completion was delivered.
     told: bool,
 }
 
@@ -97,7 +109,8 @@ struct Slot {
 struct Socket {
     fd: OwnedFd,
     outstanding: u32,
-    closing: bool,
+    /// Being closed, and whom to tell when nothing is outstanding any more.
+    closing: Option<Token>,
 }
 
 /// The ring of one core.
@@ -114,12 +127,18 @@ pub struct RingBackend {
     /// Entries for the kernel; true: linked to the next.
     backlog: VecDeque<(squeue::Entry, bool)>,
     done: VecDeque<Completion>,
-    /// Receives that found no provided buffer; asked again at the next enter.
-    starved: Vec<(SocketId, Token)>,
+    /// Slots of receives that found no provided buffer; asked again at the next enter.
+    starved: Vec<u32>,
+    /// Closes that are done; told after the last operation of their socket.
+    closed: Vec<Token>,
     provided: Option<Rc<ProvidedRing>>,
     pool: Pool,
     bell: Doorbell,
     bell_buffer: Box<[u8; 8]>,
+    /// The kernel may write to `bell_buffer`.
+    bell_watched: bool,
+    /// Being dropped: nothing is asked again.
+    ending: bool,
     jobs: Option<mpsc::Sender<(Token, Job)>>,
     job_results: mpsc::Receiver<(Token, JobOutput)>,
     jobs_out: usize,
@@ -170,10 +189,13 @@ impl RingBackend {
             backlog: VecDeque::new(),
             done: VecDeque::new(),
             starved: Vec::new(),
+            closed: Vec::new(),
             provided,
             pool: Pool::new(options.pool_limit_bytes),
             bell,
             bell_buffer: Box::new([0; 8]),
+            bell_watched: false,
+            ending: false,
             jobs: Some(jobs),
             job_results,
             jobs_out: 0,
@@ -194,7 +216,7 @@ impl RingBackend {
     }
 
     fn add_socket(&mut self, fd: OwnedFd) -> SocketId {
-        let socket = Some(Socket { fd, outstanding: 0, closing: false });
+        let socket = Some(Socket { fd, outstanding: 0, closing: None });
         let at = self.free_sockets.pop().unwrap_or_else(|| {
             self.sockets.push(None);
             self.sockets.len() as u32 - 1
@@ -206,11 +228,15 @@ impl RingBackend {
     }
 
     fn socket_fd(&self, socket: SocketId) -> Option<RawFd> {
-        self.sockets.get(socket.0 as usize)?.as_ref().filter(|s| !s.closing).map(|s| s.fd.as_raw_fd())
+        self.sockets
+            .get(socket.0 as usize)?
+            .as_ref()
+            .filter(|s| s.closing.is_none())
+            .map(|s| s.fd.as_raw_fd())
     }
 
-    fn file_fd(&self, file: FileId) -> Option<RawFd> {
-        Some(self.files.get(file.0 as usize)?.as_ref()?.raw_fd())
+    fn file(&self, file: FileId) -> Option<FileHandle> {
+        self.files.get(file.0 as usize)?.clone()
     }
 
     fn insert(&mut self, token: Token, pending: Pending) -> u32 {
@@ -248,7 +274,10 @@ impl RingBackend {
             && let Some(Some(socket)) = self.sockets.get_mut(id.0 as usize)
         {
             socket.outstanding -= 1;
-            if socket.closing && socket.outstanding == 0 {
+            if socket.outstanding == 0
+                && let Some(token) = socket.closing
+            {
+                self.closed.push(token);
                 self.drop_socket(id);
             }
         }
@@ -272,6 +301,10 @@ impl RingBackend {
     }
 
     fn watch_bell(&mut self) {
+        if self.ending {
+            return;
+        }
+        self.bell_watched = true;
         let at = self.insert(Token(0), Pending::Wake);
         let data = self.user_data(at, 0);
         let entry =
@@ -302,16 +335,45 @@ impl RingBackend {
         };
         if self.provided.is_some() {
             let at = self.insert(token, Pending::Recv { socket });
-            let data = self.user_data(at, 0);
-            let entry = opcode::Recv::new(types::Fd(fd), std::ptr::null_mut(), RECV_BYTES as u32)
-                .buf_group(crate::provided::GROUP)
-                .build()
-                .flags(squeue::Flags::BUFFER_SELECT);
-            self.queue(entry.user_data(data));
+            self.push_recv(at, fd);
         } else {
             let at = self.insert(token, Pending::RecvPoll { socket });
             let data = self.user_data(at, 0);
             self.queue(opcode::PollAdd::new(types::Fd(fd), libc::POLLIN as u32).build().user_data(data));
+        }
+    }
+
+    fn push_recv(&mut self, at: u32, fd: RawFd) {
+        let data = self.user_data(at, 0);
+        let entry = opcode::Recv::new(types::Fd(fd), std::ptr::null_mut(), RECV_BYTES as u32)
+            .buf_group(crate::provided::GROUP)
+            .build()
+            .flags(squeue::Flags::BUFFER_SELECT);
+        self.queue(entry.user_data(data));
+    }
+
+    /// Asks again for the receives that found no buffer, and ends those whose socket is being closed.
+    fn feed_starved(&mut self) {
+        for at in std::mem::take(&mut self.starved) {
+            let socket = match self.slots.get(at as usize).and_then(|s| s.pending.as_ref()) {
+                Some(Pending::Recv { socket }) => *socket,
+                _ => continue,
+            };
+            match self.socket_fd(socket) {
+                Some(fd) if !self.ending => self.push_recv(at, fd),
+                Some(_) | None => {
+                    if let Some((token, _)) = self.remove(at) {
+                        self.fail(token, Errno::CANCELED, Payload::None);
+                    }
+                }
+            }
+        }
+        self.tell_closed();
+    }
+
+    fn tell_closed(&mut self) {
+        for token in self.closed.drain(..) {
+            self.done.push_back(Completion { token, result: Ok(0), payload: Payload::None, more: false });
         }
     }
 
@@ -352,8 +414,17 @@ impl RingBackend {
         // SAFETY: msghdr is plain data for which all zeros means "nothing"; the vectors are set before each submission.
         let header = unsafe { std::mem::zeroed() };
         let zero_copy = zero_copy && self.features.zero_copy;
-        let sending =
-            Sending { socket, parts, vectors: Vec::new(), header, zero_copy, sent: 0, total, told: false };
+        let sending = Sending {
+            socket,
+            parts,
+            vectors: Vec::new(),
+            header,
+            zero_copy,
+            sent: 0,
+            total,
+            notices: 0,
+            told: false,
+        };
         let at = self.insert(token, Pending::Send(Box::new(sending)));
         self.push_send(at);
     }
@@ -386,6 +457,9 @@ impl RingBackend {
         for part in &sending.parts {
             let rest = part.get(skip.min(part.len())..).unwrap_or_default();
             skip = skip.saturating_sub(part.len());
+            if sending.vectors.len() == VECTORS_MAX {
+                break;
+            }
             if !rest.is_empty() {
                 sending
                     .vectors
@@ -404,10 +478,11 @@ impl RingBackend {
     }
 
     fn start_write(&mut self, file: FileId, token: Token, buf: Buf, offset: u64, flush: Flush) {
-        let Some(fd) = self.file_fd(file) else { return self.fail(token, Errno::IO, Payload::None) };
-        let (start, len) = (buf.as_ptr(), buf.len());
+        let Some(file) = self.file(file) else { return self.fail(token, Errno::IO, Payload::None) };
+        let (fd, start, len) = (file.raw_fd(), buf.as_ptr(), buf.len());
         let linked = flush == Flush::Linked;
-        let pending = Pending::Write { _buf: buf, len, left: if linked { 2 } else { 1 }, error: None };
+        let left = if linked { 2 } else { 1 };
+        let pending = Pending::Write { _buf: buf, _file: file, len, left, error: None };
         let at = self.insert(token, pending);
         let mut write = opcode::Write::new(types::Fd(fd), start, len as u32).offset(offset);
         if flush == Flush::Dsync {
@@ -425,14 +500,16 @@ impl RingBackend {
     }
 
     fn start_sync(&mut self, file: FileId, token: Token) {
-        let Some(fd) = self.file_fd(file) else { return self.fail(token, Errno::IO, Payload::None) };
-        let at = self.insert(token, Pending::Sync);
+        let Some(file) = self.file(file) else { return self.fail(token, Errno::IO, Payload::None) };
+        let fd = file.raw_fd();
+        let at = self.insert(token, Pending::Sync { _file: file });
         let sync = opcode::Fsync::new(types::Fd(fd)).flags(types::FsyncFlags::DATASYNC).build();
         let data = self.user_data(at, 0);
         self.queue(sync.user_data(data));
     }
 
     fn start_read(&mut self, file: FileId, token: Token, buf: BufMut, offset: u64, want: usize) {
+        let Some(file) = self.file(file) else { return self.fail(token, Errno::IO, Payload::BufMut(buf)) };
         let want = want.min(buf.capacity());
         let at = self.insert(token, Pending::Read { buf, file, offset, want, got: 0 });
         self.push_read(at);
@@ -440,16 +517,12 @@ impl RingBackend {
 
     fn push_read(&mut self, at: u32) {
         let data = self.user_data(at, 0);
-        let fd = match self.slots.get(at as usize).and_then(|s| s.pending.as_ref()) {
-            Some(Pending::Read { file, .. }) => self.file_fd(*file).unwrap_or(-1),
-            _ => return,
-        };
-        let Some(Slot { pending: Some(Pending::Read { buf, offset, want, got, .. }), .. }) =
+        let Some(Slot { pending: Some(Pending::Read { buf, file, offset, want, got }), .. }) =
             self.slots.get_mut(at as usize)
         else {
             return;
         };
-        let (offset, from) = (*offset + *got as u64, *got);
+        let (fd, offset, from) = (file.raw_fd(), *offset + *got as u64, *got);
         let Some(spare) = buf.as_mut_full().get_mut(from..*want) else { return };
         let entry =
             opcode::Read::new(types::Fd(fd), spare.as_mut_ptr(), spare.len() as u32).offset(offset).build();
@@ -461,7 +534,7 @@ impl RingBackend {
             return self.fail(token, Errno::CANCELED, Payload::None);
         };
         if let Some(Some(socket)) = self.sockets.get_mut(socket.0 as usize) {
-            socket.closing = true;
+            socket.closing = Some(token);
         }
         // Receives end by the shutdown; an accept only by being cancelled.
         // SAFETY: a system call on a descriptor that the table keeps open; a refusal (a listener) does not matter.
@@ -507,6 +580,7 @@ impl RingBackend {
             for place in completions.iter_mut().take(count) {
                 if let Some(entry) = place.take() {
                     self.completed(&entry);
+                    self.tell_closed();
                 }
             }
             if count < completions.len() {
@@ -535,34 +609,13 @@ impl RingBackend {
                     let len = buf.len() + count as usize;
                     buf.set_len(len);
                     *got += count;
-                    if count > 0 && len < *fill_to {
+                    if count > 0 && len < *fill_to && !self.ending {
                         return self.push_recv_into(at);
                     }
                 }
                 self.finish_recv_into(at, outcome);
             }
-            Some(Pending::Send(sending)) => {
-                if cqueue::notif(flags) {
-                    // The memory of a zero-copy send is free now.
-                    if sending.told {
-                        self.remove(at);
-                    }
-                    return;
-                }
-                let more = cqueue::more(flags);
-                if let Ok(count) = outcome {
-                    sending.sent += count;
-                    if count > 0 && sending.sent < sending.total && !more {
-                        return self.push_send(at);
-                    }
-                }
-                let result = outcome.map(|_| sending.sent);
-                sending.told = true;
-                self.done.push_back(Completion { token, result, payload: Payload::None, more: false });
-                if !more {
-                    self.remove(at);
-                }
-            }
+            Some(Pending::Send(_)) => self.sent(at, token, outcome, flags),
             Some(Pending::Write { len, left, error, .. }) => {
                 *left -= 1;
                 match outcome {
@@ -578,7 +631,7 @@ impl RingBackend {
                     self.done.push_back(Completion { token, result, payload: Payload::None, more: false });
                 }
             }
-            Some(Pending::Sync) => {
+            Some(Pending::Sync { .. }) => {
                 self.remove(at);
                 self.done.push_back(Completion {
                     token,
@@ -591,7 +644,8 @@ impl RingBackend {
                 if let Ok(count) = outcome {
                     *got += count as usize;
                     // A direct read that ends off a page ended at the end of the file.
-                    if count > 0 && *got < *want && got.is_multiple_of(ringmill_types::limits::PAGE_BYTES) {
+                    let whole = got.is_multiple_of(ringmill_types::limits::PAGE_BYTES);
+                    if count > 0 && *got < *want && whole && !self.ending {
                         return self.push_read(at);
                     }
                 }
@@ -605,26 +659,44 @@ impl RingBackend {
                     });
                 }
             }
-            Some(Pending::Close { .. }) => {
-                self.remove(at);
-                self.done.push_back(Completion { token, result: Ok(0), payload: Payload::None, more: false });
-            }
             Some(Pending::Wake) => {
+                self.bell_watched = false;
                 self.in_flight += 1;
                 self.remove(at);
                 self.watch_bell();
             }
-            Some(Pending::Ignored) | None => {
+            // A close is told by `remove`, when it was the last of its socket.
+            Some(Pending::Close { .. } | Pending::Ignored) | None => {
                 self.remove(at);
             }
         }
     }
 
-    fn accepted(&mut self, at: u32, token: Token, outcome: Result<u32, Errno>, more: bool) {
-        let closing = match self.slots.get(at as usize).and_then(|s| s.pending.as_ref()) {
-            Some(Pending::Accept { listener }) => self.socket_fd(*listener).is_none(),
-            _ => true,
+    fn sent(&mut self, at: u32, token: Token, outcome: Result<u32, Errno>, flags: u32) {
+        let Some(Slot { pending: Some(Pending::Send(sending)), .. }) = self.slots.get_mut(at as usize) else {
+            return;
         };
+        if cqueue::notif(flags) {
+            sending.notices -= 1;
+        } else {
+            // A zero-copy send keeps the memory until its notice; the caller need not wait for that.
+            sending.notices += u32::from(cqueue::more(flags));
+            if let Ok(count) = outcome {
+                sending.sent += count;
+                if count > 0 && sending.sent < sending.total && !self.ending {
+                    return self.push_send(at);
+                }
+            }
+            sending.told = true;
+            let result = outcome.map(|_| sending.sent);
+            self.done.push_back(Completion { token, result, payload: Payload::None, more: false });
+        }
+        if sending.told && sending.notices == 0 {
+            self.remove(at);
+        }
+    }
+
+    fn accepted(&mut self, at: u32, token: Token, outcome: Result<u32, Errno>, more: bool) {
         if !more {
             self.remove(at);
         }
@@ -644,7 +716,6 @@ impl RingBackend {
                     more,
                 });
             }
-            Err(_) if closing => {}
             Err(errno) => {
                 self.done.push_back(Completion { token, result: Err(errno), payload: Payload::None, more })
             }
@@ -652,11 +723,11 @@ impl RingBackend {
     }
 
     fn received(&mut self, at: u32, outcome: Result<u32, Errno>, flags: u32) {
-        let Some((token, Pending::Recv { socket })) = self.remove(at) else { return };
         if outcome == Err(Errno(libc::ENOBUFS)) {
-            self.starved.push((socket, token));
+            self.starved.push(at);
             return;
         }
+        let Some((token, Pending::Recv { .. })) = self.remove(at) else { return };
         let buffer = match (cqueue::buffer_select(flags), &self.provided) {
             (Some(id), Some(provided)) => {
                 Some(ProvidedRing::lend(provided, id, outcome.unwrap_or(0) as usize))
@@ -737,7 +808,13 @@ impl RingBackend {
 
     /// Submits, and runs what has completed already, without waiting.
     fn poll_kernel(&mut self) {
-        let queued = self.ring.submission().len() as u32;
+        let queue = self.ring.submission();
+        let queued = queue.len() as u32;
+        if queued == 0 && !queue.taskrun() && !queue.cq_overflow() {
+            // Whatever completed is in the completion queue already.
+            return;
+        }
+        drop(queue);
         const GETEVENTS: u32 = 1;
         // SAFETY: no signal mask is passed; the queued entries are sound as in `fill`.
         let result = unsafe { self.ring.submitter().enter::<libc::sigset_t>(queued, 0, GETEVENTS, None) };
@@ -758,9 +835,11 @@ fn socket_of(pending: &Pending) -> Option<SocketId> {
         | Pending::RecvInto { socket, .. }
         | Pending::Close { socket } => Some(*socket),
         Pending::Send(sending) => Some(sending.socket),
-        Pending::Write { .. } | Pending::Sync | Pending::Read { .. } | Pending::Wake | Pending::Ignored => {
-            None
-        }
+        Pending::Write { .. }
+        | Pending::Sync { .. }
+        | Pending::Read { .. }
+        | Pending::Wake
+        | Pending::Ignored => None,
     }
 }
 
@@ -814,9 +893,7 @@ impl Backend for RingBackend {
     }
 
     fn enter(&mut self, until_ns: Option<u64>) {
-        for (socket, token) in std::mem::take(&mut self.starved) {
-            self.start_recv(socket, token);
-        }
+        self.feed_starved();
         self.fill();
         self.take_job_results();
         let now = if until_ns.is_some() { monotonic_ns() } else { 0 };
@@ -856,11 +933,7 @@ impl Backend for RingBackend {
     }
 
     fn detach_file(&mut self, file: FileId) {
-        // Entries not yet handed to the kernel name the descriptor by number: it must stay until they are.
-        self.fill();
-        if !self.backlog.is_empty() || !self.ring.submission().is_empty() {
-            self.poll_kernel();
-        }
+        // Operations on it hold the file themselves.
         if let Some(place) = self.files.get_mut(file.0 as usize)
             && place.take().is_some()
         {
@@ -869,17 +942,20 @@ impl Backend for RingBackend {
     }
 
     fn adopt_socket(&mut self, socket: MovedSocket) -> SocketId {
-        self.add_socket(socket.0)
+        match socket.0 {
+            MovedInner::Os(fd) => self.add_socket(fd),
+            MovedInner::Sim(_) => panic!("a simulated socket on a real ring"),
+        }
     }
 
     fn release_socket(&mut self, socket: SocketId) -> Option<MovedSocket> {
         let place = self.sockets.get_mut(socket.0 as usize)?;
-        if place.as_ref().is_none_or(|s| s.outstanding > 0 || s.closing) {
+        if place.as_ref().is_none_or(|s| s.outstanding > 0 || s.closing.is_some()) {
             return None;
         }
         let socket_fd = place.take()?.fd;
         self.free_sockets.push(socket.0);
-        Some(MovedSocket(socket_fd))
+        Some(MovedSocket(MovedInner::Os(socket_fd)))
     }
 
     fn waker(&self) -> Waker {
@@ -894,6 +970,8 @@ impl Backend for RingBackend {
 impl Drop for RingBackend {
     /// Buffers must outlive the kernel's use of them: cancel everything, then wait for the completions.
     fn drop(&mut self) {
+        self.ending = true;
+        self.feed_starved();
         self.jobs = None;
         if let Some(thread) = self.file_thread.take() {
             // A job that panicked was reported by its thread; there is nothing left to do about it here.
@@ -905,11 +983,21 @@ impl Drop for RingBackend {
         self.queue(cancel.user_data(data));
         self.fill();
         let mut tries = 0;
-        while self.in_flight > 0 && tries < 100 {
+        while (self.in_flight > 0 || self.bell_watched) && tries < END_TRIES_MAX {
             tries += 1;
-            self.enter_kernel(Some(10_000_000));
+            self.fill();
+            self.enter_kernel(Some(END_WAIT_NS));
             self.reap();
+            self.feed_starved();
             self.done.clear();
+        }
+        if self.bell_watched {
+            std::mem::forget(std::mem::replace(&mut self.bell_buffer, Box::new([0; 8])));
+        }
+        if self.in_flight > 0
+            && let Some(provided) = &self.provided
+        {
+            std::mem::forget(provided.clone());
         }
         if self.in_flight > 0 {
             // Better to lose the memory than to let the kernel write into what is reused.
