@@ -93,9 +93,9 @@ impl ClientError {
     pub fn is_retriable(&self) -> bool {
         match self {
             ClientError::Refused { code, .. } => code.is_retriable(),
-            ClientError::Lost { .. } => true,
-            ClientError::Unreachable { .. }
-            | ClientError::TimedOut { .. }
+            // Whoever was reachable before and is not now is likely starting again; `Client::connect` does not retry.
+            ClientError::Lost { .. } | ClientError::Unreachable { .. } => true,
+            ClientError::TimedOut { .. }
             | ClientError::Garbled { .. }
             | ClientError::Unsupported { .. }
             | ClientError::Records(_)
