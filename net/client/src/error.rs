@@ -9,7 +9,27 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ServerCode(pub i16);
 
+/// Codes that other brokers give and ringmill does not, as far as they can come back to this client: number, Kafka's
+/// name, whether to try again.
+const FOREIGN: &[(i16, &str, bool)] = &[
+    (8, "BROKER_NOT_AVAILABLE", true),
+    (9, "REPLICA_NOT_AVAILABLE", true),
+    (14, "COORDINATOR_LOAD_IN_PROGRESS", true),
+    (20, "NOT_ENOUGH_REPLICAS_AFTER_APPEND", true),
+    (33, "UNSUPPORTED_SASL_MECHANISM", false),
+    (34, "ILLEGAL_SASL_STATE", false),
+    (51, "CONCURRENT_TRANSACTIONS", true),
+    (58, "SASL_AUTHENTICATION_FAILED", false),
+    (72, "LISTENER_NOT_FOUND", true),
+    (89, "THROTTLING_QUOTA_EXCEEDED", true),
+    (90, "PRODUCER_FENCED", false),
+];
+
 impl ServerCode {
+    fn foreign(self) -> Option<(&'static str, bool)> {
+        FOREIGN.iter().find(|(code, _, _)| *code == self.0).map(|(_, name, again)| (*name, *again))
+    }
+
     pub fn is_ok(self) -> bool {
         self.0 == 0
     }
@@ -22,6 +42,9 @@ impl ServerCode {
     /// Whether the same request may succeed after fresh metadata and a pause.
     pub fn is_retriable(self) -> bool {
         use ErrorCode::*;
+        if let Some((_, again)) = self.foreign() {
+            return again;
+        }
         matches!(
             self.known(),
             Some(
@@ -46,7 +69,9 @@ impl ServerCode {
 
     /// Kafka's name of it: `NOT_LEADER_OR_FOLLOWER`.
     pub fn name(self) -> String {
-        let Some(code) = self.known() else { return format!("error code {}", self.0) };
+        let Some(code) = self.known() else {
+            return self.foreign().map_or_else(|| format!("error code {}", self.0), |(name, _)| name.to_string());
+        };
         let mut name = String::new();
         for letter in format!("{code:?}").chars() {
             if letter.is_ascii_uppercase() && !name.is_empty() {
@@ -62,7 +87,7 @@ impl fmt::Display for ServerCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.known() {
             Some(code) => write!(f, "{} ({})", code.text().trim_end_matches('.'), self.name()),
-            None => write!(f, "error code {}, which this program has no name for", self.0),
+            None => f.write_str(&self.name()),
         }
     }
 }
@@ -182,6 +207,11 @@ mod tests {
     fn codes_have_kafkas_names() {
         assert_eq!(ServerCode(3).name(), "UNKNOWN_TOPIC_OR_PARTITION");
         assert_eq!(ServerCode(6).name(), "NOT_LEADER_OR_FOLLOWER");
+        assert_eq!(ServerCode(14).name(), "COORDINATOR_LOAD_IN_PROGRESS");
+        assert!(ServerCode(14).is_retriable());
+        for (code, _, _) in FOREIGN {
+            assert!(ServerCode(*code).known().is_none(), "{code} has a name of ours");
+        }
         assert_eq!(ServerCode(9999).name(), "error code 9999");
         assert!(ServerCode(5).is_retriable());
         assert!(!ServerCode(36).is_retriable());
