@@ -27,8 +27,18 @@ pub enum OpenMode {
 pub struct FileHandle(pub(crate) Arc<FileInner>);
 
 pub(crate) struct FileInner {
-    pub fd: std::os::fd::OwnedFd,
+    pub place: FilePlace,
     pub direct: bool,
+}
+
+/// Where an open file lives.
+pub(crate) enum FilePlace {
+    Os(std::os::fd::OwnedFd),
+    /// A file of the simulated disk, and the life of the process that opened it.
+    Sim {
+        node: u64,
+        life: u64,
+    },
 }
 
 /// A name in a folder.

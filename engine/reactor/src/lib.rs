@@ -16,6 +16,7 @@ pub mod mailbox;
 pub mod op;
 mod provided;
 pub mod ring;
+pub mod sim;
 pub mod stdfs;
 pub mod thread;
 

@@ -164,4 +164,10 @@ pub trait Backend {
 }
 
 /// A connected socket on its way to another core.
-pub struct MovedSocket(pub(crate) std::os::fd::OwnedFd);
+pub struct MovedSocket(pub(crate) MovedInner);
+
+pub(crate) enum MovedInner {
+    Os(std::os::fd::OwnedFd),
+    /// An end of a simulated connection.
+    Sim(u64),
+}

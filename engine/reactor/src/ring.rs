@@ -11,8 +11,8 @@ use crate::fs::{FileHandle, Fs};
 pub use crate::listen::listen;
 use crate::mailbox::Doorbell;
 use crate::op::{
-    Backend, Completion, Errno, FileId, Flush, Job, JobOutput, MovedInner, MovedSocket, Op, Payload, Received,
-    ReceivedInner, SocketId, Token, Waker,
+    Backend, Completion, Errno, FileId, Flush, Job, JobOutput, MovedInner, MovedSocket, Op, Payload,
+    Received, ReceivedInner, SocketId, Token, Waker,
 };
 pub use crate::provided::ProvidedBuffer;
 use crate::provided::ProvidedRing;

@@ -1,6 +1,6 @@
 //! [`Fs`] on the real file system.
 
-use crate::fs::{DirEntry, FileHandle, FileInner, Fs, OpenMode};
+use crate::fs::{DirEntry, FileHandle, FileInner, FilePlace, Fs, OpenMode};
 use ringmill_types::limits::PAGE_BYTES;
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -20,7 +20,10 @@ impl FileHandle {
     }
 
     pub(crate) fn raw_fd(&self) -> RawFd {
-        self.0.fd.as_raw_fd()
+        match &self.0.place {
+            FilePlace::Os(fd) => fd.as_raw_fd(),
+            FilePlace::Sim { .. } => panic!("a simulated file has no descriptor"),
+        }
     }
 
     /// A `File` over a duplicate of the descriptor, for the standard library's positioned reads and writes.
@@ -96,7 +99,7 @@ impl Fs for StdFs {
             }
             other => (other?, direct),
         };
-        Ok(FileHandle(Arc::new(FileInner { fd: OwnedFd::from(file), direct })))
+        Ok(FileHandle(Arc::new(FileInner { place: FilePlace::Os(OwnedFd::from(file)), direct })))
     }
 
     fn read_at(&self, file: &FileHandle, buf: &mut [u8], offset: u64) -> io::Result<usize> {
