@@ -1,7 +1,13 @@
 //! What of the kernel a ring may use, and why there may be none.
 
+use io_uring::IoUring;
 use std::fmt;
 use std::io;
+
+/// Submission slots; more operations wait in a queue of ours.
+const ENTRIES: u32 = 1024;
+/// Completions the kernel can hold: what a burst of connections may produce between two turns.
+const COMPLETIONS: u32 = 16 * 1024;
 
 /// Techniques that can be switched off, each with a fallback that CI runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,4 +92,25 @@ impl From<io::Error> for RingError {
             _ => RingError::Other(error),
         }
     }
+}
+
+/// The best ring this kernel gives.
+pub(crate) fn setup(features: &mut RingFeatures) -> Result<IoUring, RingError> {
+    let base = || {
+        let mut builder = IoUring::builder();
+        builder.setup_cqsize(COMPLETIONS).setup_clamp().setup_submit_all();
+        builder
+    };
+    if features.defer_taskrun {
+        let mut builder = base();
+        builder.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag();
+        match builder.build(ENTRIES) {
+            Ok(ring) => return Ok(ring),
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => features.defer_taskrun = false,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let mut builder = base();
+    builder.setup_coop_taskrun().setup_taskrun_flag();
+    Ok(builder.build(ENTRIES)?)
 }

@@ -6,6 +6,7 @@
 //! impossible, and asserted to be.
 
 use crate::buffer::{Buf, BufMut, Pool};
+use crate::features::setup;
 pub use crate::features::{RingError, RingFeatures, RingOptions};
 use crate::fs::{FileHandle, Fs};
 pub use crate::listen::listen;
@@ -27,10 +28,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc;
 
-/// Submission slots; more operations wait in a queue of ours.
-const ENTRIES: u32 = 1024;
-/// Completions the kernel can hold: what a burst of connections may produce between two turns.
-const COMPLETIONS: u32 = 16 * 1024;
 /// Workers of io-wq that one ring may start.
 const WORKERS_MAX: u32 = 8;
 /// Parts of one `sendmsg` (`IOV_MAX`); the rest follows in the next.
@@ -841,27 +838,6 @@ fn socket_of(pending: &Pending) -> Option<SocketId> {
         | Pending::Wake
         | Pending::Ignored => None,
     }
-}
-
-/// The best ring this kernel gives.
-fn setup(features: &mut RingFeatures) -> Result<IoUring, RingError> {
-    let base = || {
-        let mut builder = IoUring::builder();
-        builder.setup_cqsize(COMPLETIONS).setup_clamp().setup_submit_all();
-        builder
-    };
-    if features.defer_taskrun {
-        let mut builder = base();
-        builder.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag();
-        match builder.build(ENTRIES) {
-            Ok(ring) => return Ok(ring),
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => features.defer_taskrun = false,
-            Err(error) => return Err(error.into()),
-        }
-    }
-    let mut builder = base();
-    builder.setup_coop_taskrun().setup_taskrun_flag();
-    Ok(builder.build(ENTRIES)?)
 }
 
 impl Backend for RingBackend {
