@@ -4,6 +4,12 @@ use crate::args::Address;
 use crate::exit::{Failure, Reason};
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs as _};
+use std::time::{Duration, Instant};
+
+/// The kernel takes a ring apart, and with it the listeners of a broker that was killed, some milliseconds after the
+/// process is gone. A broker that is started again at once must not take that for somebody else's port.
+const IN_USE_PATIENCE: Duration = Duration::from_secs(1);
+const IN_USE_PAUSE: Duration = Duration::from_millis(10);
 
 /// Binds the first of the host's addresses that can be bound, exclusively, and listens with the kernel's longest backlog.
 ///
@@ -22,9 +28,7 @@ pub fn bind(option: &str, address: &Address) -> Result<(TcpListener, SocketAddr)
         .collect();
     let mut last = None;
     for candidate in candidates {
-        match TcpListener::bind(candidate)
-            .and_then(|listener| listener.local_addr().map(|bound| (listener, bound)))
-        {
+        match bind_one(candidate) {
             Ok(bound) => return Ok(bound),
             Err(error) => last = Some(error),
         }
@@ -46,6 +50,22 @@ pub fn bind(option: &str, address: &Address) -> Result<(TcpListener, SocketAddr)
             _ => format!("{error}; choose another {option}"),
         },
     }))
+}
+
+fn bind_one(address: SocketAddr) -> std::io::Result<(TcpListener, SocketAddr)> {
+    let deadline = Instant::now() + IN_USE_PATIENCE;
+    loop {
+        match TcpListener::bind(address) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < deadline => {
+                std::thread::sleep(IN_USE_PAUSE);
+            }
+            result => {
+                let listener = result?;
+                let bound = listener.local_addr()?;
+                return Ok((listener, bound));
+            }
+        }
+    }
 }
 
 /// A listener for each core on the address of `first`, which was bound alone so that no other process can share it.

@@ -23,8 +23,12 @@ struct Broker {
 
 impl Broker {
     fn start(data: &Path) -> Broker {
+        Broker::start_at("127.0.0.1:0", data)
+    }
+
+    fn start_at(listen: &str, data: &Path) -> Broker {
         let mut child = Command::new(env!("CARGO_BIN_EXE_ringmill"))
-            .args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--cores", "2"])
+            .args(["serve", "--listen", listen, "--admin", "127.0.0.1:0", "--cores", "2"])
             .args(["--memory", "256MiB", "--data"])
             .arg(data)
             .stdout(Stdio::piped())
@@ -241,6 +245,30 @@ fn a_large_input_is_stored_once_and_in_order() {
     assert!(rows.iter().filter_map(|row| row.get("sound")).all(|sound| sound == true));
     let repair = run(&["log", "repair", "--data", &data, "--everything"]).ends(DONE);
     assert!(repair.out.contains("nothing to repair"), "{repair:#?}");
+}
+
+#[test]
+fn both_ends_live_through_a_broker_that_is_killed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut broker = Broker::start(dir.path());
+    let address = broker.address.clone();
+    broker.run(&["topic", "create", "t", "--partitions", "1"]).ends(DONE);
+    let mut consumer = command(&["consume", "t", "--count", "2", "-b", &address]).spawn().unwrap();
+    let mut producer = command(&["produce", "t", "-b", &address]).spawn().unwrap();
+    let mut lines = BufReader::new(consumer.stdout.take().unwrap()).lines();
+    let mut stdin = producer.stdin.take().unwrap();
+    stdin.write_all(b"before\n").unwrap();
+    assert_eq!(lines.next().unwrap().unwrap(), "before");
+    broker.child.kill().unwrap();
+    broker.child.wait().unwrap();
+    // Sent while nobody is there; it is tried until somebody is.
+    stdin.write_all(b"after\n").unwrap();
+    drop(stdin);
+    let broker = Broker::start_at(&address, dir.path());
+    assert_eq!(lines.next().unwrap().unwrap(), "after");
+    assert_eq!(producer.wait_with_output().unwrap().status.code(), Some(DONE));
+    assert_eq!(consumer.wait().unwrap().code(), Some(DONE));
+    assert_eq!(broker.run(&["consume", "t", "-e"]).ends(DONE).out, "before\nafter\n");
 }
 
 #[test]
