@@ -12,9 +12,10 @@ fi
 "${run[@]}" "$dir/ringmill" serve --data "$dir/data" --listen 127.0.0.1:0 --admin 127.0.0.1:0 "$@" >"$dir/log" 2>&1 & pid=$!
 trap 'kill -9 $pid 2>/dev/null || true; rm -rf "$dir"' EXIT
 for _ in $(seq 100); do
-  at=$(awk '$1 == "listens" { print $2 }' "$dir/log"); grep -q '^  ready' "$dir/log" && break
+  grep -q '^  ready' "$dir/log" && break
   kill -0 $pid 2>/dev/null || { cat "$dir/log"; exit 1; }; sleep 0.1
 done
+at=$(awk '$1 == "listens" { print $2 }' "$dir/log")
 seq 1 5000 >"$dir/in"
 kcat -q -P -b "$at" -t smoke -p 0 -z lz4 <"$dir/in"
 kcat -q -C -b "$at" -t smoke -p 0 -o beginning -c 5000 >"$dir/out"

@@ -70,7 +70,9 @@ impl ServerCode {
     /// Kafka's name of it: `NOT_LEADER_OR_FOLLOWER`.
     pub fn name(self) -> String {
         let Some(code) = self.known() else {
-            return self.foreign().map_or_else(|| format!("error code {}", self.0), |(name, _)| name.to_string());
+            return self
+                .foreign()
+                .map_or_else(|| format!("error code {}", self.0), |(name, _)| name.to_string());
         };
         let mut name = String::new();
         for letter in format!("{code:?}").chars() {
