@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 /// Options of `serve`; each overrides the same setting of the configuration file.
 #[derive(Args)]
-#[command(after_long_help = ringmill_broker::config::help_text(100))]
+#[command(after_long_help = format!("{}\n{}", ringmill_broker::config::help_text(100).trim_end(), exit_codes()))]
 pub struct Serve {
     /// TOML file; its keys are listed in net/docs/CONFIG.md
     #[arg(long, value_name = "FILE")]
@@ -39,6 +39,15 @@ pub struct Serve {
     /// Log lines as JSON
     #[arg(long)]
     log_json: bool,
+}
+
+/// What the process ends with, from the one table there is.
+fn exit_codes() -> String {
+    let mut text = "\nExit codes; net/docs/ERRORS.md says what to do:\n  0    stopped in order\n".to_string();
+    for reason in ringmill_broker::Reason::ALL {
+        text.push_str(&format!("  {:<4} {}\n", reason.code(), reason.text()));
+    }
+    text
 }
 
 impl Serve {

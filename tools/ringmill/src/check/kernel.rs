@@ -8,8 +8,6 @@ use rustix::process::{Resource, getrlimit};
 
 /// Oldest kernel supported.
 const OLDEST: (u32, u32) = (6, 1);
-/// Registered buffers and the upkeep executor fit below this; distributions give 8 MiB.
-const MEMLOCK_BYTES: u64 = 64 << 20;
 /// What glommio's executor asks for.
 const MEMLOCK_BYTES_MIN: u64 = 512 << 10;
 /// Segments and connections of a broker of some size.
@@ -84,16 +82,9 @@ pub fn memlock() -> Finding {
     let hard = getrlimit(Resource::Memlock).maximum;
     let found = limit(hard, bytes);
     match hard {
-        Some(hard) if hard < MEMLOCK_BYTES_MIN => Finding::warn(
-            NAME,
-            found,
-            format!("scrubbing rests below 512 KiB, and buffers are not registered: {HOW}"),
-        ),
-        Some(hard) if hard < MEMLOCK_BYTES => Finding::warn(
-            NAME,
-            found,
-            format!("buffers may not be registered, which costs CPU per byte: {HOW}"),
-        ),
+        Some(hard) if hard < MEMLOCK_BYTES_MIN => {
+            Finding::warn(NAME, found, format!("below 512 KiB sealed segments are not scrubbed: {HOW}"))
+        }
         Some(_) | None => Finding::ok(NAME, found),
     }
 }
