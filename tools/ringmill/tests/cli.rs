@@ -272,6 +272,55 @@ fn both_ends_live_through_a_broker_that_is_killed() {
 }
 
 #[test]
+fn damage_is_found_told_and_repaired_when_someone_accepts_the_loss() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut broker = Broker::start(dir.path());
+    broker.run(&["topic", "create", "t", "--partitions", "1", "-c", "segment.bytes=1048576"]).ends(DONE);
+    // Several segments; what is in a sealed one is nowhere else.
+    let lines: String = (0..60_000).map(|n| format!("{n:0>59}\n")).collect();
+    broker.run_with(&["produce", "t", "--batch-bytes", "100000"], &lines).ends(DONE);
+    broker.stop();
+    let data = dir.path().to_str().unwrap();
+    run(&["log", "verify", data]).ends(DONE);
+    let segment = dir.path().join("topics/t-0/00000000000000000000.log");
+    let mut bytes = std::fs::read(&segment).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x40;
+    std::fs::write(&segment, &bytes).unwrap();
+
+    let found = run(&["log", "verify", "--only-findings", data]).ends(REFUSED);
+    assert!(found.out.contains("00000000000000000000.log") && found.out.contains("damage"), "{found:#?}");
+    run(&["log", "dump", segment.to_str().unwrap()]).ends(REFUSED);
+    let told = run(&["log", "repair", "--everything", "--data", data]).ends(REFUSED);
+    assert!(told.out.contains("lost: t-0 offsets") && told.err.contains("--accept-loss"), "{told:#?}");
+    assert_eq!(std::fs::read(&segment).unwrap(), bytes, "nothing is changed unless the loss is accepted");
+    run(&["log", "repair", "--everything", "--accept-loss", "--data", data]).ends(USAGE);
+    let repaired =
+        run(&["log", "repair", "--everything", "--accept-loss", "--yes", "--json", "--data", data])
+            .ends(DONE)
+            .json();
+    let loss = &repaired["plan"]["losses"][0];
+    let (first, end) = (loss["first"].as_u64().unwrap() as usize, loss["end"].as_u64().unwrap() as usize);
+    assert_eq!(
+        std::fs::read(repaired["set_aside"][0].as_str().unwrap()).unwrap(),
+        bytes,
+        "the original is kept"
+    );
+
+    run(&["log", "verify", data]).ends(DONE);
+    let broker = Broker::start(dir.path());
+    let kept = broker.run(&["consume", "t", "-e"]).ends(DONE).out;
+    let expected: Vec<&str> = lines
+        .lines()
+        .enumerate()
+        .filter(|(at, _)| !(first..end).contains(at))
+        .map(|(_, line)| line)
+        .collect();
+    assert!(first < end && end - first < 5000, "{first}..{end}");
+    assert!(kept.lines().eq(expected), "everything outside {first}..{end} is there");
+}
+
+#[test]
 fn failures_have_their_codes() {
     // A port that was free a moment ago, and that nobody listens on.
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
