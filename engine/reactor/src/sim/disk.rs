@@ -568,13 +568,4 @@ impl Disk {
             }
         }
     }
-
-    /// A file's bytes as a cut would find them if nothing pending survived.
-    #[cfg(test)]
-    pub fn durable_bytes(&self, node: u64) -> Vec<u8> {
-        let Ok(file) = self.file(node) else { return Vec::new() };
-        let mut out = vec![0; file.durable.len as usize];
-        file.durable.read(0, &mut out);
-        out
-    }
 }

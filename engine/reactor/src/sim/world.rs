@@ -27,6 +27,9 @@ pub struct SimOptions {
     pub pool_bytes: u64,
 }
 
+/// An operation after one step, and its result when that was the last.
+type Stepped = (OpState, Option<(Result<u32, Errno>, Payload)>);
+
 impl Default for SimOptions {
     fn default() -> SimOptions {
         SimOptions {
@@ -225,7 +228,7 @@ impl World {
     }
 
     /// One stage of a disk operation: what stands now, and how it ended if it did.
-    fn step_op(&mut self, state: OpState) -> (OpState, Option<(Result<u32, Errno>, Payload)>) {
+    fn step_op(&mut self, state: OpState) -> Stepped {
         let over = OpState::Done { result: 0 };
         let ended = |result: Result<u32, Errno>| Some((result, Payload::None));
         match state {
