@@ -110,6 +110,9 @@ impl World {
             self.reset_end(peer);
             return;
         }
+        if this.reset {
+            return;
+        }
         this.inbox.extend(bytes);
         self.try_receive(to);
     }
