@@ -19,6 +19,7 @@ pub(crate) struct Producer {
     idempotent: bool,
     depth: usize,
     bytes_max: u64,
+    gap_ns: u64,
     rng: SimRng,
     conn: Option<SimConn>,
     frames: Frames,
@@ -38,6 +39,7 @@ impl Producer {
             idempotent: rng.coin(),
             depth: rng.between(1, 5) as usize,
             bytes_max: *[40, 400, 4_000, 30_000].get(rng.below(4) as usize).unwrap_or(&400),
+            gap_ns: if rng.coin() { 2_000_000 } else { 30_000_000 },
             rng,
             conn: None,
             frames: Frames::default(),
@@ -129,7 +131,7 @@ impl Producer {
         }
         if self.batches.len() < self.depth && *ops > 0 && self.make().is_some() {
             *ops -= 1;
-            self.next_ns = now_ns + self.rng.below(2_000_000);
+            self.next_ns = now_ns + self.rng.below(self.gap_ns);
         }
         if let Some(conn) = &self.conn {
             for batch in self.batches.iter_mut().filter(|b| !b.sent) {

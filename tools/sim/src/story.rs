@@ -202,7 +202,8 @@ impl Story {
     /// When this life ends, and when the disk fills.
     fn plan(&mut self) {
         let now = self.world.now_ns();
-        let longest = if self.rng.coin() { 40_000_000 } else { 900_000_000 };
+        let longest =
+            *[8_000_000, 40_000_000, 400_000_000].get(self.rng.below(3) as usize).unwrap_or(&8_000_000);
         self.next_end_ns = now + self.rng.between(200_000, longest);
         let fills = self.settings.full_disk && self.rng.below(6) == 0;
         self.next_disk_ns = if fills { now + self.rng.below(200_000_000) } else { u64::MAX };

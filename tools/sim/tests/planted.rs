@@ -1,0 +1,43 @@
+//! The simulator finds faults that are planted in the broker, and nothing where none is planted.
+#![allow(clippy::unwrap_used)]
+
+use ringmill_log::Faults;
+use ringmill_sim::{Settings, run};
+
+fn settings(planted: Faults) -> Settings {
+    Settings { ops: 120, planted, disk_errors: false, ..Settings::default() }
+}
+
+/// The first of these seeds that breaks a promise.
+fn found(planted: Faults, seeds: u64) -> Option<String> {
+    (0..seeds).find_map(|seed| run(seed, settings(planted)).err().map(|v| format!("seed {seed}: {v}")))
+}
+
+#[test]
+fn an_honest_broker_keeps_its_promises() {
+    for seed in 0..40 {
+        let outcome = run(seed, Settings { ops: 120, ..Settings::default() });
+        assert!(outcome.is_ok(), "ringmill-sim --seeds {seed} --ops 120: {}", outcome.unwrap_err());
+    }
+}
+
+#[test]
+fn equal_seeds_are_equal_runs() {
+    for seed in 0..8 {
+        let once = run(seed, Settings::default());
+        assert_eq!(once, run(seed, Settings::default()), "seed {seed}");
+        assert_ne!(once.map(|r| r.trace), run(seed + 1, Settings::default()).map(|r| r.trace));
+    }
+}
+
+#[test]
+fn acking_before_the_flush_is_found() {
+    let found = found(Faults { ack_before_flush: true, ..Faults::default() }, 60);
+    assert!(found.is_some(), "60 seeds did not notice acks before the flush");
+}
+
+#[test]
+fn reclaiming_before_the_segments_are_synced_is_found() {
+    let found = found(Faults { reclaim_before_sync: true, ..Faults::default() }, 200);
+    assert!(found.is_some(), "200 seeds did not notice space reclaimed too early");
+}
