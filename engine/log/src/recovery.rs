@@ -123,6 +123,11 @@ impl Log {
         let fs = io.fs();
         fs.create_dir_all(&options.log_dir).map_err(at(&options.log_dir))?;
         fs.create_dir_all(&options.data_dir.join("topics")).map_err(at(&options.data_dir))?;
+        // The folders' own names: without them, a power cut takes all that is in them. A life before this one may
+        // have made them and ended before it came here.
+        for dir in [options.log_dir.parent().unwrap_or(&options.data_dir), &options.data_dir] {
+            fs.sync_dir(dir).map_err(at(dir))?;
+        }
         let newest = checkpoint::read_newest(fs, &options.log_dir)
             .map_err(|e| RecoveryError::Checkpoint { path: options.log_dir.clone(), what: e.to_string() })?;
         let files = open_files(fs, &options, newest.is_some())?;
