@@ -283,7 +283,8 @@ impl<'a> Reading<'a> {
         let mut index = SegmentIndex::new(base, self.interval_bytes);
         let mut expected = base;
         let mut early = None;
-        let found = segment::scan(fs, &file, 0, file_bytes, Verify::Crc, |header, position, batch| {
+        let verify = Verify::CrcBelow(segment::offsets_end(base));
+        let found = segment::scan(fs, &file, 0, file_bytes, verify, |header, position, batch| {
             if header.base_offset < expected {
                 early = early.or(Some((position, header.base_offset)));
                 return;
@@ -345,6 +346,9 @@ impl<'a> Reading<'a> {
                 Err(AdoptError::OldFormat { path: path.clone(), magic })
             }
             ScanStop::Damaged(error) => Err(damaged(error.to_string())),
+            ScanStop::Beyond { base, bound } => {
+                Err(damaged(format!("offset {base} does not belong to a segment that ends before {bound}")))
+            }
             ScanStop::OutOfOrder { base, expected } => {
                 Err(damaged(format!("offset {base} where {expected} or more must be")))
             }

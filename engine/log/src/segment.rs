@@ -10,6 +10,7 @@ use ringmill_record::batch::{CRC_FROM, HEADER_BYTES};
 use ringmill_record::{BatchError, BatchHeader};
 use ringmill_types::Offset;
 use std::io;
+use std::ops::Range;
 
 /// One read while walking. A batch larger than this gets a buffer of its own size.
 const READ_BYTES: usize = 1 << 20;
@@ -90,6 +91,8 @@ pub enum Verify {
     Headers,
     /// The CRC too.
     Crc,
+    /// And that every offset lies below this one: a batch's base offset is outside its CRC.
+    CrcBelow(Offset),
 }
 
 /// Why a walk ended.
@@ -105,6 +108,13 @@ pub enum ScanStop {
     Damaged(BatchError),
     /// A whole batch whose offsets do not follow the one before it.
     OutOfOrder { base: Offset, expected: Offset },
+    /// A whole batch whose offsets belong to a later segment, or to none.
+    Beyond { base: Offset, bound: Offset },
+}
+
+/// Relative offsets of a segment fit 31 bits, as Kafka's indexes have it; none of its offsets reaches this one.
+pub fn offsets_end(base: Offset) -> Offset {
+    Offset(base.0.saturating_add(i64::from(i32::MAX) + 1))
 }
 
 /// What a walk found.
@@ -186,10 +196,15 @@ fn look(
     if batch.len() < parsed.size_bytes {
         return Ok(Err(ScanStop::Torn));
     }
-    if verify == Verify::Crc
+    if verify != Verify::Headers
         && let Err(error) = check_batch(batch)
     {
         return Ok(Err(ScanStop::Damaged(error)));
+    }
+    if let Verify::CrcBelow(bound) = verify
+        && parsed.next_offset() > bound
+    {
+        return Ok(Err(ScanStop::Beyond { base: parsed.base_offset, bound }));
     }
     match expected {
         Some(expected) if parsed.base_offset < expected => {
@@ -269,7 +284,8 @@ pub fn rebuild_index(
 }
 
 /// Shows every good batch behind a damaged one at `from`: the next that its length leads to, or that an index position
-/// in `hints` (growing) names. Returns the end of the last one found, `from` when there was none.
+/// in `hints` (growing) names, and whose offsets lie within `offsets`. Returns the end of the last one found, `from` when
+/// there was none.
 ///
 /// # Errors
 /// Reads that fail, and whatever `visit` gives.
@@ -278,16 +294,16 @@ pub fn salvage(
     file: &FileHandle,
     from: u64,
     to: u64,
-    expected: Offset,
+    offsets: Range<Offset>,
     hints: &[u64],
     mut visit: impl FnMut(&BatchHeader, u64, &[u8]) -> io::Result<()>,
 ) -> io::Result<u64> {
     let mut end = from;
-    let mut expected = expected;
+    let mut expected = offsets.start;
     let mut at = next_candidate(fs, file, from, to, hints)?;
     while let Some(place) = at {
         let mut failed = None;
-        let found = scan(fs, file, place, to, Verify::Crc, |header, position, batch| {
+        let found = scan(fs, file, place, to, Verify::CrcBelow(offsets.end), |header, position, batch| {
             // A stale batch that happens to be whole must not turn offsets back.
             if failed.is_none() && header.base_offset >= expected {
                 expected = header.next_offset();
@@ -427,7 +443,8 @@ mod tests {
         let mut seen = Vec::new();
         let expected = first.next_offset.unwrap_or_default();
         let len = bytes.len() as u64;
-        let end = salvage(&StdFs, &handle, first.end, len, expected, hints, |header, position, batch| {
+        let offsets = expected..Offset(i64::MAX);
+        let end = salvage(&StdFs, &handle, first.end, len, offsets, hints, |header, position, batch| {
             assert_eq!(check_batch(batch).unwrap(), *header);
             seen.push((header.base_offset.0, position));
             Ok(())
@@ -451,6 +468,37 @@ mod tests {
         let mut both = payload;
         both[starts[3] + 70] ^= 1;
         assert_eq!(salvaged(&both, &[]), [4, 8]);
+    }
+
+    /// A base offset is outside the CRC: without a bound a flipped bit in it would be believed.
+    #[test]
+    fn an_offset_of_another_segment_ends_a_walk() {
+        let parts = batches(&[50, 60, 70]);
+        let end = batch_end(&parts);
+        let mut bytes = parts.concat();
+        bytes[parts[0].len()] ^= 0x40;
+        let (_file, handle) = file_of(&bytes);
+        let walk = |verify| scan(&StdFs, &handle, 0, u64::MAX, verify, |_, _, _| {}).unwrap();
+        assert_eq!(walk(Verify::Crc).batches, 2);
+        let found = walk(Verify::CrcBelow(end));
+        assert_eq!((found.batches, found.end), (1, parts[0].len() as u64));
+        assert!(matches!(found.stop, ScanStop::Beyond { bound, .. } if bound == end), "{:?}", found.stop);
+        let mut seen = Vec::new();
+        let offsets = found.next_offset.unwrap()..end;
+        salvage(&StdFs, &handle, found.end, bytes.len() as u64, offsets, &[], |header, _, _| {
+            seen.push(header.base_offset);
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(seen, [Offset(4)], "the batch behind it is kept");
+        let whole = parts.concat();
+        let (_file, handle) = file_of(&whole);
+        let found = scan(&StdFs, &handle, 0, u64::MAX, Verify::CrcBelow(end), |_, _, _| {}).unwrap();
+        assert_eq!((found.stop, found.batches), (ScanStop::End, 3), "the last offset is within the bound");
+    }
+
+    fn batch_end(parts: &[Vec<u8>]) -> Offset {
+        BatchHeader::parse(parts.last().unwrap()).unwrap().next_offset()
     }
 
     #[test]

@@ -4,23 +4,26 @@ use super::rows::{BatchRow, EpochRow, MetadataRow, OffsetRow, Row, TimeRow};
 use super::{FileKind, InspectError, Report, at};
 use crate::adopt::{AdoptError, read_epochs, read_partition_metadata};
 use crate::index::{INDEX_BYTES_MAX, OFFSET_ENTRY_BYTES, SegmentIndex, TIME_ENTRY_BYTES};
-use crate::segment::{ScanStop, SegmentFile, Verify, file_name, parse_file_name, salvage, scan};
+use crate::segment::{ScanStop, SegmentFile, Verify, file_name, offsets_end, parse_file_name, salvage, scan};
 use ringmill_reactor::{Fs, OpenMode};
 use ringmill_record::BatchHeader;
 use ringmill_types::Offset;
+use std::ops::Range;
 use std::path::Path;
 
 fn base_of(path: &Path) -> Offset {
     path.file_name().and_then(|n| n.to_str()).and_then(parse_file_name).map_or(Offset::ZERO, |(base, _)| base)
 }
 
-/// A later segment lies beside this one.
-fn has_successor(fs: &dyn Fs, path: &Path, base: Offset) -> bool {
+/// Where the next segment that lies beside this one begins.
+fn successor(fs: &dyn Fs, path: &Path, base: Offset) -> Option<Offset> {
     let entries = path.parent().and_then(|dir| fs.list(dir).ok()).unwrap_or_default();
     entries
         .iter()
         .filter_map(|e| parse_file_name(&e.name))
-        .any(|(other, file)| file == SegmentFile::Log && other > base)
+        .filter(|(other, file)| *file == SegmentFile::Log && *other > base)
+        .map(|(other, _)| other)
+        .min()
 }
 
 pub(super) fn segment(fs: &dyn Fs, path: &Path, emit: &mut dyn FnMut(&Row)) -> Result<Report, InspectError> {
@@ -29,7 +32,10 @@ pub(super) fn segment(fs: &dyn Fs, path: &Path, emit: &mut dyn FnMut(&Row)) -> R
     let file = fs.open(path, OpenMode::Read).map_err(at(path))?;
     report.file_bytes = fs.len(&file).map_err(at(path))?;
     let mut early = None;
-    let found = scan(fs, &file, 0, report.file_bytes, Verify::Crc, |header, position, _| {
+    let next = successor(fs, path, base);
+    let bound = next.map_or(offsets_end(base), |next| next.min(offsets_end(base)));
+    let verify = Verify::CrcBelow(bound);
+    let found = scan(fs, &file, 0, report.file_bytes, verify, |header, position, _| {
         if header.base_offset < base {
             early = early.or(Some(position));
         }
@@ -41,7 +47,7 @@ pub(super) fn segment(fs: &dyn Fs, path: &Path, emit: &mut dyn FnMut(&Row)) -> R
     if let Some(position) = early {
         report.damage(position, format!("an offset below the file's base {base}"));
     }
-    let is_active = !has_successor(fs, path, base);
+    let is_active = next.is_none();
     match found.stop {
         ScanStop::End => {}
         ScanStop::Zeros if is_active => {
@@ -57,10 +63,14 @@ pub(super) fn segment(fs: &dyn Fs, path: &Path, emit: &mut dyn FnMut(&Row)) -> R
         ScanStop::OutOfOrder { base, expected } => {
             report.damage(found.end, format!("offset {base} where {expected} or more must be"));
         }
+        ScanStop::Beyond { base, bound } => {
+            report.damage(found.end, format!("offset {base} in a segment that ends before {bound}"));
+        }
         ScanStop::Damaged(error) => report.damage(found.end, error.to_string()),
     }
-    if matches!(found.stop, ScanStop::Damaged(_) | ScanStop::OutOfOrder { .. }) {
-        beyond_damage(fs, path, &mut report, found.end, found.next_offset.unwrap_or(base), emit)?;
+    if matches!(found.stop, ScanStop::Damaged(_) | ScanStop::OutOfOrder { .. } | ScanStop::Beyond { .. }) {
+        let offsets = found.next_offset.unwrap_or(base)..bound;
+        beyond_damage(fs, path, &mut report, found.end, offsets, emit)?;
     }
     Ok(report)
 }
@@ -71,14 +81,15 @@ fn beyond_damage(
     path: &Path,
     report: &mut Report,
     from: u64,
-    expected: Offset,
+    offsets: Range<Offset>,
     emit: &mut dyn FnMut(&Row),
 ) -> Result<(), InspectError> {
     let file = fs.open(path, OpenMode::Read).map_err(at(path))?;
     let hints = index_positions(fs, path, report.file_bytes);
     let mut good = 0u64;
     let mut first = None;
-    let saved = salvage(fs, &file, from, report.file_bytes, expected, &hints, |header, position, _| {
+    let expected = offsets.start;
+    let saved = salvage(fs, &file, from, report.file_bytes, offsets, &hints, |header, position, _| {
         good += 1;
         first = first.or(Some((position, header.base_offset)));
         report.saw(header.base_offset.0, header.last_offset().0);
@@ -243,7 +254,7 @@ fn check_newest(
         return;
     }
     let what = format!("the segment's largest timestamp {newest} is not its last entry");
-    if has_successor(fs, path, base) {
+    if successor(fs, path, base).is_some() {
         report.damage(report.used_bytes, what);
     } else {
         report.note(report.used_bytes, what);

@@ -11,9 +11,9 @@
 
 use super::core_files::{Chain, LogFile, walk_chain};
 use super::{InspectError, at};
-use crate::format::checkpoint::{self, Checkpoint, CheckpointError};
+use crate::format::checkpoint::{self, Checkpoint, CheckpointError, PartitionState};
 use crate::index::SegmentIndex;
-use crate::segment::{SegmentFile, Verify, file_name, salvage, scan};
+use crate::segment::{SegmentFile, Verify, file_name, offsets_end, salvage, scan};
 use ringmill_reactor::{Fs, OpenMode};
 use ringmill_record::BatchHeader;
 use ringmill_types::limits::PAGE_BYTES;
@@ -22,6 +22,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// How far [`plan`] looks.
@@ -272,10 +273,10 @@ fn plan_segments(
         let dir = crate::partition::partition_dir(data_dir, &state.topic, state.index);
         for segment in &state.segments {
             let path = dir.join(file_name(Offset(segment.base_offset), SegmentFile::Log));
-            let next = state.segments.iter().map(|s| s.base_offset).find(|b| *b > segment.base_offset);
-            let end = next.unwrap_or(state.next_offset);
+            let end = segment_end(state, segment.base_offset);
             let mut found = Salvaged::default();
-            let outcome = examine(fs, &path, Offset(segment.base_offset), segment.bytes, &mut found);
+            let offsets = Offset(segment.base_offset)..Offset(end);
+            let outcome = examine(fs, &path, offsets, segment.bytes, &mut found);
             match outcome {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -335,8 +336,20 @@ impl Salvaged {
     }
 }
 
-fn examine(fs: &dyn Fs, path: &Path, base: Offset, bytes: u64, found: &mut Salvaged) -> io::Result<()> {
-    each_good_batch(fs, path, base, bytes, &mut |header, _| {
+/// No offset of the segment at `base` reaches this one: the next segment's, or the end of what was destaged.
+fn segment_end(state: &PartitionState, base: i64) -> i64 {
+    let next = state.segments.iter().map(|s| s.base_offset).filter(|b| *b > base).min();
+    next.unwrap_or(state.next_offset).min(offsets_end(Offset(base)).0)
+}
+
+fn examine(
+    fs: &dyn Fs,
+    path: &Path,
+    offsets: Range<Offset>,
+    bytes: u64,
+    found: &mut Salvaged,
+) -> io::Result<()> {
+    each_good_batch(fs, path, offsets, bytes, &mut |header, _| {
         found.add(header);
         Ok(())
     })
@@ -346,13 +359,14 @@ fn examine(fs: &dyn Fs, path: &Path, base: Offset, bytes: u64, found: &mut Salva
 fn each_good_batch(
     fs: &dyn Fs,
     path: &Path,
-    base: Offset,
+    offsets: Range<Offset>,
     bytes: u64,
     visit: &mut dyn FnMut(&BatchHeader, &[u8]) -> io::Result<()>,
 ) -> io::Result<()> {
     let file = fs.open(path, OpenMode::Read)?;
     let mut failed = None;
-    let found = scan(fs, &file, 0, bytes, Verify::Crc, |header, _, batch| {
+    let verify = Verify::CrcBelow(offsets.end);
+    let found = scan(fs, &file, 0, bytes, verify, |header, _, batch| {
         if failed.is_none() {
             failed = visit(header, batch).err();
         }
@@ -362,8 +376,8 @@ fn each_good_batch(
     }
     if found.end < bytes {
         let hints = super::kafka_files::index_positions(fs, path, bytes);
-        let expected = found.next_offset.unwrap_or(base);
-        salvage(fs, &file, found.end, bytes, expected, &hints, |header, _, batch| visit(header, batch))?;
+        let behind = found.next_offset.unwrap_or(offsets.start)..offsets.end;
+        salvage(fs, &file, found.end, bytes, behind, &hints, |header, _, batch| visit(header, batch))?;
     }
     Ok(())
 }
@@ -515,7 +529,8 @@ fn rewrite_segment(
     let mut end = 0u64;
     let exists = fs.exists(path);
     if exists {
-        let copied = each_good_batch(fs, path, base, known.bytes, &mut |header, batch| {
+        let offsets = base..Offset(segment_end(state, base.0));
+        let copied = each_good_batch(fs, path, offsets, known.bytes, &mut |header, batch| {
             index.append(header, u32::try_from(end).unwrap_or(u32::MAX));
             fs.write_at(&out, batch, end)?;
             end += batch.len() as u64;
