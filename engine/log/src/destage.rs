@@ -482,7 +482,8 @@ fn must_roll(part: &Partition, segment: &Segment, last: Offset, len: u64, wall_m
 }
 
 fn run_prepare(fs: &dyn Fs, order: &Prepare) -> io::Result<Prepared> {
-    let made = !fs.exists(&order.path);
+    // A file may be there although no sync made its name durable: the life that made it was killed before its checkpoint.
+    let made = order.open.is_none() && (order.bytes == 0 || !fs.exists(&order.path));
     let handle = match &order.open {
         Some(handle) => handle.clone(),
         None => {
