@@ -172,6 +172,14 @@ impl ProducerTable {
         }
     }
 
+    /// Nobody was silent while the broker was not there: expiry counts from `now_ms` on at the earliest. Record
+    /// timestamps, which replay has, may be those of a backfill.
+    pub fn touch(&mut self, now_ms: i64) {
+        for producer in self.producers.values_mut() {
+            producer.last_ms = producer.last_ms.max(now_ms);
+        }
+    }
+
     /// Forgets producers that were silent for `expiration_ms` or longer (`producer.id.expiration.ms`).
     pub fn expire(&mut self, now_ms: i64, expiration_ms: i64) {
         self.producers.retain(|_, p| now_ms.saturating_sub(p.last_ms) < expiration_ms);

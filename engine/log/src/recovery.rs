@@ -617,6 +617,7 @@ impl Replay {
             while part.segments.get(1).is_some_and(|next| next.base <= part.log_start) {
                 part.segments.remove(0);
             }
+            part.producers.touch(io.wall_ms());
             part.durable = part.log_end;
             part.high_watermark = part.log_end;
             part.check_watermarks();
