@@ -71,3 +71,27 @@ fn main() -> ExitCode {
     };
     exit::report(result)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::error::ErrorKind;
+
+    #[test]
+    fn the_command_tree_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn options_that_contradict_each_other_are_refused() {
+        let kind = |line: &str| Cli::try_parse_from(line.split(' ')).err().map(|error| error.kind());
+        assert_eq!(kind("ringmill consume t --json --format %s"), Some(ErrorKind::ArgumentConflict));
+        assert_eq!(kind("ringmill topic alter t"), Some(ErrorKind::MissingRequiredArgument));
+        assert_eq!(kind("ringmill log repair --yes"), Some(ErrorKind::MissingRequiredArgument));
+        assert_eq!(kind("ringmill produce t --acks 2"), Some(ErrorKind::InvalidValue));
+        assert_eq!(kind("ringmill topic create t -p 0"), Some(ErrorKind::ValueValidation));
+        assert_eq!(kind("ringmill consume t --from -5 -p 0,2 -c 3 -e"), None);
+        assert_eq!(kind("ringmill produce t -K \\t -z zstd -a all -H a=b -H c="), None);
+        assert_eq!(kind("ringmill topic alter t -c a=b=c -d retention.ms -p 3"), None);
+    }
+}
