@@ -36,14 +36,31 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Idle regions kept per class, in bytes.
 const IDLE_BYTES_MAX: usize = 32 << 20;
-const HUGE_FROM_BYTES: usize = 2 << 20;
+/// A huge page. Mappings of at least this size are aligned to it, so that the kernel can use them.
+const HUGE_BYTES: usize = 2 << 20;
+/// Regions of this size are cut in twos from a huge page: pinning small pages costs a direct write of 1 MiB as much CPU
+/// as all the rest of it (`examples/registered.rs`), and staging for the disk is of this size.
+const PAIRED_BYTES: usize = HUGE_BYTES / 2;
+const _: () = assert!(CLASSES_BYTES[3] == PAIRED_BYTES);
 
-/// A mapping: page-aligned, zero-initialised by the kernel, unmapped once.
+/// Memory from the kernel: page-aligned, zero-initialised, unmapped once, with the last region cut from it.
+struct Mapping {
+    start: NonNull<u8>,
+    bytes: usize,
+    /// Where the accounting is; shared with the pool, wherever the mapping ends.
+    counters: Arc<Counters>,
+}
+
+// SAFETY: a mapping is plain memory whose pointer is not tied to a thread, and the value itself gives no access to it.
+unsafe impl Send for Mapping {}
+// SAFETY: as above; nothing of it can be read or written through a shared reference.
+unsafe impl Sync for Mapping {}
+
+/// A part of a mapping that nobody else has.
 struct Region {
     start: NonNull<u8>,
     capacity: usize,
-    /// Where the accounting is; shared with the pool, wherever the region ends.
-    counters: Arc<Counters>,
+    mapping: Arc<Mapping>,
     pool: u64,
 }
 
@@ -58,13 +75,16 @@ struct Counters {
     used: AtomicU64,
 }
 
-impl Region {
-    fn map(capacity: usize, counters: &Arc<Counters>, pool: u64) -> Option<Region> {
+impl Mapping {
+    fn new(bytes: usize, counters: &Arc<Counters>) -> Option<Mapping> {
+        // Kernels before 6.7 align no anonymous mapping to huge pages: map one more, and give back what sticks out.
+        let spare = if bytes >= HUGE_BYTES { HUGE_BYTES } else { 0 };
+        let all = bytes.checked_add(spare)?;
         // SAFETY: an anonymous private mapping at an address of the kernel's choice touches no memory of ours.
         let address = unsafe {
             libc::mmap(
                 std::ptr::null_mut(),
-                capacity,
+                all,
                 libc::PROT_READ | libc::PROT_WRITE,
                 libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
                 -1,
@@ -74,20 +94,46 @@ impl Region {
         if address == libc::MAP_FAILED {
             return None;
         }
-        if capacity >= HUGE_FROM_BYTES {
-            // SAFETY: advice about the mapping made above; a refusal changes nothing.
-            unsafe { libc::madvise(address, capacity, libc::MADV_HUGEPAGE) };
+        let mut start = NonNull::new(address.cast::<u8>())?;
+        if spare > 0 {
+            let head = start.as_ptr().align_offset(HUGE_BYTES);
+            assert!(head <= spare, "an aligned address comes within one huge page");
+            // SAFETY: head and tail lie within the mapping made above, outside the `bytes` that are kept, and are whole
+            // pages: `head` because mappings begin at a page, the tail because it begins at the end of whole pages. The
+            // advice is about what is kept; a refusal changes nothing.
+            unsafe {
+                start = start.add(head);
+                if head > 0 {
+                    libc::munmap(address, head);
+                }
+                if spare > head {
+                    libc::munmap(start.add(bytes).as_ptr().cast(), spare - head);
+                }
+                libc::madvise(start.as_ptr().cast(), bytes, libc::MADV_HUGEPAGE);
+            }
         }
-        counters.mapped.fetch_add(capacity as u64, Ordering::Relaxed);
-        Some(Region { start: NonNull::new(address.cast())?, capacity, counters: counters.clone(), pool })
+        counters.mapped.fetch_add(bytes as u64, Ordering::Relaxed);
+        Some(Mapping { start, bytes, counters: counters.clone() })
+    }
+
+    /// The whole of it in regions of `capacity` each.
+    fn cut(self, capacity: usize, pool: u64) -> impl Iterator<Item = Region> {
+        let mapping = Arc::new(self);
+        (0..mapping.bytes / capacity).map(move |part| Region {
+            // SAFETY: the offset is within the mapping, as `part` is below the number of whole parts.
+            start: unsafe { mapping.start.add(part * capacity) },
+            capacity,
+            mapping: mapping.clone(),
+            pool,
+        })
     }
 }
 
-impl Drop for Region {
+impl Drop for Mapping {
     fn drop(&mut self) {
-        self.counters.mapped.fetch_sub(self.capacity as u64, Ordering::Relaxed);
-        // SAFETY: made by `map` with this size, and nobody else can reach it: this is the only owner.
-        unsafe { libc::munmap(self.start.as_ptr().cast(), self.capacity) };
+        self.counters.mapped.fetch_sub(self.bytes as u64, Ordering::Relaxed);
+        // SAFETY: made by `new` with this size; every region of it held it, so nobody can reach the memory any more.
+        unsafe { libc::munmap(self.start.as_ptr().cast(), self.bytes) };
     }
 }
 
@@ -105,7 +151,7 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         let Some(region) = self.region.take() else { return };
-        region.counters.used.fetch_sub(region.capacity as u64, Ordering::Relaxed);
+        region.mapping.counters.used.fetch_sub(region.capacity as u64, Ordering::Relaxed);
         // A thread that is ending has no free lists any more: the region is unmapped then.
         let _ = FREE.try_with(|free| {
             if let Ok(mut free) = free.try_borrow_mut()
@@ -163,18 +209,38 @@ impl Pool {
         let kept = FREE.with(|free| free.borrow_mut().get_mut(&inner.id)?.get_mut(&capacity)?.pop());
         let region = match kept {
             Some(region) => region,
-            None => {
-                if inner.counters.mapped.load(Ordering::Relaxed) + capacity as u64 > inner.limit_bytes {
-                    self.trim();
-                    if inner.counters.mapped.load(Ordering::Relaxed) + capacity as u64 > inner.limit_bytes {
-                        return None;
-                    }
-                }
-                Region::map(capacity, &inner.counters, inner.id)?
-            }
+            None => self.map(capacity)?,
         };
         inner.counters.used.fetch_add(capacity as u64, Ordering::Relaxed);
         Some(Lease { region: Some(region) })
+    }
+
+    fn fits(&self, bytes: usize) -> bool {
+        self.inner.counters.mapped.load(Ordering::Relaxed).saturating_add(bytes as u64)
+            <= self.inner.limit_bytes
+    }
+
+    /// A new region within the limit, which idle memory makes room for.
+    fn map(&self, capacity: usize) -> Option<Region> {
+        let inner = &self.inner;
+        let mut bytes = if capacity == PAIRED_BYTES && self.fits(HUGE_BYTES) { HUGE_BYTES } else { capacity };
+        if !self.fits(bytes) {
+            self.trim();
+            bytes = capacity;
+            if !self.fits(bytes) {
+                return None;
+            }
+        }
+        let mut regions = Mapping::new(bytes, &inner.counters)?.cut(capacity, inner.id);
+        let first = regions.next();
+        FREE.with(|free| {
+            if let Some(list) =
+                free.borrow_mut().get_mut(&inner.id).and_then(|lists| lists.get_mut(&capacity))
+            {
+                list.extend(regions);
+            }
+        });
+        first
     }
 
     /// An empty buffer that can hold at least `min_bytes`; `None` at the limit. Its content is initialised, not zero.

@@ -67,6 +67,32 @@ fn a_region_is_used_again_only_after_its_last_slice() {
     assert!(pool.take(1).is_some());
 }
 
+/// Regions of 1 MiB share a huge page in twos; each is its own, and the page goes with the last of them.
+#[test]
+fn a_mebibyte_is_half_a_huge_page() {
+    const MIB: usize = 1 << 20;
+    let pool = Pool::new(4 << 20);
+    let mut pair = [pool.take(MIB).unwrap(), pool.take(MIB).unwrap()];
+    assert_eq!(pool.stats().mapped_bytes, 2 << 20);
+    assert_eq!(pool.stats().used_bytes, 2 << 20);
+    pair[0].as_mut_full().fill(1);
+    pair[1].as_mut_full().fill(2);
+    pair.iter_mut().for_each(|buf| buf.set_len(MIB));
+    assert!(pair[0].iter().all(|b| *b == 1));
+    let [first, second] = pair.map(|buf| buf.freeze());
+    let lower = (first.as_ptr() as usize).min(second.as_ptr() as usize);
+    assert!(lower.is_multiple_of(2 << 20), "aligned, or there is no huge page");
+    std::thread::spawn(move || drop(first)).join().unwrap();
+    assert_eq!(pool.stats().used_bytes, 1 << 20);
+    assert_eq!(pool.stats().mapped_bytes, 2 << 20, "the other half is in use");
+    assert!(second.iter().all(|b| *b == 2));
+    drop(second);
+    pool.trim();
+    assert_eq!(pool.stats().mapped_bytes, 0);
+    let large = pool.take(4 << 20).unwrap().freeze();
+    assert!((large.as_ptr() as usize).is_multiple_of(2 << 20));
+}
+
 #[test]
 fn dropped_on_another_thread() {
     let pool = Pool::new(1 << 20);
