@@ -26,7 +26,7 @@ fn numbers(name: &str) -> Option<Vec<u64>> {
 
 #[test]
 fn promises_hold_under_power_cuts() {
-    let range = numbers("RINGMILL_SEEDS").map_or(0..60, |n| n[0]..n[1]);
+    let range = numbers("RINGMILL_SEEDS").map_or(0..200, |n| n[0]..n[1]);
     let ops = numbers("RINGMILL_OPS").map_or(OPS, |n| n[0]);
     let mut total = Stats::default();
     let mut failed = Vec::new();
@@ -65,4 +65,9 @@ fn acks_before_the_flush_are_found() {
 #[test]
 fn space_reused_before_the_segments_are_synced_is_found() {
     finds(Faults { reclaim_before_sync: true, ..Faults::default() }, 40);
+}
+
+#[test]
+fn groups_of_another_life_taken_for_this_one_are_found() {
+    finds(Faults { trust_stale_groups: true, ..Faults::default() }, 200);
 }

@@ -78,6 +78,8 @@ struct Run {
     reads: BTreeMap<u64, (usize, i64)>,
     next_ticket: u64,
     life: u128,
+    /// Small ones make groups of one size, which a later life may lay exactly over those of an earlier.
+    payload_max: u64,
     stats: Stats,
 }
 
@@ -86,7 +88,9 @@ struct Run {
 /// # Errors
 /// The promise that was broken.
 pub fn run(plan: Plan) -> Result<Stats, String> {
-    let options = SimOptions { disk_bytes: 64 << 20, pool_bytes: 64 << 20, ..SimOptions::default() };
+    // A slow disk has several groups on their way when the power goes.
+    let disk_us = if plan.seed.is_multiple_of(2) { (20, 900) } else { (500, 9_000) };
+    let options = SimOptions { disk_us, disk_bytes: 64 << 20, pool_bytes: 64 << 20, ..SimOptions::default() };
     let world = SimWorld::new(plan.seed, options);
     let rng = world.fork_rng();
     let mut run = Run {
@@ -101,6 +105,7 @@ pub fn run(plan: Plan) -> Result<Stats, String> {
         reads: BTreeMap::new(),
         next_ticket: 0,
         life: 0,
+        payload_max: if plan.seed.is_multiple_of(2) { 3_000 } else { 200 },
         stats: Stats::default(),
     };
     // The data folder itself is its maker's to sync.
@@ -138,7 +143,7 @@ fn topic() -> TopicSpec {
 }
 
 /// Small, so that a few hundred batches roll files, reclaim them and push data out of memory.
-fn options(faults: Faults) -> LogOptions {
+fn options(faults: Faults, flush_depth: usize) -> LogOptions {
     LogOptions {
         group_bytes: 24 << 10,
         first_file_bytes: 128 << 10,
@@ -148,6 +153,7 @@ fn options(faults: Faults) -> LogOptions {
         cache_bytes: 2 << 20,
         destage_depth: 2,
         cold_reads_max: 3,
+        flush_depth,
         faults,
         ..LogOptions::new(CoreId(0), PathBuf::from("/data"))
     }
@@ -170,8 +176,9 @@ impl Run {
             self.world.set_fuse(fuse);
             let (core, mut io) = self.world.add_core();
             self.life = u128::from(self.rng.next_u64()) << 64 | u128::from(self.rng.next_u64());
+            let flush_depth = 1 + self.rng.below(4) as usize;
             let own: Vec<_> = self.topic.partitions.iter().map(|p| (&self.topic, p)).collect();
-            let opened = Log::open(&mut io, options(self.plan.faults), &own, 100, self.life);
+            let opened = Log::open(&mut io, options(self.plan.faults, flush_depth), &own, 100, self.life);
             if self.world.power_is_gone() {
                 drop(opened);
                 self.stats.cuts_in_recovery += 1;
@@ -227,14 +234,14 @@ impl Run {
                 self.read(part, offset, ticket).map(|_| ())
             }
             640..645 => self.sweep(),
-            645..651 => self.cut(Cut::Power),
-            651..654 => self.cut(Cut::Process),
-            654..656 => {
+            645..660 => self.cut(Cut::Power),
+            660..663 => self.cut(Cut::Process),
+            663..665 => {
                 let by = self.rng.below(20_000) as i64 - 10_000;
                 self.world.jump_wall(by);
                 Ok(())
             }
-            656..680 => (0..self.rng.below(60)).try_for_each(|_| self.turn()),
+            665..690 => (0..self.rng.below(60)).try_for_each(|_| self.turn()),
             _ => self.turn(),
         }
     }
@@ -297,7 +304,7 @@ impl Run {
         let part = self.rng.below(PARTITIONS) as usize;
         let producer = self.rng.coin().then(|| 1000 + self.rng.below(PRODUCERS) as i64);
         let records = 1 + self.rng.below(6) as i32;
-        let longest = if self.rng.chance_ppm(20_000) { 40_000 } else { 3_000 };
+        let longest = if self.rng.chance_ppm(20_000) { 40_000 } else { self.payload_max };
         let len = self.rng.between(1, longest);
         let payload: Vec<u8> = (0..len.div_ceil(8)).flat_map(|_| self.rng.next_u64().to_le_bytes()).collect();
         let model = self.parts.get(part).ok_or("no such partition")?;
