@@ -311,6 +311,7 @@ impl<B: Backend> Core<B> {
     pub(crate) fn close(&mut self, key: Key, reason: Option<&str>) {
         let Some(conn) = self.conns.remove(key) else { return };
         self.metrics.connections -= 1;
+        self.metrics.muted_connections -= u64::from(conn.stalled);
         if let Some(reason) = reason {
             self.metrics.connections_closed_error += 1;
             crate::warn::limited(self.now_ns, || {

@@ -257,7 +257,9 @@ impl<B: Backend> Core<B> {
 
     fn stall(&mut self, key: Key) {
         let Some(pending) = self.produces.get(key) else { return };
-        if let Some(conn) = self.conns.get_mut(pending.conn) {
+        if let Some(conn) = self.conns.get_mut(pending.conn)
+            && !conn.stalled
+        {
             conn.stalled = true;
             self.metrics.muted_connections += 1;
         }
@@ -270,14 +272,10 @@ impl<B: Backend> Core<B> {
             let Some(key) = self.stalled.pop_front() else { break };
             let Some(pending) = self.produces.get(key) else { continue };
             let conn_key = pending.conn;
-            let before = self.stalled.len();
             self.run_produce(key);
-            if self.stalled.len() > before {
+            if self.stalled.back() == Some(&key) {
                 // Still no room: it keeps its place at the head.
-                if let Some(back) = self.stalled.pop_back() {
-                    self.stalled.push_front(back);
-                }
-                self.metrics.muted_connections -= 1;
+                self.stalled.rotate_right(1);
                 return;
             }
             self.unstall(conn_key);
@@ -291,9 +289,11 @@ impl<B: Backend> Core<B> {
     }
 
     fn unstall(&mut self, key: Key) {
-        self.metrics.muted_connections -= 1;
-        if let Some(conn) = self.conns.get_mut(key) {
+        if let Some(conn) = self.conns.get_mut(key)
+            && conn.stalled
+        {
             conn.stalled = false;
+            self.metrics.muted_connections -= 1;
             self.advance_input(key);
         }
     }

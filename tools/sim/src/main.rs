@@ -1,7 +1,7 @@
 //! `ringmill-sim --seeds A..B --ops N`: runs seeds and says which of them broke a promise.
 
 use clap::Parser;
-use ringmill_sim::{Settings, run};
+use ringmill_sim::{Settings, Violation, run};
 use std::process::ExitCode;
 
 #[derive(Parser)]
@@ -13,6 +13,12 @@ struct Args {
     /// Batches to produce in each.
     #[arg(long, default_value_t = 150)]
     ops: u64,
+    /// No EIO.
+    #[arg(long)]
+    no_disk_errors: bool,
+    /// The disk never fills.
+    #[arg(long)]
+    no_full_disk: bool,
     /// Print a line for every seed.
     #[arg(long)]
     verbose: bool,
@@ -32,7 +38,19 @@ fn main() -> ExitCode {
     let (mut acked, mut crashes) = (0, 0);
     let count = args.seeds.end.saturating_sub(args.seeds.start);
     for seed in args.seeds {
-        match run(seed, Settings { ops: args.ops, ..Settings::default() }) {
+        let settings = Settings {
+            ops: args.ops,
+            disk_errors: !args.no_disk_errors,
+            full_disk: !args.no_full_disk,
+            narrate: args.verbose,
+            ..Settings::default()
+        };
+        let outcome = std::panic::catch_unwind(|| run(seed, settings)).unwrap_or_else(|panic| {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("without a text");
+            Err(Violation(format!("panic: {text}")))
+        });
+        match outcome {
             Ok(report) => {
                 acked += report.acked;
                 crashes += report.crashes;

@@ -76,6 +76,12 @@ impl Node {
     }
 
     pub fn describe(&self) -> String {
-        self.core.log().describe()
+        let log = self.core.log();
+        let ends: Vec<String> = log
+            .slots()
+            .filter_map(|slot| log.view(slot))
+            .map(|v| format!("{}: {}..{}..{}", v.id.0, v.log_start.0, v.high_watermark.0, v.log_end.0))
+            .collect();
+        format!("{}; partitions {}", log.describe(), ends.join(", "))
     }
 }

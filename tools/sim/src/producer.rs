@@ -81,7 +81,7 @@ impl Producer {
                 key: Some(mark.key()),
                 value: Some(mark.value(len)),
                 headers: Vec::new(),
-                timestamp_ms: 1_700_000_000_000 + self.number as i64,
+                timestamp_ms: 1_600_000_000_000 + self.number as i64,
             });
             marks.push(mark);
         }

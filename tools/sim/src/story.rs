@@ -4,7 +4,7 @@ use crate::consumer::Consumer;
 use crate::model::{Model, Violation};
 use crate::node::{Node, Turned};
 use crate::producer::Producer;
-use ringmill_log::{Faults, FlushMethod, LogOptions};
+use ringmill_log::{Faults, FlushMethod, LogOptions, RecoveryError};
 use ringmill_reactor::Fs;
 use ringmill_reactor::sim::{Cut, DiskFaults, SimOptions, SimRng, SimWorld};
 use ringmill_types::{CoreId, LeaderEpoch, PartitionId, PartitionSpec, TopicConfig, TopicId, TopicSpec};
@@ -22,11 +22,13 @@ pub struct Settings {
     pub disk_errors: bool,
     /// The disk fills up now and then.
     pub full_disk: bool,
+    /// Say on stderr what happens.
+    pub narrate: bool,
 }
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { ops: 150, planted: Faults::default(), disk_errors: true, full_disk: true }
+        Settings { ops: 150, planted: Faults::default(), disk_errors: true, full_disk: true, narrate: false }
     }
 }
 
@@ -71,6 +73,9 @@ struct Story {
 /// The first promise that was broken.
 pub fn run(seed: u64, settings: Settings) -> Result<Report, Violation> {
     let mut story = Story::new(seed, settings);
+    if settings.narrate {
+        eprintln!("{:?}", story.options);
+    }
     story.prepare();
     story.boot()?;
     while story.ops > 0 || story.producers.iter().any(|p| !p.is_idle()) {
@@ -184,11 +189,14 @@ impl Story {
             self.world.set_fuse(None);
             match booted {
                 Ok(node) => {
+                    if self.settings.narrate {
+                        eprintln!("{} ns: up; {}", self.world.now_ns(), node.describe());
+                    }
                     self.node = Some(node);
                     self.plan();
                     return Ok(());
                 }
-                Err(ringmill_log::RecoveryError::Io { .. })
+                Err(RecoveryError::Io { .. } | RecoveryError::Checkpoint { .. })
                     if !peace && (self.disk_is_full || self.faults != DiskFaults::default()) =>
                 {
                     self.end_life(Cut::Process);
@@ -219,6 +227,10 @@ impl Story {
     }
 
     fn end_life(&mut self, cut: Cut) {
+        if self.settings.narrate {
+            let state = self.node.as_ref().map(Node::describe).unwrap_or_default();
+            eprintln!("{} ns: {cut:?} ends; {state}", self.world.now_ns());
+        }
         self.node = None;
         self.world.end_life(cut);
         self.crashes += 1;
@@ -253,8 +265,16 @@ impl Story {
         }
         let until = self.world.now_ns() + 120_000_000_000;
         while self.world.now_ns() < until && self.node.is_some() {
-            if self.turn()? == Turned::Stopped {
+            let turned = self.turn(until)?;
+            if self.world.power_is_gone() {
                 self.end_life(Cut::Power);
+                break;
+            }
+            match turned {
+                Turned::Stopped => self.end_life(Cut::Power),
+                Turned::Fatal(_) if self.faults != DiskFaults::default() => self.end_life(Cut::Process),
+                Turned::Fatal(reason) => return Err(Violation(format!("fatal while stopping: {reason}"))),
+                Turned::Nothing => {}
             }
         }
         match &self.node {
@@ -268,8 +288,8 @@ impl Story {
         Ok(())
     }
 
-    /// Turns the core if it has a reason, otherwise lets time pass.
-    fn turn(&mut self) -> Result<Turned, Violation> {
+    /// Turns the core if it has a reason, otherwise lets time pass, at most to `until_ns`.
+    fn turn(&mut self, until_ns: u64) -> Result<Turned, Violation> {
         self.turns += 1;
         if self.turns > TURNS_MAX || self.world.now_ns() > VIRTUAL_NS_MAX {
             let what = self.node.as_ref().map(Node::describe).unwrap_or_default();
@@ -281,22 +301,26 @@ impl Story {
             self.world.spend(self.rng.between(500, 20_000));
             return Ok(turned);
         }
-        let now = self.world.now_ns();
-        let clients = self.producers.iter().map(|p| p.deadline_ns(self.ops));
-        let clients = clients.chain(self.consumers.iter().map(|c| c.deadline_ns(now)));
-        let next = clients.min().unwrap_or(u64::MAX).max(now + 1);
-        self.world.advance(next.min(self.next_end_ns.max(now + 1)).min(self.next_disk_ns.max(now + 1)));
+        self.world.advance(until_ns.max(self.world.now_ns() + 1));
         Ok(Turned::Nothing)
     }
 
+    /// When something outside the broker wants to happen.
+    fn next_act_ns(&self) -> u64 {
+        let now = self.world.now_ns();
+        let clients = self.producers.iter().map(|p| p.deadline_ns(self.ops));
+        let clients = clients.chain(self.consumers.iter().map(|c| c.deadline_ns(now)));
+        clients.chain([self.next_end_ns, self.next_disk_ns]).min().unwrap_or(u64::MAX)
+    }
+
     fn step(&mut self) -> Result<(), Violation> {
-        let turned = self.turn()?;
+        let turned = self.turn(self.next_act_ns())?;
         if self.world.power_is_gone() {
             self.end_life(Cut::Power);
             return self.boot();
         }
         if let Turned::Fatal(reason) = turned {
-            if self.faults.sync_error_ppm == 0 && self.faults.write_error_ppm == 0 {
+            if self.faults == DiskFaults::default() {
                 return Err(Violation(format!("fatal without a disk error: {reason}")));
             }
             self.end_life(Cut::Process);
