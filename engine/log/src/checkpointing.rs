@@ -6,7 +6,7 @@
 use crate::destage::Trim;
 use crate::format::checkpoint::{self, Checkpoint, PartitionState, SegmentState};
 use crate::log::{JobDone, JobFor, Log};
-use crate::partition::Partition;
+use crate::partition::{DestageStep, Partition};
 use crate::token::{self, token};
 use ringmill_reactor::{Backend, FileHandle, Fs, Op};
 use ringmill_types::GroupSeq;
@@ -98,7 +98,7 @@ impl Log {
         let ready_to_stop = self.stopping
             && self.core_log.is_quiet()
             && !self.core_log.wants_mark()
-            && self.undestaged_bytes == 0
+            && self.undestaged_bytes == self.held_back_bytes()
             && self.destage.is_idle()
             && self.jobs.is_empty();
         let short = self.core_log.used_bytes() > self.core_log.capacity_bytes() * 3 / 8
@@ -110,6 +110,16 @@ impl Log {
             self.checkpoint.next_ns = now_ns + INTERVAL_NS;
             self.start_checkpoint(io);
         }
+    }
+
+    /// Bytes that cannot be destaged now, because their partition's disk failed or is full. They stay in the core log,
+    /// and the next start finds them there: a stop does not wait for them.
+    fn held_back_bytes(&self) -> u64 {
+        if !self.stopping {
+            return 0;
+        }
+        let held = self.parts.iter().filter(|p| p.offline.is_some() || p.step == DestageStep::NoSpace);
+        held.map(|p| p.undestaged_bytes).sum()
     }
 
     fn start_checkpoint<B: Backend>(&mut self, io: &mut B) {

@@ -282,7 +282,13 @@ impl Story {
             Some(_) if self.disk_is_full || self.faults != DiskFaults::default() => {
                 self.end_life(Cut::Process)
             }
-            Some(node) => return Err(Violation(format!("a stop does not end: {}", node.describe()))),
+            Some(node) => {
+                return Err(Violation(format!(
+                    "a stop does not end: {}; {}",
+                    node.describe(),
+                    self.world.describe()
+                )));
+            }
             None => {}
         }
         Ok(())
@@ -293,7 +299,7 @@ impl Story {
         self.turns += 1;
         if self.turns > TURNS_MAX || self.world.now_ns() > VIRTUAL_NS_MAX {
             let what = self.node.as_ref().map(Node::describe).unwrap_or_default();
-            return Err(Violation(format!("no end in sight: {what}")));
+            return Err(Violation(format!("no end in sight: {what}; {}", self.world.describe())));
         }
         let Some(node) = &mut self.node else { return Ok(Turned::Nothing) };
         if node.is_runnable(&self.world) {
