@@ -94,6 +94,22 @@ pub(crate) enum OpState {
     },
 }
 
+impl OpState {
+    fn name(&self) -> &'static str {
+        match self {
+            OpState::Write { .. } => "write",
+            OpState::Flush { .. } => "flush",
+            OpState::Read { .. } => "read",
+            OpState::Run { .. } => "job",
+            OpState::Accept => "accept",
+            OpState::Recv => "receive",
+            OpState::RecvInto { .. } => "receive into",
+            OpState::Send { .. } => "send",
+            OpState::Done { .. } => "done",
+        }
+    }
+}
+
 pub(crate) struct PendingOp {
     pub core: usize,
     pub token: Token,
@@ -410,6 +426,18 @@ impl SimWorld {
     /// A hash of everything that happened so far, in order.
     pub fn trace_hash(&self) -> u64 {
         self.world.borrow().trace
+    }
+
+    /// What is under way, for the report of a run that does not end.
+    pub fn describe(&self) -> String {
+        let world = self.world.borrow();
+        let ready: usize = world.cores.iter().map(|c| c.ready.len()).sum();
+        let kinds: Vec<&str> = world.ops.values().map(|op| op.state.name()).collect();
+        let next = world.queue.keys().next().map(|key| key.0);
+        format!(
+            "now {} ns, next event {next:?}, {ready} completions not taken, under way: {kinds:?}",
+            world.now_ns
+        )
     }
 
     /// Randomness for whoever drives the world.
