@@ -65,6 +65,8 @@ pub(crate) struct Conn {
     pub input: Vec<u8>,
     /// A frame too large for `input`, being filled by the ring or waiting for memory.
     pub large_need: usize,
+    /// The largest frame this connection completed.
+    pub large_seen: usize,
     pub large_part: Option<BufMut>,
     pub receiving: bool,
     pub frame_since_ns: u64,
@@ -100,6 +102,7 @@ impl Conn {
             peer,
             input: Vec::new(),
             large_need: 0,
+            large_seen: 0,
             large_part: None,
             receiving: false,
             frame_since_ns: 0,

@@ -14,7 +14,7 @@ use ringmill_log::token::{is_logs, split, token};
 use ringmill_log::{Log, LogEvent, Slot};
 use ringmill_reactor::mailbox::Doorbell;
 use ringmill_reactor::{Backend, Buf, Completion, Op, Payload, SocketId, Waker};
-use ringmill_types::limits::{PIPELINE_MAX, TAIL_CHUNK_BYTES};
+use ringmill_types::limits::PIPELINE_MAX;
 use ringmill_types::{CoreId, GroupSeq};
 use ringmill_wire::api_versions::{ApiVersionsAnswers, Features};
 use ringmill_wire::{ApiKey, RequestHeader};
@@ -124,6 +124,8 @@ pub struct Core<B: Backend> {
 /// How long a stop waits for requests that are in flight.
 const STOP_GRACE_NS: u64 = 5_000_000_000;
 const SWEEP_NS: u64 = 500_000_000;
+/// First buffer for a large frame of a connection that never sent one.
+const STRANGER_BYTES: usize = 64 << 10;
 /// Completions handled before the ring is entered again, so that a flush is never held up by a burst.
 const TURN_COMPLETIONS_MAX: usize = 512;
 
@@ -379,7 +381,8 @@ impl<B: Backend> Core<B> {
         let mut part = conn.large_part.take();
         let have = part.as_ref().map_or(0, |p| p.len());
         if part.as_ref().is_none_or(|p| p.capacity() < need && p.len() == p.capacity()) {
-            let want = need.min((have * 4).max(TAIL_CHUNK_BYTES / 4));
+            // A connection that sent large frames before gets room for one at once; a stranger's claim buys 64 KiB.
+            let want = need.min((have * 4).max(conn.large_seen).max(STRANGER_BYTES));
             let Some(mut larger) = self.io.pool().take(want) else {
                 // Memory is short: TCP pushes back, the sweep tries again, and the frame's deadline bounds the wait.
                 conn.large_part = part;
@@ -466,6 +469,7 @@ impl<B: Backend> Core<B> {
         if conn.large_need > 0 {
             return match conn.large_part.take() {
                 Some(part) if part.len() >= conn.large_need => {
+                    conn.large_seen = conn.large_seen.max(conn.large_need);
                     conn.large_need = 0;
                     self.metrics
                         .produce
