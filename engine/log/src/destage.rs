@@ -203,7 +203,8 @@ impl Log {
             want_bytes: (need_bytes + step).next_multiple_of(PAGE_BYTES as u64).min(limit),
             open: segment.open.as_ref().map(|o| o.handle.clone()),
             need_tail_page: !segment.tail_page_known,
-            need_index: segment.index.is_none() && segment.bytes > 0,
+            // Also of a segment without a byte, as a checkpoint may leave it: without an index it would be prepared for ever.
+            need_index: segment.index.is_none(),
             index_interval_bytes: part.config.index_interval_bytes as u32,
             clean_strays: !part.folder_known,
         };
