@@ -5,10 +5,10 @@
 
 use crate::destage::Trim;
 use crate::format::checkpoint::{self, Checkpoint, PartitionState, SegmentState};
-use crate::log::{JobDone, JobFor, Log};
+use crate::log::{JobDone, JobFor, Log, LogEvent};
 use crate::partition::{DestageStep, Partition};
 use crate::token::{self, token};
-use ringmill_reactor::{Backend, FileHandle, Fs, Op};
+use ringmill_reactor::{Backend, Errno, FileHandle, Fs, Op};
 use ringmill_types::GroupSeq;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -17,6 +17,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// A checkpoint is written at least this often while anything changed, nanoseconds.
 const INTERVAL_NS: u64 = 10_000_000_000;
+
+/// A checkpoint that met a full disk is tried again after this long, nanoseconds.
+const RETRY_NS: u64 = 1_000_000_000;
 
 /// The whole content of the next checkpoint. Used by jobs on the file thread only; the lock is never contended.
 #[derive(Default)]
@@ -31,9 +34,11 @@ pub(crate) struct CheckpointState {
     changed: BTreeSet<u32>,
     deleted: Vec<u32>,
     pub new_dirs: Vec<PathBuf>,
-    in_progress: Option<GroupSeq>,
+    in_progress: Option<InProgress>,
     done: GroupSeq,
     next_ns: u64,
+    /// Not before this: the disk was full.
+    retry_ns: u64,
     finishing: bool,
     finished: bool,
 }
@@ -49,6 +54,7 @@ impl CheckpointState {
             in_progress: None,
             done,
             next_ns: 0,
+            retry_ns: 0,
             finishing: false,
             finished: false,
         }
@@ -72,7 +78,28 @@ impl CheckpointState {
     }
 
     pub fn deadline_ns(&self) -> Option<u64> {
-        (self.in_progress.is_none() && !self.changed.is_empty()).then_some(self.next_ns)
+        (self.in_progress.is_none() && !self.changed.is_empty()).then_some(self.next_ns.max(self.retry_ns))
+    }
+}
+
+/// A checkpoint on its way, and what must be said again if the disk has no room for it.
+struct InProgress {
+    upto: GroupSeq,
+    deleted: Vec<u32>,
+    dirs: Vec<PathBuf>,
+}
+
+/// How a job on segments failed.
+pub(crate) enum DiskError {
+    /// Syncing what a segment holds: writes were lost, and the kernel will not say so twice.
+    LostWrites(io::Error),
+    /// Anything else, as writing indexes, epochs or the checkpoint itself. What was acked is where it was.
+    Other(io::Error),
+}
+
+impl From<io::Error> for DiskError {
+    fn from(error: io::Error) -> DiskError {
+        DiskError::Other(error)
     }
 }
 
@@ -92,7 +119,10 @@ struct Order {
 
 impl Log {
     pub(crate) fn poll_checkpoint<B: Backend>(&mut self, io: &mut B, now_ns: u64) {
-        if self.checkpoint.in_progress.is_some() || self.checkpoint.finished {
+        if self.checkpoint.in_progress.is_some()
+            || self.checkpoint.finished
+            || now_ns < self.checkpoint.retry_ns
+        {
             return;
         }
         let ready_to_stop = self.stopping
@@ -132,19 +162,16 @@ impl Log {
         } else {
             std::mem::take(&mut self.checkpoint.changed).into_iter().collect()
         };
-        let deletes = self
-            .checkpoint
-            .deleted
-            .drain(..)
-            .filter_map(|s| self.parts.get(s as usize).map(|p| p.id.0))
-            .collect();
+        let deleted = std::mem::take(&mut self.checkpoint.deleted);
+        let dirs = std::mem::take(&mut self.checkpoint.new_dirs);
+        let deletes = deleted.iter().filter_map(|s| self.parts.get(*s as usize).map(|p| p.id.0)).collect();
         let mut order = Order {
             store: self.checkpoint.store.clone(),
             updates: Vec::with_capacity(changed.len()),
             deletes,
             sync: Vec::new(),
             trims: Vec::new(),
-            dirs: std::mem::take(&mut self.checkpoint.new_dirs),
+            dirs: dirs.clone(),
             log_dir: self.options.log_dir.clone(),
             topics_dir: self.options.data_dir.join("topics"),
             head: Checkpoint {
@@ -156,7 +183,8 @@ impl Log {
                 next_group: place.sequence.0,
                 prev_header_crc: place.prev_header_crc,
                 durable_group: self.core_log.durable().0,
-                clean: finishing,
+                // What is held back must be found by replay.
+                clean: finishing && self.held_back_bytes() == 0,
                 partitions: Vec::new(),
             },
             skip_sync: self.options.faults.reclaim_before_sync,
@@ -176,7 +204,7 @@ impl Log {
                 }
             }
         }
-        self.checkpoint.in_progress = Some(upto);
+        self.checkpoint.in_progress = Some(InProgress { upto, deleted, dirs });
         self.jobs.insert(serial, JobFor::Checkpoint);
         io.push(
             Op::Run { job: Box::new(move |fs| Box::new(JobDone::Checkpointed(order.run(fs)))) },
@@ -184,8 +212,8 @@ impl Log {
         );
     }
 
-    pub(crate) fn checkpointed(&mut self, result: io::Result<()>) {
-        let Some(upto) = self.checkpoint.in_progress.take() else { return };
+    pub(crate) fn checkpointed(&mut self, result: Result<(), DiskError>, now_ns: u64) {
+        let Some(InProgress { upto, deleted, dirs }) = self.checkpoint.in_progress.take() else { return };
         match result {
             Ok(()) => {
                 self.metrics.checkpoints += 1;
@@ -193,15 +221,35 @@ impl Log {
                 self.checkpoint.finished = self.checkpoint.finishing;
                 // Lives whose groups are all reclaimed are forgotten at the next checkpoint.
                 let first_needed = upto.0 + 1;
-                let keep_from = self.checkpoint.lives.iter().rposition(|(_, first)| *first <= first_needed).unwrap_or(0);
+                let keep_from =
+                    self.checkpoint.lives.iter().rposition(|(_, first)| *first <= first_needed).unwrap_or(0);
                 self.checkpoint.lives.drain(..keep_from);
                 self.core_log.reclaim(upto);
             }
-            Err(error) => self.events.push_back(crate::log::LogEvent::Fatal(format!(
-                "syncing segments or writing the checkpoint in {} failed: {error}; a failed sync is never retried, because the kernel reports lost writes once",
-                self.options.log_dir.display()
-            ))),
+            Err(DiskError::Other(error)) if error.raw_os_error() == Some(Errno::NO_SPACE.0) => {
+                tracing::error!(
+                    folder = %self.options.log_dir.display(),
+                    "the disk is full: no checkpoint could be written; nothing is lost, the next start replays more; free space, lower retention or delete topics"
+                );
+                self.checkpoint.deleted.extend(deleted);
+                self.checkpoint.new_dirs.extend(dirs);
+                for slot in 0..self.parts.len() as u32 {
+                    self.checkpoint.note_changed(slot);
+                }
+                self.checkpoint.retry_ns = now_ns + RETRY_NS;
+                // A stop does not wait for space.
+                self.checkpoint.finished = self.checkpoint.finishing;
+            }
+            Err(DiskError::LostWrites(error) | DiskError::Other(error)) => self.lost_writes(&error),
         }
+    }
+
+    /// The process ends: the next start finds in the core log what the disk may have lost.
+    pub(crate) fn lost_writes(&mut self, error: &io::Error) {
+        self.events.push_back(LogEvent::Fatal(format!(
+            "syncing segments or writing the checkpoint in {} failed: {error}; a failed sync is never retried, because the kernel reports lost writes once",
+            self.options.log_dir.display()
+        )));
     }
 }
 
@@ -242,10 +290,10 @@ pub(crate) fn capture(part: &Partition) -> PartitionState {
 }
 
 impl Order {
-    fn run(self, fs: &dyn Fs) -> io::Result<()> {
+    fn run(self, fs: &dyn Fs) -> Result<(), DiskError> {
         if !self.skip_sync {
             for handle in &self.sync {
-                fs.sync_data(handle)?;
+                fs.sync_data(handle).map_err(DiskError::LostWrites)?;
             }
         }
         for (trim, epochs, dir) in &self.trims {
@@ -267,7 +315,7 @@ impl Order {
         let mut next = self.head;
         next.sequence = store.sequence;
         next.partitions = store.partitions.values().cloned().collect();
-        checkpoint::write_slot(fs, &self.log_dir, &next)
+        Ok(checkpoint::write_slot(fs, &self.log_dir, &next)?)
     }
 }
 

@@ -4,7 +4,7 @@
 //! groups first. One write per partition at a time, a few per core. Creating, allocating and sealing files is the file
 //! thread's work; the ring only ever writes inside allocated space.
 
-use crate::checkpointing::sync_names;
+use crate::checkpointing::{DiskError, sync_names};
 use crate::index::SegmentIndex;
 use crate::log::{JobDone, JobFor, Log};
 use crate::partition::{DestageStep, OpenFile, Partition, Segment, segment_path};
@@ -99,28 +99,32 @@ impl Log {
 
     fn under_pressure(&self) -> bool {
         self.stopping
-            || self.undestaged_bytes > self.options.tail_bytes / 4
+            || self.held_bytes > self.options.tail_bytes / 4
             || self.core_log.used_bytes() > self.core_log.capacity_bytes() * 3 / 8
     }
 
     /// Queues the partitions of the oldest groups that hold anything not in segments. Bounded: a few groups a turn are
     /// enough to keep the writes busy, and a long queue of groups must not cost every turn a walk over it.
-    fn queue_oldest(&mut self) {
+    pub(crate) fn queue_oldest(&mut self) {
         const GROUPS_MAX: u64 = 64;
         let wanted = self.options.destage_depth * 2;
         let Some(front) = self.groups.front().map(|g| g.sequence.0) else { return };
         let first = (self.destaged_groups.0 + 1).max(front);
-        let last = self.core_log.durable().0.min(first + GROUPS_MAX);
+        let last = self.durable_seen.0.min(first + GROUPS_MAX);
+        let mut offline = Vec::new();
         for sequence in first..=last {
             if self.destage.queue.len() >= wanted {
-                return;
+                break;
             }
-            let Some(group) = self.groups.get((sequence - front) as usize) else { return };
+            let Some(group) = self.groups.get((sequence - front) as usize) else { break };
             if group.undestaged == 0 {
                 continue;
             }
             for item in &group.items {
                 let Some(part) = self.parts.get_mut(item.slot as usize) else { continue };
+                if part.offline.is_some() && part.carry.is_none() {
+                    offline.push(item.slot);
+                }
                 if part.step == DestageStep::Idle
                     && part.destaged <= item.base
                     && part.offline.is_none()
@@ -130,6 +134,9 @@ impl Log {
                     self.destage.queue.push_back(item.slot);
                 }
             }
+        }
+        for slot in offline {
+            self.begin_carry(slot);
         }
     }
 
@@ -257,17 +264,22 @@ impl Log {
                 self.start_destage(io, slot);
             }
             Err(error) if error.raw_os_error() == Some(Errno::NO_SPACE.0) => {
-                part.step = DestageStep::NoSpace;
                 self.destage.retry_ns = io.now_ns() + NO_SPACE_RETRY_NS;
-                if !self.storage_full {
-                    tracing::error!(
-                        folder = %part.dir.display(),
-                        "the disk is full: produce is answered with KAFKA_STORAGE_ERROR, reads go on; free space, lower retention or delete topics"
-                    );
-                    self.storage_full = true;
-                }
+                self.no_space(slot);
             }
             Err(error) => self.take_offline(slot, "preparing its segment failed", &error),
+        }
+    }
+
+    fn no_space(&mut self, slot: u32) {
+        let Some(part) = self.parts.get_mut(slot as usize) else { return };
+        part.step = DestageStep::NoSpace;
+        if !self.storage_full {
+            tracing::error!(
+                folder = %part.dir.display(),
+                "the disk is full: produce is answered with KAFKA_STORAGE_ERROR, reads go on; free space, lower retention or delete topics"
+            );
+            self.storage_full = true;
         }
     }
 
@@ -338,6 +350,16 @@ impl Log {
     pub(crate) fn destage_written(&mut self, slot: u64, result: Result<u32, Errno>) {
         let slot = slot as u32;
         let Some(write) = self.destage.writes.remove(&slot) else { return };
+        if result == Err(Errno::NO_SPACE) {
+            // A filesystem that copies on write may need space for what is allocated. The index names the batches of this
+            // write already: it is made anew when it is tried again.
+            let segment = self.parts.get_mut(slot as usize).and_then(|p| p.segments.last_mut());
+            if let Some(segment) = segment {
+                segment.index = None;
+            }
+            self.no_space(slot);
+            return;
+        }
         if let Err(errno) = result {
             self.take_offline(slot, "writing its segment failed", &io::Error::from_raw_os_error(errno.0));
             return;
@@ -394,7 +416,7 @@ impl Log {
         );
     }
 
-    pub(crate) fn segment_sealed(&mut self, slot: u32, result: io::Result<()>) {
+    pub(crate) fn segment_sealed(&mut self, slot: u32, result: Result<(), DiskError>) {
         self.destage.preparing -= 1;
         let Some(part) = self.parts.get_mut(slot as usize) else { return };
         part.step = DestageStep::Idle;
@@ -409,11 +431,12 @@ impl Log {
                 self.checkpoint.note_changed(slot);
                 self.requeue_destage(slot);
             }
-            Err(error) if error.raw_os_error() == Some(Errno::NO_SPACE.0) => {
-                part.step = DestageStep::NoSpace;
-                self.storage_full = true;
+            Err(DiskError::Other(error)) if error.raw_os_error() == Some(Errno::NO_SPACE.0) => {
+                self.no_space(slot)
             }
-            Err(error) => self.take_offline(slot, "sealing its segment failed", &error),
+            Err(DiskError::Other(error)) => self.take_offline(slot, "sealing its segment failed", &error),
+            // The next sync would say that all is well, and a checkpoint would believe it.
+            Err(DiskError::LostWrites(error)) => self.lost_writes(&error),
         }
     }
 
@@ -595,7 +618,7 @@ impl Trim {
         }
     }
 
-    pub fn run(&self, fs: &dyn Fs) -> io::Result<()> {
+    pub fn run(&self, fs: &dyn Fs) -> Result<(), DiskError> {
         let handle = match &self.handle {
             Some(handle) => handle.clone(),
             None => fs.open(&segment_path(&self.dir, self.base, "log"), OpenMode::Write)?,
@@ -603,7 +626,7 @@ impl Trim {
         if fs.len(&handle)? > self.bytes {
             fs.set_len(&handle, self.bytes)?;
         }
-        fs.sync_data(&handle)?;
+        fs.sync_data(&handle).map_err(DiskError::LostWrites)?;
         if let Some((offsets, times)) = &self.index {
             for (extension, bytes) in [("index", offsets), ("timeindex", times)] {
                 let file = fs.open(&segment_path(&self.dir, self.base, extension), OpenMode::Create)?;
@@ -612,6 +635,6 @@ impl Trim {
                 fs.sync_data(&file)?;
             }
         }
-        sync_names(fs, [&self.dir])
+        Ok(sync_names(fs, [&self.dir])?)
     }
 }

@@ -6,6 +6,7 @@
 //! comes out of [`Log::next_event`]. Formats are drawn in `FORMAT.md`.
 
 pub mod adopt;
+mod carry;
 mod checkpointing;
 mod cold;
 mod core_log;
@@ -14,6 +15,7 @@ mod destage;
 pub mod epochs;
 pub mod format;
 pub mod index;
+mod inline;
 pub mod inspect;
 mod log;
 pub mod options;

@@ -1,6 +1,7 @@
 //! The log of one core: appends, seals, durable marks, and the events that come of them.
 
-use crate::checkpointing::CheckpointState;
+use crate::carry::Carry;
+use crate::checkpointing::{CheckpointState, DiskError};
 use crate::cold::BlockCache;
 use crate::core_log::{CoreLog, Item, NoRoom, Sealed};
 use crate::destage::DestageState;
@@ -79,6 +80,8 @@ pub struct LogMetrics {
     pub destage_bytes: u64,
     pub destage_writes: u64,
     pub checkpoints: u64,
+    /// Written again for offline partitions.
+    pub carried_bytes: u64,
     pub cold_reads: u64,
     pub cold_read_bytes: u64,
     pub cache_hits: u64,
@@ -106,8 +109,8 @@ pub(crate) enum JobFor {
 
 pub(crate) enum JobDone {
     Prepared(std::io::Result<crate::destage::Prepared>),
-    Sealed(std::io::Result<()>),
-    Checkpointed(std::io::Result<()>),
+    Sealed(Result<(), DiskError>),
+    Checkpointed(Result<(), DiskError>),
     FileAdded(std::io::Result<(FileHandle, u64)>),
     ColdOpened(std::io::Result<crate::cold::ColdOpened>),
     Removed(std::io::Result<()>),
@@ -122,14 +125,18 @@ pub struct Log {
     pub(crate) groups: VecDeque<TailGroup>,
     pub(crate) tail_bytes: u64,
     pub(crate) undestaged_bytes: u64,
+    /// Of `tail_bytes`, the groups after `destaged_groups`: what cannot leave memory.
+    pub(crate) held_bytes: u64,
     /// Every group up to here is in segments.
     pub(crate) destaged_groups: GroupSeq,
     /// Groups whose items were already marked durable.
-    durable_seen: GroupSeq,
+    pub(crate) durable_seen: GroupSeq,
     pub(crate) events: VecDeque<LogEvent>,
     pub(crate) jobs: HashMap<u64, JobFor>,
     pub(crate) next_serial: u64,
     pub(crate) destage: DestageState,
+    /// Offline partitions whose batches are being carried forward.
+    pub(crate) carrying: Vec<u32>,
     pub(crate) checkpoint: CheckpointState,
     pub(crate) cache: BlockCache,
     pub(crate) metrics: LogMetrics,
@@ -160,6 +167,8 @@ impl Log {
             groups: VecDeque::new(),
             tail_bytes: 0,
             undestaged_bytes: 0,
+            held_bytes: 0,
+            carrying: Vec::new(),
             events: VecDeque::new(),
             jobs: HashMap::new(),
             next_serial: 1,
@@ -176,10 +185,6 @@ impl Log {
             next_retention_ns: 0,
             doomed_files: VecDeque::new(),
         }
-    }
-
-    pub(crate) fn set_durable_seen(&mut self, group: GroupSeq) {
-        self.durable_seen = group;
     }
 
     pub fn slot_of(&self, id: PartitionId) -> Option<Slot> {
@@ -261,6 +266,13 @@ impl Log {
             .get_mut(slot.0 as usize)
             .ok_or(AppendError::Refused(ErrorCode::UnknownTopicOrPartition, ""))?;
         check_topic_rules(part, header, batch, wall_ms, storage_full)?;
+        // What is carried forward has the rest of the ring: without it, the ring could not be freed.
+        let carry_needs =
+            !self.carrying.is_empty() && self.core_log.free_bytes() < self.core_log.capacity_bytes() / 4;
+        if self.tail_bytes >= self.options.tail_bytes || carry_needs {
+            self.starved = true;
+            return Err(AppendError::Busy);
+        }
         if header.has_producer_id() {
             match part.producers.check(header) {
                 Verdict::Append => {}
@@ -330,11 +342,15 @@ impl Log {
         self.mark_when_idle(io, now_ns);
         self.poll_files(io);
         self.poll_destage(io);
+        self.poll_carry(io);
         self.poll_checkpoint(io, now_ns);
         self.poll_cold(io);
         self.poll_retention(io, now_ns);
-        self.evict();
-        if self.starved && self.core_log.can_take() {
+        // Memory that others need goes before what readers might still want.
+        let pool = io.pool().stats();
+        let short = pool.limit_bytes - pool.used_bytes.min(pool.limit_bytes) < POOL_RESERVE_BYTES;
+        self.evict(if short { 0 } else { self.options.tail_bytes * 3 / 4 });
+        if self.starved && self.core_log.can_take() && self.tail_bytes < self.options.tail_bytes {
             self.starved = false;
             self.events.push_back(LogEvent::Room);
         }
@@ -381,14 +397,19 @@ impl Log {
         self.metrics.groups += 1;
         self.metrics.group_bytes += bytes;
         self.tail_bytes += bytes;
+        self.held_bytes += bytes;
         let mut undestaged = 0;
-        for item in sealed.items.iter().filter(|i| i.kind == EntryKind::Batch) {
+        for item in sealed.items.iter().filter(|i| i.kind.holds_batch()) {
             let Some(part) = self.parts.get_mut(item.slot as usize) else { continue };
             if part.deleted {
                 continue;
             }
             undestaged += 1;
             let buf = sealed.buf.slice(item.at as usize, (item.at + item.len) as usize);
+            if let Some(carry) = part.carry.as_mut().filter(|_| item.kind == EntryKind::Carry) {
+                carry.sealed(item.base, sealed.sequence, buf);
+                continue;
+            }
             part.tail.push_back(TailEntry {
                 base: item.base,
                 last: item.last,
@@ -455,7 +476,7 @@ impl Log {
         match (purpose, *done) {
             (JobFor::Prepare(slot), JobDone::Prepared(result)) => self.destage_prepared(io, slot, result),
             (JobFor::Seal(slot), JobDone::Sealed(result)) => self.segment_sealed(slot, result),
-            (JobFor::Checkpoint, JobDone::Checkpointed(result)) => self.checkpointed(result),
+            (JobFor::Checkpoint, JobDone::Checkpointed(result)) => self.checkpointed(result, io.now_ns()),
             (JobFor::AddFile, JobDone::FileAdded(result)) => self.file_added(io, result),
             (JobFor::OpenCold(slot, uid), JobDone::ColdOpened(result)) => {
                 self.cold_opened(io, slot, uid, result)
@@ -512,6 +533,7 @@ impl Log {
             }
         }
         self.durable_seen = durable;
+        self.carried();
         self.events.push_back(LogEvent::Durable(durable));
         for slot in large {
             self.requeue_destage(slot);
@@ -523,16 +545,21 @@ impl Log {
 
     /// The tombstone is durable: memory goes now, the folder through a job.
     fn drop_partition(&mut self, slot: u32) {
-        let Some(part) = self.parts.get_mut(slot as usize) else { return };
-        self.undestaged_bytes -= part.undestaged_bytes;
-        part.undestaged_bytes = 0;
-        let tail = std::mem::take(&mut part.tail);
-        let destaged = std::mem::take(&mut part.tail_destaged);
-        for entry in tail.iter().skip(destaged) {
-            self.group_destaged(entry.group, 1);
-        }
+        self.drop_tail(slot);
         self.destage.remove_dirs.push_back(slot);
         self.checkpoint.note_deleted(slot);
+    }
+
+    /// Nothing of a deleted partition needs to be destaged any more.
+    pub(crate) fn drop_tail(&mut self, slot: u32) {
+        let Some(part) = self.parts.get_mut(slot as usize) else { return };
+        self.undestaged_bytes -= std::mem::take(&mut part.undestaged_bytes);
+        let tail = std::mem::take(&mut part.tail);
+        let destaged = std::mem::take(&mut part.tail_destaged);
+        let carried = part.carry.take().map(Carry::into_groups).unwrap_or_default();
+        for group in tail.iter().skip(destaged).map(|e| e.group).chain(carried) {
+            self.group_destaged(group, 1);
+        }
     }
 
     /// `batches` more of the group are in segments, or need not be.
@@ -555,19 +582,22 @@ impl Log {
                 return;
             }
             self.destaged_groups = GroupSeq(next);
+            if let Some(group) = next.checked_sub(front).and_then(|at| self.groups.get(at as usize)) {
+                self.held_bytes -= group.bytes;
+            }
         }
     }
 
-    /// Drops the oldest groups from memory while it is above its bound: only what is in segments already.
-    fn evict(&mut self) {
-        while self.tail_bytes > self.options.tail_bytes * 3 / 4 {
+    /// Drops the oldest groups from memory while there are more than `keep_bytes`: only what is in segments already.
+    pub(crate) fn evict(&mut self, keep_bytes: u64) {
+        while self.tail_bytes > keep_bytes {
             let Some(group) = self.groups.front() else { return };
             if group.undestaged > 0 || group.sequence > self.destaged_groups {
                 return;
             }
             let Some(group) = self.groups.pop_front() else { return };
             self.tail_bytes -= group.bytes;
-            for item in group.items.iter().filter(|i| i.kind == EntryKind::Batch) {
+            for item in group.items.iter().filter(|i| i.kind.holds_batch()) {
                 let Some(part) = self.parts.get_mut(item.slot as usize) else { continue };
                 if part.tail.front().is_some_and(|e| e.group == group.sequence && e.base == item.base) {
                     assert!(part.tail_destaged > 0, "nothing leaves the tail before it is destaged");
@@ -682,6 +712,9 @@ impl Log {
         }
     }
 }
+
+/// Kept free in the pool for destaging and reads: with less than this the tail ring gives up what it may.
+const POOL_RESERVE_BYTES: u64 = 8 << 20;
 
 /// How long after the last append an idle core records its durable mark, nanoseconds.
 const MARK_AFTER_NS: u64 = 20_000_000;

@@ -2,6 +2,7 @@
 //!
 //! Owned by one core's `Log`. Ends when the topic is deleted or the core stops.
 
+use crate::carry::Carry;
 use crate::epochs::EpochCache;
 use crate::index::SegmentIndex;
 use crate::producer::ProducerTable;
@@ -91,6 +92,8 @@ pub struct Partition {
     /// Changed since the last checkpoint.
     pub changed: bool,
     pub offline: Option<&'static str>,
+    /// Its batches on their way into newer groups, so that they do not hold the core log's oldest.
+    pub(crate) carry: Option<Carry>,
     pub folder_known: bool,
     pub last_append_ms: i64,
     /// Where sequential readers stopped: (offset, segment uid, position), newest last.
@@ -134,6 +137,7 @@ impl Partition {
             dirty: false,
             changed: true,
             offline: None,
+            carry: None,
             folder_known: false,
             last_append_ms: -1,
             hints: VecDeque::new(),

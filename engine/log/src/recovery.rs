@@ -5,17 +5,18 @@
 //! before anyone may read it: a group may have been in the device's cache only.
 
 use crate::adopt::AdoptError;
-use crate::checkpointing::{CheckpointState, Store};
+use crate::checkpointing::{CheckpointState, Store, sync_names};
 use crate::core_log::{CoreLog, GroupPlace, Item, Resume, RingFile, Sealed};
 use crate::epochs::EpochCache;
 use crate::format::checkpoint::{self, Checkpoint, PartitionState};
 use crate::format::group::{DecodedGroup, EntryKind, GROUP_HEADER_BYTES, GroupHeader, decode_group};
+use crate::inline::Inline;
 use crate::log::{JobDone, JobFor, Log};
 use crate::options::LogOptions;
 use crate::partition::Segment;
 use crate::producer::ProducerTable;
 use crate::token::{self, token};
-use ringmill_reactor::{AppendBuf, Backend, FileHandle, Fs, Op, OpenMode};
+use ringmill_reactor::{AppendBuf, Backend, FileHandle, FileId, Fs, Op, OpenMode};
 use ringmill_record::BatchHeader;
 use ringmill_types::limits::{PAGE_BYTES, TAIL_CHUNK_BYTES};
 use ringmill_types::{GroupSeq, LeaderEpoch, Offset, PartitionId, PartitionSpec, TopicSpec};
@@ -251,6 +252,8 @@ struct Replay {
     restored: HashMap<u32, ()>,
     replayed: HashMap<u32, ()>,
     doomed: Vec<u32>,
+    /// Segment files that destaging attached on the way.
+    destage_files: HashMap<FileId, FileHandle>,
     report: RecoveryReport,
 }
 
@@ -345,6 +348,7 @@ impl Replay {
             restored,
             replayed: HashMap::new(),
             doomed,
+            destage_files: HashMap::new(),
             report: RecoveryReport { clean: start.clean, ..RecoveryReport::default() },
         }
     }
@@ -423,7 +427,36 @@ impl Replay {
         self.current = file;
         self.offset = offset + total as u64;
         self.apply(Sealed { sequence: header.sequence, buf, items });
+        self.make_room(io);
         Ok(true)
+    }
+
+    /// What was replayed may be more than memory holds: it goes into segments then, as it would in operation. No
+    /// checkpoint names these bytes before `finish` synced them.
+    fn make_room<B: Backend>(&mut self, io: &mut B) {
+        let log = &mut self.log;
+        if log.tail_bytes < log.options.tail_bytes / 2 {
+            return;
+        }
+        log.durable_seen = GroupSeq(self.next_sequence - 1);
+        for part in &mut log.parts {
+            part.durable = part.log_end;
+        }
+        let mut inline = Inline::new(io, std::mem::take(&mut self.destage_files));
+        loop {
+            log.queue_oldest();
+            log.poll_destage(&mut inline);
+            let mut moved = false;
+            while let Some(completion) = inline.pop() {
+                log.complete(&mut inline, completion);
+                moved = true;
+            }
+            if !moved {
+                break;
+            }
+        }
+        self.destage_files = inline.into_files();
+        log.evict(0);
     }
 
     /// The entries that are news to their partitions. Positions count from the start of the group.
@@ -453,7 +486,7 @@ impl Replay {
                 ));
             };
             let last = match entry.kind {
-                EntryKind::Batch => {
+                EntryKind::Batch | EntryKind::Carry => {
                     let batch = group.bytes.get(start..position).and_then(BatchHeader::parse);
                     let Some(header) = batch else {
                         return Err(self.damage(
@@ -469,7 +502,6 @@ impl Replay {
                 | EntryKind::LogStart
                 | EntryKind::Epoch
                 | EntryKind::Tombstone
-                | EntryKind::Carry
                 | EntryKind::NoOp => Offset(entry.arg),
             };
             let max_timestamp_ms = group
@@ -496,9 +528,9 @@ impl Replay {
         sealed.items.retain(|item| {
             let Some(part) = self.log.parts.get_mut(item.slot as usize) else { return false };
             match item.kind {
-                EntryKind::Batch => {
+                EntryKind::Batch | EntryKind::Carry => {
                     self.replayed.insert(item.slot, ());
-                    // In segments already, or of a life before the log start moved.
+                    // In segments already, or of a life before the log start moved, or carried and met before.
                     if item.base != part.log_end {
                         return false;
                     }
@@ -520,10 +552,11 @@ impl Replay {
                 }
                 EntryKind::Tombstone => {
                     part.deleted = true;
+                    self.log.drop_tail(item.slot);
                     self.doomed.push(item.slot);
                     false
                 }
-                EntryKind::TruncateTo | EntryKind::Epoch | EntryKind::Carry | EntryKind::NoOp => false,
+                EntryKind::TruncateTo | EntryKind::Epoch | EntryKind::NoOp => false,
             }
         });
         self.log.take_sealed(sealed);
@@ -623,6 +656,7 @@ impl Replay {
             part.check_watermarks();
         }
         log.events.clear();
+        log.sync_destaged(io.fs())?;
         let first = self.next_sequence;
         self.lives.retain(|(_, f)| *f < first);
         self.lives.push((incarnation, first));
@@ -647,6 +681,7 @@ impl Replay {
         for slot in self.doomed {
             log.doom(slot);
         }
+        log.advance_destaged();
         self.report.partitions = log.by_id.len() as u64;
         Ok((log, self.report))
     }
@@ -699,6 +734,7 @@ impl Log {
     }
 
     fn doom(&mut self, slot: u32) {
+        self.drop_tail(slot);
         if let Some(part) = self.parts.get_mut(slot as usize) {
             part.deleted = true;
             let id = part.id;
@@ -706,6 +742,24 @@ impl Log {
             self.destage.remove_dirs.push_back(slot);
             self.checkpoint.note_deleted(slot);
         }
+    }
+
+    /// What replay had to move into segments is synced before a checkpoint names it.
+    fn sync_destaged(&mut self, fs: &dyn Fs) -> Result<(), RecoveryError> {
+        for part in &mut self.parts {
+            if !std::mem::take(&mut part.dirty) {
+                continue;
+            }
+            if let Some(open) = part.segments.last().and_then(|s| s.open.as_ref()) {
+                fs.sync_data(&open.handle).map_err(at(&part.dir))?;
+            }
+        }
+        let dirs = std::mem::take(&mut self.checkpoint.new_dirs);
+        if !dirs.is_empty() {
+            let topics = self.options.data_dir.join("topics");
+            sync_names(fs, dirs.iter().chain([&topics])).map_err(at(&topics))?;
+        }
+        Ok(())
     }
 
     /// A folder that no checkpoint and no group knows was put there by someone: Kafka's, to be served from now on.
@@ -729,8 +783,7 @@ impl Log {
 
     /// Counters that depend on where replay ended.
     fn resume(&mut self, newest: GroupSeq) {
-        self.set_durable_seen(newest);
-        self.destaged_groups = self.checkpoint.done();
+        self.durable_seen = newest;
         self.advance_destaged();
         for slot in 0..self.parts.len() as u32 {
             self.checkpoint.note_changed(slot);

@@ -23,7 +23,6 @@ fn an_honest_broker_keeps_its_promises() {
 
 /// Open: a core whose disk fails now and then can be left without an end to its work (ARCHITECTURE.md, known gaps).
 #[test]
-#[ignore = "known gap: batches of an offline partition are not carried forward"]
 fn an_honest_broker_keeps_its_promises_on_failing_disks() {
     for seed in 0..40 {
         let outcome = run(seed, Settings { ops: 120, ..Settings::default() });

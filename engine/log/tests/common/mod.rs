@@ -1,0 +1,140 @@
+//! One core's log on a real ring, turned by hand.
+#![allow(clippy::unwrap_used, dead_code)]
+
+use ringmill_log::{AppendError, Log, LogEvent, LogOptions, ReadOutcome, ReadRequest, RecoveryReport, Slot};
+use ringmill_reactor::Backend;
+use ringmill_reactor::ring::{RingBackend, RingFeatures, RingOptions};
+use ringmill_record::{BatchHeader, Batches, HEADER_BYTES};
+use ringmill_types::{
+    CoreId, LeaderEpoch, Offset, PartitionId, PartitionSpec, TopicConfig, TopicId, TopicSpec,
+};
+use std::path::Path;
+use std::sync::Arc;
+
+pub const PARTITIONS: i32 = 3;
+
+fn topic() -> TopicSpec {
+    let config =
+        TopicConfig { segment_bytes: 64 << 10, index_interval_bytes: 1000, ..TopicConfig::default() };
+    let spec = |index| PartitionSpec {
+        index,
+        id: PartitionId(10 + index as u64),
+        owner: CoreId(0),
+        leader_epoch: LeaderEpoch(2),
+    };
+    TopicSpec {
+        name: "orders".into(),
+        id: TopicId([7; 16]),
+        config: Arc::new(config),
+        partitions: (0..PARTITIONS).map(spec).collect(),
+    }
+}
+
+pub fn batch(records: i32, payload_bytes: usize, timestamp_ms: i64) -> Vec<u8> {
+    let mut out = vec![0; HEADER_BYTES];
+    out.extend((0..payload_bytes).map(|i| (i % 251) as u8));
+    let length = out.len() as i32 - 12;
+    out[8..12].copy_from_slice(&length.to_be_bytes());
+    out[16] = 2;
+    out[21..23].copy_from_slice(&3i16.to_be_bytes());
+    out[23..27].copy_from_slice(&(records - 1).to_be_bytes());
+    out[27..35].copy_from_slice(&timestamp_ms.to_be_bytes());
+    out[35..43].copy_from_slice(&timestamp_ms.to_be_bytes());
+    out[43..51].copy_from_slice(&(-1i64).to_be_bytes());
+    out[51..53].copy_from_slice(&(-1i16).to_be_bytes());
+    out[53..57].copy_from_slice(&(-1i32).to_be_bytes());
+    out[57..61].copy_from_slice(&records.to_be_bytes());
+    let crc = crc32c::crc32c(&out[21..]);
+    out[17..21].copy_from_slice(&crc.to_be_bytes());
+    out
+}
+
+pub struct Core {
+    pub io: RingBackend,
+    pub log: Log,
+    reads: u64,
+}
+
+impl Core {
+    pub fn open(data: &Path, life: u128) -> (Core, RecoveryReport) {
+        Core::open_with(256 << 20, LogOptions::new(CoreId(0), data.to_path_buf()), life)
+    }
+
+    pub fn open_with(pool_bytes: u64, options: LogOptions, life: u128) -> (Core, RecoveryReport) {
+        let ring = RingOptions { pool_limit_bytes: pool_bytes, features: RingFeatures::ALL };
+        let mut io = RingBackend::new(ring).unwrap();
+        let topic = topic();
+        let own: Vec<_> = topic.partitions.iter().map(|p| (&topic, p)).collect();
+        let (log, report) = Log::open(&mut io, options, &own, 100, life).unwrap();
+        (Core { io, log, reads: 0 }, report)
+    }
+
+    pub fn slot(&self, index: i32) -> Slot {
+        self.log.slot_of(PartitionId(10 + index as u64)).unwrap()
+    }
+
+    pub fn turn(&mut self) {
+        self.log.poll(&mut self.io);
+        let until = self.io.now_ns() + 5_000_000;
+        self.io.enter(Some(until));
+        while let Some(completion) = self.io.pop() {
+            self.log.complete(&mut self.io, completion);
+        }
+        while let Some(event) = self.log.next_event() {
+            assert!(!matches!(event, LogEvent::Fatal(_)), "{event:?}");
+        }
+    }
+
+    pub fn append(&mut self, index: i32, batch: &[u8]) {
+        let header = BatchHeader::parse(batch).unwrap();
+        let slot = self.slot(index);
+        let wall_ms = self.io.wall_ms();
+        while let Err(error) = self.log.append(&mut self.io, slot, &header, batch, wall_ms) {
+            assert_eq!(error, AppendError::Busy);
+            self.turn();
+        }
+    }
+
+    /// Until all that was appended is acked.
+    pub fn settle(&mut self) {
+        while self.log.slots().any(|slot| self.log.view(slot).is_some_and(|v| v.durable < v.log_end)) {
+            self.turn();
+        }
+    }
+
+    /// Everything from the start: the payload of each batch.
+    pub fn read_all(&mut self, index: i32) -> Vec<Vec<u8>> {
+        let slot = self.slot(index);
+        let end = self.log.view(slot).unwrap().high_watermark;
+        let (mut offset, mut out) = (Offset(0), Vec::new());
+        while offset < end {
+            self.reads += 1;
+            assert!(
+                self.reads < 1_000_000,
+                "reading at {offset} of {end} does not end: {}",
+                self.log.describe()
+            );
+            let request =
+                ReadRequest { slot, offset, max_bytes: 1 << 20, at_least_one: true, ticket: self.reads };
+            match self.log.read(&mut self.io, request).unwrap() {
+                ReadOutcome::Wait => self.turn(),
+                ReadOutcome::Data { bufs, .. } => {
+                    let bytes: Vec<u8> = bufs.iter().flat_map(|b| b.iter().copied()).collect();
+                    for (header, batch) in Batches::new(&bytes) {
+                        assert_eq!(header.base_offset, offset, "offsets are dense");
+                        offset = header.next_offset();
+                        out.push(batch[HEADER_BYTES..].to_vec());
+                    }
+                }
+            }
+        }
+        out
+    }
+
+    pub fn stop(mut self) {
+        self.log.stop();
+        while !self.log.is_stopped() {
+            self.turn();
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! The tail ring and replay stay within memory, and one partition's bad disk does not hold the others' log.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::{Core, batch};
+use ringmill_log::LogOptions;
+use ringmill_reactor::Backend;
+use ringmill_types::CoreId;
+use std::path::Path;
+
+const POOL_BYTES: u64 = 24 << 20;
+const TAIL_BYTES: u64 = 8 << 20;
+
+fn options(data: &Path) -> LogOptions {
+    LogOptions {
+        tail_bytes: TAIL_BYTES,
+        cache_bytes: 2 << 20,
+        ..LogOptions::new(CoreId(0), data.to_path_buf())
+    }
+}
+
+/// A batch whose payload says which it is.
+fn numbered(number: u32, payload_bytes: usize, now_ms: i64) -> Vec<u8> {
+    let mut out = batch(1, payload_bytes, now_ms);
+    out[61..65].copy_from_slice(&number.to_be_bytes());
+    let crc = crc32c::crc32c(&out[21..]);
+    out[17..21].copy_from_slice(&crc.to_be_bytes());
+    out
+}
+
+fn assert_counts_up(payloads: &[Vec<u8>], count: u32) {
+    for (at, payload) in payloads.iter().enumerate() {
+        assert_eq!(u32::from_be_bytes(payload[..4].try_into().unwrap()), at as u32);
+    }
+    assert_eq!(payloads.len(), count as usize);
+}
+
+#[test]
+fn small_batches_alone_in_their_groups_stay_within_memory_and_so_does_their_replay() {
+    const BATCHES: u32 = 6_000;
+    let home = tempfile::tempdir().unwrap();
+    let (mut core, _) = Core::open_with(POOL_BYTES, options(home.path()), 1);
+    for number in 0..BATCHES {
+        let now_ms = core.io.wall_ms();
+        core.append(0, &numbered(number, 100, now_ms));
+        core.settle();
+        let (tail, ..) = core.log.gauges();
+        assert!(tail <= TAIL_BYTES + (1 << 20), "the tail ring holds {tail} B");
+    }
+    let written = core.log.metrics().group_bytes;
+    assert!(written > POOL_BYTES * 9 / 10, "a page a group: {written} B");
+    core.settle();
+    // As a kill does: no stop, no checkpoint.
+    drop(core);
+    let tight = LogOptions { tail_bytes: 2 << 20, ..options(home.path()) };
+    let (mut core, report) = Core::open_with(16 << 20, tight, 2);
+    assert!(!report.clean);
+    assert_counts_up(&core.read_all(0), BATCHES);
+    core.append(0, &numbered(BATCHES, 100, 0));
+    core.stop();
+    let (mut core, report) = Core::open_with(16 << 20, options(home.path()), 3);
+    assert!(report.clean);
+    assert_counts_up(&core.read_all(0), BATCHES + 1);
+}
+
+#[test]
+fn an_offline_partition_does_not_pin_the_log_and_comes_back_with_its_disk() {
+    const KEPT: u32 = 40;
+    const OTHERS: u32 = 1_500;
+    let home = tempfile::tempdir().unwrap();
+    let small = || LogOptions {
+        first_file_bytes: 1 << 20,
+        file_bytes: 1 << 20,
+        files_max: 3,
+        group_bytes: 64 << 10,
+        ..options(home.path())
+    };
+    let (mut core, _) = Core::open_with(POOL_BYTES, small(), 1);
+    // What is in the way of its folder fails every try to make a segment.
+    let obstacle = home.path().join("topics/orders-0");
+    std::fs::write(&obstacle, b"").unwrap();
+    for number in 0..KEPT {
+        let now_ms = core.io.wall_ms();
+        core.append(0, &numbered(number, 3_000, now_ms));
+    }
+    for number in 0..OTHERS {
+        let now_ms = core.io.wall_ms();
+        core.append(1, &numbered(number, 9_000, now_ms));
+        core.turn();
+    }
+    assert!(core.log.view(core.slot(0)).unwrap().offline);
+    assert!(core.log.metrics().carried_bytes > 0, "{}", core.log.describe());
+    assert!(core.log.metrics().group_bytes > 3 * (3 << 20), "the ring went round: {}", core.log.describe());
+    core.settle();
+    drop(core);
+    std::fs::remove_file(&obstacle).unwrap();
+    let (mut core, _) = Core::open_with(POOL_BYTES, small(), 2);
+    assert_counts_up(&core.read_all(0), KEPT);
+    assert_counts_up(&core.read_all(1), OTHERS);
+    core.append(0, &numbered(KEPT, 3_000, 0));
+    core.stop();
+    let (mut core, report) = Core::open_with(POOL_BYTES, small(), 3);
+    assert!(report.clean);
+    assert_counts_up(&core.read_all(0), KEPT + 1);
+}
