@@ -10,6 +10,7 @@ mod carry;
 mod checkpointing;
 mod cold;
 mod core_log;
+mod damage;
 mod decompress;
 mod destage;
 pub mod epochs;

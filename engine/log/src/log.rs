@@ -652,7 +652,7 @@ impl Log {
             leader_epoch: part.leader_epoch,
             size_bytes: part.size_bytes(),
             segments: part.segments.len() as u32,
-            offline: part.offline.is_some(),
+            offline: part.offline,
             relaxed: !part.config.is_durable(),
             records_in: part.records_in,
             bytes_in: part.bytes_in,
@@ -730,7 +730,8 @@ pub struct PartitionView {
     pub leader_epoch: LeaderEpoch,
     pub size_bytes: u64,
     pub segments: u32,
-    pub offline: bool,
+    /// Why it is offline, if it is.
+    pub offline: Option<&'static str>,
     pub relaxed: bool,
     pub records_in: u64,
     pub bytes_in: u64,

@@ -89,7 +89,7 @@ fn an_offline_partition_does_not_pin_the_log_and_comes_back_with_its_disk() {
         core.append(1, &numbered(number, 9_000, now_ms));
         core.turn();
     }
-    assert!(core.log.view(core.slot(0)).unwrap().offline);
+    assert!(core.log.view(core.slot(0)).unwrap().offline.is_some());
     assert!(core.log.metrics().carried_bytes > 0, "{}", core.log.describe());
     assert!(core.log.metrics().group_bytes > 3 * (3 << 20), "the ring went round: {}", core.log.describe());
     core.settle();

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Requests that may wait; a further one is refused, the next round finds its file anyway.
 pub const REQUESTS_MAX: usize = 1024;
@@ -38,7 +38,14 @@ pub struct UpkeepStats {
     pub segments_clean: AtomicU64,
     pub segments_damaged: AtomicU64,
     pub segments_unreadable: AtomicU64,
+    /// Rounds that went through every segment.
     pub rounds: AtomicU64,
+    /// A round is under way.
+    pub in_round: AtomicBool,
+    /// End of the last whole round, milliseconds since 1970; 0 before the first.
+    pub last_round_unix_ms: AtomicU64,
+    /// How long it took.
+    pub last_round_ms: AtomicU64,
     /// Jobs are not being done: the reason was logged.
     pub resting: AtomicBool,
 }
@@ -131,7 +138,9 @@ impl Worker {
                     self.scrubber = None;
                     if Instant::now() >= next_round && self.options.bytes_per_second > 0 {
                         next_round = Instant::now() + self.options.round_every;
+                        self.stats.in_round.store(true, Ordering::Relaxed);
                         self.round();
+                        self.stats.in_round.store(false, Ordering::Relaxed);
                     }
                 }
             }
@@ -144,6 +153,7 @@ impl Worker {
 
     /// Every sealed segment once, partition after partition; requests that came in meanwhile go first.
     fn round(&mut self) {
+        let began = Instant::now();
         let partitions = match walk::partitions(&self.options.topics) {
             Ok(partitions) => partitions,
             Err(error) => {
@@ -173,7 +183,10 @@ impl Worker {
                 self.do_one(segment);
             }
         }
-        self.stats.rounds.fetch_add(1, Ordering::Relaxed);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.stats.last_round_unix_ms.store(now.as_millis() as u64, Ordering::Relaxed);
+        self.stats.last_round_ms.store(began.elapsed().as_millis() as u64, Ordering::Relaxed);
+        count(&self.stats.rounds);
     }
 
     fn do_one(&mut self, request: ScrubRequest) {

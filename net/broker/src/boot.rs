@@ -1,7 +1,7 @@
 //! The order in which a broker comes up, runs and goes down.
 //!
 //! ```text
-//! decide ─▶ look at the folder ─▶ bind ─▶ try a ring ─▶ claim the folder ─▶ journal ─▶ cores ─▶ control ─▶ upkeep ─▶ serve
+//! decide ─▶ look at the folder ─▶ bind ─▶ try a ring ─▶ claim the folder ─▶ journal ─▶ cores ─▶ upkeep ─▶ control ─▶ serve
 //!          └──────────── touches nothing on disk ────────┘
 //! ```
 //! Whatever can be refused is refused before the first write. Once cores run, the main thread only waits for [`Event`]s:
@@ -222,9 +222,10 @@ impl Running {
             data: &folder.path,
         };
         let beats: Vec<_> = cores.iter().map(|core| Arc::clone(&core.heartbeat)).collect();
-        let wiring = control::Wiring { image, journal, links, bell, admin, heartbeats: beats.clone() };
-        let control = control::start(&brief, wiring, events.clone())?;
         let upkeep = upkeep::start(&folder.path, &settings, events.clone());
+        let scrub = upkeep.as_ref().map(|upkeep| upkeep::numbers(upkeep, &settings));
+        let wiring = control::Wiring { image, journal, links, bell, admin, heartbeats: beats.clone(), scrub };
+        let control = control::start(&brief, wiring, events.clone())?;
         let watch = StallWatch::start(beats.clone())
             .inspect_err(|error| tracing::warn!("no stall watch: {error}"))
             .ok();
@@ -343,7 +344,11 @@ impl Running {
     fn heard(&mut self, event: Event) {
         match event {
             Event::Fatal(failure) => fatal(&failure),
-            Event::Scrubbed(report) => upkeep::heard(&report),
+            Event::Scrubbed(report) => {
+                if let Some(damage) = upkeep::heard(report) {
+                    self.control.segment_damaged(damage);
+                }
+            }
             Event::Probed(result) => self.keep_probe(result),
             // Told apart by the callers: a stop begins once, and ends there.
             Event::Stop { .. } | Event::Stopped => {}

@@ -7,7 +7,8 @@ use crate::identity::Identity;
 use crate::signals::Event;
 use ringmill_control::admin::{self, AdminRequest};
 use ringmill_control::control::Ended;
-use ringmill_control::{BrokerDefaults, Control, ControlEvent, ControlOptions, specs_of};
+use ringmill_control::metrics_text::ScrubSource;
+use ringmill_control::{BrokerDefaults, Control, ControlEvent, ControlOptions, SegmentDamage, specs_of};
 use ringmill_core::CoreLink;
 use ringmill_core::heartbeat::Heartbeat;
 use ringmill_metadata::{FileJournal, Image};
@@ -22,6 +23,8 @@ use tokio::sync::mpsc;
 
 /// Admin requests that may wait; a further one waits in its connection.
 const ADMIN_QUEUE: usize = 64;
+/// Events that may wait: damaged segments, and one place for the stop.
+const EVENTS: usize = 65;
 
 /// What control is told about this broker.
 pub struct Brief<'a> {
@@ -41,6 +44,8 @@ pub struct Wiring {
     pub admin: TcpListener,
     /// One for each core, in order: what a core that does not answer was doing.
     pub heartbeats: Vec<Arc<Heartbeat>>,
+    /// The scrub's numbers, where there is an upkeep thread.
+    pub scrub: Option<ScrubSource>,
 }
 
 /// The control thread. Ends when all cores have stopped, or one must not go on.
@@ -52,8 +57,15 @@ pub struct ControlThread {
 impl ControlThread {
     /// Asks for the orderly stop; its end comes as [`Event::Stopped`].
     pub fn stop(&self) {
-        // The queue holds one, and there is one stop; a control that is gone has sent its own event.
+        // One place is kept for it, and there is one stop; a control that is gone has sent its own event.
         let _ = self.events.try_send(ControlEvent::Stop);
+    }
+
+    /// Has the partition's core look after a damaged segment. When too many wait, the next round finds it again.
+    pub fn segment_damaged(&self, damage: SegmentDamage) {
+        if self.events.capacity() > 1 {
+            let _ = self.events.try_send(ControlEvent::SegmentDamaged(damage));
+        }
     }
 
     pub fn is_finished(&self) -> bool {
@@ -114,7 +126,7 @@ pub fn start(brief: &Brief<'_>, wiring: Wiring, events: Sender<Event>) -> Result
     wiring.admin.set_nonblocking(true).map_err(failed)?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build().map_err(failed)?;
-    let (stop, stops) = mpsc::channel(1);
+    let (stop, stops) = mpsc::channel(EVENTS);
     let thread = std::thread::Builder::new()
         .name("control".into())
         .spawn(move || {
@@ -138,7 +150,7 @@ async fn live(options: ControlOptions, wiring: Wiring, stops: mpsc::Receiver<Con
     let (requests, admin_requests): (mpsc::Sender<AdminRequest>, _) = mpsc::channel(ADMIN_QUEUE);
     match tokio::net::TcpListener::from_std(wiring.admin) {
         Ok(listener) => {
-            tokio::spawn(admin::serve(listener, requests, wiring.heartbeats));
+            tokio::spawn(admin::serve(listener, requests, wiring.heartbeats, wiring.scrub));
         }
         Err(error) => tracing::error!("the admin port is not served: {error}"),
     }

@@ -7,7 +7,7 @@
 
 mod questions;
 
-use crate::metrics_text::{self, Broker, Process, Scrape};
+use crate::metrics_text::{self, Broker, Process, Scrape, ScrubSource};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
@@ -55,8 +55,9 @@ pub async fn serve(
     listener: TcpListener,
     requests: mpsc::Sender<AdminRequest>,
     heartbeats: Vec<Arc<Heartbeat>>,
+    scrub: Option<ScrubSource>,
 ) {
-    let port = Arc::new(AdminPort { requests, heartbeats });
+    let port = Arc::new(AdminPort { requests, heartbeats, scrub });
     let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut failing = false;
     loop {
@@ -122,6 +123,7 @@ struct AdminPort {
     requests: mpsc::Sender<AdminRequest>,
     /// By core number.
     heartbeats: Vec<Arc<Heartbeat>>,
+    scrub: Option<ScrubSource>,
 }
 
 impl AdminPort {
@@ -188,9 +190,10 @@ impl AdminPort {
         let (metrics, topics, ready) = (metrics?, topics?, ready?);
         let mut answered: BTreeMap<CoreId, _> = metrics.into_iter().collect();
         let cores = self.cores_known().map(|core| (core, answered.remove(&core))).collect();
+        let scrub = self.scrub.as_ref().map(|look| look());
         let text = aside(move || {
             let broker = Broker { ready, topics: topics.len() as u64 };
-            metrics_text::render(&Scrape { broker, process: Process::now(), cores, topics })
+            metrics_text::render(&Scrape { broker, process: Process::now(), scrub, cores, topics })
         });
         Ok(Reply::ok(metrics_text::CONTENT_TYPE, text.await))
     }

@@ -11,7 +11,7 @@ use ringmill_core::{
 };
 use ringmill_metadata::{FileJournal, Image, Journal, Record, Topic};
 use ringmill_reactor::Doorbell;
-use ringmill_types::{CoreId, PartitionId, PartitionSpec, TopicSpec};
+use ringmill_types::{CoreId, Offset, PartitionId, PartitionSpec, TopicSpec};
 use ringmill_wire::{RequestHeader, ResponseHead};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -41,10 +41,24 @@ pub struct ControlOptions {
     pub settings: Vec<(String, String)>,
 }
 
-/// From outside: the signal to stop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// From outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ControlEvent {
+    /// The signal to stop.
     Stop,
+    /// Upkeep found a sealed segment damaged: the core that owns the partition decides what follows.
+    SegmentDamaged(SegmentDamage),
+}
+
+/// A segment that is not what was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SegmentDamage {
+    /// Name of the partition's folder, `TOPIC-N`.
+    pub folder: String,
+    /// First offset of the segment.
+    pub base: Offset,
+    /// Goes on after "a sealed segment of TOPIC-N".
+    pub what: String,
 }
 
 /// How control ended.
@@ -182,7 +196,7 @@ impl Control {
                         guard.clear_ready();
                     }
                 }
-                Some(ControlEvent::Stop) = events.recv() => self.stop(),
+                Some(event) = events.recv() => self.event(event),
                 Some(request) = admin.recv() => self.admin(request),
                 _ = tick.tick() => self.expire(),
             }
@@ -422,6 +436,22 @@ impl Control {
             self.send(CoreId(core), CoreMessage::Topics(delta.clone()));
         }
         Ok(())
+    }
+
+    fn event(&mut self, event: ControlEvent) {
+        match event {
+            ControlEvent::Stop => self.stop(),
+            ControlEvent::SegmentDamaged(damage) => self.segment_damaged(damage),
+        }
+    }
+
+    /// Tells the owner of the partition; a topic deleted meanwhile has none.
+    fn segment_damaged(&mut self, damage: SegmentDamage) {
+        let Some((topic, index)) = damage.folder.rsplit_once('-') else { return };
+        let place = index.parse::<usize>().ok().and_then(|at| self.image.named(topic)?.partitions.get(at));
+        let Some((core, partition)) = place.map(|p| (p.core, p.id)) else { return };
+        let SegmentDamage { base, what, .. } = damage;
+        self.send(core, CoreMessage::SegmentDamaged { partition, base, what });
     }
 
     fn stop(&mut self) {

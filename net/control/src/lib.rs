@@ -13,4 +13,4 @@ pub mod metrics_text;
 
 pub use api::new_topic_id;
 pub use configs::BrokerDefaults;
-pub use control::{Control, ControlEvent, ControlOptions, specs_of};
+pub use control::{Control, ControlEvent, ControlOptions, SegmentDamage, specs_of};

@@ -24,6 +24,8 @@ pub struct MetricDef {
 /// Where a metric's numbers come from; says its type and labels too.
 pub enum Read {
     BrokerGauge(fn(&Broker) -> Number),
+    ScrubCounter(fn(&Scrub) -> Number),
+    ScrubGauge(fn(&Scrub) -> Number),
     ProcessCounter(fn(&Process) -> Option<Number>),
     ProcessGauge(fn(&Process) -> Option<Number>),
     CoreAnswered,
@@ -42,6 +44,8 @@ pub enum Number {
     Int(u64),
     /// Nanoseconds, shown as seconds.
     Seconds(u64),
+    /// Milliseconds, shown as seconds.
+    Millis(u64),
 }
 
 /// What a histogram holds.
@@ -68,6 +72,27 @@ pub struct Broker {
     pub ready: bool,
     pub topics: u64,
 }
+
+/// The scrub of sealed segments, as upkeep counts it.
+#[derive(Clone, Debug, Default)]
+pub struct Scrub {
+    pub read_bytes: u64,
+    /// The bound on how fast it reads; 0 switches it off.
+    pub limit_bytes_per_second: u64,
+    pub segments_clean: u64,
+    pub segments_damaged: u64,
+    pub segments_unreadable: u64,
+    pub rounds: u64,
+    pub in_round: bool,
+    /// 0 before the first whole round.
+    pub last_round_unix_ms: u64,
+    pub last_round_ms: u64,
+    /// Not done, although it is not switched off; the log said why.
+    pub resting: bool,
+}
+
+/// Where the admin port looks for [`Scrub`].
+pub type ScrubSource = std::sync::Arc<dyn Fn() -> Scrub + Send + Sync>;
 
 /// Sums over a topic's partitions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -156,6 +181,8 @@ fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
 pub struct Scrape {
     pub broker: Broker,
     pub process: Process,
+    /// None where there is no upkeep thread.
+    pub scrub: Option<Scrub>,
     /// All cores; None for one that did not answer.
     pub cores: Vec<(CoreId, Option<Box<CoreMetrics>>)>,
     pub topics: Vec<AdminTopic>,
@@ -164,10 +191,13 @@ pub struct Scrape {
 impl MetricDef {
     pub fn type_name(&self) -> &'static str {
         match self.read {
-            Read::ProcessCounter(_) | Read::CoreCounter(_) | Read::ApiCounter(_) | Read::TopicCounter(_) => {
-                "counter"
-            }
+            Read::ProcessCounter(_)
+            | Read::ScrubCounter(_)
+            | Read::CoreCounter(_)
+            | Read::ApiCounter(_)
+            | Read::TopicCounter(_) => "counter",
             Read::BrokerGauge(_)
+            | Read::ScrubGauge(_)
             | Read::ProcessGauge(_)
             | Read::CoreAnswered
             | Read::CoreGauge(_)
@@ -179,7 +209,11 @@ impl MetricDef {
     pub fn labels(&self) -> &'static str {
         match self.read {
             Read::BrokerGauge(_) if self.name == BUILD_INFO => "version",
-            Read::BrokerGauge(_) | Read::ProcessCounter(_) | Read::ProcessGauge(_) => "",
+            Read::BrokerGauge(_)
+            | Read::ScrubCounter(_)
+            | Read::ScrubGauge(_)
+            | Read::ProcessCounter(_)
+            | Read::ProcessGauge(_) => "",
             Read::CoreAnswered | Read::CoreCounter(_) | Read::CoreGauge(_) | Read::CoreHistogram(..) => {
                 "core"
             }
@@ -218,6 +252,11 @@ fn family(out: &mut String, def: &MetricDef, scrape: &Scrape, topics: &[(String,
             sample(out, name, &label("version", env!("CARGO_PKG_VERSION")), read(&scrape.broker));
         }
         Read::BrokerGauge(read) => sample(out, name, "", read(&scrape.broker)),
+        Read::ScrubCounter(read) | Read::ScrubGauge(read) => {
+            if let Some(scrub) = &scrape.scrub {
+                sample(out, name, "", read(scrub));
+            }
+        }
         Read::ProcessCounter(read) | Read::ProcessGauge(read) => {
             if let Some(number) = read(&scrape.process) {
                 sample(out, name, "", number);
@@ -268,6 +307,7 @@ fn sample(out: &mut String, name: &str, labels: &str, number: Number) {
     let _ = match number {
         Number::Int(n) => writeln!(out, "{n}"),
         Number::Seconds(ns) => writeln!(out, "{}", ns as f64 / 1e9),
+        Number::Millis(ms) => writeln!(out, "{}", ms as f64 / 1e3),
     };
 }
 

@@ -613,6 +613,15 @@ impl<B: Backend> Core<B> {
                 CoreMessage::Answer(answer) => self.control_answered(answer),
                 CoreMessage::Topics(delta) => self.deltas.push_back(delta),
                 CoreMessage::Query { id, query } => self.answer_query(id, query),
+                CoreMessage::SegmentDamaged { partition, base, what } => {
+                    if !self.log.segment_damaged(partition, base, &what) {
+                        tracing::info!(
+                            partition = partition.0,
+                            base = base.0,
+                            "a segment that upkeep found damaged is gone"
+                        );
+                    }
+                }
                 CoreMessage::Stop => self.begin_stop(),
             }
         }

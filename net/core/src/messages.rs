@@ -72,6 +72,12 @@ pub enum CoreMessage {
         id: u64,
         query: CoreQuery,
     },
+    /// Upkeep found a sealed segment of a partition of this core damaged; `what` goes on after "a sealed segment of X".
+    SegmentDamaged {
+        partition: PartitionId,
+        base: Offset,
+        what: String,
+    },
     /// SIGTERM: stop accepting, finish what is in flight, flush, destage, checkpoint, say [`ControlMessage::Stopped`].
     Stop,
 }
@@ -138,7 +144,8 @@ pub struct PartitionSize {
     pub durable: Offset,
     pub log_end: Offset,
     pub segments: u32,
-    pub offline: bool,
+    /// Why it is offline, if it is.
+    pub offline: Option<&'static str>,
     /// Since the start of the process.
     pub records_in: u64,
     pub bytes_in: u64,

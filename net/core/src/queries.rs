@@ -74,7 +74,7 @@ impl<B: Backend> Core<B> {
             return failed(ErrorCode::UnknownTopicOrPartition);
         };
         let Some(view) = self.log.view(slot) else { return failed(ErrorCode::UnknownTopicOrPartition) };
-        if view.offline {
+        if view.offline.is_some() {
             return failed(ErrorCode::KafkaStorageError);
         }
         if query.current_epoch.0 >= 0 && query.current_epoch < view.leader_epoch {
@@ -181,7 +181,7 @@ impl<B: Backend> Core<B> {
         out.produce_waiting = self.produces.len() as u64;
         out.partitions = self.log.slots().count() as u64;
         let views: Vec<_> = self.log.slots().filter_map(|s| self.log.view(s)).collect();
-        out.partitions_offline = views.iter().filter(|v| v.offline).count() as u64;
+        out.partitions_offline = views.iter().filter(|v| v.offline.is_some()).count() as u64;
         out.relaxed_partitions = views.iter().filter(|v| v.relaxed).count() as u64;
         out.thread_cpu_ns = ringmill_reactor::thread::thread_cpu_ns();
         out.pool_mapped_bytes = pool.mapped_bytes;

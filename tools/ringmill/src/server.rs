@@ -77,6 +77,8 @@ pub struct AdminPartition {
     pub durable: i64,
     pub segments: u32,
     pub offline: bool,
+    #[serde(default)]
+    pub offline_because: Option<String>,
     pub relaxed: bool,
 }
 

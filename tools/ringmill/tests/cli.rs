@@ -27,12 +27,17 @@ impl Broker {
     }
 
     fn start_at(listen: &str, data: &Path) -> Broker {
+        Broker::start_with(listen, data, &[], Stdio::null())
+    }
+
+    fn start_with(listen: &str, data: &Path, more: &[&str], log: Stdio) -> Broker {
         let mut child = Command::new(env!("CARGO_BIN_EXE_ringmill"))
             .args(["serve", "--listen", listen, "--admin", "127.0.0.1:0", "--cores", "2"])
             .args(["--memory", "256MiB", "--data"])
             .arg(data)
+            .args(more)
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(log)
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -319,6 +324,90 @@ fn damage_is_found_told_and_repaired_when_someone_accepts_the_loss() {
         .collect();
     assert!(first < end && end - first < 5000, "{first}..{end}");
     assert!(kept.lines().eq(expected), "everything outside {first}..{end} is there");
+}
+
+/// A folder on the disk the build lives on: the system's temporary folder may be memory.
+fn disk_folder() -> tempfile::TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
+}
+
+/// A GET of the admin port.
+fn admin(broker: &Broker, path: &str) -> String {
+    let address = broker.admin.strip_prefix("http://").unwrap_or(&broker.admin).to_string();
+    let mut stream = std::net::TcpStream::connect(address.trim_end_matches('/')).unwrap();
+    write!(stream, "GET {path} HTTP/1.0\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text
+}
+
+#[test]
+fn a_damaged_sealed_segment_takes_its_partition_offline_and_nothing_else() {
+    let dir = disk_folder();
+    // Three segments of a mebibyte: the scrub looks at all but the newest.
+    let lines: String = (0..6000).map(|n| format!("{n:0400}\n")).collect();
+    let mut broker = Broker::start(dir.path());
+    for topic in ["t", "other"] {
+        broker.run(&["topic", "create", topic, "-c", "segment.bytes=1048576"]).ends(DONE);
+        broker.run_with(&["produce", topic, "-q"], &lines).ends(DONE);
+    }
+    broker.stop();
+    let segment = dir.path().join("topics/t-0/00000000000000000000.log");
+    let mut bytes = std::fs::read(&segment).unwrap();
+    let sound = bytes.clone();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&segment, &bytes).unwrap();
+
+    let log = dir.path().join("log.txt");
+    let scrub_soon = ["--set", "scrub.interval.ms=1000"];
+    let start = |more: &[&str]| {
+        Broker::start_with("127.0.0.1:0", dir.path(), more, std::fs::File::create(&log).unwrap().into())
+    };
+    let mut broker = start(&scrub_soon);
+    let begun = std::time::Instant::now();
+    let describe =
+        || broker.run(&["topic", "describe", "t", "--json", "--admin", &broker.admin]).ends(DONE).json();
+    let error = loop {
+        if let Some(error) = describe()[0]["partitions"][0]["error"].as_str() {
+            break error.to_string();
+        }
+        assert!(begun.elapsed() < std::time::Duration::from_secs(60), "the scrub did not find it");
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    };
+    assert!(error.contains("offline") && error.contains("sealed segment"), "{error}");
+    assert!(
+        broker
+            .run(&["consume", "t", "-e", "--timeout", "2"])
+            .ends(REFUSED)
+            .err
+            .contains("KAFKA_STORAGE_ERROR")
+    );
+    let refused = broker.run_with(&["produce", "t", "--timeout", "2"], "one more\n");
+    assert!(refused.code != DONE && refused.err.contains("KAFKA_STORAGE_ERROR"), "{refused:#?}");
+    broker.run_with(&["produce", "other"], "goes on\n").ends(DONE);
+    assert_eq!(broker.run(&["consume", "other", "-e"]).ends(DONE).out.lines().count(), 6001);
+
+    let metrics = admin(&broker, "/metrics");
+    let value = |name: &str| -> f64 {
+        let line = metrics.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{name}"));
+        line.rsplit_once(' ').unwrap().1.parse().unwrap()
+    };
+    assert!(value("ringmill_scrub_segments_damaged_total ") >= 1.0);
+    assert!(value("ringmill_scrub_read_bytes_total ") >= middle as f64);
+    assert_eq!(value("ringmill_topic_partitions_offline{topic=\"t\"}"), 1.0);
+    assert_eq!(value("ringmill_topic_partitions_offline{topic=\"other\"}"), 0.0);
+    broker.stop();
+    let told = std::fs::read_to_string(&log).unwrap();
+    for part in [segment.to_str().unwrap(), "t-0 is offline", "log repair", "offset "] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+
+    // What the message says to do: a sound copy in place, and a start.
+    std::fs::write(&segment, &sound).unwrap();
+    let broker = start(&[]);
+    assert_eq!(broker.run(&["consume", "t", "-e"]).ends(DONE).out, lines);
+    broker.run_with(&["produce", "t"], "one more\n").ends(DONE);
 }
 
 #[test]

@@ -476,8 +476,8 @@ settings! {
     Upkeep {
         scrub_bytes_per_second: u64, "scrub.bytes.per.second", Ringmill, Kind::Bytes { min: 0, max: 1 << 40 }, Some("16MiB"),
             "How fast sealed segments are read to check the CRCs of their batches; 0 switches the scrub off.", "64MiB";
-        scrub_interval_ms: i64, "scrub.interval.ms", Ringmill, Kind::Time { unit: TimeUnit::Millis, min: 60_000, max: MS_MAX }, Some("604800000"),
-            "Time between two scrubs of the same segment.", "7d";
+        scrub_interval_ms: i64, "scrub.interval.ms", Ringmill, Kind::Time { unit: TimeUnit::Millis, min: 1_000, max: MS_MAX }, Some("604800000"),
+            "Time between two scrubs of the same segment; the first begins five minutes after the start, or after this time if that is less.", "7d";
     }
     Diagnostics {
         slow_request_ms: i64, "slow.request.ms", Ringmill, Kind::Time { unit: TimeUnit::Millis, min: 0, max: MS_MAX }, Some("1000"),

@@ -38,6 +38,8 @@ pub struct AdminPartition {
     pub size_bytes: u64,
     pub segments: u32,
     pub offline: bool,
+    /// Why, when it is offline.
+    pub offline_because: Option<&'static str>,
     pub relaxed: bool,
     pub records_in: u64,
     pub bytes_in: u64,
@@ -62,7 +64,8 @@ impl AdminPartition {
             log_end: size.map_or(-1, |s| s.log_end.0),
             size_bytes: size.map_or(0, |s| s.size_bytes),
             segments: size.map_or(0, |s| s.segments),
-            offline: size.is_some_and(|s| s.offline),
+            offline: size.is_some_and(|s| s.offline.is_some()),
+            offline_because: size.and_then(|s| s.offline),
             relaxed,
             records_in: size.map_or(0, |s| s.records_in),
             bytes_in: size.map_or(0, |s| s.bytes_in),

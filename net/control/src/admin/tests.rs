@@ -59,7 +59,7 @@ async fn answer(manner: Manner, path: &str) -> Reply {
             beat.set_phase(Phase::Destaging);
         }
     });
-    let port = AdminPort { requests, heartbeats };
+    let port = AdminPort { requests, heartbeats, scrub: None };
     tokio::select! {
         reply = port.answer(path) => reply,
         () = loop_of_control => panic!("control does not end while the port holds its queue"),
@@ -130,7 +130,7 @@ async fn a_control_loop_that_hangs_is_reported_in_time() {
 async fn a_control_loop_that_is_gone_is_the_end() {
     let (requests, questions) = mpsc::channel(1);
     drop(questions);
-    let port = AdminPort { requests, heartbeats: Vec::new() };
+    let port = AdminPort { requests, heartbeats: Vec::new(), scrub: None };
     assert_eq!(
         port.answer("/metrics").await,
         Reply::text(StatusCode::SERVICE_UNAVAILABLE, "the broker is stopping\n")
@@ -158,7 +158,7 @@ async fn over_http<T>(client: impl AsyncFnOnce(std::net::SocketAddr) -> T) -> T 
     let (requests, questions) = mpsc::channel(4);
     tokio::select! {
         done = client(at) => done,
-        () = serve(listener, requests, vec![Arc::new(Heartbeat::default())]) => unreachable!("it never ends by itself"),
+        () = serve(listener, requests, vec![Arc::new(Heartbeat::default())], None) => unreachable!("it never ends by itself"),
         () = control(questions, Manner::Answers, || ()) => unreachable!("its queue stays open"),
     }
 }

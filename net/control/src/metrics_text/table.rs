@@ -11,10 +11,10 @@ macro_rules! metrics {
     };
 }
 
-use Number::{Int, Seconds};
+use Number::{Int, Millis, Seconds};
 use Read::{
     ApiCounter, ApiHistogram, BrokerGauge, CoreAnswered, CoreCounter, CoreGauge, CoreHistogram,
-    ProcessCounter, ProcessGauge, TopicCounter, TopicGauge,
+    ProcessCounter, ProcessGauge, ScrubCounter, ScrubGauge, TopicCounter, TopicGauge,
 };
 
 // A name ending in _total is a counter; `tests.rs` keeps that.
@@ -25,6 +25,27 @@ metrics! {
         "1 while the broker takes requests, 0 while it stops.";
     "ringmill_topics" BrokerGauge(|b| Int(b.topics)),
         "Topics.";
+
+    "ringmill_scrub_read_bytes_total" ScrubCounter(|s| Int(s.read_bytes)),
+        "Bytes of sealed segments that upkeep read to check them; its rate is how fast the scrub goes.";
+    "ringmill_scrub_limit_bytes_per_second" ScrubGauge(|s| Int(s.limit_bytes_per_second)),
+        "How fast it may go (scrub.bytes.per.second); 0 is switched off.";
+    "ringmill_scrub_segments_clean_total" ScrubCounter(|s| Int(s.segments_clean)),
+        "Sealed segments whose batches all match their CRC.";
+    "ringmill_scrub_segments_damaged_total" ScrubCounter(|s| Int(s.segments_damaged)),
+        "Sealed segments found damaged, counted in every round; their partition goes offline and the log names the file.";
+    "ringmill_scrub_segments_unreadable_total" ScrubCounter(|s| Int(s.segments_unreadable)),
+        "Sealed segments that the device would not give; their partition goes offline too.";
+    "ringmill_scrub_rounds_total" ScrubCounter(|s| Int(s.rounds)),
+        "Rounds that went through every sealed segment.";
+    "ringmill_scrub_in_round" ScrubGauge(|s| Int(s.in_round.into())),
+        "1 while a round is under way.";
+    "ringmill_scrub_last_round_timestamp_seconds" ScrubGauge(|s| Millis(s.last_round_unix_ms)),
+        "When the last whole round ended, since 1970; 0 before the first.";
+    "ringmill_scrub_last_round_seconds" ScrubGauge(|s| Millis(s.last_round_ms)),
+        "How long it took.";
+    "ringmill_scrub_resting" ScrubGauge(|s| Int(s.resting.into())),
+        "1 where segments cannot be scrubbed; the log says why.";
 
     "process_cpu_seconds_total" ProcessCounter(|p| Some(Seconds(p.cpu_ns))),
         "CPU time of the process, user and system.";

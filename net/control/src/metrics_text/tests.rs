@@ -93,6 +93,7 @@ fn partition(index: i32, log_end: i64) -> AdminPartition {
         size_bytes: 100,
         segments: 2,
         offline: index == 1,
+        offline_because: None,
         relaxed: true,
         records_in: 5,
         bytes_in: 50,
@@ -109,6 +110,7 @@ fn scrape() -> Scrape {
     Scrape {
         broker: Broker { ready: true, topics: 2 },
         process: Process { cpu_ns: 2_000_000_000, resident_bytes: Some(4096), ..Process::default() },
+        scrub: Some(Scrub { last_round_unix_ms: 1_500, segments_damaged: 2, ..Scrub::default() }),
         cores: vec![(CoreId(0), Some(Box::new(metrics()))), (CoreId(1), None)],
         topics: vec![topic("events", &[10, 20]), topic("half", &[10, -1])],
     }
@@ -142,6 +144,8 @@ fn a_scrape_is_well_formed_and_complete() {
     assert_eq!(value("ringmill_requests_total", "Produce"), [3.0]);
     assert_eq!(value("ringmill_storage_full", ""), [1.0]);
     assert_eq!(value("process_cpu_seconds_total", ""), [2.0]);
+    assert_eq!(value("ringmill_scrub_segments_damaged_total", ""), [2.0]);
+    assert_eq!(value("ringmill_scrub_last_round_timestamp_seconds", ""), [1.5]);
     assert_eq!(value("process_open_fds", ""), [0.0; 0], "unknown is missing, not 0");
     assert_eq!(
         value("ringmill_topic_partitions", ""),

@@ -191,8 +191,9 @@ fn partition_view(
     let key = (topic.to_string(), partition.index);
     let offset = |of: &BTreeMap<TopicPartition, Result<i64, ServerCode>>| of.get(&key).and_then(|r| r.ok());
     let refused = [&facts.first, &facts.end].iter().find_map(|of| of.get(&key).and_then(|r| r.err()));
-    let error = if admin.is_some_and(|a| a.offline) {
-        Some("offline: its disk failed".to_string())
+    let error = if let Some(admin) = admin.filter(|a| a.offline) {
+        let because = admin.offline_because.as_deref().unwrap_or("its disk failed");
+        Some(format!("offline: {because}"))
     } else if !partition.code.is_ok() {
         Some(partition.code.to_string())
     } else {
