@@ -4,6 +4,7 @@
 //! only then is core-log space used again. All of it after the capture runs as one job on the file thread.
 
 use crate::destage::Trim;
+use crate::fatal::Fatal;
 use crate::format::checkpoint::{self, Checkpoint, PartitionState, SegmentState};
 use crate::log::{JobDone, JobFor, Log, LogEvent};
 use crate::partition::{DestageStep, Partition};
@@ -246,10 +247,7 @@ impl Log {
 
     /// The process ends: the next start finds in the core log what the disk may have lost.
     pub(crate) fn lost_writes(&mut self, error: &io::Error) {
-        self.events.push_back(LogEvent::Fatal(format!(
-            "syncing segments or writing the checkpoint in {} failed: {error}; a failed sync is never retried, because the kernel reports lost writes once",
-            self.options.log_dir.display()
-        )));
+        self.events.push_back(LogEvent::Fatal(Fatal::segments(&self.options.log_dir, error)));
     }
 }
 

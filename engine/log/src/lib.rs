@@ -14,6 +14,7 @@ mod damage;
 mod decompress;
 mod destage;
 pub mod epochs;
+mod fatal;
 pub mod format;
 pub mod index;
 mod inline;
@@ -31,6 +32,7 @@ mod testing;
 mod time;
 pub mod token;
 
+pub use fatal::Fatal;
 pub use log::{AckAt, AppendError, Appended, Log, LogEvent, LogMetrics, PartitionView, Slot};
 pub use options::{Faults, FlushMethod, LogOptions};
 pub use read::{ReadError, ReadOutcome, ReadRequest};

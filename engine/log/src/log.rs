@@ -5,6 +5,7 @@ use crate::checkpointing::{CheckpointState, DiskError};
 use crate::cold::BlockCache;
 use crate::core_log::{CoreLog, Item, NoRoom, Sealed};
 use crate::destage::DestageState;
+use crate::fatal::Fatal;
 use crate::format::group::{Entry, EntryKind};
 use crate::options::LogOptions;
 use crate::partition::{DestageStep, Partition, TailEntry};
@@ -69,7 +70,7 @@ pub enum LogEvent {
     /// Appends that met [`AppendError::Busy`] may be tried again.
     Room,
     /// The process must end: a flush or core-log write failed, and the kernel will not say so twice.
-    Fatal(String),
+    Fatal(Fatal),
 }
 
 /// Counters for metrics.
@@ -461,10 +462,7 @@ impl Log {
             }
         };
         if let Err(errno) = outcome {
-            self.events.push_back(LogEvent::Fatal(format!(
-                "writing the core log in {} failed: {errno}; a failed flush is never retried, because the kernel reports lost writes once",
-                self.options.log_dir.display()
-            )));
+            self.events.push_back(LogEvent::Fatal(Fatal::core_log(&self.options.log_dir, errno)));
         }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::args::Address;
 use crate::config::Config;
-use crate::exit::{Failure, Reason};
+use crate::exit::{Failure, Reason, core_failure};
 use crate::identity::Identity;
 use crate::signals::Event;
 use ringmill_control::admin::{self, AdminRequest};
@@ -137,7 +137,11 @@ pub fn start(brief: &Brief<'_>, wiring: Wiring, events: Sender<Event>) -> Result
             }
             let event = match runtime.block_on(live(options, wiring, stops)) {
                 Ended::Stopped => Event::Stopped,
-                Ended::Fatal(reason) => Event::Fatal(Failure::new(Reason::FlushFailed, reason)),
+                Ended::Core(core, what) => Event::Fatal(core_failure(core, &what)),
+                Ended::Deaf(error) => Event::Fatal(Failure::new(
+                    Reason::LimitsTooLow,
+                    format!("Control cannot watch its eventfd ({error})."),
+                )),
             };
             // The main thread is gone only when the process ends.
             let _ = events.send(event);

@@ -3,6 +3,8 @@
 //! Owns the numbers; service managers and scripts rely on them, so a number is never given a second meaning. Everything
 //! that can stop a start is a [`Failure`]; what must stop a running broker goes through [`fatal`]. Nothing here retries.
 
+use ringmill_log::Fatal;
+use ringmill_types::CoreId;
 use std::fmt;
 use std::process::ExitCode;
 
@@ -74,8 +76,8 @@ reasons! {
         "There is no room to start: the first core-log files could not be reserved.",
         "Free space on the device of the data folder, or lower core.log.bytes.";
     FlushFailed = 10, Sensible,
-        "Writing or flushing the core log, a segment or a checkpoint failed. What the device holds is unknown, and the kernel reports such an error once, so the broker does not go on.",
-        "Look at the kernel log for the device. A restart recovers all that was acknowledged, or says what is not readable.";
+        "Writing or flushing the core log failed. What the device holds is unknown, and the kernel reports such an error once, so the broker does not go on; what was not acknowledged by then was not acknowledged at all.",
+        "Read the kernel log (`dmesg`, `journalctl -k`) for the device of the folder named. If the device is failing, copy the data folder off it before anything else. A start recovers all that was acknowledged, or refuses with code 8 and names what cannot be read.";
     JournalFailed = 12, Sensible,
         "The metadata journal could not be read or written.",
         "Look at the kernel log for the device and at the space left. A restart replays the journal.";
@@ -88,6 +90,9 @@ reasons! {
     StopTimedOut = 15, Sensible,
         "The orderly stop did not finish in time.",
         "Nothing acknowledged is lost: the next start replays the core logs. Report it with the log.";
+    SegmentSyncFailed = 16, Sensible,
+        "Syncing segments or writing a checkpoint failed. The core log still holds what the device may have lost, and is not written over.",
+        "Read the kernel log (`dmesg`, `journalctl -k`) for the device of the data folder. A start writes the segments again from the core log, or refuses with code 8 and names what cannot be read.";
     Interrupted = 130, Sensible,
         "A second SIGINT ended the process before the orderly stop was done.",
         "Nothing acknowledged is lost: the next start replays the core logs.";
@@ -128,6 +133,15 @@ impl fmt::Display for Failure {
 }
 
 impl std::error::Error for Failure {}
+
+/// What a core must not survive, as the process's end.
+pub fn core_failure(core: CoreId, what: &Fatal) -> Failure {
+    let reason = match what {
+        Fatal::CoreLog { .. } => Reason::FlushFailed,
+        Fatal::Segments { .. } => Reason::SegmentSyncFailed,
+    };
+    Failure::new(reason, format!("Core {core}: {what}."))
+}
 
 /// Ends a running process at once: logs the reason, runs no destructors, flushes nothing.
 ///

@@ -11,7 +11,7 @@
 //! ```
 
 use crate::args::{BrokerOptions, CorePlacement};
-use crate::exit::{Failure, Reason};
+use crate::exit::{Failure, Reason, core_failure};
 use crate::identity::{self, DataFolder, Generation, Method, Wanted};
 use crate::planes;
 use ringmill_core::thread::{CoreHandle, CoreOptions};
@@ -168,10 +168,7 @@ fn stop_all(mut links: Vec<CoreLink>, handles: Vec<CoreHandle>) -> Result<(), Fa
                 match message {
                     ControlMessage::Stopped { .. } => stopped += 1,
                     ControlMessage::Fatal { core, reason } => {
-                        return Err(Failure::new(
-                            Reason::FlushFailed,
-                            format!("Core {core}, draining its log: {reason}."),
-                        ));
+                        return Err(core_failure(core, &reason));
                     }
                     ControlMessage::Frame(_)
                     | ControlMessage::Reply { .. }

@@ -7,7 +7,7 @@ mod client;
 
 use client::Client;
 use ringmill_broker::{Reason, ServeArgs};
-use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit, setrlimit};
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -21,6 +21,8 @@ fn main() -> ExitCode {
             let files = getrlimit(Resource::Nofile).maximum.map_or(1024, |most| most.min(1024));
             setrlimit(Resource::Nofile, Rlimit { current: Some(files), maximum: Some(files) }).unwrap();
         }
+        // A write beyond a file-size limit then fails like one of a broken disk, without the signal.
+        let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Default::default()).unwrap();
         return ringmill_broker::serve(&parse(&args));
     }
     let stories: &[(&str, fn())] = &[
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
             a_change_of_core_count_cut_in_the_middle_is_finished,
         ),
         ("refusals_have_their_codes_and_touch_nothing", refusals_have_their_codes_and_touch_nothing),
+        ("a_failed_core_log_write_ends_the_process", a_failed_core_log_write_ends_the_process),
         ("a_folder_in_use_is_left_alone", a_folder_in_use_is_left_alone),
         ("small_limits_are_gone_along_with", small_limits_are_gone_along_with),
         ("json_goes_to_stderr_alone", json_goes_to_stderr_alone),
@@ -313,6 +316,32 @@ fn refusals_have_their_codes_and_touch_nothing() {
         Reason::IdentityMismatch,
         "belongs to node.id 1",
     );
+}
+
+/// The disk is made to fail by a limit on file sizes: every further core-log write meets an error.
+fn a_failed_core_log_write_ends_the_process() {
+    let dir = folder();
+    let plan = Plan { data: dir.path().join("data"), cores: "1", ..Plan::default() };
+    let mut broker = plan.start();
+    let mut client = Client::connect(broker.address);
+    client.create("t");
+    assert_eq!(client.produce("t", 0), 0);
+    let page = Some(4096);
+    prlimit(Some(Pid::from_child(&broker.child)), Resource::Fsize, Rlimit { current: page, maximum: page })
+        .unwrap();
+    client.send_produce("t", 0);
+    assert!(client.is_cut_off(), "nothing is acknowledged after a failed write");
+    let mut text = String::new();
+    broker.child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+    assert_eq!(broker.child.wait().unwrap().code(), Some(i32::from(Reason::FlushFailed.code())), "{text}");
+    let log = plan.data.join("core-0");
+    for part in [log.to_str().unwrap(), "File too large", "dmesg", "A start recovers"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    drop(broker);
+    let again = plan.start();
+    assert_eq!(Client::connect(again.address).end_offset("t", 0), 1, "what was acknowledged is there");
+    again.stop();
 }
 
 fn a_folder_in_use_is_left_alone() {

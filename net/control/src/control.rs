@@ -6,6 +6,7 @@
 use crate::admin::{AdminPartition, AdminRequest, AdminTopic};
 use crate::api::{self, Outcome};
 use crate::configs::{self, BrokerDefaults};
+use ringmill_core::Fatal;
 use ringmill_core::{
     Answer, ControlMessage, CoreLink, CoreMessage, CoreQuery, CoreReply, Frame, PartitionSize, TopicDelta,
 };
@@ -66,7 +67,9 @@ pub struct SegmentDamage {
 pub enum Ended {
     Stopped,
     /// A core met what it must not survive.
-    Fatal(String),
+    Core(CoreId, Fatal),
+    /// The control runtime cannot be woken by cores.
+    Deaf(String),
 }
 
 /// A request that waits for cores.
@@ -114,7 +117,7 @@ pub struct Control {
     admin_asked: HashMap<u64, u64>,
     stopping: bool,
     stopped: HashSet<CoreId>,
-    fatal: Option<String>,
+    fatal: Option<Ended>,
     /// Producer ids given out of the journaled block.
     pub(crate) producer_next: i64,
 }
@@ -172,7 +175,7 @@ impl Control {
         let watched = match AsyncFd::new(bell.clone()) {
             Ok(watched) => watched,
             Err(error) => {
-                return Ended::Fatal(format!("the control runtime cannot watch its eventfd: {error}"));
+                return Ended::Deaf(error.to_string());
             }
         };
         let mut tick = tokio::time::interval(Duration::from_millis(200));
@@ -180,7 +183,7 @@ impl Control {
             let busy = self.drain();
             self.flush();
             if let Some(reason) = self.fatal.take() {
-                return Ended::Fatal(reason);
+                return reason;
             }
             if self.stopping && self.stopped.len() == self.links.len() {
                 return Ended::Stopped;
@@ -245,7 +248,7 @@ impl Control {
             ControlMessage::Frame(frame) => self.frame(frame),
             ControlMessage::Reply { core, id, reply } => self.reply(core, id, reply),
             ControlMessage::Applied { core, version } => self.applied(core, version),
-            ControlMessage::Fatal { core, reason } => self.fatal = Some(format!("core {core}: {reason}")),
+            ControlMessage::Fatal { core, reason } => self.fatal = Some(Ended::Core(core, reason)),
             ControlMessage::Stopped { core } => {
                 self.stopped.insert(core);
             }

@@ -26,3 +26,4 @@ pub use messages::{
     Answer, ConnKey, ControlMessage, CoreMessage, CoreQuery, CoreReply, Frame, OffsetQuery, OffsetReply,
     PartitionSize, TopicDelta,
 };
+pub use ringmill_log::Fatal;

@@ -56,7 +56,7 @@ pub enum ControlMessage {
     /// The core met what it must not survive (a failed flush): the process ends with this reason.
     Fatal {
         core: CoreId,
-        reason: String,
+        reason: ringmill_log::Fatal,
     },
     /// The core has drained, flushed, destaged and written its last checkpoint.
     Stopped {

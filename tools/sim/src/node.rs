@@ -61,7 +61,7 @@ impl Node {
         let mut turned = Turned::Nothing;
         while let Ok(message) = self.from_core.pop() {
             match message {
-                ControlMessage::Fatal { reason, .. } => turned = Turned::Fatal(reason),
+                ControlMessage::Fatal { reason, .. } => turned = Turned::Fatal(reason.to_string()),
                 ControlMessage::Stopped { .. } => turned = Turned::Stopped,
                 ControlMessage::Frame(_) | ControlMessage::Reply { .. } | ControlMessage::Applied { .. } => {}
             }

@@ -19,6 +19,11 @@ impl Client {
 
     /// Sends a request with a version 1 header; the answer behind its correlation id.
     fn ask(&mut self, api: i16, version: i16, body: &[u8]) -> Reader {
+        self.send(api, version, body);
+        self.answer()
+    }
+
+    fn send(&mut self, api: i16, version: i16, body: &[u8]) {
         let mut frame = Vec::new();
         frame.extend(api.to_be_bytes());
         frame.extend(version.to_be_bytes());
@@ -27,6 +32,9 @@ impl Client {
         frame.extend(body);
         self.stream.write_all(&(frame.len() as u32).to_be_bytes()).unwrap();
         self.stream.write_all(&frame).unwrap();
+    }
+
+    fn answer(&mut self) -> Reader {
         let mut length = [0; 4];
         self.stream.read_exact(&mut length).unwrap();
         let mut answer = vec![0; u32::from_be_bytes(length) as usize];
@@ -75,23 +83,23 @@ impl Client {
 
     /// One record, acks=all (Produce 3); its offset.
     pub fn produce(&mut self, topic: &str, partition: i32) -> i64 {
-        let batch = batch();
-        let mut body = (-1i16).to_be_bytes().to_vec();
-        body.extend((-1i16).to_be_bytes());
-        body.extend(30_000i32.to_be_bytes());
-        body.extend(1i32.to_be_bytes());
-        string(&mut body, topic);
-        body.extend(1i32.to_be_bytes());
-        body.extend(partition.to_be_bytes());
-        body.extend((batch.len() as i32).to_be_bytes());
-        body.extend(batch);
-        let mut answer = self.ask(0, 3, &body);
+        let mut answer = self.ask(0, 3, &produce_body(topic, partition));
         answer.int(4);
         answer.string();
         answer.int(4);
         assert_eq!(answer.int(4), i64::from(partition));
         assert_eq!(answer.int(2), 0, "produce error");
         answer.int(8)
+    }
+
+    /// The same without waiting for its answer.
+    pub fn send_produce(&mut self, topic: &str, partition: i32) {
+        self.send(0, 3, &produce_body(topic, partition));
+    }
+
+    /// Whether the broker closes the connection without a further answer.
+    pub fn is_cut_off(&mut self) -> bool {
+        !matches!(self.stream.read(&mut [0; 64]), Ok(1..))
     }
 
     /// The latest offset (ListOffsets 1).
@@ -111,6 +119,21 @@ impl Client {
         answer.int(8);
         answer.int(8)
     }
+}
+
+/// Produce 3 of one record with acks=all.
+fn produce_body(topic: &str, partition: i32) -> Vec<u8> {
+    let batch = batch();
+    let mut body = (-1i16).to_be_bytes().to_vec();
+    body.extend((-1i16).to_be_bytes());
+    body.extend(30_000i32.to_be_bytes());
+    body.extend(1i32.to_be_bytes());
+    string(&mut body, topic);
+    body.extend(1i32.to_be_bytes());
+    body.extend(partition.to_be_bytes());
+    body.extend((batch.len() as i32).to_be_bytes());
+    body.extend(batch);
+    body
 }
 
 /// A batch of one record with value `x`.
