@@ -18,6 +18,18 @@ macro_rules! error_codes {
                 self as i16
             }
 
+            /// Kafka's name of it: `NOT_LEADER_OR_FOLLOWER`.
+            pub fn name(self) -> String {
+                let mut name = String::new();
+                for letter in format!("{self:?}").chars() {
+                    if letter.is_ascii_uppercase() && !name.is_empty() {
+                        name.push('_');
+                    }
+                    name.push(letter.to_ascii_uppercase());
+                }
+                name
+            }
+
             /// What it means, in a sentence.
             pub fn text(self) -> &'static str {
                 match self { $(ErrorCode::$name => $text,)* }

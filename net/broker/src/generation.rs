@@ -158,6 +158,7 @@ fn stop_all(mut links: Vec<CoreLink>, handles: Vec<CoreHandle>) -> Result<(), Fa
     for link in &mut links {
         // The queue is new and holds thousands.
         let _ = link.to_core.push(CoreMessage::Stop);
+        let _ = link.to_core.push(CoreMessage::Finish);
         link.waker.wake();
     }
     let begun = Instant::now();
@@ -172,7 +173,8 @@ fn stop_all(mut links: Vec<CoreLink>, handles: Vec<CoreHandle>) -> Result<(), Fa
                     }
                     ControlMessage::Frame(_)
                     | ControlMessage::Reply { .. }
-                    | ControlMessage::Applied { .. } => {}
+                    | ControlMessage::Applied { .. }
+                    | ControlMessage::Drained { .. } => {}
                 }
             }
         }

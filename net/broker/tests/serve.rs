@@ -38,6 +38,10 @@ fn main() -> ExitCode {
         ),
         ("refusals_have_their_codes_and_touch_nothing", refusals_have_their_codes_and_touch_nothing),
         ("a_failed_core_log_write_ends_the_process", a_failed_core_log_write_ends_the_process),
+        (
+            "what_was_taken_is_answered_before_a_connection_ends",
+            what_was_taken_is_answered_before_a_connection_ends,
+        ),
         ("a_folder_in_use_is_left_alone", a_folder_in_use_is_left_alone),
         ("small_limits_are_gone_along_with", small_limits_are_gone_along_with),
         ("json_goes_to_stderr_alone", json_goes_to_stderr_alone),
@@ -383,4 +387,53 @@ fn json_goes_to_stderr_alone() {
     child.stdout.take().unwrap().read_to_string(&mut stdout).unwrap();
     assert_eq!(stdout, "");
     assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+/// Requests that were taken are answered before the connection ends, whatever ends it; and nothing else was stored.
+fn what_was_taken_is_answered_before_a_connection_ends() {
+    let dir = folder();
+    let plan = Plan { data: dir.path().join("data"), cores: "2", ..Plan::default() };
+    let broker = plan.start();
+    let mut client = Client::connect(broker.address);
+    client.create("t");
+
+    // Nonsense behind a request that waits for its flush.
+    client.send_produce("t", 0);
+    client.send_bytes(&[0x7f, 0xff, 0xff, 0xff]);
+    assert_eq!(client.count_answers(), 1);
+    // The sending half is closed, with one request behind another kind.
+    let mut client = Client::connect(broker.address);
+    client.send_produce("t", 0);
+    client.send_metadata("t");
+    client.send_produce("t", 0);
+    client.shut_down_sending();
+    assert_eq!(client.count_answers(), 3);
+
+    // SIGTERM while eight connections send as fast as they can.
+    let begun = std::sync::Barrier::new(9);
+    let (begun, address) = (&begun, broker.address);
+    let mut broker = Some(broker);
+    let answered = std::thread::scope(|scope| {
+        let producers: Vec<_> = (0..8)
+            .map(|_| {
+                scope.spawn(move || {
+                    let mut client = Client::connect(address);
+                    client.send_produce("t", 0);
+                    begun.wait();
+                    client.flood_with_produce("t", 0)
+                })
+            })
+            .collect();
+        begun.wait();
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        let begun = std::time::Instant::now();
+        broker.take().unwrap().stop();
+        assert!(begun.elapsed() < std::time::Duration::from_secs(4), "nobody was waited for in vain");
+        producers.into_iter().map(|producer| producer.join().unwrap()).sum::<usize>()
+    });
+    let again = plan.start();
+    let stored = Client::connect(again.address).end_offset("t", 0) as usize;
+    assert!(answered > 8, "{answered}");
+    assert_eq!(stored, answered + 3, "every stored record was acknowledged");
+    again.stop();
 }

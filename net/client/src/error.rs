@@ -69,19 +69,12 @@ impl ServerCode {
 
     /// Kafka's name of it: `NOT_LEADER_OR_FOLLOWER`.
     pub fn name(self) -> String {
-        let Some(code) = self.known() else {
-            return self
-                .foreign()
-                .map_or_else(|| format!("error code {}", self.0), |(name, _)| name.to_string());
-        };
-        let mut name = String::new();
-        for letter in format!("{code:?}").chars() {
-            if letter.is_ascii_uppercase() && !name.is_empty() {
-                name.push('_');
+        match self.known() {
+            Some(code) => code.name(),
+            None => {
+                self.foreign().map_or_else(|| format!("error code {}", self.0), |(name, _)| name.to_string())
             }
-            name.push(letter.to_ascii_uppercase());
         }
-        name
     }
 }
 

@@ -116,6 +116,7 @@ pub struct Control {
     admin_waits: BTreeMap<u64, AdminWait>,
     admin_asked: HashMap<u64, u64>,
     stopping: bool,
+    drained: HashSet<CoreId>,
     stopped: HashSet<CoreId>,
     fatal: Option<Ended>,
     /// Producer ids given out of the journaled block.
@@ -139,6 +140,18 @@ fn spec_of(topic: &Topic, defaults: &BrokerDefaults) -> TopicSpec {
     }
 }
 
+/// Which versions there are, for whoever reads the log because a client does not connect.
+fn not_served(header: &RequestHeader<'_>) -> String {
+    let (api, version) = (header.api_key, header.api_version);
+    match ringmill_wire::supported::find(api) {
+        Some(row) => format!(
+            "a request {api} of version {version}; this broker serves {} to {}",
+            row.served_min, row.max
+        ),
+        None => format!("a request {api} of version {version}; this broker does not have that API yet"),
+    }
+}
+
 impl Control {
     pub fn new(options: ControlOptions, image: Image, journal: FileJournal, links: Vec<CoreLink>) -> Control {
         let backlog = links.iter().map(|_| VecDeque::new()).collect();
@@ -156,6 +169,7 @@ impl Control {
             admin_waits: BTreeMap::new(),
             admin_asked: HashMap::new(),
             stopping: false,
+            drained: HashSet::new(),
             stopped: HashSet::new(),
             fatal: None,
             producer_next,
@@ -249,6 +263,7 @@ impl Control {
             ControlMessage::Reply { core, id, reply } => self.reply(core, id, reply),
             ControlMessage::Applied { core, version } => self.applied(core, version),
             ControlMessage::Fatal { core, reason } => self.fatal = Some(Ended::Core(core, reason)),
+            ControlMessage::Drained { core } => self.drained(core),
             ControlMessage::Stopped { core } => {
                 self.stopped.insert(core);
             }
@@ -256,11 +271,14 @@ impl Control {
     }
 
     fn frame(&mut self, frame: Frame) {
-        let Ok(header) = RequestHeader::parse(&frame.bytes) else {
-            return self.refuse(&frame, "a header that cannot be read");
+        let header = match RequestHeader::parse(&frame.bytes) {
+            Ok(header) => header,
+            Err(error) => {
+                return self.refuse(&frame, format!("a request header that cannot be read: {error}"));
+            }
         };
         if !ringmill_wire::supported::is_served(header.api_key, header.api_version) {
-            return self.refuse(&frame, "an API or version that is not served");
+            return self.refuse(&frame, not_served(&header));
         }
         let head = header.response_head();
         let began = Instant::now();
@@ -272,7 +290,7 @@ impl Control {
                 self.wait(frame.conn, frame.slot, head, WaitKind::Applied { version, left, bytes });
             }
             Ok(Outcome::Ask(queries, finish)) => self.ask(frame.conn, frame.slot, head, queries, finish),
-            Err(error) => self.refuse(&frame, &error),
+            Err(error) => self.refuse(&frame, error),
         }
         let took = began.elapsed();
         if took > Duration::from_millis(10) {
@@ -284,21 +302,21 @@ impl Control {
         }
     }
 
-    fn refuse(&mut self, frame: &Frame, reason: &str) {
-        tracing::warn!(peer = %frame.peer, reason, "closing a connection whose request cannot be answered");
+    /// The connection's core closes it, and logs why, as often as it logs such things.
+    fn refuse(&mut self, frame: &Frame, reason: String) {
         self.send(
             frame.conn.core,
             CoreMessage::Answer(Answer {
                 conn: frame.conn,
                 slot: frame.slot,
                 bytes: Vec::new(),
-                close: true,
+                refusal: Some(reason),
             }),
         );
     }
 
     fn answer(&mut self, conn: ringmill_core::ConnKey, slot: u64, bytes: Vec<u8>) {
-        self.send(conn.core, CoreMessage::Answer(Answer { conn, slot, bytes, close: false }));
+        self.send(conn.core, CoreMessage::Answer(Answer { conn, slot, bytes, refusal: None }));
     }
 
     fn id(&mut self) -> u64 {
@@ -462,6 +480,16 @@ impl Control {
             self.stopping = true;
             for core in 0..self.links.len() as u16 {
                 self.send(CoreId(core), CoreMessage::Stop);
+            }
+        }
+    }
+
+    /// A core may still append to another's log for its clients: logs end only when no core has such work.
+    fn drained(&mut self, core: CoreId) {
+        self.drained.insert(core);
+        if self.drained.len() == self.links.len() {
+            for core in 0..self.links.len() as u16 {
+                self.send(CoreId(core), CoreMessage::Finish);
             }
         }
     }

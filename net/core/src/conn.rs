@@ -82,8 +82,9 @@ pub(crate) struct Conn {
     pub send_since_ns: u64,
     pub out_kinds: Vec<(SentKind, u64)>,
     pub last_active_ns: u64,
-    pub closing: bool,
-    pub close_after_send: bool,
+    /// Takes no further request; closes when what it is owed has left.
+    pub ending: bool,
+    /// The peer sends no more; it may still read.
     pub eof: bool,
     /// Bytes served for partitions of other cores, and of this one: a connection moves to where its bytes are.
     pub foreign_bytes: u64,
@@ -115,8 +116,7 @@ impl Conn {
             send_since_ns: 0,
             out_kinds: Vec::new(),
             last_active_ns: now_ns,
-            closing: false,
-            close_after_send: false,
+            ending: false,
             eof: false,
             foreign_bytes: 0,
             own_bytes: 0,
@@ -176,13 +176,13 @@ impl Conn {
         parts
     }
 
+    /// Nothing is owed to the client.
+    pub fn owes_nothing(&self) -> bool {
+        self.answers.is_empty() && self.out.is_empty() && !self.sending
+    }
+
     /// Nothing is owed to the client and nothing of it is half-read.
     pub fn is_quiet(&self) -> bool {
-        self.answers.is_empty()
-            && self.out.is_empty()
-            && !self.sending
-            && !self.stalled
-            && self.large_part.is_none()
-            && self.large_need == 0
+        self.owes_nothing() && !self.stalled && self.large_part.is_none() && self.large_need == 0
     }
 }

@@ -1,5 +1,6 @@
 //! The core loop: completions in, events applied, operations out.
 
+use crate::closing::Closing;
 use crate::conn::{AnswerState, Conn, FrameBytes, SentKind};
 use crate::fetch::{FetchPending, Sessions, Waiters};
 use crate::heartbeat::{Heartbeat, Phase};
@@ -115,6 +116,10 @@ pub struct Core<B: Backend> {
     swept_bytes: u64,
     stopping: bool,
     stop_deadline_ns: u64,
+    /// What was in flight is answered, or had its time.
+    drained: bool,
+    /// No other core needs this one's log any more.
+    may_finish: bool,
     stopped: bool,
     deltas: VecDeque<Arc<crate::messages::TopicDelta>>,
     send_queue: Vec<Key>,
@@ -173,6 +178,8 @@ impl<B: Backend> Core<B> {
             swept_bytes: 0,
             stopping: false,
             stop_deadline_ns: u64::MAX,
+            drained: false,
+            may_finish: false,
             stopped: false,
             deltas: VecDeque::new(),
             send_queue: Vec::new(),
@@ -307,19 +314,50 @@ impl<B: Backend> Core<B> {
             conn
         });
         self.metrics.connections += 1;
+        if self.stopping {
+            self.end(key, None);
+        }
         self.advance_input(key);
     }
 
-    pub(crate) fn close(&mut self, key: Key, reason: Option<&str>) {
-        let Some(conn) = self.conns.remove(key) else { return };
-        self.metrics.connections -= 1;
-        self.metrics.muted_connections -= u64::from(conn.stalled);
+    /// Takes no further request of the connection: it closes when the answers to those it took have left, or its peer
+    /// does not take them.
+    pub(crate) fn end(&mut self, key: Key, reason: Option<Closing>) {
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        if !conn.ending {
+            conn.ending = true;
+            conn.input = Vec::new();
+            conn.large_part = None;
+            conn.large_need = 0;
+            // A long poll has nothing more to wait for.
+            self.poke.extend(conn.fetch);
+            let peer = conn.peer;
+            self.note_closing(peer, reason);
+        }
+        self.close_if_done(key);
+    }
+
+    fn close_if_done(&mut self, key: Key) {
+        if self.conns.get(key).is_some_and(|conn| conn.ending && conn.owes_nothing()) {
+            self.close(key, None);
+        }
+    }
+
+    fn note_closing(&mut self, peer: std::net::SocketAddr, reason: Option<Closing>) {
         if let Some(reason) = reason {
             self.metrics.connections_closed_error += 1;
             crate::warn::limited(self.now_ns, || {
-                tracing::warn!(core = self.settings.id.0, peer = %conn.peer, reason, "closed a connection");
+                tracing::warn!(core = self.settings.id.0, %peer, "closed a connection: {reason}");
             });
         }
+    }
+
+    /// Closes at once: the peer is gone, or does not take what it is owed.
+    pub(crate) fn close(&mut self, key: Key, reason: Option<Closing>) {
+        let Some(conn) = self.conns.remove(key) else { return };
+        self.metrics.connections -= 1;
+        self.metrics.muted_connections -= u64::from(conn.stalled);
+        self.note_closing(conn.peer, reason);
         if let Some(session) = conn.session {
             self.sessions.note_gone(session);
         }
@@ -332,8 +370,15 @@ impl<B: Backend> Core<B> {
         conn.receiving = false;
         match (completion.result, completion.payload) {
             (Ok(0), _) => {
+                // What came before the end is answered still; a long poll has nobody to wait for.
                 conn.eof = true;
-                self.close(key, None);
+                self.poke.extend(conn.fetch);
+                self.advance_input(key);
+            }
+            (Ok(_), Payload::Received(bytes)) if conn.ending => {
+                // Read and dropped: closing with unread bytes would reset the connection, with answers on their way.
+                drop(bytes);
+                self.read_more(key);
             }
             (Ok(_), Payload::Received(bytes)) => {
                 conn.last_active_ns = self.now_ns;
@@ -360,7 +405,13 @@ impl<B: Backend> Core<B> {
         self.metrics.bytes_received += u64::from(got);
         conn.last_active_ns = self.now_ns;
         if got == 0 {
-            self.close(key, None);
+            conn.eof = true;
+            self.end(key, None);
+            return;
+        }
+        if conn.ending {
+            drop(buf);
+            self.read_more(key);
             return;
         }
         conn.large_part = Some(buf);
@@ -413,7 +464,8 @@ impl<B: Backend> Core<B> {
     pub(crate) fn advance_input(&mut self, key: Key) {
         loop {
             let Some(conn) = self.conns.get_mut(key) else { return };
-            if conn.closing
+            let eof = conn.eof;
+            if conn.ending
                 || conn.stalled
                 || conn.barrier
                 || conn.move_to.is_some()
@@ -427,9 +479,13 @@ impl<B: Backend> Core<B> {
                         return;
                     }
                 }
+                NextFrame::More if eof => {
+                    self.end(key, None);
+                    return;
+                }
                 NextFrame::More => break,
                 NextFrame::Bad(reason) => {
-                    self.close(key, Some(reason));
+                    self.end(key, Some(reason));
                     return;
                 }
             }
@@ -440,6 +496,16 @@ impl<B: Backend> Core<B> {
     fn read_more(&mut self, key: Key) {
         const INPUT_MAX: usize = 64 << 10;
         let Some(conn) = self.conns.get_mut(key) else { return };
+        if conn.eof {
+            return;
+        }
+        if conn.ending {
+            if !conn.receiving {
+                conn.receiving = true;
+                self.io.push(Op::Recv { socket: conn.socket }, token(token::RECV, key.pack()));
+            }
+            return;
+        }
         if let Some(target) = conn.move_to
             && conn.is_quiet()
             && !conn.receiving
@@ -447,7 +513,7 @@ impl<B: Backend> Core<B> {
             self.move_away(key, target);
             return;
         }
-        if conn.receiving || conn.closing || conn.move_to.is_some() {
+        if conn.receiving || conn.move_to.is_some() {
             return;
         }
         if conn.large_need > 0 {
@@ -486,12 +552,14 @@ impl<B: Backend> Core<B> {
         }
         let Some(prefix) = conn.input.first_chunk::<4>() else { return NextFrame::More };
         let claimed = i32::from_be_bytes(*prefix);
-        let Ok(need) = usize::try_from(claimed) else { return NextFrame::Bad("a frame of negative length") };
+        let Ok(need) = usize::try_from(claimed) else {
+            return NextFrame::Bad(Closing::NegativeLength(claimed));
+        };
         if need > max {
-            return NextFrame::Bad("a frame larger than socket.request.max.bytes");
+            return NextFrame::Bad(Closing::TooLarge { bytes: claimed, max });
         }
         if need < 8 {
-            return NextFrame::Bad("a frame too short for a request header");
+            return NextFrame::Bad(Closing::TooShort(need));
         }
         if conn.input.len() >= 4 + need {
             let frame = conn.input.get(4..4 + need).unwrap_or_default().to_vec();
@@ -513,8 +581,8 @@ impl<B: Backend> Core<B> {
         let Some(conn) = self.conns.get_mut(key) else { return false };
         let header = match RequestHeader::parse(&frame) {
             Ok(header) => header,
-            Err(_) => {
-                self.close(key, Some("a request header that cannot be read"));
+            Err(error) => {
+                self.end(key, Some(Closing::Header(error)));
                 return false;
             }
         };
@@ -540,10 +608,10 @@ impl<B: Backend> Core<B> {
     fn handle_api_versions(&mut self, key: Key, frame: &[u8]) -> bool {
         self.metrics.other.requests += 1;
         let mut out = Vec::new();
-        let good =
-            RequestHeader::parse(frame).and_then(|header| self.versions.answer(&header, frame, &mut out));
-        if good.is_err() {
-            self.close(key, Some("an ApiVersions request that cannot be read"));
+        let Ok(header) = RequestHeader::parse(frame) else { return false };
+        if let Err(error) = self.versions.answer(&header, frame, &mut out) {
+            let (api, version) = (header.api_key, header.api_version);
+            self.end(key, Some(Closing::Request { api, version, error }));
             return false;
         }
         let Some(conn) = self.conns.get_mut(key) else { return false };
@@ -623,24 +691,27 @@ impl<B: Backend> Core<B> {
                     }
                 }
                 CoreMessage::Stop => self.begin_stop(),
+                CoreMessage::Finish => self.may_finish = true,
             }
         }
     }
 
     fn control_answered(&mut self, answer: Answer) {
         let key = Key { slot: answer.conn.slot, serial: answer.conn.serial as u32 };
-        let Some(conn) = self.conns.get_mut(key) else { return };
-        if answer.close {
-            conn.close_after_send = true;
-            if answer.bytes.is_empty() {
-                self.close(key, Some("a request that control could not read"));
-                return;
-            }
+        if let Some(why) = answer.refusal {
+            self.answer_nothing(key, answer.slot, Closing::Refused(why));
+            return;
         }
         let mut bytes = Vec::with_capacity(4 + answer.bytes.len());
         bytes.extend_from_slice(&(answer.bytes.len() as u32).to_be_bytes());
         bytes.extend_from_slice(&answer.bytes);
         self.answer(key, answer.slot, AnswerState::Ready(vec![Buf::from_vec(bytes)], SentKind::Other));
+    }
+
+    /// Ends the connection instead of an answer.
+    pub(crate) fn answer_nothing(&mut self, key: Key, slot: u64, reason: Closing) {
+        self.end(key, Some(reason));
+        self.answer(key, slot, AnswerState::Nothing);
     }
 
     /// Fills an answer's place; sends what is due, and goes on with what the connection held back.
@@ -656,6 +727,7 @@ impl<B: Backend> Core<B> {
         if held && !conn.barrier {
             self.advance_input(key);
         }
+        self.close_if_done(key);
     }
 
     fn flush_sends(&mut self) {
@@ -707,8 +779,8 @@ impl<B: Backend> Core<B> {
                 SentKind::Other => self.metrics.other.send_us.record(micros),
             }
         }
-        if conn.close_after_send && conn.waiting() == 0 {
-            self.close(key, None);
+        if conn.ending {
+            self.close_if_done(key);
         } else if conn.move_to.is_some() {
             self.read_more(key);
         }
@@ -789,9 +861,9 @@ impl<B: Backend> Core<B> {
                 && now.saturating_sub(conn.frame_since_ns) > frame_ns
                 && now.saturating_sub(conn.last_active_ns) > frame_ns / 3
             {
-                self.close(key, Some("a frame that did not arrive in time"));
+                self.close(key, Some(Closing::FrameTooSlow { seconds: frame_ns / 1_000_000_000 }));
             } else if conn.sending && now.saturating_sub(conn.send_since_ns) > frame_ns {
-                self.close(key, Some("a reader that does not take its answer"));
+                self.close(key, Some(Closing::ReaderTooSlow { seconds: frame_ns / 1_000_000_000 }));
             } else if idle_ns > 0 && conn.is_quiet() && now.saturating_sub(conn.last_active_ns) > idle_ns {
                 self.metrics.connections_closed_idle += 1;
                 self.close(key, None);
@@ -810,29 +882,33 @@ impl<B: Backend> Core<B> {
         if let Some(listener) = self.listener.take() {
             self.io.push(Op::Close { socket: listener }, token(token::CLOSE, 0));
         }
-        // Long polls have nothing more to wait for.
-        self.poke.extend(self.fetches.keys());
-        self.waiters.expire_all();
-    }
-
-    pub(crate) fn is_stopping(&self) -> bool {
-        self.stopping
+        for key in self.conns.keys() {
+            self.end(key, None);
+        }
     }
 
     fn check_stop(&mut self) {
         if !self.stopping || self.stopped {
             return;
         }
-        let idle = self.produces.len() == 0
+        let idle = self.conns.len() == 0
+            && self.produces.len() == 0
             && self.remote_work.is_empty()
             && self.remote_durable.is_empty()
-            && self.conns.iter().all(|(_, c)| c.out.is_empty() && !c.sending);
-        if idle || self.now_ns >= self.stop_deadline_ns {
+            && self.remote_sealed.is_empty();
+        if !self.drained && (idle || self.now_ns >= self.stop_deadline_ns) {
+            self.drained = true;
             self.stop_deadline_ns = u64::MAX;
-            self.log.stop();
+            let seconds = STOP_GRACE_NS / 1_000_000_000;
             for key in self.conns.keys() {
-                self.close(key, None);
+                self.close(key, Some(Closing::StopGrace { seconds }));
             }
+            let core = self.settings.id;
+            self.tell_control(ControlMessage::Drained { core });
+            self.flush_messages();
+        }
+        if self.drained && std::mem::take(&mut self.may_finish) {
+            self.log.stop();
         }
         if self.log.is_stopped() {
             self.stopped = true;
@@ -908,5 +984,5 @@ impl<B: Backend> Core<B> {
 enum NextFrame {
     Frame(FrameBytes),
     More,
-    Bad(&'static str),
+    Bad(Closing),
 }

@@ -3,6 +3,7 @@
 //! A fetch that waits holds positions, not buffers. It is looked at again when one of its partitions advances, when
 //! cold blocks arrive, or at its deadline; each look reads anew. Answers hold whole batches only.
 
+use crate::closing::Closing;
 use crate::conn::{AnswerState, FrameBytes, SentKind};
 use crate::core::Core;
 use crate::peer::{PeerMessage, RemoteRead, RemoteReadDone};
@@ -116,10 +117,6 @@ impl Waiters {
         }
     }
 
-    pub fn expire_all(&mut self) {
-        self.deadlines.clear();
-    }
-
     fn watch(&mut self, watcher: Watcher, slots: impl Iterator<Item = Slot>) {
         let slots: Vec<Slot> = slots.collect();
         for slot in &slots {
@@ -164,13 +161,17 @@ impl Waiters {
 impl<B: Backend> Core<B> {
     pub(crate) fn handle_fetch(&mut self, key: Key, frame: FrameBytes) -> bool {
         self.metrics.fetch.requests += 1;
-        let Ok(header) = RequestHeader::parse(&frame) else {
-            self.close(key, Some("a request header that cannot be read"));
-            return false;
-        };
-        let Ok(request) = FetchRequest::parse(&header, &frame) else {
-            self.close(key, Some("a fetch request that cannot be read"));
-            return false;
+        let parsed = RequestHeader::parse(&frame).map_err(Closing::Header).and_then(|header| {
+            let (api, version) = (header.api_key, header.api_version);
+            let request = FetchRequest::parse(&header, &frame);
+            Ok((header, request.map_err(|error| Closing::Request { api, version, error })?))
+        });
+        let (header, request) = match parsed {
+            Ok(parsed) => parsed,
+            Err(closing) => {
+                self.end(key, Some(closing));
+                return false;
+            }
         };
         let opened = self.sessions.open(&request, self.now_ns);
         let (session_id, incremental, keys) = match opened {
@@ -375,18 +376,17 @@ impl<B: Backend> Core<B> {
     /// Is what was read enough, or the time up?
     fn judge(&mut self, key: Key) {
         let now_ns = self.now_ns;
-        let stopping = self.is_stopping();
         let Some(pending) = self.fetches.get_mut(key) else { return };
         let bytes: usize = pending.parts.iter().map(|p| p.bytes).sum();
         let failed = pending.parts.iter().any(|p| p.error != ErrorCode::None);
-        let gone = self.conns.get(pending.conn).is_none();
+        let gone = self.conns.get(pending.conn).is_none_or(|conn| conn.ending || conn.eof);
         let late = now_ns >= pending.deadline_ns;
         // Data that exists and is being read is waited for, whatever the client's patience: an empty answer would only
         // make it ask again.
         let cold = bytes == 0
             && pending.parts.iter().any(|p| p.cold)
             && now_ns < pending.deadline_ns + COLD_GRACE_NS;
-        if failed || stopping || gone || !cold && (late || bytes >= pending.min_bytes) {
+        if failed || gone || !cold && (late || bytes >= pending.min_bytes) {
             self.finish_fetch(key);
             return;
         }
@@ -452,7 +452,7 @@ impl<B: Backend> Core<B> {
         let (conn, slot) = (pending.conn, pending.slot);
         match self.encode_fetch(pending) {
             Some(bufs) => self.answer(conn, slot, AnswerState::Ready(bufs, SentKind::Fetch)),
-            None => self.close(conn, Some("a fetch answer of more than 2 GiB")),
+            None => self.answer_nothing(conn, slot, Closing::AnswerTooLarge),
         }
     }
 

@@ -35,8 +35,8 @@ pub struct Answer {
     pub conn: ConnKey,
     pub slot: u64,
     pub bytes: Vec<u8>,
-    /// Close the connection (after the bytes, when there are any): the request could not be understood.
-    pub close: bool,
+    /// Close the connection instead: why the request could not be understood.
+    pub refusal: Option<String>,
 }
 
 /// Core to control.
@@ -58,6 +58,10 @@ pub enum ControlMessage {
         core: CoreId,
         reason: ringmill_log::Fatal,
     },
+    /// After [`CoreMessage::Stop`]: every request that was taken is answered, or had its time.
+    Drained {
+        core: CoreId,
+    },
     /// The core has drained, flushed, destaged and written its last checkpoint.
     Stopped {
         core: CoreId,
@@ -78,8 +82,11 @@ pub enum CoreMessage {
         base: Offset,
         what: String,
     },
-    /// SIGTERM: stop accepting, finish what is in flight, flush, destage, checkpoint, say [`ControlMessage::Stopped`].
+    /// SIGTERM: stop accepting, take no further request, answer those in flight, say [`ControlMessage::Drained`].
     Stop,
+    /// All cores have drained, so none appends to another's log any more: flush, destage, checkpoint, say
+    /// [`ControlMessage::Stopped`].
+    Finish,
 }
 
 /// A change of the topic image. Applied in version order, once.

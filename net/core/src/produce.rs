@@ -3,6 +3,7 @@
 //! A request that meets no room keeps its place and its bytes, and goes on when the log says so; its connection is not
 //! read meanwhile, others are.
 
+use crate::closing::Closing;
 use crate::conn::{AnswerState, FrameBytes, SentKind};
 use crate::core::Core;
 use crate::peer::{PeerMessage, RemoteAppend, RemoteDone};
@@ -66,7 +67,7 @@ impl<B: Backend> Core<B> {
         let plan = match self.plan_produce(&frame) {
             Ok(plan) => plan,
             Err(reason) => {
-                self.close(key, Some(reason));
+                self.end(key, Some(reason));
                 return false;
             }
         };
@@ -96,10 +97,13 @@ impl<B: Backend> Core<B> {
     }
 
     /// Parses the whole request before anything happens, and finds every partition's owner.
-    fn plan_produce(&self, frame: &[u8]) -> Result<Plan, &'static str> {
-        let header = RequestHeader::parse(frame).map_err(|_| "a request header that cannot be read")?;
-        let request =
-            ProduceRequest::parse(&header, frame).map_err(|_| "a produce request that cannot be read")?;
+    fn plan_produce(&self, frame: &[u8]) -> Result<Plan, Closing> {
+        let header = RequestHeader::parse(frame).map_err(Closing::Header)?;
+        let request = ProduceRequest::parse(&header, frame).map_err(|error| Closing::Request {
+            api: header.api_key,
+            version: header.api_version,
+            error,
+        })?;
         let mut plan = Plan {
             head: header.response_head(),
             acks: request.acks,
@@ -111,8 +115,6 @@ impl<B: Backend> Core<B> {
             Some(ErrorCode::InvalidRequiredAcks)
         } else if request.transactional_id.is_some() {
             Some(ErrorCode::InvalidTxnState)
-        } else if self.is_stopping() {
-            Some(ErrorCode::NotLeaderOrFollower)
         } else {
             None
         };
@@ -373,12 +375,13 @@ impl<B: Backend> Core<B> {
                 );
             });
         }
-        let failed = pending.parts.iter().any(|p| p.answer.error != ErrorCode::None);
-        self.metrics.produce.errors += u64::from(failed);
+        let failed = pending.parts.iter().map(|p| &p.answer).find(|a| a.error != ErrorCode::None);
+        self.metrics.produce.errors += u64::from(failed.is_some());
         if pending.acks == 0 {
-            if failed {
+            if let Some(answer) = failed {
                 // The client asked for no answer; closing is the only way to tell it.
-                self.close(pending.conn, Some("an error on a produce request with acks=0"));
+                let (error, why) = (answer.error, answer.error_message.unwrap_or_default());
+                self.answer_nothing(pending.conn, pending.slot, Closing::Unacked { error, why });
             } else {
                 self.answer(pending.conn, pending.slot, AnswerState::Nothing);
             }

@@ -63,7 +63,10 @@ impl Node {
             match message {
                 ControlMessage::Fatal { reason, .. } => turned = Turned::Fatal(reason.to_string()),
                 ControlMessage::Stopped { .. } => turned = Turned::Stopped,
-                ControlMessage::Frame(_) | ControlMessage::Reply { .. } | ControlMessage::Applied { .. } => {}
+                ControlMessage::Frame(_)
+                | ControlMessage::Reply { .. }
+                | ControlMessage::Applied { .. }
+                | ControlMessage::Drained { .. } => {}
             }
         }
         turned
@@ -71,7 +74,9 @@ impl Node {
 
     /// SIGTERM.
     pub fn stop(&mut self) {
-        assert!(self.to_core.push(CoreMessage::Stop).is_ok(), "nothing else is sent to a simulated core");
+        for message in [CoreMessage::Stop, CoreMessage::Finish] {
+            assert!(self.to_core.push(message).is_ok(), "nothing else is sent to a simulated core");
+        }
         self.waker.wake();
     }
 

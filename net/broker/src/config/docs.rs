@@ -117,19 +117,7 @@ pub fn errors_md() -> String {
          | code | name | meaning |\n| --- | --- | --- |\n",
     );
     for code in ErrorCode::ALL {
-        let _ = writeln!(out, "| {} | {} | {} |", code.code(), screaming(&format!("{code:?}")), code.text());
-    }
-    out
-}
-
-/// `OffsetOutOfRange` as Kafka writes it: `OFFSET_OUT_OF_RANGE`.
-fn screaming(name: &str) -> String {
-    let mut out = String::new();
-    for (at, c) in name.chars().enumerate() {
-        if c.is_ascii_uppercase() && at > 0 {
-            out.push('_');
-        }
-        out.push(c.to_ascii_uppercase());
+        let _ = writeln!(out, "| {} | {} | {} |", code.code(), code.name(), code.text());
     }
     out
 }

@@ -24,14 +24,7 @@ impl Client {
     }
 
     fn send(&mut self, api: i16, version: i16, body: &[u8]) {
-        let mut frame = Vec::new();
-        frame.extend(api.to_be_bytes());
-        frame.extend(version.to_be_bytes());
-        frame.extend(7i32.to_be_bytes());
-        frame.extend((-1i16).to_be_bytes());
-        frame.extend(body);
-        self.stream.write_all(&(frame.len() as u32).to_be_bytes()).unwrap();
-        self.stream.write_all(&frame).unwrap();
+        self.stream.write_all(&frame(api, version, body)).unwrap();
     }
 
     fn answer(&mut self) -> Reader {
@@ -97,6 +90,35 @@ impl Client {
         self.send(0, 3, &produce_body(topic, partition));
     }
 
+    pub fn send_metadata(&mut self, topic: &str) {
+        let mut body = 1i32.to_be_bytes().to_vec();
+        string(&mut body, topic);
+        self.send(3, 1, &body);
+    }
+
+    pub fn send_bytes(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).unwrap();
+    }
+
+    pub fn shut_down_sending(&mut self) {
+        self.stream.shutdown(std::net::Shutdown::Write).unwrap();
+    }
+
+    /// Answers up to the end of the connection.
+    pub fn count_answers(&mut self) -> usize {
+        count_answers(&mut self.stream)
+    }
+
+    /// Sends until the connection ends, reading as fast; how many answers came.
+    pub fn flood_with_produce(&mut self, topic: &str, partition: i32) -> usize {
+        let mut reading = self.stream.try_clone().unwrap();
+        let answers = std::thread::spawn(move || count_answers(&mut reading));
+        let body = produce_body(topic, partition);
+        let frame = frame(0, 3, &body);
+        while self.stream.write_all(&frame).is_ok() {}
+        answers.join().unwrap()
+    }
+
     /// Whether the broker closes the connection without a further answer.
     pub fn is_cut_off(&mut self) -> bool {
         !matches!(self.stream.read(&mut [0; 64]), Ok(1..))
@@ -119,6 +141,30 @@ impl Client {
         answer.int(8);
         answer.int(8)
     }
+}
+
+/// A request with a version 1 header and its length.
+fn frame(api: i16, version: i16, body: &[u8]) -> Vec<u8> {
+    let mut frame = ((body.len() + 10) as u32).to_be_bytes().to_vec();
+    frame.extend(api.to_be_bytes());
+    frame.extend(version.to_be_bytes());
+    frame.extend(7i32.to_be_bytes());
+    frame.extend((-1i16).to_be_bytes());
+    frame.extend(body);
+    frame
+}
+
+fn count_answers(stream: &mut TcpStream) -> usize {
+    let mut count = 0;
+    let mut length = [0; 4];
+    while stream.read_exact(&mut length).is_ok() {
+        let mut answer = vec![0; u32::from_be_bytes(length) as usize];
+        if stream.read_exact(&mut answer).is_err() {
+            break;
+        }
+        count += 1;
+    }
+    count
 }
 
 /// Produce 3 of one record with acks=all.
