@@ -1,0 +1,38 @@
+//! What the operator may set. Names and defaults are Kafka's.
+
+/// Limits and times of the coordinator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupConfig {
+    /// `group.min.session.timeout.ms`
+    pub session_timeout_ms_min: i32,
+    /// `group.max.session.timeout.ms`
+    pub session_timeout_ms_max: i32,
+    /// `group.initial.rebalance.delay.ms`: an empty group waits this long for more members.
+    pub initial_rebalance_delay_ms: i32,
+    /// `group.max.size`
+    pub size_max: usize,
+    /// A new member that waits longer than this for its group to form has most likely gone; Kafka's fixed five minutes.
+    pub new_member_join_timeout_ms: i32,
+    /// `offsets.retention.minutes`, in milliseconds.
+    pub offsets_retention_ms: i64,
+    /// `offsets.retention.check.interval.ms`
+    pub retention_check_ms: u64,
+    /// `offset.metadata.max.bytes`
+    pub offset_metadata_bytes_max: usize,
+}
+
+impl Default for GroupConfig {
+    /// Kafka 4.3's defaults.
+    fn default() -> GroupConfig {
+        GroupConfig {
+            session_timeout_ms_min: 6_000,
+            session_timeout_ms_max: 1_800_000,
+            initial_rebalance_delay_ms: 3_000,
+            size_max: i32::MAX as usize,
+            new_member_join_timeout_ms: 300_000,
+            offsets_retention_ms: 7 * 24 * 3600 * 1000,
+            retention_check_ms: 600_000,
+            offset_metadata_bytes_max: 4096,
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! The group coordinator as a pure state machine: classic consumer groups and their committed offsets.
+//!
+//! Owns every group's members, generation and offsets, and what is not yet durable. An event and a time go in; records
+//! for `__consumer_offsets` and answers come out ([`Groups::step`]). Answers that promise something durable are kept back
+//! until [`Event::Durable`] names their records. Guarantees: every request is answered once; offsets are seen only when
+//! they are durable; the same events at the same times give the same effects.
+//!
+//! Never does I/O, reads no clock, draws no random number, and knows nothing of connections or wire formats; the formats
+//! of its records are Kafka's ([`records`]).
+
+mod config;
+mod group;
+mod join;
+mod leave;
+mod machine;
+mod messages;
+mod offsets;
+mod rebalance;
+pub mod records;
+mod subscription;
+mod sync;
+mod timers;
+mod views;
+
+pub use config::GroupConfig;
+pub use group::{OffsetEntry, State};
+pub use machine::{Groups, partition_of};
+pub use messages::{
+    Answer, Commit, CommitOffset, DeleteOffsets, Effects, Event, Heartbeat, Identity, Join, JoinAnswer,
+    JoinedMember, Leave, Now, Sync, SyncAnswer, Text, Ticket, TopicResults, Write, WriteId,
+};
+pub use views::{DescribedGroup, DescribedMember, ListedGroup};

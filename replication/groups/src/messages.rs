@@ -1,0 +1,190 @@
+//! What goes into the machine and what comes out.
+
+use bytes::Bytes;
+use ringmill_types::{ErrorCode, TopicId};
+use std::sync::Arc;
+
+/// Names that live as long as a group.
+pub type Text = Arc<str>;
+
+/// A request that will be answered once under this number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// Records that became durable, or did not, together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WriteId(pub u64);
+
+/// The time of an event on both clocks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Now {
+    /// Never goes back: timeouts.
+    pub mono_ms: u64,
+    /// What stands in records.
+    pub wall_ms: i64,
+}
+
+/// JoinGroup.
+#[derive(Clone, Debug, Default)]
+pub struct Join {
+    pub group: String,
+    /// Empty for a member that is new.
+    pub member: String,
+    pub instance: Option<String>,
+    pub client_id: String,
+    pub client_host: String,
+    pub session_timeout_ms: i32,
+    pub rebalance_timeout_ms: i32,
+    pub protocol_type: String,
+    /// In order of preference, with what the protocol says about the member.
+    pub protocols: Vec<(String, Bytes)>,
+    /// Version 4 and later: a new dynamic member gets its id first and joins with it then (KIP-394).
+    pub member_id_required: bool,
+    /// Version 9 and later: a leader can be told that there is nothing to assign (KIP-814).
+    pub can_skip_assignment: bool,
+    /// Random text of the caller: the end of a new member's id.
+    pub fresh: String,
+}
+
+/// SyncGroup.
+#[derive(Clone, Debug, Default)]
+pub struct Sync {
+    pub group: String,
+    pub member: String,
+    pub instance: Option<String>,
+    pub generation: i32,
+    pub protocol_type: Option<String>,
+    pub protocol: Option<String>,
+    pub assignments: Vec<(String, Bytes)>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Heartbeat {
+    pub group: String,
+    pub member: String,
+    pub instance: Option<String>,
+    pub generation: i32,
+}
+
+/// A member in LeaveGroup.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    pub member: String,
+    pub instance: Option<String>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Leave {
+    pub group: String,
+    pub members: Vec<Identity>,
+}
+
+/// OffsetCommit. Topics and partitions that do not exist were taken out before.
+#[derive(Clone, Debug, Default)]
+pub struct Commit {
+    pub group: String,
+    pub member: String,
+    pub instance: Option<String>,
+    /// -1 for a consumer that is in no group.
+    pub generation: i32,
+    /// `retention_time_ms` of version 2 to 4: the offsets expire that long after now.
+    pub retention_ms: Option<i64>,
+    pub offsets: Vec<CommitOffset>,
+    /// Version 9 and later names a missing group; before, its generation is wrong.
+    pub says_group_not_found: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct CommitOffset {
+    pub topic: Text,
+    pub topic_id: TopicId,
+    pub partition: i32,
+    pub offset: i64,
+    pub leader_epoch: i32,
+    pub metadata: String,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct DeleteOffsets {
+    pub group: String,
+    pub partitions: Vec<(Text, i32)>,
+}
+
+/// What happens to the machine. Time passes with every one; [`Event::Tick`] is nothing but that.
+#[derive(Clone, Debug)]
+pub enum Event {
+    Join(Ticket, Join),
+    Sync(Ticket, Sync),
+    Heartbeat(Ticket, Heartbeat),
+    Leave(Ticket, Leave),
+    Commit(Ticket, Commit),
+    DeleteOffsets(Ticket, DeleteOffsets),
+    DeleteGroups(Ticket, Vec<String>),
+    /// Topics are gone: so are offsets in them.
+    TopicsDeleted(Vec<Text>),
+    /// The records of this write survive a power cut.
+    Durable(WriteId),
+    /// They were refused, or nobody knows; this is what the waiting requests are told.
+    Failed(WriteId, ErrorCode),
+    Tick,
+}
+
+/// Answer to [`Join`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JoinAnswer {
+    pub error: ErrorCode,
+    pub generation: i32,
+    pub protocol_type: Option<Text>,
+    pub protocol: Option<Text>,
+    pub leader: Text,
+    pub skip_assignment: bool,
+    pub member: Text,
+    /// For the leader only.
+    pub members: Vec<JoinedMember>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JoinedMember {
+    pub member: Text,
+    pub instance: Option<Text>,
+    pub metadata: Bytes,
+}
+
+/// Answer to [`Sync`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SyncAnswer {
+    pub error: ErrorCode,
+    pub protocol_type: Option<Text>,
+    pub protocol: Option<Text>,
+    pub assignment: Bytes,
+}
+
+/// In order of the request.
+pub type TopicResults = Vec<(Text, i32, ErrorCode)>;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    Join(JoinAnswer),
+    Sync(SyncAnswer),
+    Heartbeat(ErrorCode),
+    Leave(ErrorCode, Vec<(Identity, ErrorCode)>),
+    Commit(TopicResults),
+    DeleteOffsets(ErrorCode, TopicResults),
+    DeleteGroups(Vec<(String, ErrorCode)>),
+}
+
+/// Records for one partition of `__consumer_offsets`, to be appended in this order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Write {
+    pub id: WriteId,
+    pub partition: i32,
+    /// Key and value; no value is a tombstone.
+    pub records: Vec<(Bytes, Option<Bytes>)>,
+}
+
+/// What a step gives.
+#[derive(Debug, Default)]
+pub struct Effects {
+    pub answers: Vec<(Ticket, Answer)>,
+    pub writes: Vec<Write>,
+}

@@ -1,0 +1,208 @@
+//! Whatever happens in whatever order: one answer per request, one generation at a time, durable offsets that stay.
+
+use crate::rig::{Rig, config, join_of};
+use proptest::prelude::*;
+use ringmill_groups::{Answer, Event, Join, State, Ticket};
+use ringmill_types::ErrorCode;
+use std::collections::BTreeMap;
+
+#[derive(Clone, Debug)]
+enum Act {
+    Join { client: usize, id_first: bool },
+    Sync { client: usize },
+    Beat { client: usize },
+    Leave { client: usize },
+    Commit { client: usize },
+    Delete,
+    Confirm,
+    Fail,
+    Pass { ms: u64 },
+    Restart,
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    let client = 0..4usize;
+    prop_oneof![
+        6 => (client.clone(), any::<bool>()).prop_map(|(client, id_first)| Act::Join { client, id_first }),
+        6 => client.clone().prop_map(|client| Act::Sync { client }),
+        4 => client.clone().prop_map(|client| Act::Beat { client }),
+        2 => client.clone().prop_map(|client| Act::Leave { client }),
+        4 => client.prop_map(|client| Act::Commit { client }),
+        1 => Just(Act::Delete),
+        8 => Just(Act::Confirm),
+        1 => Just(Act::Fail),
+        3 => (0..20_000u64).prop_map(|ms| Act::Pass { ms }),
+        1 => Just(Act::Restart),
+    ]
+}
+
+/// A client as the coordinator made it; clients 0 and 1 are static.
+#[derive(Clone, Debug, Default)]
+struct Client {
+    id: String,
+    generation: i32,
+    leads: bool,
+    roll: Vec<String>,
+    asked: Option<Ticket>,
+}
+
+struct Story {
+    rig: Rig,
+    clients: Vec<Client>,
+    /// Newest offset that a client was told is committed.
+    promised: Option<i64>,
+    next_offset: i64,
+    commits: BTreeMap<Ticket, i64>,
+    newest_generation: i32,
+}
+
+impl Story {
+    fn new() -> Story {
+        let mut rig = Rig::new(config());
+        rig.prompt = false;
+        Story {
+            rig,
+            clients: vec![Client::default(); 4],
+            promised: None,
+            next_offset: 0,
+            commits: BTreeMap::new(),
+            newest_generation: 0,
+        }
+    }
+
+    fn join(&self, client: usize, id_first: bool) -> Join {
+        Join {
+            instance: (client < 2).then(|| format!("i{client}")),
+            member_id_required: id_first,
+            ..join_of("g", &self.clients[client].id)
+        }
+    }
+
+    fn act(&mut self, act: Act) {
+        match act {
+            Act::Join { client, id_first } => {
+                let join = self.join(client, id_first);
+                let ticket = self.rig.join(join);
+                self.clients[client].asked = Some(ticket);
+            }
+            Act::Sync { client } => {
+                let Client { id, generation, leads, roll, .. } = self.clients[client].clone();
+                let given: Vec<(&str, &str)> = roll.iter().map(|m| (m.as_str(), m.as_str())).collect();
+                self.rig.sync("g", &id, generation, if leads { &given } else { &[] });
+            }
+            Act::Beat { client } => {
+                let Client { id, generation, .. } = self.clients[client].clone();
+                self.rig.beat("g", &id, generation);
+            }
+            Act::Leave { client } => {
+                let id = self.clients[client].id.clone();
+                self.rig.leave("g", &id, None);
+            }
+            Act::Commit { client } => {
+                let Client { id, generation, .. } = self.clients[client].clone();
+                self.next_offset += 1;
+                let ticket = self.rig.commit("g", &id, generation, self.next_offset);
+                self.commits.insert(ticket, self.next_offset);
+            }
+            Act::Delete => {
+                self.rig.ask(|t| Event::DeleteGroups(t, vec!["g".into()]));
+                if self.rig.state("g").is_none() {
+                    self.promised = None;
+                    self.commits.clear();
+                    self.newest_generation = 0;
+                }
+            }
+            Act::Confirm if !self.rig.unwritten.is_empty() => self.rig.confirm(),
+            Act::Fail if !self.rig.unwritten.is_empty() && !self.deleting() => self.rig.fail(),
+            Act::Confirm | Act::Fail => {}
+            Act::Pass { ms } => self.rig.pass(ms),
+            Act::Restart => {
+                // What was in the log's way is lost with the process, and so are the connections.
+                if self.deleting() {
+                    self.rig.confirm_all();
+                    self.read_answers();
+                }
+                self.rig.restart();
+                self.commits.clear();
+                self.newest_generation = 0;
+            }
+        }
+        self.read_answers();
+        self.check();
+    }
+
+    /// A failed deletion would bring back what the story has written off.
+    fn deleting(&self) -> bool {
+        self.rig.unwritten.iter().any(|w| w.records.iter().any(|(_, value)| value.is_none()))
+    }
+
+    fn read_answers(&mut self) {
+        for (ticket, offset) in std::mem::take(&mut self.commits) {
+            match self.rig.answers.get(&ticket) {
+                Some(Answer::Commit(results)) if results[0].2 == ErrorCode::None => {
+                    self.promised = self.promised.max(Some(offset));
+                }
+                Some(_) => {}
+                None => {
+                    self.commits.insert(ticket, offset);
+                }
+            }
+        }
+        for client in &mut self.clients {
+            let Some(Answer::Join(answer)) = client.asked.and_then(|t| self.rig.answers.get(&t)) else {
+                continue;
+            };
+            client.asked = None;
+            match answer.error {
+                ErrorCode::None => {
+                    client.id = answer.member.to_string();
+                    client.generation = answer.generation;
+                    client.leads = answer.leader == answer.member;
+                    client.roll = answer.members.iter().map(|m| m.member.to_string()).collect();
+                    assert!(answer.generation >= self.newest_generation, "generations do not go back");
+                    self.newest_generation = answer.generation;
+                }
+                ErrorCode::MemberIdRequired => client.id = answer.member.to_string(),
+                ErrorCode::UnknownMemberId | ErrorCode::FencedInstanceId => client.id.clear(),
+                _ => {}
+            }
+        }
+    }
+
+    fn check(&self) {
+        assert!(self.rig.offset("g") >= self.promised, "{:?} {:?}", self.rig.offset("g"), self.promised);
+        if let Some(group) = self.rig.groups.describe("g") {
+            assert_eq!(
+                group.members.is_empty() && group.state != State::PreparingRebalance,
+                group.state == State::Empty
+            );
+        }
+    }
+
+    /// Left alone for long, with a log that works, every request has its answer.
+    fn end(mut self) {
+        self.rig.confirm_all();
+        for _ in 0..4 {
+            self.rig.pass(310_000);
+            self.rig.confirm_all();
+        }
+        assert_eq!(self.rig.open, []);
+        assert_eq!(self.rig.groups.writes_under_way(), 0);
+        self.read_answers();
+        self.rig.restart();
+        self.check();
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn invariants_hold(acts in prop::collection::vec(act(), 1..120)) {
+        let mut story = Story::new();
+        for act in acts {
+            story.act(act);
+        }
+        story.end();
+    }
+}

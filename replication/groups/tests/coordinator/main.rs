@@ -1,0 +1,8 @@
+//! The coordinator's rules, one test each, and its invariants under random events.
+#![allow(clippy::unwrap_used)]
+
+mod invariants;
+mod membership;
+mod offsets;
+mod rig;
+mod statics;

@@ -1,0 +1,104 @@
+//! Records as a real Kafka 4.3.1 wrote them: `__consumer_offsets` after a console consumer, kcat and a static kcat had
+//! read a topic and gone, and one group was deleted (`tests/golden/consumer_offsets.txt`: partition, offset, key, value
+//! in hexadecimal).
+#![allow(clippy::unwrap_used)]
+
+use ringmill_groups::records::{GroupValue, Key, OffsetValue};
+use ringmill_groups::{GroupConfig, Groups, Now, State, partition_of};
+
+fn bytes(hex: &str) -> Vec<u8> {
+    let pairs = hex.as_bytes().chunks(2);
+    pairs.map(|p| u8::from_str_radix(std::str::from_utf8(p).unwrap(), 16).unwrap()).collect()
+}
+
+struct Row {
+    partition: i32,
+    key: Vec<u8>,
+    value: Option<Vec<u8>>,
+}
+
+fn rows() -> Vec<Row> {
+    let text = include_str!("golden/consumer_offsets.txt");
+    let rows = text.lines().map(|line| {
+        let fields: Vec<&str> = line.split(' ').collect();
+        Row {
+            partition: fields[0].parse().unwrap(),
+            key: bytes(fields[2]),
+            value: (fields[3] != "null").then(|| bytes(fields[3])),
+        }
+    });
+    rows.collect()
+}
+
+#[test]
+fn what_kafka_wrote_is_read_and_written_to_the_byte() {
+    let (mut groups, mut offsets, mut gone) = (0, 0, 0);
+    for row in rows() {
+        let key = Key::decode(&row.key).unwrap();
+        assert_eq!(key.encode(), row.key);
+        match (&key, &row.value) {
+            (Key::Group(_), Some(value)) => {
+                groups += 1;
+                assert_eq!(GroupValue::decode(value).unwrap().encode(), *value);
+            }
+            (Key::Offset { .. }, Some(value)) => {
+                offsets += 1;
+                assert_eq!(OffsetValue::decode(value).unwrap().encode(), *value);
+            }
+            (_, None) => gone += 1,
+        }
+    }
+    assert_eq!((groups, offsets, gone), (9, 12, 3));
+}
+
+#[test]
+fn a_group_lies_where_kafka_puts_it() {
+    for row in rows() {
+        let (Key::Group(group) | Key::Offset { group, .. }) = Key::decode(&row.key).unwrap();
+        assert_eq!(partition_of(&group, 50), row.partition, "{group}");
+    }
+}
+
+#[test]
+fn replay_gives_what_kafka_would_show() {
+    let mut machine = Groups::new(GroupConfig::default(), 50, Now::default());
+    for row in rows() {
+        machine.load(&row.key, row.value.as_deref()).unwrap();
+    }
+    machine.loaded(Now::default());
+    let names: Vec<String> = machine.list().map(|g| format!("{} {:?}", g.id, g.state)).collect();
+    assert_eq!(names, ["g-java Empty", "g-static Empty"]);
+    for partition in 0..2 {
+        let entry = machine.offset("g-java", "t1", partition).unwrap();
+        assert_eq!((entry.offset, entry.leader_epoch, entry.metadata.as_str()), (2, 0, ""));
+    }
+    assert!(machine.offsets("g-kcat").is_none());
+}
+
+#[test]
+fn a_group_with_members_comes_back_stable() {
+    let mut machine = Groups::new(GroupConfig::default(), 50, Now::default());
+    for row in rows().into_iter().filter(|r| r.partition == 34).take(2) {
+        machine.load(&row.key, row.value.as_deref()).unwrap();
+    }
+    let group = machine.describe("g-static").unwrap();
+    assert_eq!((group.state, &*group.protocol, group.members.len()), (State::Stable, "range", 1));
+    assert_eq!(group.members[0].instance.as_deref(), Some("inst-1"));
+    assert!(!group.members[0].assignment.is_empty());
+}
+
+#[test]
+fn broken_bytes_are_refused() {
+    for row in rows() {
+        for cut in 0..row.key.len() {
+            assert!(Key::decode(&row.key[..cut]).is_err());
+        }
+        let Some(value) = &row.value else { continue };
+        for cut in 0..value.len() {
+            assert!(
+                GroupValue::decode(&value[..cut]).is_err() || OffsetValue::decode(&value[..cut]).is_err()
+            );
+        }
+    }
+    assert!(Key::decode(&[0, 3, 0, 0]).is_err());
+}
