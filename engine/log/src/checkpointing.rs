@@ -198,7 +198,12 @@ impl Log {
                     .sync
                     .extend(part.segments.last().and_then(|s| s.open.as_ref()).map(|o| o.handle.clone()));
             }
-            if finishing && part.offline.is_none() && part.segments.last().is_some_and(|s| !s.sealed) {
+            // A segment that met a full disk before its first byte may have no file yet.
+            let has_file = |s: &crate::partition::Segment| s.bytes > 0 || s.open.is_some();
+            if finishing
+                && part.offline.is_none()
+                && part.segments.last().is_some_and(|s| !s.sealed && has_file(s))
+            {
                 let (dir, epochs) = (part.dir.clone(), part.epochs.to_text());
                 if let Some(segment) = part.segments.last_mut() {
                     order.trims.push((Trim::of(&dir, segment), epochs, dir));

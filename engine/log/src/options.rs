@@ -88,6 +88,4 @@ pub struct Faults {
     pub reclaim_before_sync: bool,
     /// Recovery accepts any well-formed group at the expected place, whatever life it is from.
     pub trust_stale_groups: bool,
-    /// Change a group's bytes after it was handed to the disk.
-    pub touch_after_seal: bool,
 }

@@ -383,6 +383,38 @@ impl Buf {
     }
 }
 
+/// The memory of a buffer that was let go, read all the same: what a ring would transfer that keeps its buffers too
+/// short. For the simulator's planted fault only.
+pub(crate) struct Stale {
+    start: NonNull<u8>,
+    len: usize,
+    /// Keeps the memory mapped, not its bytes as they were.
+    _mapping: Arc<Mapping>,
+    _thread: PhantomData<*const ()>,
+}
+
+impl Stale {
+    /// `None` for memory that no pool reuses.
+    pub fn of(buf: &Buf) -> Option<Stale> {
+        let Memory::Pooled(lease) = &buf.memory else { return None };
+        let region = lease.region();
+        // SAFETY: the range was checked against the region when the `Buf` was made.
+        let start = unsafe { region.start.add(buf.start) };
+        Some(Stale { start, len: buf.len, _mapping: region.mapping.clone(), _thread: PhantomData })
+    }
+
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// What is there now, whoever wrote it.
+    pub fn bytes(&self) -> Vec<u8> {
+        // SAFETY: mapped and initialised for as long as `_mapping` is held. Regions are written by the pool's thread
+        // only, which in a simulation is this one, and no slice of a writer outlives the call that made it.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }.to_vec()
+    }
+}
+
 impl Deref for Buf {
     type Target = [u8];
 

@@ -99,8 +99,8 @@ impl Consumer {
                 self.offset = next;
                 Ok(())
             }
-            // The partition is offline after a read error.
-            56 => Ok(()),
+            // The partition is offline after a read error; Fetch 4 knows no KAFKA_STORAGE_ERROR and says 6 for it.
+            56 | 6 => Ok(()),
             other => Err(Violation(format!(
                 "partition {}: reading at {} was refused with error {other}",
                 self.partition, self.offset

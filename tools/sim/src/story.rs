@@ -18,6 +18,8 @@ pub struct Settings {
     pub ops: u64,
     /// Faults planted in the broker, for the simulator's own tests.
     pub planted: Faults,
+    /// Planted in the reactor: buffers are let go when an operation starts, not when it ends.
+    pub release_early: bool,
     /// EIO now and then.
     pub disk_errors: bool,
     /// The disk fills up now and then.
@@ -28,7 +30,14 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { ops: 150, planted: Faults::default(), disk_errors: true, full_disk: true, narrate: false }
+        Settings {
+            ops: 150,
+            planted: Faults::default(),
+            release_early: false,
+            disk_errors: true,
+            full_disk: true,
+            narrate: false,
+        }
     }
 }
 
@@ -124,7 +133,8 @@ fn log_options(rng: &mut SimRng, planted: Faults) -> LogOptions {
 
 impl Story {
     fn new(seed: u64, settings: Settings) -> Story {
-        let world = SimWorld::new(seed, SimOptions::default());
+        let options = SimOptions { release_early: settings.release_early, ..SimOptions::default() };
+        let world = SimWorld::new(seed, options);
         let mut rng = world.fork_rng();
         let topic = topic(&mut rng);
         let count = topic.partitions.len();

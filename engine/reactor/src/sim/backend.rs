@@ -2,7 +2,7 @@
 
 use super::fs::{SimFs, node_of};
 use super::net::{Listener, ListenerId};
-use super::world::{CoreSide, OpState, PendingOp, SimWorld, World, checksum};
+use super::world::{CoreSide, OpState, PendingOp, SimWorld, Transfer, World};
 use crate::buffer::Pool;
 use crate::fs::{FileHandle, Fs};
 use crate::op::{
@@ -81,8 +81,8 @@ impl SimBackend {
             (Op::Write { buf, offset, flush, .. }, Some(file)) => {
                 let covered = world.disk().coverable(file);
                 let write = world.disk().begin_write(file, buf.to_vec().into(), offset);
-                let checksum = checksum(std::iter::once(&*buf));
-                insert(world, OpState::Write { file, buf, checksum, write, flush, covered });
+                let buf = Transfer::new(buf, world.options.release_early);
+                insert(world, OpState::Write { file, buf, write, flush, covered });
                 world.after_disk(id);
             }
             (Op::Sync { .. }, Some(file)) => {
@@ -112,6 +112,7 @@ impl SimBackend {
 }
 
 fn start_socket(world: &mut World, id: u64, core: usize, op: Op, token: Token) {
+    let release_early = world.options.release_early;
     let mut insert = |state| {
         world.ops.insert(id, PendingOp { core, token, state });
     };
@@ -137,8 +138,8 @@ fn start_socket(world: &mut World, id: u64, core: usize, op: Op, token: Token) {
         }
         Op::Send { socket, parts, .. } => {
             let bytes: Vec<u8> = parts.iter().flat_map(|p| p.iter().copied()).collect();
-            let checksum = checksum(parts.iter().map(|p| &**p));
-            insert(OpState::Send { parts, checksum });
+            let parts = parts.into_iter().map(|p| Transfer::new(p, release_early)).collect();
+            insert(OpState::Send { parts });
             let socket = u64::from(socket.0);
             match world.sockets.get_mut(&socket) {
                 Some(this) if !this.reset => {

@@ -4,7 +4,7 @@ use super::disk::{Disk, DiskFaults};
 use super::fs::SimFs;
 use super::net::{Listener, Socket};
 use super::rng::SimRng;
-use crate::buffer::{Buf, BufMut};
+use crate::buffer::{Buf, BufMut, Stale};
 use crate::op::{Completion, Errno, Flush, Job, Payload, Token, Wake};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -25,6 +25,46 @@ pub struct SimOptions {
     pub window_bytes: usize,
     pub disk_bytes: u64,
     pub pool_bytes: u64,
+    /// Planted fault: buffers are let go when an operation starts, not when it ends.
+    pub release_early: bool,
+}
+
+/// A buffer that an operation transfers, and what it held when the operation began.
+pub(crate) struct Transfer {
+    memory: Memory,
+    checksum: u64,
+}
+
+enum Memory {
+    Held(Buf),
+    LetGo(Stale),
+}
+
+impl Transfer {
+    pub fn new(buf: Buf, release_early: bool) -> Transfer {
+        let checksum = checksum(&buf);
+        let memory = match Stale::of(&buf).filter(|_| release_early) {
+            Some(stale) => Memory::LetGo(stale),
+            None => Memory::Held(buf),
+        };
+        Transfer { memory, checksum }
+    }
+
+    pub fn len(&self) -> usize {
+        match &self.memory {
+            Memory::Held(buf) => buf.len(),
+            Memory::LetGo(stale) => stale.len(),
+        }
+    }
+
+    /// Nobody wrote to it since the operation began.
+    pub fn is_untouched(&self) -> bool {
+        self.checksum
+            == match &self.memory {
+                Memory::Held(buf) => checksum(buf),
+                Memory::LetGo(stale) => checksum(&stale.bytes()),
+            }
+    }
 }
 
 /// An operation after one step, and its result when that was the last.
@@ -41,6 +81,7 @@ impl Default for SimOptions {
             window_bytes: 64 << 10,
             disk_bytes: 1 << 30,
             pool_bytes: 256 << 20,
+            release_early: false,
         }
     }
 }
@@ -57,8 +98,7 @@ pub enum Cut {
 pub(crate) enum OpState {
     Write {
         file: u64,
-        buf: Buf,
-        checksum: u64,
+        buf: Transfer,
         write: u64,
         flush: Flush,
         covered: BTreeSet<u64>,
@@ -86,8 +126,7 @@ pub(crate) enum OpState {
         got: u32,
     },
     Send {
-        parts: Vec<Buf>,
-        checksum: u64,
+        parts: Vec<Transfer>,
     },
     Done {
         result: u32,
@@ -159,8 +198,8 @@ pub(crate) struct World {
     trace: u64,
 }
 
-pub(crate) fn checksum<'a>(parts: impl Iterator<Item = &'a [u8]>) -> u64 {
-    parts.flatten().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+fn checksum(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })
 }
@@ -248,9 +287,12 @@ impl World {
         let over = OpState::Done { result: 0 };
         let ended = |result: Result<u32, Errno>| Some((result, Payload::None));
         match state {
-            OpState::Write { file, buf, checksum: before, write, flush, mut covered } => {
-                let same = checksum(std::iter::once(&*buf)) == before;
-                assert!(same, "seed {}: a buffer changed while its write was in flight", self.seed);
+            OpState::Write { file, buf, write, flush, mut covered } => {
+                assert!(
+                    buf.is_untouched(),
+                    "seed {}: a buffer changed while its write was in flight",
+                    self.seed
+                );
                 let bytes = buf.len() as u32;
                 let landed = self.disk().land(write);
                 match (landed, flush) {
