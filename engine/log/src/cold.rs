@@ -20,10 +20,14 @@ use std::path::PathBuf;
 const BLOCK: u64 = CACHE_BLOCK_BYTES as u64;
 
 /// Bytes of one partition in one cold answer: enough to keep the socket busy while the next blocks are read.
-const COLD_WANT_BYTES: u64 = 2 << 20;
+const COLD_WANT_BYTES: u64 = 4 << 20;
 
-/// Blocks requested beyond what an answer needs.
-const READ_AHEAD_BLOCKS: u64 = 8;
+/// Blocks requested beyond what the answer of a sequential reader needs: two more answers, so that the disk works while
+/// one is sent and the client takes it in.
+const READ_AHEAD_BLOCKS: u64 = 2 * COLD_WANT_BYTES / BLOCK + 1;
+
+/// Reads ahead started in one turn: starting one costs as much as sending some 100 KiB, and those who wait go first.
+const AHEAD_PER_TURN: usize = 3;
 
 type Key = (u64, u64);
 
@@ -56,6 +60,7 @@ pub(crate) struct BlockCache {
     bytes: u64,
     limit_bytes: u64,
     reads_max: usize,
+    more: bool,
     tick: u64,
 }
 
@@ -76,6 +81,7 @@ impl BlockCache {
             bytes: 0,
             limit_bytes,
             reads_max,
+            more: false,
             tick: 0,
         }
     }
@@ -96,6 +102,15 @@ impl BlockCache {
     /// The segment has more bytes than before. Blocks that end early are replaced when someone needs the rest.
     pub fn grew(&mut self, _uid: u64) {
         self.tick += 1;
+    }
+
+    fn is_awaited(&self, key: Key) -> bool {
+        matches!(self.blocks.get(&key), Some(Block::Reading { waiters }) if !waiters.is_empty())
+    }
+
+    /// Reads ahead were left for the next turn.
+    pub fn has_more(&self) -> bool {
+        self.more
     }
 
     fn drop_block(&mut self, key: Key) {
@@ -157,8 +172,10 @@ impl BlockCache {
 impl Log {
     /// Starts queued reads up to the cap.
     pub(crate) fn poll_cold<B: Backend>(&mut self, io: &mut B) {
-        while self.cache.reading.len() < self.cache.reads_max {
+        let mut ahead = 0;
+        while self.cache.reading.len() < self.cache.reads_max && ahead < AHEAD_PER_TURN {
             let Some(wanted) = self.cache.queue.pop_front() else { break };
+            ahead += usize::from(!self.cache.is_awaited(wanted.key));
             self.cache.make_room();
             let len = wanted.valid.next_multiple_of(PAGE_BYTES);
             let Some(buf) = io.pool().take(len) else {
@@ -174,6 +191,7 @@ impl Log {
             );
             self.cache.reading.insert(serial, wanted);
         }
+        self.cache.more = ahead == AHEAD_PER_TURN && !self.cache.queue.is_empty();
         self.trim_open_files(io);
     }
 
@@ -256,7 +274,9 @@ impl Log {
         let Some(open) = segment.open.as_mut() else { return Err(ReadError::Offline) };
         open.used_turn = turn;
         let file = open.id;
-        let mut view = SegmentView { cache: &mut self.cache, uid, file, slot, end, ticket: request.ticket };
+        let ahead = if hint.is_some() || offset == segment.base { READ_AHEAD_BLOCKS } else { 0 };
+        let mut view =
+            SegmentView { cache: &mut self.cache, uid, file, slot, end, ahead, ticket: request.ticket };
         let mut position = match hint {
             Some((hinted, position)) if hinted == uid => position,
             _ => u64::from(segment.index.as_ref().map_or(0, |i| i.lookup(offset))),
@@ -419,6 +439,8 @@ struct SegmentView<'a> {
     file: FileId,
     slot: u32,
     end: u64,
+    /// Blocks to read beyond what is asked for.
+    ahead: u64,
     ticket: u64,
 }
 
@@ -470,7 +492,7 @@ impl SegmentView<'_> {
                 self.want(block, self.ticket);
             }
         }
-        for block in last + 1..=last + READ_AHEAD_BLOCKS {
+        for block in last + 1..=last + self.ahead {
             if block * BLOCK < self.end {
                 self.want(block, 0);
             }

@@ -363,6 +363,7 @@ impl Log {
         let retry = self.storage_full.then_some(self.destage.retry_ns);
         [
             self.core_log.deadline_ns(),
+            self.cache.has_more().then_some(0),
             mark,
             retry,
             Some(self.next_retention_ns),

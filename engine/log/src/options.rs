@@ -63,7 +63,7 @@ impl LogOptions {
             tail_bytes: 256 << 20,
             cache_bytes: 64 << 20,
             destage_depth: 4,
-            cold_reads_max: 16,
+            cold_reads_max: 32,
             producer_expiration_ms: 24 * 3600 * 1000,
             retention_check_ms: 300_000,
             open_files_max: 512,

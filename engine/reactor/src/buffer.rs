@@ -38,10 +38,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 const IDLE_BYTES_MAX: usize = 32 << 20;
 /// A huge page. Mappings of at least this size are aligned to it, so that the kernel can use them.
 const HUGE_BYTES: usize = 2 << 20;
-/// Regions of this size are cut in twos from a huge page: pinning small pages costs a direct write of 1 MiB as much CPU
-/// as all the rest of it (`examples/registered.rs`), and staging for the disk is of this size.
-const PAIRED_BYTES: usize = HUGE_BYTES / 2;
-const _: () = assert!(CLASSES_BYTES[3] == PAIRED_BYTES);
+/// Regions from this size on are cut from huge pages: pinning small pages costs a direct write of 1 MiB as much CPU as
+/// all the rest of it (`examples/registered.rs`). Staging for the disk and blocks of cold reads are of such sizes.
+const CUT_BYTES_MIN: usize = 256 << 10;
 
 /// Memory from the kernel: page-aligned, zero-initialised, unmapped once, with the last region cut from it.
 struct Mapping {
@@ -223,7 +222,8 @@ impl Pool {
     /// A new region within the limit, which idle memory makes room for.
     fn map(&self, capacity: usize) -> Option<Region> {
         let inner = &self.inner;
-        let mut bytes = if capacity == PAIRED_BYTES && self.fits(HUGE_BYTES) { HUGE_BYTES } else { capacity };
+        let cut = (CUT_BYTES_MIN..HUGE_BYTES).contains(&capacity) && HUGE_BYTES.is_multiple_of(capacity);
+        let mut bytes = if cut && self.fits(HUGE_BYTES) { HUGE_BYTES } else { capacity };
         if !self.fits(bytes) {
             self.trim();
             bytes = capacity;

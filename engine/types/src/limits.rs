@@ -30,9 +30,6 @@ pub const GROUP_OVERHEAD_BYTES_MAX: usize = 64 << 10;
 /// Cache block for cold reads, and the unit of read-ahead.
 pub const CACHE_BLOCK_BYTES: usize = 256 << 10;
 
-/// Bytes handed to the kernel by one send; what a slow reader can pin.
-pub const SEND_CHUNK_BYTES: usize = 256 << 10;
-
 /// One destage write.
 pub const DESTAGE_BYTES: usize = 512 << 10;
 
@@ -41,12 +38,6 @@ pub const PIPELINE_MAX: usize = 64;
 
 /// Messages in a queue between two threads.
 pub const MAILBOX_SLOTS: usize = 4096;
-
-/// Largest answer to one fetch. `fetch.max.bytes` of the client may be larger; answers are then shorter, as allowed.
-pub const FETCH_ANSWER_BYTES_MAX: usize = 55 << 20;
-
-/// Cold bytes in one fetch answer: they are pinned until sent.
-pub const FETCH_COLD_BYTES_MAX: usize = 8 << 20;
 
 /// Topic name, from Kafka's `Topic.MAX_NAME_LENGTH`.
 pub const TOPIC_NAME_BYTES_MAX: usize = 249;
