@@ -26,8 +26,17 @@ pub(crate) enum Closing {
         error: ErrorCode,
         why: &'static str,
     },
+    /// Its rest has not come for so long that whoever sent it has gone.
+    FrameStopped {
+        seconds: u64,
+    },
+    /// It comes, but memory is held for it longer than its size is worth.
     FrameTooSlow {
         seconds: u64,
+    },
+    /// It would have come; there was nowhere to put it.
+    FrameWithoutMemory {
+        bytes: usize,
     },
     ReaderTooSlow {
         seconds: u64,
@@ -57,7 +66,13 @@ impl fmt::Display for Closing {
                 write!(f, "a produce request with acks=0 was refused with {}", error.name())?;
                 if why.is_empty() { Ok(()) } else { write!(f, ": {why}") }
             }
+            Closing::FrameStopped { seconds } => {
+                write!(f, "a frame whose rest has not come for {seconds} s")
+            }
             Closing::FrameTooSlow { seconds } => write!(f, "a frame that was not complete after {seconds} s"),
+            Closing::FrameWithoutMemory { bytes } => {
+                write!(f, "a frame of {bytes} bytes, and no memory became free for it; raise memory")
+            }
             Closing::ReaderTooSlow { seconds } => {
                 write!(f, "a reader that has not taken its answer for {seconds} s")
             }

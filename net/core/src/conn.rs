@@ -3,6 +3,7 @@
 //! Owned by one core; ends when the peer closes, misbehaves, or is idle for too long. Memory follows the bytes that have
 //! arrived, not the length a frame claims.
 
+use crate::closing::Closing;
 use crate::messages::ConnKey;
 use ringmill_reactor::{Buf, BufMut, SocketId};
 use std::collections::VecDeque;
@@ -10,6 +11,9 @@ use std::net::SocketAddr;
 
 /// Bytes handed to one send.
 pub(crate) const SEND_BYTES_MAX: usize = 1 << 20;
+
+/// A frame that arrives more slowly than this is not waited for: its memory is of use to others.
+const FRAME_BYTES_PER_SECOND_MIN: u64 = 64 << 10;
 
 /// An answer's place in the connection's order.
 pub(crate) enum AnswerState {
@@ -65,10 +69,13 @@ pub(crate) struct Conn {
     pub input: Vec<u8>,
     /// A frame too large for `input`, being filled by the ring or waiting for memory.
     pub large_need: usize,
+    /// Of it, what the ring was asked for last; the ring tells nothing before all of that came.
+    pub large_piece: usize,
     /// The largest frame this connection completed.
     pub large_seen: usize,
     pub large_part: Option<BufMut>,
     pub receiving: bool,
+    /// When the frame that is arriving began, or was last held up by us.
     pub frame_since_ns: u64,
     /// Slot of the oldest unanswered request; `answers[i]` is slot `head + i`.
     head: u64,
@@ -103,6 +110,7 @@ impl Conn {
             peer,
             input: Vec::new(),
             large_need: 0,
+            large_piece: 0,
             large_seen: 0,
             large_part: None,
             receiving: false,
@@ -181,8 +189,67 @@ impl Conn {
         self.answers.is_empty() && self.out.is_empty() && !self.sending
     }
 
+    /// Why the frame that is arriving is not waited for any longer, if so. Its sender gets `frame_ns`, and a second for
+    /// each [`FRAME_BYTES_PER_SECOND_MIN`]; a third of that goes by without a sign only when it has gone.
+    pub fn overdue(&self, now_ns: u64, frame_ns: u64) -> Option<Closing> {
+        let at_least = |bytes: usize| bytes as u64 * 1_000_000_000 / FRAME_BYTES_PER_SECOND_MIN;
+        let age = now_ns.saturating_sub(self.frame_since_ns);
+        let silence = now_ns.saturating_sub(self.last_active_ns);
+        let is_half = self.large_need > 0 || !self.input.is_empty();
+        if !is_half || age <= frame_ns {
+            None
+        } else if self.large_need > 0 && !self.receiving {
+            Some(Closing::FrameWithoutMemory { bytes: self.large_need })
+        } else if silence > frame_ns / 3 + at_least(self.large_piece) {
+            Some(Closing::FrameStopped { seconds: silence / 1_000_000_000 })
+        } else if age > frame_ns + at_least(self.large_need) {
+            Some(Closing::FrameTooSlow { seconds: age / 1_000_000_000 })
+        } else {
+            None
+        }
+    }
+
     /// Nothing is owed to the client and nothing of it is half-read.
     pub fn is_quiet(&self) -> bool {
         self.owes_nothing() && !self.stalled && self.large_part.is_none() && self.large_need == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ringmill_types::CoreId;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn conn() -> Conn {
+        let key = ConnKey { core: CoreId(0), slot: 0, serial: 0 };
+        let mut conn = Conn::new(key, SocketId(0), SocketAddr::from(([127, 0, 0, 1], 1)), 0);
+        conn.receiving = true;
+        conn
+    }
+
+    #[test]
+    fn a_frame_is_waited_for_as_long_as_it_comes() {
+        let overdue = |conn: &Conn, second: u64| conn.overdue(second * SECOND, 30 * SECOND);
+        let mut idle = conn();
+        assert_eq!(overdue(&idle, 3600), None, "nothing of a frame is here");
+
+        // A byte a second: never silent, and still not for ever.
+        idle.input = vec![0; 4];
+        idle.last_active_ns = 29 * SECOND;
+        assert_eq!(overdue(&idle, 30), None);
+        idle.last_active_ns = 30 * SECOND;
+        assert_eq!(overdue(&idle, 31), Some(Closing::FrameTooSlow { seconds: 31 }));
+
+        // 100 MiB over a slow line: the ring is silent while the last 36 MiB come.
+        let mut large = conn();
+        (large.large_need, large.large_piece, large.last_active_ns) = (100 << 20, 36 << 20, 60 * SECOND);
+        assert_eq!(overdue(&large, 90), None);
+        // The same, but only the first 64 KiB were asked for: whoever claimed it has gone.
+        (large.large_piece, large.last_active_ns) = (64 << 10, 0);
+        assert_eq!(overdue(&large, 31), Some(Closing::FrameStopped { seconds: 31 }));
+        large.receiving = false;
+        assert_eq!(overdue(&large, 31), Some(Closing::FrameWithoutMemory { bytes: 100 << 20 }));
     }
 }

@@ -456,6 +456,7 @@ impl<B: Backend> Core<B> {
         }
         conn.receiving = true;
         let fill_to = need.min(part.capacity());
+        conn.large_piece = fill_to.saturating_sub(part.len());
         self.io
             .push(Op::RecvInto { socket: conn.socket, buf: part, fill_to }, token(token::FILL, key.pack()));
     }
@@ -564,6 +565,7 @@ impl<B: Backend> Core<B> {
         if conn.input.len() >= 4 + need {
             let frame = conn.input.get(4..4 + need).unwrap_or_default().to_vec();
             conn.input.drain(..4 + need);
+            conn.frame_since_ns = self.now_ns;
             if conn.input.is_empty() && conn.input.capacity() > SMALL_MAX {
                 conn.input = Vec::new();
             }
@@ -854,14 +856,11 @@ impl<B: Backend> Core<B> {
             (self.settings.idle_ms * 1_000_000, self.settings.frame_ms * 1_000_000, self.now_ns);
         for key in self.conns.keys() {
             let Some(conn) = self.conns.get_mut(key) else { continue };
-            let half = conn.large_need > 0 || !conn.input.is_empty();
-            let blocked = conn.stalled || conn.barrier || conn.waiting() > 0;
-            if half
-                && !blocked
-                && now.saturating_sub(conn.frame_since_ns) > frame_ns
-                && now.saturating_sub(conn.last_active_ns) > frame_ns / 3
-            {
-                self.close(key, Some(Closing::FrameTooSlow { seconds: frame_ns / 1_000_000_000 }));
+            if conn.stalled || conn.barrier || conn.waiting() > 0 {
+                conn.frame_since_ns = now;
+            }
+            if let Some(reason) = conn.overdue(now, frame_ns) {
+                self.close(key, Some(reason));
             } else if conn.sending && now.saturating_sub(conn.send_since_ns) > frame_ns {
                 self.close(key, Some(Closing::ReaderTooSlow { seconds: frame_ns / 1_000_000_000 }));
             } else if idle_ns > 0 && conn.is_quiet() && now.saturating_sub(conn.last_active_ns) > idle_ns {
