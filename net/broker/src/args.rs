@@ -208,15 +208,7 @@ impl BrokerOptions {
         let cores = place_cores(settings.cores.as_deref(), host, &reserved, &mut errors, &mut warnings);
         let memory_bytes =
             settings.memory.map_or(MEMORY_DEFAULT_BYTES.min(host.memory_bytes / 4), |bytes| bytes as u64);
-        let floor = MEMORY_PER_CORE_BYTES_MIN * cores.len() as u64;
-        if memory_bytes < floor {
-            errors.push(format!(
-                "memory: {} is too little for {} cores; give {} or more, or fewer --cores.",
-                show_bytes(memory_bytes as i64),
-                cores.len(),
-                show_bytes(floor as i64)
-            ));
-        }
+        errors.extend(check_memory(memory_bytes, cores.len() as u64, settings.message_max_bytes));
         if memory_bytes > host.memory_bytes {
             warnings.push(format!(
                 "memory is {}, but this process may use {} only; under load it will be killed. Lower --memory.",
@@ -245,6 +237,27 @@ impl BrokerOptions {
             None => (Address { host: self.listen.host.clone(), port: bound_port }, false),
         }
     }
+}
+
+/// Each core needs its least, and room for the largest batch: twice while its request arrives (a buffer that grows is
+/// copied), once in the tail ring, and once for whoever reads it. A legal batch would wait for memory for ever otherwise.
+fn check_memory(memory_bytes: u64, cores: u64, batch_bytes: u64) -> Option<String> {
+    const BATCHES_PER_CORE: u64 = 4;
+    let for_batches = batch_bytes * BATCHES_PER_CORE;
+    let floor = cores * MEMORY_PER_CORE_BYTES_MIN.max(for_batches);
+    if memory_bytes >= floor {
+        return None;
+    }
+    let batches = if for_batches > MEMORY_PER_CORE_BYTES_MIN {
+        format!(" and batches of message.max.bytes = {}", show_bytes(batch_bytes as i64))
+    } else {
+        String::new()
+    };
+    Some(format!(
+        "memory: {} is too little for {cores} cores{batches}; give {} or more, or fewer --cores.",
+        show_bytes(memory_bytes as i64),
+        show_bytes(floor as i64)
+    ))
 }
 
 fn check_cpus(name: &str, cpus: Option<&[usize]>, host: &HostFacts, errors: &mut Vec<String>) {
@@ -439,6 +452,17 @@ mod tests {
         })
         .expect_err("8 MiB a core");
         assert!(error.detail.contains("give 128MiB or more"), "{error}");
+        // A batch that no core could ever hold would be waited for, and refused, for ever.
+        let large = |memory: &str| {
+            resolve(|a| {
+                a.memory = Some(memory.into());
+                a.cores = Some("2".into());
+                a.set = vec!["message.max.bytes=100MiB".into()];
+            })
+        };
+        let error = large("512MiB").expect_err("not enough for a request of 100 MiB and its copy");
+        assert!(error.detail.contains("message.max.bytes = 100MiB; give 800MiB or more"), "{error}");
+        large("800MiB").expect("legal");
         let options = resolve(|a| a.memory = Some("4GiB".into())).expect("legal");
         assert!(options.warnings.iter().any(|w| w.contains("may use 2GiB only")), "{:?}", options.warnings);
     }
