@@ -314,11 +314,13 @@ impl Order {
         for id in self.deletes {
             store.partitions.remove(&id);
         }
-        store.sequence += 1;
         let mut next = self.head;
-        next.sequence = store.sequence;
+        next.sequence = store.sequence + 1;
         next.partitions = store.partitions.values().cloned().collect();
-        Ok(checkpoint::write_slot(fs, &self.log_dir, &next)?)
+        checkpoint::write_slot(fs, &self.log_dir, &next)?;
+        // Only now: one that found no room is written again to the same slot, and the other keeps the newest.
+        store.sequence = next.sequence;
+        Ok(())
     }
 }
 
