@@ -1,0 +1,224 @@
+//! Bad days of the disk under a real broker: it fills up under load, and batches come that are larger than anything the
+//! log was made for.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+#[allow(dead_code, reason = "each test binary uses a part of it")]
+mod common;
+
+use common::small_disk::SmallDisk;
+use common::{
+    ANYBODY, Author, Broker, Client, KAFKA_STORAGE_ERROR, MESSAGE_TOO_LARGE, NONE, PATIENCE,
+    REQUEST_TIMED_OUT, batch, run, skipped,
+};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+const TOPIC: &str = "filling";
+const PARTITIONS: i32 = 4;
+const PRODUCERS: usize = 4;
+/// Records in a batch, and bytes in a record.
+const COUNT: u64 = 8;
+const RECORD_BYTES: usize = 8 << 10;
+
+/// What the producers and the test tell each other.
+#[derive(Default)]
+struct Load {
+    address: Mutex<String>,
+    stop: AtomicBool,
+    acked: [AtomicU64; PRODUCERS],
+    refused: [AtomicU64; PRODUCERS],
+}
+
+impl Load {
+    fn acked(&self) -> Vec<u64> {
+        self.acked.iter().map(|n| n.load(Ordering::Relaxed)).collect()
+    }
+
+    fn refused(&self) -> Vec<u64> {
+        self.refused.iter().map(|n| n.load(Ordering::Relaxed)).collect()
+    }
+}
+
+/// Every counter is larger than it was in `before`, soon.
+#[track_caller]
+fn wait_until_above(what: &str, before: &[u64], now: impl Fn() -> Vec<u64>, broker: &mut Broker) {
+    let begun = Instant::now();
+    while now().iter().zip(before).any(|(now, before)| now <= before) {
+        broker.assert_alive();
+        assert!(begun.elapsed() < PATIENCE, "{what}: {before:?}, then {:?}\n{}", now(), broker.said());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn record(producer: usize, number: u64) -> Vec<u8> {
+    let mut value = format!("{producer}/{number}/").into_bytes();
+    value.resize(RECORD_BYTES, b'x');
+    value
+}
+
+/// A client as careful ones are: idempotent, and what was refused for now is sent again as it was.
+fn run_producer(number: usize, load: &Load) {
+    let mut id = None;
+    let mut sent = 0;
+    let mut client: Option<Client> = None;
+    while !load.stop.load(Ordering::Relaxed) {
+        let Some(connected) = client.as_mut() else {
+            let at = load.address.lock().unwrap().clone();
+            client = Client::connect(&at).ok();
+            std::thread::sleep(Duration::from_millis(5));
+            continue;
+        };
+        let outcome = (|| {
+            let id = match id {
+                Some(id) => id,
+                None => *id.insert(connected.producer_id()?),
+            };
+            let values: Vec<_> = (sent..sent + COUNT).map(|n| record(number, n)).collect();
+            connected.produce(
+                TOPIC,
+                number as i32 % PARTITIONS,
+                &batch(Author { id, sequence: sent as i32 }, &values),
+            )
+        })();
+        match outcome {
+            Ok(NONE) => {
+                sent += COUNT;
+                load.acked[number].store(sent, Ordering::Relaxed);
+            }
+            Ok(KAFKA_STORAGE_ERROR | REQUEST_TIMED_OUT) => {
+                load.refused[number].fetch_add(1, Ordering::Relaxed);
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Ok(code) => panic!("producer {number}: error {code} at sequence {sent}"),
+            Err(_) => client = None,
+        }
+    }
+}
+
+/// Reads everything, and finds at least what was acked before it began: of each producer in order, without a gap.
+#[track_caller]
+fn check_all(broker: &Broker, load: &Load) {
+    let acked = load.acked();
+    let mut client = broker.client();
+    let mut next = [0; PRODUCERS];
+    for partition in 0..PARTITIONS {
+        for stored in client.read_from(TOPIC, partition, 0) {
+            let text = String::from_utf8(stored.value).unwrap();
+            let producer: usize = text.split('/').next().unwrap().parse().unwrap();
+            assert_eq!(text.as_bytes(), record(producer, next[producer]), "offset {}", stored.offset);
+            next[producer] += 1;
+        }
+    }
+    for (producer, (stored, acked)) in next.iter().zip(acked).enumerate() {
+        assert!(*stored >= acked, "producer {producer}: {acked} records were acked, {stored} are there");
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_writes_serves_reads_and_heals() {
+    let disk = match SmallDisk::make(128) {
+        Ok(disk) => disk,
+        Err(why) => return skipped("a disk that fills up under load", &why),
+    };
+    let sets = ["log.segment.bytes=1MiB", "core.log.file.bytes=8MiB", "core.log.bytes=16MiB"];
+    let sets = sets.into_iter().chain(["log.segment.delete.delay.ms=0"]);
+    let options: Vec<&str> = sets.flat_map(|set| ["--set", set]).collect();
+    let start = || Broker::try_start_by(disk.ringmill(), &disk.data(), &options).unwrap();
+    let mut broker = start();
+    let mut client = broker.client();
+    for topic in [TOPIC, "ballast"] {
+        assert_eq!(client.create(topic, PARTITIONS, &[]).unwrap(), NONE);
+    }
+    for partition in 0..PARTITIONS {
+        let values: Vec<_> = (0..64).map(|n| record(9, n)).collect();
+        for _ in 0..8 {
+            assert_eq!(client.produce("ballast", partition, &batch(ANYBODY, &values)).unwrap(), NONE);
+        }
+    }
+    disk.fill(12 << 20);
+    let load = Arc::new(Load { address: Mutex::new(broker.address.clone()), ..Load::default() });
+    let producers: Vec<_> = (0..PRODUCERS)
+        .map(|number| {
+            let load = load.clone();
+            std::thread::spawn(move || run_producer(number, &load))
+        })
+        .collect();
+
+    wait_until_above(
+        "the disk fills up and producers hear of it",
+        &[0; PRODUCERS],
+        || load.refused(),
+        &mut broker,
+    );
+    check_all(&broker, &load);
+    // Whether a decision still finds room in the journal depends on its last block; it is answered either way.
+    client.create("perhaps-no-room-for-it", 1, &[]).unwrap();
+    broker.assert_alive();
+
+    disk.free();
+    let before = load.acked();
+    wait_until_above("with room again they go on by themselves", &before, || load.acked(), &mut broker);
+    check_all(&broker, &load);
+
+    // Full once more, and the power of the process goes too.
+    disk.fill(0);
+    let before = load.refused();
+    wait_until_above("full again", &before, || load.refused(), &mut broker);
+    broker.kill();
+    broker = start();
+    *load.address.lock().unwrap() = broker.address.clone();
+    check_all(&broker, &load);
+    let before = load.refused();
+    wait_until_above("still full after the restart", &before, || load.refused(), &mut broker);
+
+    // Deleting what nobody needs heals it, without anyone's hand on the disk.
+    let before = load.acked();
+    let (code, said) = run(&["topic", "delete", "ballast", "--yes", "--bootstrap-server", &broker.address]);
+    assert_eq!(code, 0, "{said}");
+    wait_until_above("a deleted topic is room", &before, || load.acked(), &mut broker);
+
+    load.stop.store(true, Ordering::Relaxed);
+    producers.into_iter().for_each(|p| p.join().unwrap());
+    let status = broker.stop();
+    assert_eq!(status.code(), Some(0), "an orderly stop on a nearly full disk\n{}", broker.said());
+    broker = start();
+    check_all(&broker, &load);
+}
+
+/// A hundred MiB in one batch: larger than a flush group, a chunk of the tail ring, and the default of everything.
+#[test]
+fn a_batch_of_a_hundred_mebibytes_is_stored_and_survives() {
+    const VALUE_BYTES: usize = 100 << 20;
+    let dir = tempfile::tempdir().unwrap();
+    let sets = ["--set", "message.max.bytes=110MiB", "--set", "socket.request.max.bytes=120MiB"];
+    let options = [&["--memory", "1GiB"][..], &sets].concat();
+    let mut broker = Broker::start(dir.path(), &options);
+    let mut client = broker.client();
+    assert_eq!(client.create("huge", 1, &[("max.message.bytes", "115343360")]).unwrap(), NONE);
+    assert_eq!(client.create("modest", 1, &[("max.message.bytes", "1048588")]).unwrap(), NONE);
+
+    let mut value = vec![b'h'; VALUE_BYTES];
+    value[VALUE_BYTES - 1] = b'!';
+    let huge = batch(ANYBODY, &[&value]);
+    assert_eq!(client.produce("modest", 0, &huge).unwrap(), MESSAGE_TOO_LARGE);
+    // Small neighbours on both sides: nothing waits behind it for ever, and nothing is cut.
+    let small = batch(ANYBODY, &["small"]);
+    for records in [&small, &huge, &small] {
+        assert_eq!(client.produce("huge", 0, records).unwrap(), NONE);
+    }
+    let is_whole = |broker: &Broker, when: &str| {
+        let stored = broker.client().read_from("huge", 0, 0);
+        let lengths: Vec<usize> = stored.iter().map(|s| s.value.len()).collect();
+        assert_eq!(lengths, [5, VALUE_BYTES, 5], "{when}");
+        assert!(stored[1].value == value, "the same bytes {when}");
+    };
+    is_whole(&broker, "from memory");
+    broker.kill();
+    broker = Broker::start(dir.path(), &options);
+    is_whole(&broker, "after kill -9");
+    assert_eq!(broker.stop().code(), Some(0), "{}", broker.said());
+    broker = Broker::start(dir.path(), &options);
+    is_whole(&broker, "from its segment");
+}

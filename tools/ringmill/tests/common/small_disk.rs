@@ -1,0 +1,155 @@
+//! A file system of a few megabytes that a test may fill: ext4 on a loop device, or, where mounting needs rights that the
+//! test does not have, a tmpfs in a user namespace of its own.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use tempfile::TempDir;
+
+pub struct SmallDisk {
+    /// Gone after what is below was unmounted.
+    dir: TempDir,
+    held_by: HeldBy,
+}
+
+enum HeldBy {
+    LoopMount,
+    /// A process in the namespace keeps it, and the mount in it, alive.
+    Namespace(Child),
+}
+
+impl SmallDisk {
+    /// # Errors
+    /// Why neither kind is possible here.
+    pub fn make(mebibytes: u32) -> Result<SmallDisk, String> {
+        let dir = tempfile::tempdir().map_err(|e| e.to_string())?;
+        std::fs::create_dir(dir.path().join("disk")).map_err(|e| e.to_string())?;
+        let mut disk = SmallDisk { dir, held_by: HeldBy::LoopMount };
+        let Err(no_mount) = disk.loop_mount(mebibytes) else { return Ok(disk) };
+        match disk.namespace(mebibytes) {
+            Ok(holder) => {
+                disk.held_by = HeldBy::Namespace(holder);
+                Ok(disk)
+            }
+            // Nothing is mounted, so nothing is to be unmounted.
+            Err(no_namespace) => {
+                let reason = format!("no loop mount ({no_mount}) and no user namespace ({no_namespace})");
+                drop(disk);
+                Err(reason)
+            }
+        }
+    }
+
+    fn loop_mount(&self, mebibytes: u32) -> Result<(), String> {
+        let (image, at) = (self.dir.path().join("image"), self.mount_point());
+        let file = std::fs::File::create(&image).map_err(|e| e.to_string())?;
+        file.set_len(u64::from(mebibytes) << 20).map_err(|e| e.to_string())?;
+        // Without the blocks that are kept back for root: full is to mean full.
+        sh(Command::new("mkfs.ext4").args(["-q", "-m", "0"]).arg(&image))?;
+        sh(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&at))
+    }
+
+    fn namespace(&self, mebibytes: u32) -> Result<Child, String> {
+        let script =
+            format!("mount -t tmpfs -o size={mebibytes}m disk \"$0\" && echo there && exec sleep infinity");
+        let mut holder = Command::new("unshare")
+            .args(["--user", "--map-root-user", "--mount", "sh", "-c", &script])
+            .arg(self.mount_point())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|e| format!("unshare: {e}"))?;
+        let mut line = String::new();
+        let read = BufReader::new(holder.stdout.take().expect("piped above")).read_line(&mut line);
+        if read.is_ok() && line.trim() == "there" {
+            return Ok(holder);
+        }
+        let _ = holder.kill();
+        let _ = holder.wait();
+        Err("unshare or mount was refused".to_string())
+    }
+
+    fn mount_point(&self) -> PathBuf {
+        self.dir.path().join("disk")
+    }
+
+    /// The binary, where it sees the disk.
+    pub fn ringmill(&self) -> Command {
+        let binary = env!("CARGO_BIN_EXE_ringmill");
+        match &self.held_by {
+            HeldBy::LoopMount => Command::new(binary),
+            HeldBy::Namespace(holder) => {
+                let mut command = Command::new("nsenter");
+                command.args(["--user", "--mount", "--preserve-credentials", "--target"]);
+                command.arg(holder.id().to_string()).arg(binary);
+                command
+            }
+        }
+    }
+
+    /// The data folder as the broker names it.
+    pub fn data(&self) -> PathBuf {
+        self.mount_point().join("data")
+    }
+
+    /// Takes all but about `left_bytes` of what is free; whoever else writes may take some of it meanwhile.
+    pub fn fill(&self, left_bytes: u64) {
+        const STEP_BYTES_MIN: u64 = 64 << 10;
+        let root = self.as_seen_from_here();
+        let file = std::fs::File::create(root.join("filler")).unwrap();
+        let mut have = 0;
+        loop {
+            let stat = rustix::fs::statvfs(&root).unwrap();
+            let mut step = (stat.f_bavail * stat.f_frsize).saturating_sub(left_bytes);
+            while step >= STEP_BYTES_MIN {
+                match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), have, step) {
+                    Ok(()) => break,
+                    Err(rustix::io::Errno::NOSPC) => step /= 2,
+                    Err(error) => panic!("filling the disk: {error}"),
+                }
+            }
+            if step < STEP_BYTES_MIN {
+                return;
+            }
+            have += step;
+        }
+    }
+
+    /// Gives back what [`SmallDisk::fill`] took.
+    pub fn free(&self) {
+        std::fs::remove_file(self.as_seen_from_here().join("filler")).unwrap();
+    }
+
+    fn as_seen_from_here(&self) -> PathBuf {
+        match &self.held_by {
+            HeldBy::LoopMount => self.mount_point(),
+            HeldBy::Namespace(holder) => {
+                let root = Path::new("/proc").join(holder.id().to_string()).join("root");
+                root.join(self.mount_point().strip_prefix("/").unwrap())
+            }
+        }
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        match &mut self.held_by {
+            // The broker may be a moment from its end: then the mount goes with it.
+            HeldBy::LoopMount => {
+                drop(sh(Command::new("umount").arg("--lazy").arg(self.dir.path().join("disk"))))
+            }
+            HeldBy::Namespace(holder) => {
+                let _ = holder.kill();
+                let _ = holder.wait();
+            }
+        }
+    }
+}
+
+fn sh(command: &mut Command) -> Result<(), String> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let output = command.output().map_err(|e| format!("{name}: {e}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(format!("{name}: {}", String::from_utf8_lossy(&output.stderr).trim()))
+}
