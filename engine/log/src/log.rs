@@ -13,8 +13,8 @@ use crate::producer::Verdict;
 use crate::time::TimeFound;
 use crate::token;
 use ringmill_reactor::{Backend, Completion, FileHandle, Payload};
-use ringmill_record::BatchHeader;
-use ringmill_record::batch::{patch_log_append_time, patch_placement};
+use ringmill_record::batch::{patch_create_time, patch_log_append_time, patch_placement};
+use ringmill_record::{BatchHeader, Produced};
 use ringmill_types::limits::DESTAGE_BYTES;
 use ringmill_types::{
     ErrorCode, GroupSeq, LeaderEpoch, Offset, PartitionId, PartitionSpec, TimestampType, TopicSpec,
@@ -248,7 +248,7 @@ impl Log {
         true
     }
 
-    /// Takes a validated batch: assigns offsets, copies it into the open group.
+    /// Takes a batch whose header is believed.
     ///
     /// # Errors
     /// [`AppendError`]; nothing changed then.
@@ -260,13 +260,29 @@ impl Log {
         batch: &[u8],
         wall_ms: i64,
     ) -> Result<Appended, AppendError> {
+        self.append_produced(io, slot, &Produced::on_trust(*header), batch, wall_ms)
+    }
+
+    /// Takes a validated batch: assigns offsets, copies it into the open group.
+    ///
+    /// # Errors
+    /// [`AppendError`]; nothing changed then.
+    pub fn append_produced<B: Backend>(
+        &mut self,
+        io: &mut B,
+        slot: Slot,
+        produced: &Produced,
+        batch: &[u8],
+        wall_ms: i64,
+    ) -> Result<Appended, AppendError> {
+        let header = &produced.header;
         let now_ns = io.now_ns();
         let storage_full = self.storage_full;
         let part = self
             .parts
             .get_mut(slot.0 as usize)
             .ok_or(AppendError::Refused(ErrorCode::UnknownTopicOrPartition, ""))?;
-        check_topic_rules(part, header, batch, wall_ms, storage_full)?;
+        check_topic_rules(part, produced, batch, wall_ms, storage_full)?;
         // What is carried forward has the rest of the ring: without it, the ring could not be freed.
         let carry_needs =
             !self.carrying.is_empty() && self.core_log.free_bytes() < self.core_log.capacity_bytes() / 4;
@@ -296,13 +312,15 @@ impl Log {
             last: base.plus(i64::from(header.last_offset_delta)),
             at: 0,
             len: 0,
-            max_timestamp_ms: append_ms.unwrap_or(header.max_timestamp_ms),
+            max_timestamp_ms: append_ms.unwrap_or(produced.max_timestamp_ms),
         };
         let epoch = part.leader_epoch;
         let patch = |bytes: &mut [u8]| {
             patch_placement(bytes, base, epoch);
             if let Some(ms) = append_ms {
                 patch_log_append_time(bytes, ms);
+            } else if produced.is_to_be_put_right() {
+                patch_create_time(bytes, produced.max_timestamp_ms);
             }
         };
         let group = match self.core_log.append(io.pool(), now_ns, (part.id, epoch), item, batch, patch) {
@@ -752,11 +770,12 @@ fn duplicate_ack(part: &Partition, core_log: &CoreLog, last_offset: Offset) -> A
 
 fn check_topic_rules(
     part: &Partition,
-    header: &BatchHeader,
+    produced: &Produced,
     batch: &[u8],
     wall_ms: i64,
     storage_full: bool,
 ) -> Result<(), AppendError> {
+    let header = &produced.header;
     let refuse = |code, text| Err(AppendError::Refused(code, text));
     if part.deleted {
         return refuse(ErrorCode::UnknownTopicOrPartition, "");
@@ -771,15 +790,24 @@ fn check_topic_rules(
     if header.size_bytes as u64 > config.max_message_bytes {
         return refuse(ErrorCode::MessageTooLarge, "the batch is larger than max.message.bytes");
     }
-    if config.timestamp_type == TimestampType::CreateTime && header.max_timestamp_ms >= 0 {
-        let ahead = header.max_timestamp_ms.saturating_sub(wall_ms);
-        let behind = wall_ms.saturating_sub(header.base_timestamp_ms);
-        if ahead > config.timestamp_after_max_ms || behind > config.timestamp_before_max_ms {
+    match config.timestamp_type {
+        TimestampType::CreateTime => {
+            let ahead = produced.max_timestamp_ms.saturating_sub(wall_ms);
+            let behind = wall_ms.saturating_sub(produced.min_timestamp_ms);
+            if ahead > config.timestamp_after_max_ms || behind > config.timestamp_before_max_ms {
+                return refuse(
+                    ErrorCode::InvalidTimestamp,
+                    "a record's timestamp is out of the range the topic accepts",
+                );
+            }
+        }
+        TimestampType::LogAppendTime if header.is_log_append_time() => {
             return refuse(
                 ErrorCode::InvalidTimestamp,
-                "a record's timestamp is out of the range the topic accepts",
+                "a producer does not set the timestamp type to LogAppendTime",
             );
         }
+        TimestampType::LogAppendTime => {}
     }
     if config.compacted && has_null_key(header, batch) {
         return refuse(ErrorCode::InvalidRecord, "a compacted topic takes no record without a key");

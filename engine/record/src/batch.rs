@@ -52,6 +52,9 @@ fn array<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
     bytes.get(at..at.checked_add(N)?)?.try_into().ok()
 }
 
+/// In the low byte of a batch's attributes.
+const LOG_APPEND_TIME_BIT: u8 = 0x08;
+
 impl BatchHeader {
     /// Decodes the header at the start of `bytes`; `None` when fewer than [`HEADER_BYTES`] are there or the length
     /// field is too small to hold a header.
@@ -112,7 +115,7 @@ impl BatchHeader {
     }
 
     pub fn is_log_append_time(&self) -> bool {
-        self.attributes & 0x08 != 0
+        self.attributes & i16::from(LOG_APPEND_TIME_BIT) != 0
     }
 
     pub fn is_transactional(&self) -> bool {
@@ -146,11 +149,20 @@ pub fn patch_placement(batch: &mut [u8], base_offset: Offset, epoch: LeaderEpoch
 
 /// Rewrites a batch for `LogAppendTime`: the attribute bit, the maximum timestamp, and the CRC that covers them.
 pub fn patch_log_append_time(batch: &mut [u8], now_ms: i64) {
+    patch_timestamp(batch, LOG_APPEND_TIME_BIT, now_ms);
+}
+
+/// The same for `CreateTime`, where a producer set the bit or a maximum that its records do not have.
+pub fn patch_create_time(batch: &mut [u8], max_timestamp_ms: i64) {
+    patch_timestamp(batch, 0, max_timestamp_ms);
+}
+
+fn patch_timestamp(batch: &mut [u8], bit: u8, now_ms: i64) {
     if batch.len() < HEADER_BYTES {
         return;
     }
     if let Some(low) = batch.get_mut(22) {
-        *low |= 0x08;
+        *low = *low & !LOG_APPEND_TIME_BIT | bit;
     }
     if let Some(field) = batch.get_mut(35..43) {
         field.copy_from_slice(&now_ms.to_be_bytes());

@@ -9,6 +9,6 @@ pub mod records;
 pub mod validate;
 
 pub use batch::{BatchHeader, Compression, HEADER_BYTES, LOG_OVERHEAD_BYTES};
-pub use produced::{Refusal, validate_produced};
+pub use produced::{Produced, Refusal, validate_produced};
 pub use records::{Records, RecordsError};
 pub use validate::{BatchError, Batches, validate_batch};

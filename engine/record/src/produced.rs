@@ -102,12 +102,12 @@ impl std::error::Error for Refusal {}
 /// of magic 2 that says what a client may say and, uncompressed, has as many records as it says. Then `records` is that
 /// batch, to its last byte.
 ///
-/// Left to the caller: transactions (a right of the request, not of the batch), and topic rules: size, timestamps,
-/// keys, sequences.
+/// Left to the caller: transactions (a right of the request, not of the batch), and topic rules: size, bounds of
+/// timestamps, keys, sequences.
 ///
 /// # Errors
 /// [`Refusal`], the first in the order in which Kafka looks.
-pub fn validate_produced(records: Option<&[u8]>, produce_version: i16) -> Result<BatchHeader, Refusal> {
+pub fn validate_produced(records: Option<&[u8]>, produce_version: i16) -> Result<Produced, Refusal> {
     let records = records.unwrap_or_default();
     whole_batch(records)?;
     if let Some(header) = BatchHeader::parse(records).filter(|h| h.magic == 2) {
@@ -125,26 +125,71 @@ pub fn validate_produced(records: Option<&[u8]>, produce_version: i16) -> Result
     if header.is_control() {
         return Err(Refusal::Control);
     }
-    if header.compression() == Some(Compression::None) {
-        let payload = records.get(HEADER_BYTES..).unwrap_or_default();
-        if count_records(payload) != u32::try_from(header.record_count).ok() {
-            return Err(Refusal::Batch(BatchError::Count));
-        }
+    if header.compression() != Some(Compression::None) {
+        return Ok(Produced::on_trust(header));
     }
-    Ok(header)
+    let payload = records.get(HEADER_BYTES..).unwrap_or_default();
+    let walked = walk(payload, header.base_timestamp_ms);
+    let walked = walked.filter(|w| Some(w.count) == u32::try_from(header.record_count).ok());
+    let Walked { min_timestamp_ms, max_timestamp_ms, .. } =
+        walked.ok_or(Refusal::Batch(BatchError::Count))?;
+    Ok(Produced { header, min_timestamp_ms, max_timestamp_ms })
 }
 
-/// How many records lie in `payload`, by their length fields alone; `None` when the last does not end with it. A count
-/// that is not true would leave a hole in the offsets, which only a look at the records can show: a few nanoseconds
-/// each, on bytes that the CRC has just brought into the cache. Compressed payloads pass on trust.
-fn count_records(mut payload: &[u8]) -> Option<u32> {
-    let mut count = 0;
+/// A batch that may be appended, and what its records say of time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Produced {
+    pub header: BatchHeader,
+    /// The least of the records' timestamps; `i64::MAX`: no record has one.
+    pub min_timestamp_ms: i64,
+    /// The greatest; the header may claim another, and is put right before it is stored. -1: no record has one.
+    pub max_timestamp_ms: i64,
+}
+
+impl Produced {
+    /// The header claims a maximum that the records do not have, or a clock that is not the producer's: the batch is
+    /// stored with [`patch_create_time`](crate::batch::patch_create_time) on a topic of that kind.
+    pub fn is_to_be_put_right(&self) -> bool {
+        self.header.is_log_append_time() || self.header.max_timestamp_ms != self.max_timestamp_ms
+    }
+
+    /// What the header says, where nobody looks at the records: compressed ones are not unpacked for it.
+    pub fn on_trust(header: BatchHeader) -> Produced {
+        let base = header.base_timestamp_ms;
+        let min_timestamp_ms = if base == NO_TIMESTAMP { i64::MAX } else { base };
+        Produced { header, min_timestamp_ms, max_timestamp_ms: header.max_timestamp_ms }
+    }
+}
+
+/// Of a record or batch that has none.
+const NO_TIMESTAMP: i64 = -1;
+
+struct Walked {
+    count: u32,
+    min_timestamp_ms: i64,
+    max_timestamp_ms: i64,
+}
+
+/// How many records lie in `payload` and the range of their timestamps, by their lengths and the first two fields;
+/// `None` when the last does not end with it. A count that is not true would leave a hole in the offsets, which only a
+/// look at the records can show: a few nanoseconds each, on bytes that the CRC has just brought into the cache.
+/// Compressed payloads pass on trust.
+fn walk(mut payload: &[u8], base_timestamp_ms: i64) -> Option<Walked> {
+    // As in Kafka, the maximum of a batch without timestamps is "none".
+    let mut walked = Walked { count: 0, min_timestamp_ms: i64::MAX, max_timestamp_ms: NO_TIMESTAMP };
     while !payload.is_empty() {
         let length = usize::try_from(varint(&mut payload)?).ok()?;
+        // The record's attributes, which nobody uses, then its timestamp.
+        let mut body = payload.get(1..length)?;
+        let timestamp_ms = base_timestamp_ms.saturating_add(varint(&mut body)?);
+        if timestamp_ms != NO_TIMESTAMP {
+            walked.min_timestamp_ms = walked.min_timestamp_ms.min(timestamp_ms);
+            walked.max_timestamp_ms = walked.max_timestamp_ms.max(timestamp_ms);
+        }
         payload = payload.get(length..)?;
-        count += 1;
+        walked.count += 1;
     }
-    Some(count)
+    Some(walked)
 }
 
 /// The length field makes sense and that many bytes are there.

@@ -205,7 +205,7 @@ proptest! {
     #[test]
     fn records_round_trip(records in prop::collection::vec(fields(), 1..20)) {
         let batch = encode_batch(&encode_records(&records), records.len() as i32, 0);
-        let header = validate_produced(Some(&batch), 3).unwrap();
+        let header = validate_produced(Some(&batch), 3).unwrap().header;
         let read: Vec<_> = Records::new(&header, &batch).unwrap().map(Result::unwrap).collect();
         prop_assert_eq!(read.len(), records.len());
         for (i, (ours, (key, value, timestamp))) in read.iter().zip(&records).enumerate() {

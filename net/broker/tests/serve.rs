@@ -42,6 +42,7 @@ fn main() -> ExitCode {
             "what_was_taken_is_answered_before_a_connection_ends",
             what_was_taken_is_answered_before_a_connection_ends,
         ),
+        ("answers_are_those_of_kafka_to_the_byte", answers_are_those_of_kafka_to_the_byte),
         ("a_folder_in_use_is_left_alone", a_folder_in_use_is_left_alone),
         ("small_limits_are_gone_along_with", small_limits_are_gone_along_with),
         ("json_goes_to_stderr_alone", json_goes_to_stderr_alone),
@@ -436,4 +437,35 @@ fn what_was_taken_is_answered_before_a_connection_ends() {
     assert!(answered > 8, "{answered}");
     assert_eq!(stored, answered + 3, "every stored record was acknowledged");
     again.stop();
+}
+
+/// A transcript of Apache Kafka 4.3.1: the same requests get the same answers, down to the stored bytes.
+fn answers_are_those_of_kafka_to_the_byte() {
+    let dir = folder();
+    let set = "auto.create.topics.enable=false".to_string();
+    let broker = Plan { data: dir.path().join("data"), cores: "2", set, ..Plan::default() }.start();
+    let mut client = Client::connect(broker.address);
+    let transcript = include_str!("golden/kafka-4.3.1.txt").lines().skip(1);
+    let mut different = Vec::new();
+    let mut count = 0;
+    for line in transcript {
+        let fields: Vec<&str> = line.split('\t').collect();
+        let [label, request, answer] = fields[..] else { panic!("{line}") };
+        count += 1;
+        let ours = hex(&client.exchange(&unhex(request)));
+        if ours != answer {
+            different.push(format!("{label}:\n  Kafka {answer}\n  ours  {ours}"));
+        }
+    }
+    assert!(different.is_empty(), "{}", different.join("\n"));
+    assert!(count > 40);
+    broker.stop();
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    (0..text.len() / 2).map(|at| u8::from_str_radix(&text[2 * at..2 * at + 2], 16).unwrap()).collect()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -11,7 +11,7 @@ use crate::slab::Key;
 use crate::topics::TopicName;
 use ringmill_log::{AckAt, AppendError, Appended, Slot};
 use ringmill_reactor::{Backend, Buf};
-use ringmill_record::validate_produced;
+use ringmill_record::{BatchHeader, validate_produced};
 use ringmill_types::{CoreId, ErrorCode, GroupSeq, PartitionId};
 use ringmill_wire::produce::{ProducePartitionAnswer, ProduceRequest, ProduceResponse};
 use ringmill_wire::{RequestHeader, ResponseHead, TopicRef};
@@ -111,10 +111,12 @@ impl<B: Backend> Core<B> {
             topics: Vec::new(),
             parts: Vec::new(),
         };
-        let refusal = if !(-1..=1).contains(&request.acks) {
+        let parts = || request.topics().flat_map(|topic| topic.partitions());
+        let refusal = if request.transactional_id.is_none() && parts().any(|p| is_transactional(p.records)) {
+            // As Kafka answers it: for the whole request, before anything else is looked at.
+            Some(ErrorCode::TransactionalIdAuthorizationFailed)
+        } else if !(-1..=1).contains(&request.acks) {
             Some(ErrorCode::InvalidRequiredAcks)
-        } else if request.transactional_id.is_some() {
-            Some(ErrorCode::InvalidTxnState)
         } else {
             None
         };
@@ -136,6 +138,12 @@ impl<B: Backend> Core<B> {
                 let owner = match (refusal, found) {
                     (Some(code), _) => {
                         answer.error = code;
+                        Owner::Nobody
+                    }
+                    (None, Some(_)) if is_transactional(partition.records) => {
+                        // There are no transactions yet, so no transactional id has a producer.
+                        answer.error = ErrorCode::InvalidProducerIdMapping;
+                        answer.error_message = Some("this broker has no transactions yet");
                         Owner::Nobody
                     }
                     (None, None) => {
@@ -479,6 +487,12 @@ impl<B: Backend> Core<B> {
     }
 }
 
+/// What lies first in `records` is part of a transaction. Never true of a batch that could be stored otherwise: what
+/// is no batch is refused by its validation.
+fn is_transactional(records: Option<&[u8]>) -> bool {
+    records.and_then(BatchHeader::parse).is_some_and(|header| header.magic == 2 && header.is_transactional())
+}
+
 struct Plan {
     head: ResponseHead,
     acks: i16,
@@ -514,9 +528,10 @@ fn append_one<B: Backend>(
     version: i16,
     wall_ms: i64,
 ) -> Result<(Appended, u64), AppendError> {
-    let header = validate_produced(Some(records), version)
+    let produced = validate_produced(Some(records), version)
         .map_err(|refusal| AppendError::Refused(refusal.code(), refusal.text()))?;
-    log.append(io, slot, &header, records, wall_ms).map(|appended| (appended, header.record_count as u64))
+    log.append_produced(io, slot, &produced, records, wall_ms)
+        .map(|appended| (appended, produced.header.record_count as u64))
 }
 
 fn encode(pending: &ProducePending) -> Vec<u8> {

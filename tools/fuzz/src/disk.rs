@@ -34,7 +34,7 @@ pub fn produced_batch(data: &[u8]) {
 
 fn check_produced(version: i16, records: &[u8]) {
     let header = match validate_produced(Some(records), version) {
-        Ok(header) => header,
+        Ok(produced) => produced.header,
         Err(refusal) => {
             assert!(refusal.code().code() > 0 && !refusal.text().is_empty());
             return;

@@ -90,6 +90,17 @@ impl Client {
         self.send(0, 3, &produce_body(topic, partition));
     }
 
+    /// Sends a request without its length, and gives the answer without its.
+    pub fn exchange(&mut self, frame: &[u8]) -> Vec<u8> {
+        self.stream.write_all(&(frame.len() as u32).to_be_bytes()).unwrap();
+        self.stream.write_all(frame).unwrap();
+        let mut length = [0; 4];
+        self.stream.read_exact(&mut length).unwrap();
+        let mut answer = vec![0; u32::from_be_bytes(length) as usize];
+        self.stream.read_exact(&mut answer).unwrap();
+        answer
+    }
+
     pub fn send_metadata(&mut self, topic: &str) {
         let mut body = 1i32.to_be_bytes().to_vec();
         string(&mut body, topic);

@@ -1,5 +1,6 @@
 //! DescribeConfigs, AlterConfigs, IncrementalAlterConfigs.
 
+use super::create::valid_name;
 use super::{Call, Outcome, Refusal, code, message, text};
 use crate::configs::{self, Described, Kind};
 use crate::control::Control;
@@ -37,21 +38,26 @@ pub(crate) fn describe_configs(control: &mut Control, call: &Call<'_>) -> Result
         let described = match resource.resource_type {
             TOPIC => match control.image.named(name) {
                 Some(topic) => Ok(configs::describe_topic(&topic.configs, &control.options.defaults)),
-                None => Err((
-                    ErrorCode::UnknownTopicOrPartition,
-                    "This server does not host this topic-partition.".to_string(),
+                // As Kafka: a bad name is explained, an unknown one is not.
+                None => Err(valid_name(name).map_or_else(
+                    |reason| (ErrorCode::InvalidTopicException, reason),
+                    |()| (ErrorCode::UnknownTopicOrPartition, String::new()),
                 )),
             },
             // The cluster-wide dynamic defaults, of which there are none.
             BROKER if name.is_empty() => Ok(Vec::new()),
-            BROKER => broker(control, name).map(|()| {
+            BROKER => broker(control, name, "or empty string, ").map(|()| {
                 configs::describe_broker(
                     &control.options.defaults,
                     &control.options.settings,
                     control.options.node_id,
                 )
             }),
-            BROKER_LOGGER | CLIENT_METRICS | GROUP => Ok(Vec::new()),
+            BROKER_LOGGER if name.is_empty() => {
+                Err((ErrorCode::InvalidRequest, "Broker id must not be empty".to_string()))
+            }
+            BROKER_LOGGER => broker(control, name, "").map(|()| Vec::new()),
+            CLIENT_METRICS | GROUP => Ok(Vec::new()),
             other => Err((ErrorCode::InvalidRequest, format!("Unknown resource type {other}"))),
         };
         let mut result = message!(DescribeConfigsResult {
@@ -82,11 +88,13 @@ pub(crate) fn describe_configs(control: &mut Control, call: &Call<'_>) -> Result
     Ok(Outcome::Now(call.encode(&message!(DescribeConfigsResponse { results: results }))?))
 }
 
-fn broker(control: &Control, name: &str) -> Result<(), Problem> {
+/// `or_else`: Kafka's words for what else the resource may be called.
+fn broker(control: &Control, name: &str, or_else: &str) -> Result<(), Problem> {
     let ours = control.options.node_id;
     let reason = match name.parse::<i32>() {
         Ok(id) if id == ours => return Ok(()),
-        Ok(_) => format!("Unexpected broker id, expected {ours} or empty string, but received {name}"),
+        Ok(_) if or_else.is_empty() => format!("Unexpected broker id, expected {ours} but received {name}"),
+        Ok(_) => format!("Unexpected broker id, expected {ours} {or_else}but received {name}"),
         Err(_) => format!("Broker id must be an integer, but it is: {name}"),
     };
     Err((ErrorCode::InvalidRequest, reason))
@@ -128,9 +136,20 @@ fn apply(control: &mut Control, name: &str, configs: Configs, validate_only: boo
 }
 
 /// Only topics can be altered yet; the rest is set in the configuration file and at start.
-fn only_topics(resource_type: i8) -> Result<(), Problem> {
+fn only_topics(control: &Control, resource_type: i8, name: &str) -> Result<(), Problem> {
+    let ours = control.options.node_id;
     match resource_type {
-        TOPIC => Ok(()),
+        TOPIC if name.is_empty() => {
+            Err((ErrorCode::InvalidRequest, "Default topic resources are not allowed.".into()))
+        }
+        TOPIC => valid_name(name).map_err(|reason| (ErrorCode::InvalidTopicException, reason)),
+        BROKER if !name.is_empty() && name.parse::<i32>().is_err() => {
+            Err((ErrorCode::InvalidRequest, format!("Node id must be an integer, but it is: {name}")))
+        }
+        BROKER if !name.is_empty() && name.parse() != Ok(ours) => Err((
+            ErrorCode::InvalidRequest,
+            format!("Unexpected broker id, expected {ours}, but received {name}"),
+        )),
         BROKER => Err((
             ErrorCode::InvalidRequest,
             "broker configs are set in the configuration file; they cannot be altered while running yet"
@@ -178,7 +197,7 @@ pub(crate) fn alter_configs(control: &mut Control, call: &Call<'_>) -> Result<Ou
     let mut response = AlterConfigsResponse::default();
     let mut changed = false;
     for resource in &request.resources {
-        let result = only_topics(resource.resource_type).and_then(|()| {
+        let result = only_topics(control, resource.resource_type, &resource.resource_name).and_then(|()| {
             once(resource.configs.iter().map(|c| c.name.as_str()))?;
             let mut configs = Configs::new();
             for config in &resource.configs {
@@ -204,7 +223,7 @@ pub(crate) fn incremental_alter_configs(control: &mut Control, call: &Call<'_>) 
     let mut changed = false;
     for resource in &request.resources {
         let name = resource.resource_name.as_str();
-        let result = only_topics(resource.resource_type).and_then(|()| {
+        let result = only_topics(control, resource.resource_type, name).and_then(|()| {
             once(resource.configs.iter().map(|c| c.name.as_str()))?;
             let mut configs = control.image.named(name).map(|t| t.configs.clone()).unwrap_or_default();
             for config in &resource.configs {

@@ -20,8 +20,8 @@ use std::io::Read;
 
 type Problem = (ErrorCode, String);
 
-/// `Topic.validate` and the collision rule: '.' and '_' make the same metric name.
-pub(crate) fn check_name(image: &Image, name: &str) -> Result<(), String> {
+/// What `Topic.validate` says of a name.
+pub(crate) fn valid_name(name: &str) -> Result<(), String> {
     if name.is_empty() {
         return Err("Topic name is invalid: the empty string is not allowed".into());
     }
@@ -38,6 +38,12 @@ pub(crate) fn check_name(image: &Image, name: &str) -> Result<(), String> {
             "Topic name is invalid: '{name}' contains one or more characters other than ASCII alphanumerics, '.', '_' and '-'"
         ));
     }
+    Ok(())
+}
+
+/// A valid name that does not collide with another topic's: '.' and '_' make the same metric name.
+pub(crate) fn check_name(image: &Image, name: &str) -> Result<(), String> {
+    valid_name(name)?;
     if name.contains(['.', '_']) {
         let same = |other: &str| other.replace('.', "_") == name.replace('.', "_");
         if let Some(other) = image.topics().find(|t| &*t.name != name && same(&t.name)) {
@@ -261,6 +267,8 @@ fn accepted(
     message!(CreatableTopicResult {
         name: topic.name.clone(),
         topic_id: if validate_only { Uuid::ZERO } else { Uuid::from_bytes(id.0) },
+        // The default of the message is an empty text, and Kafka says nothing of a success.
+        error_message: None,
         num_partitions: partitions.len() as i32,
         replication_factor: 1,
         configs: Some(configs.collect()),

@@ -1,0 +1,100 @@
+//! Bounds of record timestamps are those of the records, not of what the batch's header claims.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::Core;
+use ringmill_log::AppendError;
+use ringmill_reactor::Backend;
+use ringmill_record::{HEADER_BYTES, validate_produced};
+use ringmill_types::{
+    CoreId, ErrorCode, LeaderEpoch, PartitionId, PartitionSpec, TimestampType, TopicConfig, TopicId,
+    TopicSpec,
+};
+use std::sync::Arc;
+
+fn zigzag(value: i64, out: &mut Vec<u8>) {
+    let mut rest = ((value << 1) ^ (value >> 63)) as u64;
+    while rest > 127 {
+        out.push(rest as u8 & 127 | 128);
+        rest >>= 7;
+    }
+    out.push(rest as u8);
+}
+
+/// Records of these timestamps, with a header that claims `base` and `max`.
+fn batch(stamps: &[i64], base: i64, max: i64, attributes: u8) -> Vec<u8> {
+    let mut out = vec![0; HEADER_BYTES];
+    for (at, stamp) in stamps.iter().enumerate() {
+        let mut body = vec![0];
+        zigzag(stamp - base, &mut body);
+        zigzag(at as i64, &mut body);
+        body.extend([1, 2, b'x', 0]);
+        zigzag(body.len() as i64, &mut out);
+        out.extend(body);
+    }
+    let count = stamps.len() as i32;
+    let length = out.len() as i32 - 12;
+    out[8..12].copy_from_slice(&length.to_be_bytes());
+    out[16] = 2;
+    out[22] = attributes;
+    out[23..27].copy_from_slice(&(count - 1).to_be_bytes());
+    out[27..35].copy_from_slice(&base.to_be_bytes());
+    out[35..43].copy_from_slice(&max.to_be_bytes());
+    out[43..57].fill(0xff);
+    out[57..61].copy_from_slice(&count.to_be_bytes());
+    let crc = crc32c::crc32c(&out[21..]);
+    out[17..21].copy_from_slice(&crc.to_be_bytes());
+    out
+}
+
+fn configure(core: &mut Core, config: TopicConfig) {
+    let spec =
+        PartitionSpec { index: 0, id: PartitionId(10), owner: CoreId(0), leader_epoch: LeaderEpoch(2) };
+    let topic = TopicSpec {
+        name: "orders".into(),
+        id: TopicId([7; 16]),
+        config: Arc::new(config),
+        partitions: vec![spec.clone()],
+    };
+    core.log.upsert(&topic, &spec);
+}
+
+#[test]
+fn every_record_is_judged_by_its_own_timestamp() {
+    let home = tempfile::tempdir().unwrap();
+    let (mut core, _) = Core::open(home.path(), 1);
+    let now = core.io.wall_ms();
+    let taken = |core: &mut Core, batch: &[u8]| {
+        let produced = validate_produced(Some(batch), 9).unwrap();
+        let (slot, wall_ms) = (core.slot(0), now);
+        match core.log.append_produced(&mut core.io, slot, &produced, batch, wall_ms) {
+            Ok(_) => true,
+            Err(AppendError::Refused(code, _)) => {
+                assert_eq!(code, ErrorCode::InvalidTimestamp);
+                false
+            }
+            Err(AppendError::Busy) => panic!("an empty log has room"),
+        }
+    };
+    let bounds = TopicConfig {
+        timestamp_before_max_ms: 60_000,
+        timestamp_after_max_ms: 60_000,
+        ..TopicConfig::default()
+    };
+    configure(&mut core, bounds);
+    let old = now - 100_000;
+    let ahead = now + 100_000;
+    assert!(taken(&mut core, &batch(&[now, now + 1], now, now + 1, 0)));
+    assert!(!taken(&mut core, &batch(&[now, old], now, now, 0)), "the second is old");
+    assert!(!taken(&mut core, &batch(&[old, now], old, now, 0)), "the first is old");
+    assert!(!taken(&mut core, &batch(&[now, ahead], now, now, 0)), "the header's maximum is a lie");
+    assert!(taken(&mut core, &batch(&[now, now], old, now, 0)), "no record has the base");
+    assert!(taken(&mut core, &batch(&[now, now], now, ahead, 0)), "no record has the maximum");
+    assert!(taken(&mut core, &batch(&[-1, now], -1, now, 0)), "no timestamp is in every range");
+
+    let stamped_here = TopicConfig { timestamp_type: TimestampType::LogAppendTime, ..TopicConfig::default() };
+    configure(&mut core, stamped_here);
+    assert!(taken(&mut core, &batch(&[old], old, old, 0)), "its time is that of the broker");
+    assert!(!taken(&mut core, &batch(&[now], now, now, 8)), "the clock is not the producer's to choose");
+}
