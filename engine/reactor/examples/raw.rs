@@ -1,0 +1,241 @@
+//! The least that a durable write, and a durable answer to a client, can cost on this machine: loops on a bare ring
+//! that the broker is compared with.
+//!
+//! `cargo run --release -p ringmill-reactor --example raw -- write FOLDER SECONDS`
+//! : 4 KiB `WRITE_FIXED` with a linked fdatasync into a zero-filled file, one at a time.
+//!
+//! `… -- serve FOLDER RATE SECONDS FRAME_BYTES`
+//! : a paced client (a process of its own) sends RATE frames a second; each is received, written, flushed, answered.
+//!
+//! Prints one line of JSON. CPU is that of the whole process, its io-wq workers included, the client's not.
+#![allow(clippy::unwrap_used)]
+
+use io_uring::{IoUring, opcode, squeue, types};
+use ringmill_reactor::{BufMut, Fs, OpenMode, Pool, stdfs::StdFs};
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+const FILE_BYTES: u64 = 64 << 20;
+const PAGE_BYTES: usize = 4096;
+/// Room for what arrives while a flush is under way.
+const BUFFER_BYTES: usize = 256 << 10;
+/// What a Produce answer for one partition takes.
+const ANSWER_BYTES: usize = 64;
+
+fn cpu_ns() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: writes one timespec, which is ours.
+    unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// A zero-filled file, its registered buffer and a ring with both.
+struct Rig {
+    ring: IoUring,
+    memory: BufMut,
+    _file: OwnedFd,
+    path: PathBuf,
+    offset: u64,
+}
+
+impl Rig {
+    fn new(folder: &Path) -> Rig {
+        let path = folder.join(format!("raw-{}", std::process::id()));
+        let file = StdFs.open(&path, OpenMode::CreateDirect).unwrap();
+        assert!(file.is_direct(), "a file system with direct I/O");
+        let mut memory = Pool::new(16 << 20).take(1 << 20).unwrap();
+        memory.as_mut_full().fill(0);
+        memory.set_len(1 << 20);
+        for at in (0..FILE_BYTES).step_by(1 << 20) {
+            StdFs.write_at(&file, &memory, at).unwrap();
+        }
+        StdFs.sync_data(&file).unwrap();
+        let name = std::ffi::CString::new(path.as_os_str().as_encoded_bytes()).unwrap();
+        // SAFETY: a new descriptor, or an error that the assertion shows.
+        let fd = unsafe {
+            let fd = libc::open(name.as_ptr(), libc::O_RDWR | libc::O_DIRECT | libc::O_CLOEXEC);
+            assert!(fd >= 0, "{}", std::io::Error::last_os_error());
+            OwnedFd::from_raw_fd(fd)
+        };
+        let ring = IoUring::builder()
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_taskrun_flag()
+            .build(64)
+            .unwrap();
+        let vector =
+            libc::iovec { iov_base: memory.as_mut_full().as_mut_ptr().cast(), iov_len: memory.capacity() };
+        // SAFETY: the memory lives in the rig beside the ring, and no rig outlives this process's use of it.
+        unsafe { ring.submitter().register_buffers(&[vector]).unwrap() };
+        ring.submitter().register_files(&[fd.as_raw_fd()]).unwrap();
+        Rig { ring, memory, _file: fd, path, offset: 0 }
+    }
+
+    fn push(&mut self, entry: &squeue::Entry) {
+        // SAFETY: every entry here names memory of this rig, and its completion is waited for before that changes.
+        unsafe { self.ring.submission().push(entry).unwrap() };
+    }
+
+    /// Waits for `count` completions; the results in order of their user data, which counts from 0.
+    fn finish(&mut self, count: usize) -> [i32; 2] {
+        let mut results = [0; 2];
+        let mut left = count;
+        self.ring.submit_and_wait(count).unwrap();
+        while left > 0 {
+            for done in self.ring.completion() {
+                let result = done.result();
+                assert!(result >= 0, "{}", std::io::Error::from_raw_os_error(-result));
+                results[done.user_data() as usize] = result;
+                left -= 1;
+            }
+            if left > 0 {
+                self.ring.submit_and_wait(1).unwrap();
+            }
+        }
+        results
+    }
+
+    /// The first `len` bytes of the memory, durable when this returns.
+    fn write(&mut self, len: usize) {
+        let len = len.next_multiple_of(PAGE_BYTES);
+        if self.offset + len as u64 > FILE_BYTES {
+            self.offset = 0;
+        }
+        let file = types::Fixed(0);
+        let write = opcode::WriteFixed::new(file, self.memory.as_ptr(), len as u32, 0).offset(self.offset);
+        self.push(&write.build().flags(squeue::Flags::IO_LINK).user_data(0));
+        self.push(&opcode::Fsync::new(file).flags(types::FsyncFlags::DATASYNC).build().user_data(1));
+        assert_eq!(self.finish(2)[0] as usize, len, "a whole write");
+        self.offset += len as u64;
+    }
+
+    fn receive(&mut self, socket: i32) -> usize {
+        let start = self.memory.as_mut_full().as_mut_ptr();
+        self.push(&opcode::Recv::new(types::Fd(socket), start, BUFFER_BYTES as u32).build().user_data(0));
+        self.finish(1)[0] as usize
+    }
+
+    fn send(&mut self, socket: i32, bytes: &[u8]) {
+        self.push(
+            &opcode::Send::new(types::Fd(socket), bytes.as_ptr(), bytes.len() as u32).build().user_data(0),
+        );
+        assert_eq!(self.finish(1)[0] as usize, bytes.len(), "a whole answer");
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+fn report(name: &str, mut latencies_ns: Vec<u64>, span: Duration, cpu_ns: u64, count: u64) {
+    latencies_ns.sort_unstable();
+    let at = |part: f64| latencies_ns[((latencies_ns.len() - 1) as f64 * part) as usize] as f64 / 1e3;
+    println!(
+        "{{\"loop\":\"{name}\",\"count\":{count},\"per_second\":{:.0},\"p50_us\":{:.1},\"p99_us\":{:.1},\
+         \"p999_us\":{:.1},\"cpu_us\":{:.2}}}",
+        count as f64 / span.as_secs_f64(),
+        at(0.5),
+        at(0.99),
+        at(0.999),
+        cpu_ns as f64 / 1e3 / count as f64
+    );
+}
+
+fn write_loop(folder: &Path, span: Duration) {
+    let mut rig = Rig::new(folder);
+    let mut latencies = Vec::new();
+    let (begin, cpu) = (Instant::now(), cpu_ns());
+    while begin.elapsed() < span {
+        let started = Instant::now();
+        rig.write(PAGE_BYTES);
+        latencies.push(started.elapsed().as_nanos() as u64);
+    }
+    let count = latencies.len() as u64;
+    report("write", latencies, begin.elapsed(), cpu_ns() - cpu, count);
+}
+
+/// Receives, writes, flushes, answers, until the client has gone. `latencies` are those of the broker's part only.
+fn serve(folder: &Path, rate: &str, seconds: &str, frame_bytes: &str) {
+    let frame: usize = frame_bytes.parse().expect("bytes of a frame");
+    assert!(frame > 0 && frame <= BUFFER_BYTES, "a frame that fits the buffer");
+    let mut rig = Rig::new(folder);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let mut client = Command::new(std::env::current_exe().unwrap())
+        .args(["client", &address, rate, seconds, frame_bytes])
+        .spawn()
+        .unwrap();
+    let (socket, _) = listener.accept().unwrap();
+    socket.set_nodelay(true).unwrap();
+    let socket = socket.as_raw_fd();
+    let answers = vec![0u8; ANSWER_BYTES * (BUFFER_BYTES / frame + 1)];
+    let (mut latencies, mut count, mut partial) = (Vec::new(), 0u64, 0usize);
+    let (begin, cpu) = (Instant::now(), cpu_ns());
+    loop {
+        let got = rig.receive(socket);
+        if got == 0 {
+            break;
+        }
+        let started = Instant::now();
+        let whole = (partial + got) / frame;
+        partial = (partial + got) % frame;
+        rig.write(got);
+        if whole > 0 {
+            rig.send(socket, &answers[..ANSWER_BYTES * whole]);
+        }
+        count += whole as u64;
+        latencies.push(started.elapsed().as_nanos() as u64);
+    }
+    let spent = cpu_ns() - cpu;
+    assert!(client.wait().unwrap().success(), "the client got every answer");
+    report("serve", latencies, begin.elapsed(), spent, count);
+}
+
+/// Sends frames at their times, whatever the answers do, and counts the answers.
+fn client(address: &str, rate: f64, seconds: f64, frame: usize) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_nodelay(true).unwrap();
+    let count = (rate * seconds) as u64;
+    let mut answers = stream.try_clone().unwrap();
+    let reader = std::thread::spawn(move || {
+        let (mut got, mut buffer) = (0, [0u8; 65_536]);
+        while got < count * ANSWER_BYTES as u64 {
+            let n = answers.read(&mut buffer).unwrap();
+            assert!(n > 0, "the server stays until all is answered");
+            got += n as u64;
+        }
+    });
+    let bytes = vec![0x5a; frame];
+    let begin = Instant::now();
+    for index in 0..count {
+        let due = begin + Duration::from_secs_f64(index as f64 / rate);
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        stream.write_all(&bytes).unwrap();
+    }
+    reader.join().unwrap();
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments.as_slice() {
+        ["write", folder, seconds] => {
+            write_loop(Path::new(folder), Duration::from_secs_f64(seconds.parse().expect("seconds")));
+        }
+        ["serve", folder, rate, seconds, frame] => serve(Path::new(folder), rate, seconds, frame),
+        ["client", address, rate, seconds, frame] => {
+            let number = |text: &str| text.parse::<f64>().expect("a number");
+            client(address, number(rate), number(seconds), number(frame) as usize);
+        }
+        _ => {
+            eprintln!("usage: raw write FOLDER SECONDS | raw serve FOLDER RATE SECONDS FRAME_BYTES");
+            std::process::exit(2);
+        }
+    }
+}
