@@ -1,5 +1,5 @@
 """What the measurements of this folder share: a ringmill of their own, clients, CPU and memory from /proc, fio."""
-import http.client, json, os, re, shutil, signal, socket, struct, subprocess, sys, tempfile, threading, time
+import http.client, json, os, random, re, shutil, signal, socket, struct, subprocess, sys, tempfile, threading, time
 
 REPO = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 RINGMILL = os.path.join(REPO, 'target/release/ringmill')
@@ -8,15 +8,20 @@ RAW = os.path.join(REPO, 'target/release/examples/raw')
 LIBRDKAFKA = os.path.join(REPO, 'bench/peers/librdkafka.sh')
 
 
-def free_ports():
-    with socket.socket() as a, socket.socket() as b:
-        a.bind(('127.0.0.1', 0))
-        b.bind(('127.0.0.1', 0))
-        return a.getsockname()[1], b.getsockname()[1]
+def free_port():
+    """One below those that clients are given, so that none takes it while no broker runs."""
+    while True:
+        port = random.randrange(20000, 32000)
+        with socket.socket() as s:
+            try:
+                s.bind(('127.0.0.1', port))
+                return port
+            except OSError:
+                pass
 
 
 # One broker at a time, so one pair of ports for the run.
-PORT, ADMIN = free_ports()
+PORT, ADMIN = free_port(), free_port()
 
 
 class Folder:
