@@ -7,11 +7,12 @@ mod tidy;
 
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: cargo x tidy | ci | clients [NAME…]
+const USAGE: &str = "usage: cargo x tidy | ci | clients [SUITE…]
 
   tidy      file sizes, unsafe outside the reactor, unfinished marks, links in README
   ci        everything CI runs, in its order
-  clients   produce and read back with kcat, librdkafka and Kafka's own tools (installed from the registries)";
+  clients   the broker against unmodified clients, installed from their registries (RINGMILL=PATH: another build of it):
+";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -20,7 +21,7 @@ fn main() -> ExitCode {
         ["tidy"] => tidy::check(),
         ["ci"] => run::ci(),
         ["clients", only @ ..] => clients::run(only),
-        _ => Err(USAGE.to_string()),
+        _ => Err(format!("{USAGE}{}", clients::list())),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,0 +1,54 @@
+//! Other clients' own test suites. Which of their tests a broker without groups, DeleteRecords and transactions has to
+//! pass stands in bench/peers/NAME.tests, beside the script that builds and runs them.
+
+use super::Report;
+use super::broker::Broker;
+use super::tool::{both, need, tail, talk, timed};
+use std::collections::BTreeSet;
+
+const SETUP_SECONDS: u32 = 1_800;
+const TEST_SECONDS: u32 = 120;
+
+/// Its tests create their topics; one wants an error for a topic that is not there.
+pub fn rskafka(report: &mut Report) -> Result<(), String> {
+    // Its tests link libjvm, and build the librdkafka that some of them compare with.
+    need(&[("javac", "default-jdk-headless"), ("c++", "g++"), ("make", "make")])?;
+    listed(report, "rskafka", &["auto.create.topics.enable=false"])
+}
+
+pub fn kgo(report: &mut Report) -> Result<(), String> {
+    need(&[("go", "golang-go")])?;
+    listed(report, "kgo", &["num.partitions=4"])
+}
+
+fn listed(report: &mut Report, name: &str, settings: &[&str]) -> Result<(), String> {
+    let script = format!("bench/peers/{name}.sh");
+    let list = format!("bench/peers/{name}.tests");
+    let text = std::fs::read_to_string(&list).map_err(|e| format!("{list}: {e}"))?;
+    let wanted: Vec<&str> = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
+    talk(timed(SETUP_SECONDS, &script).arg("setup"), "")?;
+    let known = talk(timed(TEST_SECONDS, &script).arg("list"), "")?;
+    let known: BTreeSet<&str> = known.lines().collect();
+    if let Some(gone) = wanted.iter().find(|test| !known.contains(*test)) {
+        return Err(format!("{list} names {gone}, which the suite does not have"));
+    }
+    let mut broker = Broker::start(settings)?;
+    for test in wanted {
+        report.check(test, || one(&script, &broker.address, test));
+    }
+    report.check("clean-stop", || broker.stop());
+    Ok(())
+}
+
+/// A test that skips itself has shown nothing, so it does not pass.
+fn one(script: &str, at: &str, test: &str) -> Result<(), String> {
+    let mut command = timed(TEST_SECONDS, "sh");
+    // The script's exit code decides; what it printed is wanted only when it failed.
+    command.args(["-c", "\"$0\" run \"$1\" \"$2\" 2>&1; echo \"exit $?\"", script, at, test]);
+    let (out, _) = both(&mut command, "")?;
+    match out.lines().last() {
+        Some("exit 0") => Ok(()),
+        Some("exit 77") => Err("skipped itself".into()),
+        _ => Err(tail(&out)),
+    }
+}
