@@ -22,6 +22,8 @@ use tokio::sync::{mpsc, oneshot};
 
 /// How long a request waits for cores before it is answered with an error.
 const CORES_TIMEOUT: Duration = Duration::from_secs(10);
+/// A request that kept control from all others for longer is logged; a sync of the journal alone takes milliseconds.
+const SLOW_REQUEST: Duration = Duration::from_millis(100);
 /// Messages handled before the runtime gets a turn.
 const BATCH_MAX: usize = 256;
 
@@ -137,6 +139,18 @@ fn spec_of(topic: &Topic, defaults: &BrokerDefaults) -> TopicSpec {
         partitions: partitions
             .map(|(p, index)| PartitionSpec { index, id: p.id, owner: p.core, leader_epoch: p.epoch })
             .collect(),
+    }
+}
+
+/// Long.MAX in copied configs makes a topic relaxed that nobody meant to be, where the broker allows it.
+fn say_if_relaxed(spec: &TopicSpec) {
+    if !spec.config.is_durable() {
+        tracing::warn!(
+            topic = &*spec.name,
+            "topic {} is relaxed (flush.messages={}): its acks precede the flush",
+            spec.name,
+            spec.config.flush_messages
+        );
     }
 }
 
@@ -293,7 +307,7 @@ impl Control {
             Err(error) => self.refuse(&frame, error),
         }
         let took = began.elapsed();
-        if took > Duration::from_millis(10) {
+        if took > SLOW_REQUEST {
             tracing::warn!(
                 api = header.api_key.name().unwrap_or("?"),
                 ms = took.as_millis() as u64,
@@ -441,7 +455,9 @@ impl Control {
                 | Record::Placed { .. } => None,
             };
             if let Some(topic) = changed.and_then(|id| self.image.with_id(id)) {
-                delta.upserts.push(spec_of(topic, &self.options.defaults));
+                let spec = spec_of(topic, &self.options.defaults);
+                say_if_relaxed(&spec);
+                delta.upserts.push(spec);
             }
         }
         if let Err(error) = self.journal.compact_if_large(&self.image) {

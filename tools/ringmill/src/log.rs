@@ -36,6 +36,11 @@ impl Log {
     }
 }
 
+/// A path that is not there is that, and not a file of an unknown kind.
+fn check_there(path: &Path) -> Result<(), Failed> {
+    std::fs::metadata(path).map(drop).map_err(|error| Failed::local(path.display(), &error))
+}
+
 fn failed(error: InspectError) -> Failed {
     Failed::new(Code::Local, error.to_string())
 }
@@ -100,6 +105,7 @@ impl Dump {
 
 /// `path` itself, or the files below it that can be looked at, in order.
 fn files_of(path: &Path) -> Result<Vec<PathBuf>, Failed> {
+    check_there(path)?;
     let mut files = Vec::new();
     if path.is_dir() {
         walk(path, 0, &mut files)?;
@@ -162,6 +168,7 @@ impl Verify {
         let mut out = Out::new();
         let (mut files, mut damaged) = (0, 0);
         for path in &self.paths {
+            check_there(path)?;
             for report in inspect::verify(&StdFs, path).map_err(failed)? {
                 files += 1;
                 damaged += u64::from(!report.is_sound());

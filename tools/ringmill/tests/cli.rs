@@ -411,6 +411,36 @@ fn a_damaged_sealed_segment_takes_its_partition_offline_and_nothing_else() {
 }
 
 #[test]
+fn a_copied_flush_config_is_shown_for_what_it_does() {
+    let copied = "flush.messages=9223372036854775807";
+    for (allowed, ack, sentence) in [
+        ("true", "relaxed", "a power cut can take what was acked"),
+        ("false", "durable", "no effect without relaxed.topics.enable"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let set = format!("relaxed.topics.enable={allowed}");
+        let log = dir.path().join("log.txt");
+        let to = std::fs::File::create(&log).unwrap();
+        let broker = Broker::start_with("127.0.0.1:0", dir.path(), &["--set", &set], to.into());
+        broker.run(&["topic", "create", "t", "-c", copied]).ends(DONE);
+        let describe = |more: &[&str]| {
+            let args = [&["topic", "describe", "t", "--admin", &broker.admin], more].concat();
+            broker.run(&args).ends(DONE)
+        };
+        assert_eq!(describe(&["--json"]).json()[0]["ack"], ack);
+        let shown = describe(&[]).out;
+        assert!(shown.contains(sentence) && shown.contains(copied), "{shown}");
+        let relaxed = if ack == "relaxed" { "1" } else { "0" };
+        assert!(
+            admin(&broker, "/metrics")
+                .contains(&format!("ringmill_topic_relaxed{{topic=\"t\"}} {relaxed}\n"))
+        );
+        let told = std::fs::read_to_string(&log).unwrap();
+        assert_eq!(told.contains("topic t is relaxed"), ack == "relaxed", "{told}");
+    }
+}
+
+#[test]
 fn failures_have_their_codes() {
     // A port that was free a moment ago, and that nobody listens on.
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
@@ -427,6 +457,11 @@ fn failures_have_their_codes() {
     }
     let dir = tempfile::tempdir().unwrap();
     run(&["log", "verify", dir.path().to_str().unwrap()]).ends(5);
+    for command in ["dump", "verify"] {
+        let missing = dir.path().join("not-there");
+        let told = run(&["log", command, missing.to_str().unwrap()]).ends(5);
+        assert!(told.err.contains("No such file"), "{told:#?}");
+    }
     run(&["log", "repair", "--data", dir.path().to_str().unwrap()]).ends(5);
 
     // Something listens, but it is no broker.

@@ -437,9 +437,9 @@ settings! {
     }
     Durability {
         log_flush_interval_messages: i64, "log.flush.interval.messages", Kafka, Kind::Int { min: 1, max: i64::MAX }, Some("1"),
-            "1: an ack leaves after the flush that covers its records. More: an ack leaves once the records are in a flush group whose write is under way (only with relaxed.topics.enable). A topic's flush.messages overrides it.", "1";
+            "1: an ack leaves after the flush that covers its records. Any larger number makes topics relaxed (only with relaxed.topics.enable): an ack leaves once its records are in a group that was handed to the disk. That group is flushed with the flush under way or the next one, however large the number, so a power cut can take what was acked during the last two flushes. A topic's flush.messages overrides it.", "1";
         log_flush_interval_ms: i64, "log.flush.interval.ms", Kafka, Kind::Time { unit: TimeUnit::Millis, min: 0, max: MS_MAX }, Some("1000"),
-            "The longest that records of a relaxed topic stay unflushed. A topic's flush.ms overrides it.", "1000";
+            "Kept and shown, without effect: records of relaxed topics are flushed with everything else as soon as the device allows, which is sooner than any interval. A topic's flush.ms is the same.", "1000";
         relaxed_topics_enable: bool, "relaxed.topics.enable", Ringmill, Kind::Bool, Some("false"),
             "Whether flush.messages above 1 has its effect. Off, the value is kept and shown, and the topic stays durable: tools copy Kafka's default, 9223372036854775807, without meaning it.", "true";
         flush_method: FlushMethod, "flush.method", Ringmill, Kind::Choice(&["auto", "fdatasync", "dsync"]), Some("auto"),

@@ -41,9 +41,9 @@ configs! {
     "file.delete.delay.ms": Long = "60000", Valid::AtLeast(0), ["log.segment.delete.delay.ms"], shown,
         "Wait before the files of a removed segment go. No effect: they go as soon as no reader can need them.";
     "flush.messages": Long = "1", Valid::AtLeast(1), ["log.flush.interval.messages"], acts,
-        "1: an ack leaves after the flush that covers its records. More: an ack leaves once the records are in a flush group whose write is under way, where the broker allows it (relaxed.topics.enable); otherwise the value is only shown.";
+        "1: an ack leaves after the flush that covers its records. Any larger number, where the broker allows it (relaxed.topics.enable), makes the topic relaxed: an ack leaves once its records are in a group that was handed to the disk, and a power cut can take what was acked during the last two flushes. Otherwise the value is only shown.";
     "flush.ms": Long = "1000", Valid::AtLeast(0), ["log.flush.interval.ms"], shown,
-        "The longest that acked records of a topic with flush.messages above 1 may stay unflushed. No effect: their groups are flushed as soon as they are written, too.";
+        "No effect, kept and shown: records of relaxed topics are flushed with everything else as soon as the device allows, which is sooner than any interval.";
     "follower.replication.throttled.replicas": List = "", Valid::Replicas, [], shown,
         "Replicas whose followers are slowed down. No effect: there is one replica.";
     "index.interval.bytes": Int = "4096", Valid::AtLeast(0), ["log.index.interval.bytes"], acts,

@@ -59,7 +59,10 @@ impl Consume {
         let result = reading.all(&mut client);
         let interrupted = reading.stop.load(Ordering::Relaxed);
         let wrote = reading.out.flush();
-        if (interrupted || self.exit_at_end || self.count.is_some()) && !self.quiet && wrote.is_ok() {
+        // Of a failure before the first record there is nothing to sum up.
+        let told = result.is_ok() || reading.records > 0;
+        let ends = interrupted || self.exit_at_end || self.count.is_some();
+        if ends && told && !self.quiet && wrote.is_ok() {
             remark(&format!("{} read", throughput(reading.records, reading.bytes, started.elapsed())));
         }
         result?;

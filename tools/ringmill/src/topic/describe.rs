@@ -39,6 +39,8 @@ struct TopicView {
     internal: bool,
     /// What an ack means, as far as the broker tells.
     ack: Ack,
+    /// `flush.messages` is not 1.
+    asks_for_relaxed: bool,
     size_bytes: Option<u64>,
     configs: Vec<ConfigView>,
     partitions: Vec<PartitionView>,
@@ -152,6 +154,7 @@ impl Describe {
             id: topic.id.clone(),
             internal: topic.internal,
             ack: ack(configs, admin),
+            asks_for_relaxed: flush_messages(configs).is_some_and(|value| value != "1"),
             size_bytes: partitions.iter().map(|p| p.size_bytes).sum(),
             configs: configs
                 .iter()
@@ -175,11 +178,14 @@ fn ack(configs: &[Config], admin: Option<&AdminTopic>) -> Ack {
     if let Some(first) = admin.and_then(|topic| topic.partitions.first()) {
         return if first.relaxed { Ack::Relaxed } else { Ack::Durable };
     }
-    let flush = configs.iter().find(|config| config.name == "flush.messages");
-    match flush.and_then(|config| config.value.as_deref()) {
+    match flush_messages(configs) {
         Some("1") => Ack::Durable,
         Some(_) | None => Ack::Unknown,
     }
+}
+
+fn flush_messages(configs: &[Config]) -> Option<&str> {
+    configs.iter().find(|config| config.name == "flush.messages").and_then(|config| config.value.as_deref())
 }
 
 fn partition_view(
@@ -218,10 +224,18 @@ fn partition_view(
 fn show(out: &mut Out, view: &TopicView) -> std::io::Result<()> {
     let ack = match view.ack {
         Ack::Durable => out.paint(Paint::Good, "durable: an ack follows the flush"),
-        Ack::Relaxed => out.paint(Paint::Odd, "relaxed: an ack may precede the flush"),
-        Ack::Unknown => {
-            "flush.messages is not 1: an ack may precede the flush, where the broker allows it".into()
-        }
+        Ack::Relaxed => out.paint(
+            Paint::Odd,
+            "relaxed: an ack precedes the flush; a power cut can take what was acked during the last two flushes",
+        ),
+        Ack::Unknown => "flush.messages is not 1: the topic is relaxed where the broker allows it \
+                         (relaxed.topics.enable); its admin port tells"
+            .into(),
+    };
+    let ack = if view.ack == Ack::Durable && view.asks_for_relaxed {
+        format!("{ack}; flush.messages has no effect without relaxed.topics.enable")
+    } else {
+        ack
     };
     let size = view.size_bytes.map_or(String::new(), |size| format!(", {}", bytes(size)));
     let internal = if view.internal { ", internal" } else { "" };

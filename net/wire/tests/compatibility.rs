@@ -1,0 +1,114 @@
+//! `net/docs/COMPATIBILITY.md`: what the table of served APIs says, beside what Apache Kafka 4.3.1 serves, and every
+//! difference that is kept on purpose. Written with `UPDATE=1 cargo test -p ringmill-wire`.
+#![allow(clippy::unwrap_used)]
+
+use ringmill_wire::ApiKey;
+use ringmill_wire::supported::{SUPPORTED, find};
+use std::fmt::Write as _;
+
+/// (key, lowest, highest) as a running Apache Kafka 4.3.1 answers ApiVersions.
+#[rustfmt::skip]
+const KAFKA: &[(i16, i16, i16)] = &[
+    (0, 0, 13), (1, 4, 18), (2, 1, 11), (3, 0, 13), (8, 2, 10), (9, 1, 10), (10, 0, 6), (11, 0, 9), (12, 0, 4),
+    (13, 0, 5), (14, 0, 5), (15, 0, 6), (16, 0, 5), (17, 0, 1), (18, 0, 4), (19, 2, 7), (20, 1, 6), (21, 0, 2),
+    (22, 0, 5), (23, 2, 4), (24, 0, 5), (25, 0, 4), (26, 0, 5), (27, 1, 2), (28, 0, 5), (29, 1, 3), (30, 1, 3),
+    (31, 1, 3), (32, 1, 4), (33, 0, 2), (34, 1, 2), (35, 1, 5), (36, 0, 2), (37, 0, 3), (38, 1, 3), (39, 1, 2),
+    (40, 1, 2), (41, 1, 3), (42, 0, 2), (43, 0, 2), (44, 0, 1), (45, 0, 1), (46, 0, 0), (47, 0, 0), (48, 0, 1),
+    (49, 0, 1), (50, 0, 0), (51, 0, 0), (55, 0, 2), (57, 0, 2), (60, 0, 2), (61, 0, 0), (64, 0, 0), (65, 0, 0),
+    (66, 0, 2), (68, 0, 1), (69, 0, 1), (74, 0, 1), (75, 0, 0), (76, 1, 1), (77, 1, 1), (78, 1, 2), (79, 1, 2),
+    (80, 0, 1), (81, 0, 0), (83, 0, 0), (84, 0, 0), (85, 0, 1), (86, 0, 0), (87, 0, 1), (88, 0, 0), (89, 0, 0),
+    (90, 0, 1), (91, 0, 0), (92, 0, 0),
+];
+
+/// Differences kept on purpose, with the reason. An API without an entry answers as Kafka does on one node.
+#[rustfmt::skip]
+const DIFFERENCES: &[(ApiKey, &[&str])] = &[
+    (ApiKey::PRODUCE, &[
+        "Shown from version 0 and served from 3, as Kafka does: older librdkafka stops compressing without a word otherwise (KAFKA-18659).",
+        "An answer to acks=1 or all leaves after the flush that covers the records, unless the topic is relaxed.",
+        "A batch of a transaction is refused: without a transactional id with TRANSACTIONAL_ID_AUTHORIZATION_FAILED (as Kafka), with one with INVALID_PRODUCER_ID_MAPPING, Kafka's answer for an id it does not know, because there are no transactions yet. Kafka stores one without a producer id; here it is refused too. A request with a transactional id and a plain batch is taken, as by Kafka.",
+        "Compressed batches are stored as they came and not unpacked: their record count, greatest timestamp and keys are those the header claims. Kafka unpacks them to check.",
+        "Refusals carry a sentence where Kafka's is null, and none per record (`record_errors`).",
+        "Null records are answered with INVALID_RECORD (Kafka never answers); batches of magic 0 and 1 with UNSUPPORTED_FOR_MESSAGE_FORMAT (Kafka: INVALID_RECORD); unknown compression codes and impossible lengths with INVALID_RECORD (Kafka: UNKNOWN_SERVER_ERROR); bytes behind the batch with INVALID_RECORD (Kafka drops them); a negative epoch beside a producer id with INVALID_RECORD (Kafka takes it).",
+    ]),
+    (ApiKey::FETCH, &[
+        "read_committed sees what read_uncommitted does: there are no transactions, so the last stable offset is the high watermark.",
+        "An answer of older records may be shorter than asked for; the next fetch gets the rest.",
+    ]),
+    (ApiKey::LIST_OFFSETS, &["Timestamps -5 and -6 (tiered storage) answer unknown, as Kafka does without tiering."]),
+    (ApiKey::CREATE_TOPICS, &[
+        "One replica per partition; a larger replication factor is refused as by a Kafka of one broker.",
+        "More partitions than the node takes are refused with POLICY_VIOLATION.",
+    ]),
+    (ApiKey::INIT_PRODUCER_ID, &["A transactional.id is refused with TRANSACTIONAL_ID_AUTHORIZATION_FAILED, which clients report at once; Kafka gives it a producer id."]),
+    (ApiKey::DESCRIBE_CONFIGS, &[
+        "Broker configs are this broker's keys (CONFIG.md) and those behind topic configs, all read-only; there are no cluster-wide dynamic ones, and none of loggers, client metrics and groups.",
+        "A resource type that does not exist is named in the sentence.",
+    ]),
+    (ApiKey::ALTER_CONFIGS, &["Topics only: broker configs are set in the file and at start (INVALID_REQUEST with that sentence)."]),
+    (ApiKey::INCREMENTAL_ALTER_CONFIGS, &[
+        "Topics only, as AlterConfigs.",
+        "An operation that does not exist is INVALID_REQUEST (Kafka: UNKNOWN_SERVER_ERROR).",
+    ]),
+    (ApiKey::LIST_PARTITION_REASSIGNMENTS, &["Always none: there is one node."]),
+];
+
+fn document() -> String {
+    let mut out = String::from(
+        "# Compatibility\n\n\
+         <!-- Generated from net/wire/src/supported.rs and net/wire/tests/compatibility.rs by `UPDATE=1 cargo test -p ringmill-wire`; do not edit. -->\n\n\
+         What this broker serves of the Kafka protocol, beside Apache Kafka 4.3.1 as it answers ApiVersions. A request of another\n\
+         API or version closes the connection, with the reason in the log; ApiVersions itself is answered in version 0 with\n\
+         UNSUPPORTED_VERSION. Topic configs: [TOPIC-CONFIG.md](TOPIC-CONFIG.md); error codes: [ERRORS.md](ERRORS.md).\n\n\
+         `cargo x clients` runs unmodified clients against a broker; answers to the byte are compared with a transcript of a real\n\
+         Kafka in net/broker/tests/golden and engine/record/tests/golden.\n\n\
+         | key | API | here | Kafka 4.3.1 |\n| --- | --- | --- | --- |\n",
+    );
+    for (key, min, max) in KAFKA {
+        let api = ApiKey(*key);
+        let here = match find(api) {
+            Some(row) if row.served_min > row.min => {
+                format!("{} (shown from {})", range(row.served_min, row.max), row.min)
+            }
+            Some(row) => range(row.min, row.max),
+            None => "–".to_string(),
+        };
+        let _ = writeln!(out, "| {key} | {api} | {here} | {} |", range(*min, *max));
+    }
+    out.push_str("\n## Differences kept on purpose\n");
+    for (api, notes) in DIFFERENCES {
+        let _ = writeln!(out, "\n**{api}**\n");
+        for note in *notes {
+            let _ = writeln!(out, "- {note}");
+        }
+    }
+    out
+}
+
+fn range(min: i16, max: i16) -> String {
+    if min == max { min.to_string() } else { format!("{min}–{max}") }
+}
+
+#[test]
+fn the_document_is_what_the_table_says() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/COMPATIBILITY.md");
+    let text = document();
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(&path, &text).unwrap();
+    }
+    let found = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(found == text, "net/docs/COMPATIBILITY.md is stale: run `UPDATE=1 cargo test -p ringmill-wire`");
+}
+
+#[test]
+fn nothing_is_served_that_kafka_does_not_serve() {
+    for row in SUPPORTED {
+        let kafka = KAFKA.iter().find(|(key, ..)| *key == row.key.0);
+        let (_, min, max) = kafka.unwrap_or_else(|| panic!("Kafka 4.3.1 has no {}", row.key));
+        assert!(*min <= row.min && row.max <= *max, "{}", row.key);
+    }
+    for (api, notes) in DIFFERENCES {
+        assert!(find(*api).is_some(), "{api} has notes and is not served");
+        assert!(!notes.is_empty() && notes.iter().all(|note| note.ends_with('.')), "{api}");
+    }
+}
