@@ -29,5 +29,5 @@ pub fn ci() -> Result<(), String> {
     command("AS_NOBODY=1 tools/ci/smoke.sh target/release/ringmill --cores 8")?;
     command("RINGMILL_CRASH_ROUNDS=20 cargo test --release -p ringmill --test crash")?;
     // The suites of librdkafka and kgo take longer to build; `cargo x clients` runs all.
-    crate::clients::run(&["kcat", "kafka", "rskafka"])
+    crate::clients::run(&["kcat", "kafka", "adoption", "rskafka"])
 }

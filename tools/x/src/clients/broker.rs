@@ -1,7 +1,7 @@
 //! The broker under test: its own process, free ports, a folder of its own that goes when it goes.
 
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -29,6 +29,7 @@ pub struct Broker {
     child: Child,
     pub address: String,
     dir: PathBuf,
+    settings: Vec<String>,
 }
 
 impl Broker {
@@ -36,27 +37,28 @@ impl Broker {
     pub fn start(settings: &[&str]) -> Result<Broker, String> {
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
         let dir = std::env::temp_dir().join(format!("ringmill-clients-{}-{number}", std::process::id()));
-        let mut command = Command::new(binary());
-        command.args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
-        command.arg("--data").arg(dir.join("data"));
-        command.args(settings.iter().flat_map(|setting| ["--set", setting]));
-        let child =
-            command.stdout(Stdio::piped()).spawn().map_err(|e| format!("{}: {e}", binary().display()))?;
-        // Owned from here on, so that whatever fails ends it.
-        let mut broker = Broker { child, address: String::new(), dir };
-        let out = broker.child.stdout.take().ok_or("the broker has no stdout")?;
-        let mut ready = false;
+        let settings: Vec<String> = settings.iter().map(|setting| (*setting).to_string()).collect();
+        // Owned before it is ready, so that whatever fails ends it.
+        let mut broker = Broker { child: spawn(&dir, &settings)?, address: String::new(), dir, settings };
+        broker.wait_ready()?;
+        Ok(broker)
+    }
+
+    /// A stopped one, once more over the same data.
+    pub fn start_again(&mut self) -> Result<(), String> {
+        self.child = spawn(&self.dir, &self.settings)?;
+        self.wait_ready()
+    }
+
+    fn wait_ready(&mut self) -> Result<(), String> {
+        let out = self.child.stdout.take().ok_or("the broker has no stdout")?;
         for line in BufReader::new(out).lines().map_while(Result::ok) {
             if let Some(address) = line.trim().strip_prefix("listens") {
-                broker.address = address.trim().to_string();
+                self.address = address.trim().to_string();
             }
-            if line.trim().starts_with("ready") {
-                ready = true;
-                break;
+            if line.trim().starts_with("ready") && !self.address.is_empty() {
+                return Ok(());
             }
-        }
-        if ready && !broker.address.is_empty() {
-            return Ok(broker);
         }
         Err("the broker did not say that it is ready".into())
     }
@@ -82,6 +84,14 @@ impl Broker {
         }
         Err(format!("the broker was still there {} s after SIGTERM", STOP_MAX.as_secs()))
     }
+}
+
+fn spawn(dir: &Path, settings: &[String]) -> Result<Child, String> {
+    let mut command = Command::new(binary());
+    command.args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+    command.arg("--data").arg(dir.join("data"));
+    command.args(settings.iter().flat_map(|setting| ["--set", setting]));
+    command.stdout(Stdio::piped()).spawn().map_err(|e| format!("{}: {e}", binary().display()))
 }
 
 impl Drop for Broker {

@@ -8,7 +8,7 @@ use super::tool::{both, need, talk, timed};
 use std::path::PathBuf;
 use std::process::Command;
 
-const SCRIPT: &str = "bench/peers/kafka.sh";
+pub const SCRIPT: &str = "bench/peers/kafka.sh";
 const RECORDS: i64 = 20_000;
 const PARTITIONS: i64 = 3;
 /// Small enough for each partition to fill several segments, so that closed ones are dumped too.
@@ -54,7 +54,7 @@ pub fn run(report: &mut Report) -> Result<(), String> {
 }
 
 /// A tool of Kafka's, told not to optimize: it is gone before that pays.
-fn java(class: &str) -> Command {
+pub fn java(class: &str) -> Command {
     let mut command = timed(SECONDS, SCRIPT);
     command.env("KAFKA_RUN_OPTS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC").args(["run", class]);
     command
@@ -65,11 +65,11 @@ fn tool(class: &str, arguments: &[&str]) -> Result<String, String> {
     Ok(out + &err)
 }
 
-fn expect(what: &str, said: &str, wanted: &str) -> Result<(), String> {
+pub fn expect(what: &str, said: &str, wanted: &str) -> Result<(), String> {
     if said.contains(wanted) { Ok(()) } else { Err(format!("{what}: no \"{wanted}\" in\n{said}")) }
 }
 
-fn topics(at: &str, arguments: &[&str]) -> Result<String, String> {
+pub fn topics(at: &str, arguments: &[&str]) -> Result<String, String> {
     tool("org.apache.kafka.tools.TopicCommand", &[&["--bootstrap-server", at], arguments].concat())
 }
 
@@ -176,7 +176,7 @@ fn dump(broker: &Broker) -> Result<(), String> {
     if sound == indexes.len() { Ok(()) } else { Err(format!("{sound} of {} indexes passed", indexes.len())) }
 }
 
-fn dumped(files: &[PathBuf], options: &[&str]) -> Result<String, String> {
+pub fn dumped(files: &[PathBuf], options: &[&str]) -> Result<String, String> {
     let names: Vec<String> = files.iter().map(|path| path.display().to_string()).collect();
     let list = names.join(",");
     let said = tool("org.apache.kafka.tools.DumpLogSegments", &[&["--files", &list], options].concat())?;

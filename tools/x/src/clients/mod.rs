@@ -2,6 +2,7 @@
 //! ports and a temporary folder, and ends with a clean stop, after which what lies on disk is looked at. A client that
 //! is missing is installed from its registry by a script in bench/peers where that is possible.
 
+mod adoption;
 mod broker;
 mod kafka;
 mod kcat;
@@ -46,7 +47,7 @@ struct Suite {
     run: fn(&mut Report) -> Result<(), String>,
 }
 
-const SUITES: [Suite; 5] = [
+const SUITES: [Suite; 6] = [
     Suite { name: "kcat", about: "librdkafka as Debian has it: codecs, acks, stored codec", run: kcat::run },
     Suite {
         name: "librdkafka",
@@ -54,6 +55,11 @@ const SUITES: [Suite; 5] = [
         run: librdkafka::run,
     },
     Suite { name: "kafka", about: "Kafka 4.3.1's own tools, DumpLogSegments at the end", run: kafka::run },
+    Suite {
+        name: "adoption",
+        about: "partition folders that Kafka 4.3.1 wrote, put in place",
+        run: adoption::run,
+    },
     Suite { name: "rskafka", about: "rskafka 0.6.0's integration tests", run: outside::rskafka },
     Suite { name: "kgo", about: "franz-go 1.21.5's kgo tests", run: outside::kgo },
 ];
