@@ -117,6 +117,7 @@ pub fn start(brief: &Brief<'_>, wiring: Wiring, events: Sender<Event>) -> Result
         partitions_max: limits::PARTITIONS_MAX,
         data_dir: brief.data.to_path_buf(),
         defaults: defaults(brief.config),
+        groups: ringmill_control::groups::GroupSettings::default(),
         settings: shown(brief.config),
     };
     let cpus = settings.control_cpus.clone().unwrap_or_default();

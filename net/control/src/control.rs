@@ -6,6 +6,7 @@
 use crate::admin::{AdminPartition, AdminRequest, AdminTopic};
 use crate::api::{self, Outcome};
 use crate::configs::{self, BrokerDefaults};
+use crate::groups::{Coordinator, GroupSettings};
 use ringmill_core::Fatal;
 use ringmill_core::{
     Answer, ControlMessage, CoreLink, CoreMessage, CoreQuery, CoreReply, Frame, PartitionSize, TopicDelta,
@@ -40,6 +41,7 @@ pub struct ControlOptions {
     pub partitions_max: usize,
     pub data_dir: std::path::PathBuf,
     pub defaults: BrokerDefaults,
+    pub groups: GroupSettings,
     /// All settings as they stand, for `/v1/config`.
     pub settings: Vec<(String, String)>,
 }
@@ -123,6 +125,7 @@ pub struct Control {
     fatal: Option<Ended>,
     /// Producer ids given out of the journaled block.
     pub(crate) producer_next: i64,
+    pub(crate) groups: Coordinator,
 }
 
 /// The image as cores know it.
@@ -154,6 +157,14 @@ fn say_if_relaxed(spec: &TopicSpec) {
     }
 }
 
+/// Never, when there is nothing to wait for.
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Which versions there are, for whoever reads the log because a client does not connect.
 fn not_served(header: &RequestHeader<'_>) -> String {
     let (api, version) = (header.api_key, header.api_version);
@@ -170,6 +181,7 @@ impl Control {
     pub fn new(options: ControlOptions, image: Image, journal: FileJournal, links: Vec<CoreLink>) -> Control {
         let backlog = links.iter().map(|_| VecDeque::new()).collect();
         let producer_next = image.next_producer();
+        let groups = Coordinator::new(options.groups.clone());
         Control {
             options,
             image,
@@ -187,6 +199,7 @@ impl Control {
             stopped: HashSet::new(),
             fatal: None,
             producer_next,
+            groups,
         }
     }
 
@@ -207,8 +220,11 @@ impl Control {
             }
         };
         let mut tick = tokio::time::interval(Duration::from_millis(200));
+        self.groups_load();
         loop {
             let busy = self.drain();
+            self.groups_due();
+            self.groups_flush();
             self.flush();
             if let Some(reason) = self.fatal.take() {
                 return reason;
@@ -230,6 +246,7 @@ impl Control {
                 Some(event) = events.recv() => self.event(event),
                 Some(request) = admin.recv() => self.admin(request),
                 _ = tick.tick() => self.expire(),
+                () = sleep_until(self.groups.next_deadline()) => {}
             }
             bell.disarm();
         }
@@ -271,6 +288,10 @@ impl Control {
         }
     }
 
+    pub(crate) fn send_query(&mut self, core: CoreId, id: u64, query: CoreQuery) {
+        self.send(core, CoreMessage::Query { id, query });
+    }
+
     fn message(&mut self, message: ControlMessage) {
         match message {
             ControlMessage::Frame(frame) => self.frame(frame),
@@ -296,7 +317,7 @@ impl Control {
         }
         let head = header.response_head();
         let began = Instant::now();
-        match api::handle(self, &header, &frame.bytes) {
+        match api::handle(self, &header, &frame) {
             Ok(Outcome::Now(bytes)) => self.answer(frame.conn, frame.slot, bytes),
             Ok(Outcome::Applied(bytes)) => {
                 let version = self.version;
@@ -304,6 +325,7 @@ impl Control {
                 self.wait(frame.conn, frame.slot, head, WaitKind::Applied { version, left, bytes });
             }
             Ok(Outcome::Ask(queries, finish)) => self.ask(frame.conn, frame.slot, head, queries, finish),
+            Ok(Outcome::Coordinate(ask, finish)) => self.coordinate(frame.conn, frame.slot, ask, finish),
             Err(error) => self.refuse(&frame, error),
         }
         let took = began.elapsed();
@@ -329,11 +351,11 @@ impl Control {
         );
     }
 
-    fn answer(&mut self, conn: ringmill_core::ConnKey, slot: u64, bytes: Vec<u8>) {
+    pub(crate) fn answer(&mut self, conn: ringmill_core::ConnKey, slot: u64, bytes: Vec<u8>) {
         self.send(conn.core, CoreMessage::Answer(Answer { conn, slot, bytes, refusal: None }));
     }
 
-    fn id(&mut self) -> u64 {
+    pub(crate) fn id(&mut self) -> u64 {
         self.next_id += 1;
         self.next_id
     }
@@ -367,6 +389,7 @@ impl Control {
     }
 
     fn reply(&mut self, core: CoreId, id: u64, reply: CoreReply) {
+        let Some(reply) = self.groups_reply(id, reply) else { return };
         if let Some(wait) = self.admin_asked.remove(&id) {
             return self.admin_reply(core, wait, reply);
         }
@@ -411,6 +434,7 @@ impl Control {
 
     /// Answers what waited too long with what there is: finishers answer for cores that did not.
     fn expire(&mut self) {
+        self.groups_retry_load();
         let late: Vec<u64> =
             self.waits.iter().filter(|(_, w)| w.since.elapsed() > CORES_TIMEOUT).map(|(id, _)| *id).collect();
         for id in late {
@@ -439,7 +463,11 @@ impl Control {
     pub(crate) fn decide(&mut self, records: &[Record]) -> Result<(), ringmill_metadata::JournalError> {
         self.journal.append(records)?;
         let mut delta = TopicDelta::default();
+        let mut gone = Vec::new();
         for record in records {
+            if let Record::TopicDeleted { id } = record {
+                gone.extend(self.image.with_id(*id).map(|t| t.name.clone()));
+            }
             self.image.apply(record);
             let changed = match record {
                 Record::TopicCreated { id, .. }
@@ -472,6 +500,9 @@ impl Control {
         for core in 0..self.links.len() as u16 {
             self.send(CoreId(core), CoreMessage::Topics(delta.clone()));
         }
+        if !gone.is_empty() {
+            self.groups_topics_deleted(gone);
+        }
         Ok(())
     }
 
@@ -494,6 +525,7 @@ impl Control {
     fn stop(&mut self) {
         if !self.stopping {
             self.stopping = true;
+            self.groups_resign();
             for core in 0..self.links.len() as u16 {
                 self.send(CoreId(core), CoreMessage::Stop);
             }

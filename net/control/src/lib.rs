@@ -9,6 +9,7 @@ pub mod configs;
 pub mod control;
 #[cfg(test)]
 mod generated;
+pub mod groups;
 pub mod metrics_text;
 
 pub use api::new_topic_id;

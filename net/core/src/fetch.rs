@@ -260,6 +260,9 @@ impl<B: Backend> Core<B> {
     }
 
     pub(crate) fn block_ready(&mut self, ticket: u64) {
+        if self.control_block_ready(ticket) {
+            return;
+        }
         if ticket & REMOTE_TICKET == 0 {
             self.poke.push(Key::unpack(ticket));
             return;

@@ -14,6 +14,7 @@ pub mod metrics;
 mod peer;
 mod produce;
 mod queries;
+mod reading;
 mod session;
 mod slab;
 pub mod thread;
@@ -25,6 +26,6 @@ pub use core::{Core, CoreEnds, CoreSettings};
 pub use link::CoreLink;
 pub use messages::{
     Answer, ConnKey, ControlMessage, CoreMessage, CoreQuery, CoreReply, Frame, OffsetQuery, OffsetReply,
-    PartitionSize, TopicDelta,
+    PartitionSize, ReadReply, TopicDelta,
 };
 pub use ringmill_log::Fatal;

@@ -116,6 +116,17 @@ pub enum CoreQuery {
         partition: PartitionId,
         before: Offset,
     },
+    /// Append one batch of control's own records; the reply follows when it is durable.
+    Append {
+        partition: PartitionId,
+        batch: Vec<u8>,
+    },
+    /// Whole batches from this offset on, or from the log start if that is later, for what control reads back at start.
+    Read {
+        partition: PartitionId,
+        offset: Offset,
+        max_bytes: usize,
+    },
     /// All counters and histograms.
     Metrics,
     /// Text that explains what the core is doing: connections, queues, groups, waits.
@@ -165,6 +176,15 @@ pub enum CoreReply {
     EpochEnd { error: ErrorCode, epoch: LeaderEpoch, end: Offset },
     Sizes(Vec<PartitionSize>),
     DeleteRecords { error: ErrorCode, log_start: Offset },
+    Append(Result<Offset, ErrorCode>),
+    Read(Result<ReadReply, ErrorCode>),
     Metrics(Box<CoreMetrics>),
     Dump(String),
+}
+
+/// Batches as they lie in the log; the first may begin before the asked offset. Empty at the high watermark.
+#[derive(Debug)]
+pub struct ReadReply {
+    pub high_watermark: Offset,
+    pub batches: Vec<u8>,
 }

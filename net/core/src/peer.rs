@@ -49,10 +49,17 @@ pub(crate) enum PeerMessage {
     },
 }
 
+/// Who waits for an append.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Asker {
+    /// A produce request that another core holds.
+    Core { from: CoreId, key: Key, part: u32 },
+    /// A query of control.
+    Control { id: u64 },
+}
+
 pub(crate) struct RemoteAppend {
-    pub from: CoreId,
-    pub key: Key,
-    pub part: u32,
+    pub asker: Asker,
     pub partition: PartitionId,
     pub records: Buf,
     pub deadline_ns: u64,

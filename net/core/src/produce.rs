@@ -6,7 +6,8 @@
 use crate::closing::Closing;
 use crate::conn::{AnswerState, FrameBytes, SentKind};
 use crate::core::Core;
-use crate::peer::{PeerMessage, RemoteAppend, RemoteDone};
+use crate::messages::{ControlMessage, CoreReply};
+use crate::peer::{Asker, PeerMessage, RemoteAppend, RemoteDone};
 use crate::slab::Key;
 use crate::topics::TopicName;
 use ringmill_log::{AckAt, AppendError, Appended, Slot};
@@ -207,9 +208,7 @@ impl<B: Backend> Core<B> {
                     self.tell_peer(
                         core,
                         PeerMessage::Append(RemoteAppend {
-                            from: id,
-                            key,
-                            part: at as u32,
+                            asker: Asker::Core { from: id, key, part: at as u32 },
                             partition,
                             records,
                             deadline_ns,
@@ -452,19 +451,36 @@ impl<B: Backend> Core<B> {
 
     fn answer_remote(&mut self, work: RemoteWork) {
         let Some(appended) = work.done else { return };
-        let RemoteAppend { from, key, part, records, .. } = work.append;
-        self.tell_peer(
-            from,
-            PeerMessage::Appended { key, part, result: Ok(RemoteDone { appended }), give_back: records },
-        );
+        self.tell_asker(work.append, Ok(RemoteDone { appended }));
     }
 
     fn refuse_remote(&mut self, work: RemoteWork, code: ErrorCode, text: &'static str) {
-        let RemoteAppend { from, key, part, records, .. } = work.append;
-        self.tell_peer(
-            from,
-            PeerMessage::Appended { key, part, result: Err((code, text)), give_back: records },
-        );
+        self.tell_asker(work.append, Err((code, text)));
+    }
+
+    fn tell_asker(&mut self, append: RemoteAppend, result: Result<RemoteDone, (ErrorCode, &'static str)>) {
+        match append.asker {
+            Asker::Core { from, key, part } => {
+                let give_back = append.records;
+                self.tell_peer(from, PeerMessage::Appended { key, part, result, give_back });
+            }
+            Asker::Control { id } => {
+                let core = self.settings.id;
+                let result = result.map(|done| done.appended.base_offset).map_err(|(code, _)| code);
+                let reply = CoreReply::Append(result);
+                self.tell_control(ControlMessage::Reply { core, id, reply });
+            }
+        }
+    }
+
+    /// Control's own records take the way of another core's.
+    pub(crate) fn append_for_control(&mut self, id: u64, partition: PartitionId, batch: Vec<u8>) {
+        self.remote_append(RemoteAppend {
+            asker: Asker::Control { id },
+            partition,
+            records: Buf::from_vec(batch),
+            deadline_ns: self.now_ns + ROOM_WAIT_MS_MAX * 1_000_000,
+        });
     }
 
     pub(crate) fn remote_appended(

@@ -2,6 +2,7 @@
 
 use crate::core::Core;
 use crate::messages::{ControlMessage, CoreQuery, CoreReply, OffsetQuery, OffsetReply, PartitionSize};
+use crate::reading::ControlRead;
 use ringmill_log::TimeFound;
 use ringmill_reactor::Backend;
 use ringmill_types::{ErrorCode, LeaderEpoch, Offset, PartitionId};
@@ -28,6 +29,10 @@ impl<B: Backend> Core<B> {
             }
             CoreQuery::Sizes => CoreReply::Sizes(self.sizes()),
             CoreQuery::DeleteRecords { partition, before } => self.delete_records(partition, before),
+            CoreQuery::Append { partition, batch } => return self.append_for_control(id, partition, batch),
+            CoreQuery::Read { partition, offset, max_bytes } => {
+                return self.read_for_control(ControlRead { id, partition, offset, max_bytes });
+            }
             CoreQuery::Metrics => CoreReply::Metrics(Box::new(self.snapshot())),
             CoreQuery::Dump => CoreReply::Dump(self.dump()),
         };

@@ -206,6 +206,7 @@ impl Groups {
             Event::Durable(write) => self.settle(write, Ok(())),
             Event::Failed(write, code) => self.settle(write, Err(code)),
             Event::Tick => {}
+            Event::Resign => self.resign(),
         }
         self.run_due();
         std::mem::take(&mut self.desk.out)
@@ -219,6 +220,18 @@ impl Groups {
     /// Writes that are not settled.
     pub fn writes_under_way(&self) -> usize {
         self.desk.under_way.len()
+    }
+
+    fn resign(&mut self) {
+        for member in self.groups.values_mut().flat_map(|g| g.members.values_mut()) {
+            if let Some(ticket) = member.joining.take() {
+                let answer = crate::join::refused(ErrorCode::NotCoordinator, member.id.clone());
+                self.desk.answer(ticket, Answer::Join(answer));
+            }
+            if let Some(ticket) = member.syncing.take() {
+                self.desk.answer(ticket, sync_refused(ErrorCode::NotCoordinator));
+            }
+        }
     }
 
     fn run_due(&mut self) {

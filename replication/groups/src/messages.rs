@@ -127,6 +127,8 @@ pub enum Event {
     /// They were refused, or nobody knows; this is what the waiting requests are told.
     Failed(WriteId, ErrorCode),
     Tick,
+    /// The broker stops: who waits for other members is sent away.
+    Resign,
 }
 
 /// Answer to [`Join`].

@@ -17,6 +17,8 @@ const KEY_TYPES: std::ops::RangeInclusive<i8> = 0..=2;
 pub(crate) fn find_coordinator(control: &mut Control, call: &Call<'_>) -> Result<Outcome, Refusal> {
     let request: FindCoordinatorRequest = call.decode()?;
     let known = KEY_TYPES.contains(&request.key_type);
+    // Whoever looks for a group's coordinator is about to use it.
+    let made = request.key_type == 0 && control.ensure_offsets_topic();
     let (node_id, host, port) =
         (control.options.node_id, text(control.options.host.as_str()), i32::from(control.options.port));
     let response = if call.version() >= 4 {
@@ -55,7 +57,8 @@ pub(crate) fn find_coordinator(control: &mut Control, call: &Call<'_>) -> Result
             port: -1
         })
     };
-    Ok(Outcome::Now(call.encode(&response)?))
+    let bytes = call.encode(&response)?;
+    Ok(if made { Outcome::Applied(bytes) } else { Outcome::Now(bytes) })
 }
 
 pub(crate) fn describe_cluster(control: &mut Control, call: &Call<'_>) -> Result<Outcome, Refusal> {

@@ -3,6 +3,7 @@
 use super::{Call, Outcome, Refusal, code, message, text};
 use crate::api::create;
 use crate::control::Control;
+use crate::groups::OFFSETS_TOPIC;
 use kafka_wire::describe_topic_partitions_response::{
     Cursor, DescribeTopicPartitionsResponsePartition, DescribeTopicPartitionsResponseTopic,
 };
@@ -87,6 +88,9 @@ pub(crate) fn metadata(control: &mut Control, call: &Call<'_>) -> Result<Outcome
 }
 
 fn auto_create(control: &mut Control, name: &str) -> bool {
+    if name == OFFSETS_TOPIC {
+        return control.ensure_offsets_topic();
+    }
     let partitions = control.options.num_partitions;
     match create::plan(control, name, partitions, &Default::default()) {
         Ok(record) => match control.decide(&[record]) {
@@ -116,6 +120,7 @@ fn described(node_id: i32, topic: &Topic, operations: i32) -> MetadataResponseTo
     message!(MetadataResponseTopic {
         name: Some(text(&*topic.name)),
         topic_id: Uuid::from_bytes(topic.id.0),
+        is_internal: *topic.name == *OFFSETS_TOPIC,
         partitions: partitions.collect(),
         topic_authorized_operations: operations,
     })
@@ -185,6 +190,7 @@ pub(crate) fn describe_topic_partitions(control: &mut Control, call: &Call<'_>) 
         response.topics.push(message!(DescribeTopicPartitionsResponseTopic {
             name: Some(text(name.as_str())),
             topic_id: Uuid::from_bytes(topic.id.0),
+            is_internal: *topic.name == *OFFSETS_TOPIC,
             partitions: shown,
             topic_authorized_operations: TOPIC_OPERATIONS,
         }));

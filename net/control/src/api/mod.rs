@@ -4,21 +4,28 @@ mod cluster;
 mod configs;
 mod create;
 mod delete;
+mod group_views;
+mod groups;
 mod metadata;
+mod offset_commit;
+mod offset_fetch;
 mod offsets;
 mod producers;
 mod sizes;
 
 pub use create::new_topic_id;
+pub(crate) use create::plan as plan_topic;
 
 use crate::control::Control;
+use crate::groups::{AskGroup, FinishGroup};
 use bytes::BytesMut;
 use kafka_wire::{KafkaMessage, ProtocolEq};
 use kafka_wire_core::{ApiVersion, Bytes, DecodeLimits, Encoder, KafkaDecode, KafkaEncode, StrBytes};
-use ringmill_core::{CoreQuery, CoreReply};
+use ringmill_core::{CoreQuery, CoreReply, Frame};
 use ringmill_types::{CoreId, ErrorCode};
 use ringmill_wire::{ApiKey, RequestHeader};
 use std::collections::HashMap;
+use std::net::SocketAddr;
 
 /// Makes the answer out of the cores' replies, by the place of their queries; a core that did not reply is missing.
 pub(crate) type Finish = Box<dyn FnOnce(HashMap<u64, CoreReply>) -> Vec<u8> + Send>;
@@ -30,6 +37,8 @@ pub(crate) enum Outcome {
     Applied(Vec<u8>),
     /// When these cores replied.
     Ask(Vec<(CoreId, CoreQuery)>, Finish),
+    /// When the group coordinator says so.
+    Coordinate(AskGroup, FinishGroup),
 }
 
 /// A request that cannot be understood: the connection closes.
@@ -50,6 +59,7 @@ pub(crate) use message;
 pub(crate) struct Call<'a> {
     header: &'a RequestHeader<'a>,
     body: &'a [u8],
+    peer: SocketAddr,
 }
 
 impl Call<'_> {
@@ -106,9 +116,10 @@ pub(crate) fn code(code: ErrorCode) -> i16 {
 pub(crate) fn handle(
     control: &mut Control,
     header: &RequestHeader<'_>,
-    frame: &[u8],
+    frame: &Frame,
 ) -> Result<Outcome, Refusal> {
-    let call = Call { header, body: frame.get(header.body_at..).unwrap_or_default() };
+    let body = frame.bytes.get(header.body_at..).unwrap_or_default();
+    let call = Call { header, body, peer: frame.peer };
     match header.api_key {
         ApiKey::METADATA => metadata::metadata(control, &call),
         ApiKey::DESCRIBE_TOPIC_PARTITIONS => metadata::describe_topic_partitions(control, &call),
@@ -124,6 +135,16 @@ pub(crate) fn handle(
         ApiKey::DESCRIBE_CONFIGS => configs::describe_configs(control, &call),
         ApiKey::ALTER_CONFIGS => configs::alter_configs(control, &call),
         ApiKey::INCREMENTAL_ALTER_CONFIGS => configs::incremental_alter_configs(control, &call),
+        ApiKey::JOIN_GROUP => groups::join(control, &call),
+        ApiKey::SYNC_GROUP => groups::sync(&call),
+        ApiKey::HEARTBEAT => groups::heartbeat(&call),
+        ApiKey::LEAVE_GROUP => groups::leave(&call),
+        ApiKey::OFFSET_COMMIT => offset_commit::offset_commit(control, &call),
+        ApiKey::OFFSET_FETCH => offset_fetch::offset_fetch(control, &call),
+        ApiKey::OFFSET_DELETE => offset_commit::offset_delete(control, &call),
+        ApiKey::LIST_GROUPS => group_views::list_groups(control, &call),
+        ApiKey::DESCRIBE_GROUPS => group_views::describe_groups(control, &call),
+        ApiKey::DELETE_GROUPS => groups::delete_groups(&call),
         ApiKey::DESCRIBE_LOG_DIRS => sizes::describe_log_dirs(control, &call),
         other => Err(format!("{} is advertised but has no handler", other.name().unwrap_or("?"))),
     }

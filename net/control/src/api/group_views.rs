@@ -1,0 +1,96 @@
+//! ListGroups and DescribeGroups: what is, answered at once.
+
+use super::{Call, Outcome, Refusal, code, message, text};
+use crate::control::Control;
+use kafka_wire::describe_groups_response::{DescribedGroup, DescribedGroupMember};
+use kafka_wire::list_groups_response::ListedGroup;
+use kafka_wire::{DescribeGroupsRequest, DescribeGroupsResponse, ListGroupsRequest, ListGroupsResponse};
+use ringmill_groups::Groups;
+use ringmill_types::ErrorCode;
+
+/// Bits of `AclOperation` that a group allows when nothing is forbidden.
+const GROUP_OPERATIONS: i32 = 3400;
+/// The only kind of group there is so far.
+const CLASSIC: &str = "Classic";
+/// The state of a group that is not there.
+const DEAD: &str = "Dead";
+
+pub(crate) fn list_groups(control: &mut Control, call: &Call<'_>) -> Result<Outcome, Refusal> {
+    let request: ListGroupsRequest = call.decode()?;
+    let version = call.version();
+    let groups = match control.groups.groups() {
+        Ok(groups) => groups,
+        Err(error) => {
+            let response = message!(ListGroupsResponse { error_code: code(error) });
+            return Ok(Outcome::Now(call.encode(&response)?));
+        }
+    };
+    let wanted = |filter: &[kafka_wire_core::StrBytes], name: &str| {
+        filter.is_empty() || filter.iter().any(|f| f.eq_ignore_ascii_case(name))
+    };
+    let mut rows = Vec::new();
+    for group in groups.list() {
+        let state = group.state.name();
+        if !wanted(&request.states_filter, state) || !wanted(&request.types_filter, CLASSIC) {
+            continue;
+        }
+        let mut row =
+            message!(ListedGroup { group_id: text(&*group.id), protocol_type: text(&*group.protocol_type) });
+        if version >= 4 {
+            row.group_state = text(state);
+        }
+        if version >= 5 {
+            row.group_type = text(CLASSIC);
+        }
+        rows.push(row);
+    }
+    Ok(Outcome::Now(call.encode(&message!(ListGroupsResponse { groups: rows }))?))
+}
+
+pub(crate) fn describe_groups(control: &mut Control, call: &Call<'_>) -> Result<Outcome, Refusal> {
+    let request: DescribeGroupsRequest = call.decode()?;
+    let version = call.version();
+    let operations = if request.include_authorized_operations { GROUP_OPERATIONS } else { i32::MIN };
+    let known = control.groups.groups();
+    let groups = request.groups.iter().map(|name| {
+        let mut group = match &known {
+            _ if name.is_empty() => message!(DescribedGroup { error_code: code(ErrorCode::InvalidGroupId) }),
+            Err(error) => message!(DescribedGroup { error_code: code(*error) }),
+            Ok(groups) => described(groups, name, version),
+        };
+        group.group_id = name.clone();
+        if version >= 3 {
+            group.authorized_operations = operations;
+        }
+        group
+    });
+    Ok(Outcome::Now(call.encode(&message!(DescribeGroupsResponse { groups: groups.collect() }))?))
+}
+
+fn described(groups: &Groups, name: &str, version: i16) -> DescribedGroup {
+    let Some(group) = groups.describe(name) else {
+        let mut missing = message!(DescribedGroup { group_state: text(DEAD) });
+        // Before version 6 a group that is not there is one without members.
+        if version >= 6 {
+            missing.error_code = code(ErrorCode::GroupIdNotFound);
+            missing.error_message = Some(text(format!("Group {name} not found.")));
+        }
+        return missing;
+    };
+    let members = group.members.into_iter().map(|m| {
+        message!(DescribedGroupMember {
+            member_id: text(&*m.id),
+            group_instance_id: m.instance.as_deref().map(text).filter(|_| version >= 4),
+            client_id: text(m.client_id),
+            client_host: text(m.client_host),
+            member_metadata: m.metadata,
+            member_assignment: m.assignment,
+        })
+    });
+    message!(DescribedGroup {
+        group_state: text(group.state.name()),
+        protocol_type: text(&*group.protocol_type),
+        protocol_data: text(&*group.protocol),
+        members: members.collect(),
+    })
+}
