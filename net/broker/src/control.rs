@@ -7,6 +7,7 @@ use crate::identity::Identity;
 use crate::signals::Event;
 use ringmill_control::admin::{self, AdminRequest};
 use ringmill_control::control::Ended;
+use ringmill_control::groups::{GroupConfig, GroupSettings};
 use ringmill_control::metrics_text::ScrubSource;
 use ringmill_control::{BrokerDefaults, Control, ControlEvent, ControlOptions, SegmentDamage, specs_of};
 use ringmill_core::CoreLink;
@@ -99,6 +100,25 @@ fn defaults(config: &Config) -> BrokerDefaults {
     }
 }
 
+/// What the group coordinator is told.
+fn groups(config: &Config) -> GroupSettings {
+    let settings = &config.settings;
+    GroupSettings {
+        config: GroupConfig {
+            session_timeout_ms_min: settings.group_min_session_timeout_ms,
+            session_timeout_ms_max: settings.group_max_session_timeout_ms,
+            initial_rebalance_delay_ms: settings.group_initial_rebalance_delay_ms,
+            size_max: usize::try_from(settings.group_max_size).unwrap_or(usize::MAX),
+            offsets_retention_ms: settings.offsets_retention_minutes.saturating_mul(60_000),
+            retention_check_ms: u64::try_from(settings.offsets_retention_check_interval_ms).unwrap_or(1),
+            offset_metadata_bytes_max: usize::try_from(settings.offset_metadata_max_bytes).unwrap_or(0),
+            ..GroupConfig::default()
+        },
+        partitions: settings.offsets_topic_num_partitions,
+        segment_bytes: settings.offsets_topic_segment_bytes as i64,
+    }
+}
+
 /// Starts the thread and its runtime.
 ///
 /// # Errors
@@ -117,7 +137,7 @@ pub fn start(brief: &Brief<'_>, wiring: Wiring, events: Sender<Event>) -> Result
         partitions_max: limits::PARTITIONS_MAX,
         data_dir: brief.data.to_path_buf(),
         defaults: defaults(brief.config),
-        groups: ringmill_control::groups::GroupSettings::default(),
+        groups: groups(brief.config),
         settings: shown(brief.config),
     };
     let cpus = settings.control_cpus.clone().unwrap_or_default();

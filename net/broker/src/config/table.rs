@@ -23,6 +23,7 @@ pub enum Section {
     Network,
     Topics,
     Retention,
+    Groups,
     Durability,
     Resources,
     Upkeep,
@@ -35,6 +36,7 @@ impl Section {
         Section::Network,
         Section::Topics,
         Section::Retention,
+        Section::Groups,
         Section::Durability,
         Section::Resources,
         Section::Upkeep,
@@ -47,6 +49,7 @@ impl Section {
             Section::Network => "Network",
             Section::Topics => "Topics",
             Section::Retention => "Retention",
+            Section::Groups => "Consumer groups",
             Section::Durability => "Durability",
             Section::Resources => "Threads and memory",
             Section::Upkeep => "Upkeep",
@@ -434,6 +437,26 @@ settings! {
             "Time between two looks for segments to delete.", "300000";
         log_segment_delete_delay_ms: i64, "log.segment.delete.delay.ms", Kafka, Kind::Time { unit: TimeUnit::Millis, min: 0, max: MS_MAX }, Some("60000"),
             "Time between a segment leaving the log and its file leaving the disk.", "60000";
+    }
+    Groups {
+        group_initial_rebalance_delay_ms: i32, "group.initial.rebalance.delay.ms", Kafka, Kind::Int { min: 0, max: INT_MAX }, Some("3000"),
+            "How long an empty group waits for more members before its first generation, in milliseconds. Each that comes makes it wait again, up to its rebalance timeout.", "0";
+        group_min_session_timeout_ms: i32, "group.min.session.timeout.ms", Kafka, Kind::Int { min: 1, max: INT_MAX }, Some("6000"),
+            "Shortest session timeout a member may ask for, in milliseconds.", "6000";
+        group_max_session_timeout_ms: i32, "group.max.session.timeout.ms", Kafka, Kind::Int { min: 1, max: INT_MAX }, Some("1800000"),
+            "Longest session timeout a member may ask for, in milliseconds.", "1800000";
+        group_max_size: i32, "group.max.size", Kafka, Kind::Int { min: 1, max: INT_MAX }, Some("2147483647"),
+            "Members of one group; a further one is refused.", "1000";
+        offset_metadata_max_bytes: i32, "offset.metadata.max.bytes", Kafka, Kind::Int { min: 0, max: INT_MAX }, Some("4096"),
+            "Text that a consumer may store with an offset.", "4096";
+        offsets_retention_minutes: i64, "offsets.retention.minutes", Kafka, Kind::Time { unit: TimeUnit::Minutes, min: 1, max: INT_MAX }, Some("10080"),
+            "Offsets are forgotten this long after their group lost its last member, or after they were committed where there is no group.", "10080";
+        offsets_retention_check_interval_ms: i64, "offsets.retention.check.interval.ms", Kafka, Kind::Time { unit: TimeUnit::Millis, min: 1, max: INT_MAX }, Some("600000"),
+            "Time between two looks for offsets to forget.", "600000";
+        offsets_topic_num_partitions: i32, "offsets.topic.num.partitions", Kafka, Kind::Int { min: 1, max: 10_000 }, Some("50"),
+            "Partitions of __consumer_offsets when it is created; later only the topic counts.", "50";
+        offsets_topic_segment_bytes: u64, "offsets.topic.segment.bytes", Kafka, Kind::Bytes { min: 1 << 20, max: INT_MAX }, Some("104857600"),
+            "segment.bytes of __consumer_offsets when it is created.", "104857600";
     }
     Durability {
         log_flush_interval_messages: i64, "log.flush.interval.messages", Kafka, Kind::Int { min: 1, max: i64::MAX }, Some("1"),

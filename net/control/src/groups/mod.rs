@@ -9,12 +9,13 @@ mod batch;
 mod loading;
 mod topic;
 
+pub use ringmill_groups::GroupConfig;
 pub use topic::OFFSETS_TOPIC;
 
 use crate::control::Control;
 use loading::Loading;
 use ringmill_core::{ConnKey, CoreQuery, CoreReply};
-use ringmill_groups::{Answer, Event, GroupConfig, Groups, Now, Ticket, Write, WriteId};
+use ringmill_groups::{Answer, Event, Groups, Now, Ticket, Write, WriteId};
 use ringmill_types::{ErrorCode, PartitionId};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
