@@ -118,7 +118,7 @@ mod tests {
         builder.push(first);
         builder.push(rest);
         let batch = builder.finish();
-        let header = validate_produced(Some(&batch), 13).unwrap();
+        let header = validate_produced(Some(&batch), 13).unwrap().header;
         assert_eq!((header.record_count, header.max_timestamp_ms), (300, 1_700_000_000_000));
         let read = Records::new(&header, &batch).unwrap().map(Result::unwrap);
         let read: Vec<(Bytes, Option<Bytes>)> = read
