@@ -6,7 +6,7 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd); binary=$(realpath "$1"); shift
 names=("$@"); [ ${#names[@]} -gt 0 ] || names=(ext4 xfs btrfs tmpfs overlay)
 dir=$(mktemp -d); chmod 755 "$dir"; skipped=(); tried=()
-trap 'umount -l "$dir"/*/at 2>/dev/null || true; rm -rf "$dir"' EXIT
+trap 'umount -l "$dir"/*/at "$dir"/overlay/layers 2>/dev/null || true; rm -rf "$dir"' EXIT
 
 mounted() { # NAME: mounts it at $dir/NAME/at, or says why not
   local at=$dir/$1/at image=$dir/$1/image; mkdir -p "$at"
