@@ -30,7 +30,9 @@ pub fn ci() -> Result<(), String> {
     command("RINGMILL_CRASH_ROUNDS=20 cargo test --release -p ringmill --test crash")?;
     command("tools/ci/filesystems.sh target/release/ringmill")?;
     // Chatty: all of it only when something was found.
-    command("tools/fuzz/run 6 >target/fuzz.log 2>&1 || { tail -60 target/fuzz.log; exit 1; }; grep -c number_of_executed_units target/fuzz.log")?;
+    command(
+        "tools/fuzz/run 6 >target/fuzz.log 2>&1 || { tail -60 target/fuzz.log; exit 1; }; grep -c number_of_executed_units target/fuzz.log",
+    )?;
     // The suites of librdkafka and kgo take longer to build; `cargo x clients` runs all.
     crate::clients::run(&["kcat", "kafka", "adoption", "rskafka"])
 }
