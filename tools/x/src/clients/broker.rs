@@ -63,6 +63,11 @@ impl Broker {
         Err("the broker did not say that it is ready".into())
     }
 
+    /// SIGKILL, as a crash would end it.
+    pub fn kill(&mut self) -> Result<(), String> {
+        self.child.kill().and_then(|()| self.child.wait()).map(drop).map_err(|e| e.to_string())
+    }
+
     /// Where the partitions' folders are.
     pub fn topics(&self) -> PathBuf {
         self.dir.join("data/topics")

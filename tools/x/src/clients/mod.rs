@@ -4,6 +4,7 @@
 
 mod adoption;
 mod broker;
+mod groups;
 mod kafka;
 mod kcat;
 mod librdkafka;
@@ -47,13 +48,14 @@ struct Suite {
     run: fn(&mut Report) -> Result<(), String>,
 }
 
-const SUITES: [Suite; 6] = [
+const SUITES: [Suite; 7] = [
     Suite { name: "kcat", about: "librdkafka as Debian has it: codecs, acks, stored codec", run: kcat::run },
     Suite {
         name: "librdkafka",
         about: "rdkafka_performance 2.12: codecs, acks, idempotence",
         run: librdkafka::run,
     },
+    Suite { name: "groups", about: "consumer groups of librdkafka, over a kill -9 too", run: groups::run },
     Suite { name: "kafka", about: "Kafka 4.3.1's own tools, DumpLogSegments at the end", run: kafka::run },
     Suite {
         name: "adoption",
