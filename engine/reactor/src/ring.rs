@@ -22,7 +22,7 @@ use crate::thread::monotonic_ns;
 use io_uring::{IoUring, Probe, cqueue, opcode, squeue, types};
 use std::collections::VecDeque;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -210,6 +210,11 @@ impl RingBackend {
     /// Takes over a listening socket (made with `SO_REUSEPORT` where several cores share an address).
     pub fn add_listener(&mut self, listener: TcpListener) -> SocketId {
         self.add_socket(OwnedFd::from(listener))
+    }
+
+    /// Takes over a connected socket, for the side that connects.
+    pub fn add_connection(&mut self, stream: TcpStream) -> SocketId {
+        self.add_socket(OwnedFd::from(stream))
     }
 
     fn add_socket(&mut self, fd: OwnedFd) -> SocketId {

@@ -9,6 +9,7 @@ mod consume;
 mod exit;
 mod log;
 mod output;
+mod perf;
 mod produce;
 mod serve;
 mod server;
@@ -49,6 +50,9 @@ enum Command {
     Produce(produce::Produce),
     /// Print the records of a topic
     Consume(consume::Consume),
+    /// Measure a broker: open-loop load, latency from the intended time
+    #[command(subcommand)]
+    Perf(perf::Perf),
     /// Look at files on disk, offline: dump, verify, repair
     #[command(subcommand)]
     Log(log::Log),
@@ -65,6 +69,7 @@ fn main() -> ExitCode {
         Command::Topic(topic) => topic.run(),
         Command::Produce(produce) => produce.run(),
         Command::Consume(consume) => consume.run(),
+        Command::Perf(perf) => perf.run(),
         Command::Log(log) => log.run(),
         Command::Check(check) => check.run(),
         Command::Completion(completion) => completion.run(&mut Cli::command()),

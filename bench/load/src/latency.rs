@@ -1,0 +1,50 @@
+//! Latencies of records, and how they are told.
+
+use hdrhistogram::Histogram;
+
+/// An hour: nothing is waited for longer.
+const HIGHEST_NS: u64 = 3_600_000_000_000;
+/// Three digits: an error below 0.1 %.
+const DIGITS: u8 = 3;
+
+/// One distribution. Merged over producers, never averaged.
+#[derive(Clone, Debug)]
+pub struct Latency(Histogram<u64>);
+
+impl Default for Latency {
+    fn default() -> Latency {
+        Latency(Histogram::new_with_bounds(1, HIGHEST_NS, DIGITS).expect("constant bounds that are in order"))
+    }
+}
+
+impl Latency {
+    pub fn record(&mut self, ns: u64) {
+        self.0.saturating_record(ns);
+    }
+
+    pub fn merge(&mut self, other: &Latency) {
+        self.0 += &other.0;
+    }
+
+    pub fn count(&self) -> u64 {
+        self.0.len()
+    }
+
+    /// The latency that the part `quantile` (0 to 1) does not exceed, milliseconds; 0 when there is none.
+    pub fn ms(&self, quantile: f64) -> f64 {
+        if self.0.is_empty() { 0.0 } else { self.0.value_at_quantile(quantile) as f64 / 1e6 }
+    }
+
+    pub fn mean_ms(&self) -> f64 {
+        self.0.mean() / 1e6
+    }
+
+    pub fn max_ms(&self) -> f64 {
+        if self.0.is_empty() { 0.0 } else { self.0.max() as f64 / 1e6 }
+    }
+
+    /// How many were longer than this.
+    pub fn count_above(&self, ns: u64) -> u64 {
+        self.0.len() - self.0.count_between(0, ns)
+    }
+}

@@ -1,0 +1,155 @@
+//! The generator against a broker of a few lines, which can be told to pause.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+use ringmill_load::{LoadError, Plan, Schedule, Target, run};
+use ringmill_record::produced::validate_produced;
+use ringmill_wire::RequestHeader;
+use ringmill_wire::produce::{ProducePartitionAnswer, ProduceRequest, ProduceResponse};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// When a broker sleeps: this long after its first request, for so long.
+#[derive(Clone, Copy, Default)]
+struct Pause {
+    after: Duration,
+    lasts: Duration,
+}
+
+struct Broker {
+    address: SocketAddr,
+    records: Arc<AtomicU64>,
+}
+
+/// Takes Produce, checks each batch as ringmill would, answers; ends with the process. `hang_up_after` requests it
+/// closes the connection.
+fn broker(pause: Pause, hang_up_after: u64) -> Broker {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let records = Arc::new(AtomicU64::new(0));
+    let seen = records.clone();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (mut stream, seen) = (stream.unwrap(), seen.clone());
+            std::thread::spawn(move || {
+                let (mut slept, mut begin, mut requests) = (false, None, 0);
+                let mut length = [0; 4];
+                while requests < hang_up_after && stream.read_exact(&mut length).is_ok() {
+                    requests += 1;
+                    let begin = *begin.get_or_insert_with(Instant::now);
+                    let mut frame = vec![0; u32::from_be_bytes(length) as usize];
+                    stream.read_exact(&mut frame).unwrap();
+                    if !slept && !pause.lasts.is_zero() && begin.elapsed() >= pause.after {
+                        slept = true;
+                        std::thread::sleep(pause.lasts);
+                    }
+                    let header = RequestHeader::parse(&frame).unwrap();
+                    let request = ProduceRequest::parse(&header, &frame).unwrap();
+                    let mut out = Vec::new();
+                    let mut answer =
+                        ProduceResponse::begin(&mut out, header.response_head(), request.topic_count);
+                    for topic in request.topics() {
+                        answer.topic(topic.topic, topic.partition_count);
+                        for partition in topic.partitions() {
+                            let batch = validate_produced(partition.records, 9).unwrap();
+                            seen.fetch_add(batch.header.record_count as u64, Ordering::Relaxed);
+                            let none = ringmill_types::ErrorCode::None;
+                            answer.partition(&ProducePartitionAnswer::error(partition.index, none));
+                        }
+                    }
+                    answer.finish(0, &[]);
+                    if request.acks != 0 && stream.write_all(&out).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    Broker { address, records }
+}
+
+fn plan(broker: &Broker, schedule: &str, records: u64) -> Plan {
+    Plan {
+        topic: "load".into(),
+        targets: (0..3).map(|partition| Target { partition, leader: broker.address }).collect(),
+        schedule: schedule.parse::<Schedule>().unwrap(),
+        records,
+        warmup: 0,
+        record_bytes: 100,
+        producers: 1,
+        acks: -1,
+        linger: Duration::ZERO,
+        batch_bytes: 16 << 10,
+        in_flight_max: 5,
+        timeout: Duration::from_secs(20),
+        seed: 1,
+    }
+}
+
+#[test]
+fn every_record_arrives_once_whatever_the_shape() {
+    for (producers, schedule, acks, linger_ms) in
+        [(1, "-1", -1, 0), (7, "20000", -1, 2), (3, "poisson:30000", 1, 0), (2, "burst:20000:100", 0, 1)]
+    {
+        let broker = broker(Pause::default(), u64::MAX);
+        let plan = Plan {
+            producers,
+            acks,
+            linger: Duration::from_millis(linger_ms),
+            ..plan(&broker, schedule, 5_000)
+        };
+        let (outcome, result) = run(&plan, &mut |_| {});
+        result.unwrap();
+        assert_eq!((outcome.records, outcome.errors), (5_000, 0), "{schedule}");
+        assert_eq!((outcome.intended.count(), outcome.actual.count()), (5_000, 5_000));
+        // With acks 0 the last may still be on their way.
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while broker.records.load(Ordering::Relaxed) < 5_000 && Instant::now() < deadline {
+            std::thread::yield_now();
+        }
+        assert_eq!(broker.records.load(Ordering::Relaxed), 5_000, "{schedule}");
+    }
+}
+
+#[test]
+fn a_broker_that_pauses_makes_every_record_meant_for_that_time_late() {
+    let pause = Pause { after: Duration::from_secs(1), lasts: Duration::from_millis(500) };
+    let broker = broker(pause, u64::MAX);
+    let (outcome, result) = run(&plan(&broker, "1000", 3_000), &mut |_| {});
+    result.unwrap();
+    assert_eq!(outcome.records, 3_000);
+    // Half a second at 1,000/s: the last of them waited hardly at all, so a little is taken off.
+    let late = outcome.intended.count_above(20_000_000);
+    assert!(late >= 450, "{late} late records");
+    assert!(outcome.intended.ms(0.99) > 400.0, "p99 says it: {} ms", outcome.intended.ms(0.99));
+    // What left when it could tells less: that is the difference to show.
+    assert!(outcome.actual.count_above(20_000_000) <= late);
+}
+
+#[test]
+fn warm_up_is_left_out() {
+    let broker = broker(Pause::default(), u64::MAX);
+    let plan = Plan { warmup: 1_000, ..plan(&broker, "10000", 3_000) };
+    let (outcome, result) = run(&plan, &mut |_| {});
+    result.unwrap();
+    assert_eq!(broker.records.load(Ordering::Relaxed), 3_000);
+    assert!((1_900..=2_000).contains(&outcome.records), "{} counted", outcome.records);
+}
+
+#[test]
+fn what_fails_is_a_sentence_and_the_results_so_far() {
+    let broker = broker(Pause::default(), 10);
+    let (outcome, result) = run(&plan(&broker, "1000", 3_000), &mut |_| {});
+    assert!(matches!(result, Err(LoadError::Lost(_))), "{result:?}");
+    assert!(outcome.records > 0 && outcome.records < 3_000, "{}", outcome.records);
+
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut plan = plan(&broker, "1000", 10);
+    plan.targets[0].leader = nobody;
+    let (_, result) = run(&plan, &mut |_| {});
+    assert!(matches!(result, Err(LoadError::Connect(..))), "{result:?}");
+    plan.records = 0;
+    assert!(matches!(run(&plan, &mut |_| {}).1, Err(LoadError::Plan(_))));
+}

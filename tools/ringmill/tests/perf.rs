@@ -1,0 +1,128 @@
+//! `ringmill perf` against a real broker.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+struct Broker {
+    child: Child,
+    address: String,
+    _data: tempfile::TempDir,
+}
+
+impl Broker {
+    fn start() -> Broker {
+        let data = tempfile::tempdir().unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_ringmill"))
+            .args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--cores", "1"])
+            .args(["--memory", "256MiB", "--data"])
+            .arg(data.path())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let address = lines.find_map(|l| l.trim().strip_prefix("listens").map(|a| a.trim().to_string()));
+        std::thread::spawn(move || lines.for_each(drop));
+        Broker { child, address: address.unwrap(), _data: data }
+    }
+
+    fn produce(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ringmill"));
+        command.args(["perf", "produce", "--topic", "t", "--record-size", "100"]).args(args);
+        command.args(["--bootstrap-server", &self.address]);
+        command
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn json(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {}", text(&output.stderr)))
+}
+
+#[test]
+fn the_result_line_is_kafkas() {
+    let broker = Broker::start();
+    let args = ["--num-records", "5000", "--throughput", "-1", "--producer-props", "acks=1", "linger.ms=2"];
+    let output = broker.produce(&args).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let said = text(&output.stdout);
+    let line = said.lines().next().unwrap();
+    let shape: String = line.chars().filter(|c| !c.is_ascii_digit() && *c != '.').collect();
+    assert_eq!(
+        shape,
+        " records sent,  records/sec ( MB/sec),  ms avg latency,  ms max latency,  ms th,  ms th,  ms th,  ms th"
+    );
+    assert!(line.starts_with("5000 records sent, "), "{line}");
+    assert!(said.contains("from intended time"), "{said}");
+}
+
+#[test]
+fn a_broker_stopped_for_half_a_second_shows_in_the_intended_latencies() {
+    let broker = Broker::start();
+    let args =
+        ["--num-records", "3000", "--throughput", "1000", "--command-property", "linger.ms=0", "--json"];
+    let mut command = broker.produce(&args);
+    let running = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(1200));
+    broker.signal(Signal::STOP);
+    std::thread::sleep(Duration::from_millis(500));
+    broker.signal(Signal::CONT);
+    let output = running.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let report = json(&output);
+    assert_eq!(report["records"], 3000);
+    assert_eq!(report["errors"], 0);
+    // About 500 of 3,000 records were meant for that time; the slowest percent waited nearly all of it.
+    assert!(report["intended_ms"]["p99"].as_f64().unwrap() > 400.0, "{report}");
+    assert!(report["intended_ms"]["p90"].as_f64().unwrap() > 100.0, "{report}");
+}
+
+#[test]
+fn what_cannot_be_done_is_a_sentence() {
+    let broker = Broker::start();
+    for (args, code, words) in [
+        (&["--num-records", "10", "--transactional-id", "x"][..], 2, "transactions"),
+        (&["--num-records", "10", "--command-property", "compression.type=zstd"], 2, "does not honour"),
+        (&["--num-records", "10", "--warmup-records", "10"], 2, "less than"),
+        (&["--num-records", "10", "--throughput", "0"], 2, "schedule"),
+        (&["--num-records", "10", "--command-property", "bootstrap.servers=127.0.0.1:1"], 3, "127.0.0.1:1"),
+    ] {
+        let output = broker.produce(args).args(["--timeout", "1"]).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {}", text(&output.stderr));
+        assert!(text(&output.stderr).contains(words), "{args:?}: {}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn a_broker_that_dies_leaves_the_results_so_far() {
+    let broker = Broker::start();
+    let args = ["--num-records", "100000", "--throughput", "2000", "--json"];
+    let mut command = broker.produce(&args);
+    let running = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(1500));
+    broker.signal(Signal::KILL);
+    let output = running.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));
+    let report = json(&output);
+    assert_eq!(report["complete"], false);
+    assert!(report["records"].as_u64().unwrap() > 100, "{report}");
+    assert!(text(&output.stderr).contains("connection"), "{}", text(&output.stderr));
+}
