@@ -12,7 +12,11 @@ impl Groups {
     pub(crate) fn leave(&mut self, ticket: Ticket, leave: Leave) {
         let error = match self.groups.get_mut(leave.group.as_str()) {
             _ if leave.group.is_empty() => ErrorCode::InvalidGroupId,
-            None => ErrorCode::UnknownMemberId,
+            None => {
+                let results = leave.members.into_iter().map(|who| (who, ErrorCode::UnknownMemberId));
+                let answer = Answer::Leave(ErrorCode::None, results.collect());
+                return self.desk.answer(ticket, answer);
+            }
             Some(group) => {
                 let desk = &mut self.desk;
                 let before = group.members.len();
@@ -32,7 +36,6 @@ impl Groups {
         let mut deletion = Deletion { results: Vec::new(), left: 0 };
         for (place, name) in names.into_iter().enumerate() {
             let code = match self.groups.get(name.as_str()) {
-                _ if name.is_empty() => ErrorCode::InvalidGroupId,
                 None => ErrorCode::GroupIdNotFound,
                 Some(group) if group.state != State::Empty => ErrorCode::NonEmptyGroup,
                 Some(_) => {

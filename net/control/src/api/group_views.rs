@@ -54,7 +54,6 @@ pub(crate) fn describe_groups(control: &mut Control, call: &Call<'_>) -> Result<
     let known = control.groups.groups();
     let groups = request.groups.iter().map(|name| {
         let mut group = match &known {
-            _ if name.is_empty() => message!(DescribedGroup { error_code: code(ErrorCode::InvalidGroupId) }),
             Err(error) => message!(DescribedGroup { error_code: code(*error) }),
             Ok(groups) => described(groups, name, version),
         };

@@ -202,3 +202,14 @@ fn a_group_with_members_survives_a_restart() {
     rig.pass(10_100);
     assert_eq!(rig.state("g"), Some(State::Empty), "sessions count from the restart");
 }
+
+#[test]
+fn leaving_a_group_that_is_not_there_is_each_members_error() {
+    let mut rig = Rig::new(config());
+    let who = |member: &str| ringmill_groups::Identity { member: member.into(), instance: None };
+    let leave = ringmill_groups::Leave { group: "none".into(), members: vec![who("a"), who("b")] };
+    let ticket = rig.ask(|t| ringmill_groups::Event::Leave(t, leave));
+    let unknown = |member: &str| (who(member), ErrorCode::UnknownMemberId);
+    let expected = ringmill_groups::Answer::Leave(ErrorCode::None, vec![unknown("a"), unknown("b")]);
+    assert_eq!(rig.answers[&ticket], expected);
+}
