@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Each file system that DESIGN and README name, under the real binary: smoke, then kill -9 under load again and again.
 #   filesystems.sh BINARY [NAME…]     ext4 xfs btrfs on loop devices, tmpfs and overlay; all of them unless some are named
-# Needs root, mount and loop devices. What cannot be tried here is skipped, and the last lines say so in capitals.
+# PROFILE= (empty) runs the crash loop in a debug build. Needs root, mount and loop devices. What cannot be tried here is skipped, and the last lines say so in capitals.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd); binary=$(realpath "$1"); shift
 names=("$@"); [ ${#names[@]} -gt 0 ] || names=(ext4 xfs btrfs tmpfs overlay)
@@ -45,7 +45,7 @@ for name in "${names[@]}"; do
   esac
   TMPDIR=$dir/$name/at "$here/smoke.sh" "$binary" --cores 2 --memory 256MiB
   (cd "$here/../.." && RINGMILL_CRASH_DATA=$dir/$name/at RINGMILL_CRASH_ROUNDS=4 \
-    cargo test -q ${PROFILE:---release} -p ringmill --test crash)
+    cargo test -q ${PROFILE---release} -p ringmill --test crash)
   tried+=("$name")
   umount "$dir/$name/at"
 done

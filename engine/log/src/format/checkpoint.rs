@@ -299,7 +299,15 @@ fn try_slot(fs: &dyn Fs, path: &Path) -> Result<Option<Checkpoint>, CheckpointEr
 /// [`CheckpointError::BothSlots`] when both were written once and neither can be read: that is damage, because only
 /// one is ever being written. A slot of a newer version is an error at once: the other one is then stale.
 pub fn read_newest(fs: &dyn Fs, dir: &Path) -> Result<Option<Checkpoint>, CheckpointError> {
-    match (read_slot(fs, &slot_path(dir, 0)), read_slot(fs, &slot_path(dir, 1))) {
+    let slots = (read_slot(fs, &slot_path(dir, 0)), read_slot(fs, &slot_path(dir, 1)));
+    if let (Slot::Valid(_), Slot::Damaged(error)) | (Slot::Damaged(error), Slot::Valid(_)) = &slots {
+        let damaged = slot_path(dir, usize::from(matches!(slots.0, Slot::Valid(_))));
+        tracing::warn!(
+            path = %damaged.display(), %error,
+            "a checkpoint slot cannot be read: cut off by a power cut, or damaged; the other one is used"
+        );
+    }
+    match slots {
         (Slot::Damaged(error @ (CheckpointError::Version { .. } | CheckpointError::Io(_))), _)
         | (_, Slot::Damaged(error @ (CheckpointError::Version { .. } | CheckpointError::Io(_)))) => {
             Err(error)

@@ -1,0 +1,193 @@
+//! Damage at rest under the real binary: what was acknowledged and cannot be read is never passed over in silence. The start
+//! is refused with exit code 8 and a sentence that names the file, `ringmill log verify` names it too, and
+//! `ringmill log repair --accept-loss` gets it going with what is left.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+#[allow(dead_code, reason = "each test binary uses a part of it")]
+mod common;
+
+use common::{ANYBODY, Broker, NONE, PATIENCE, Refusal, batch, run};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use tempfile::TempDir;
+
+/// `DataDamaged` in ERRORS.md.
+const DATA_DAMAGED: i32 = 8;
+const RECORDS: usize = 20;
+
+fn value(n: usize) -> String {
+    format!("record {n:03} of those that were acknowledged")
+}
+
+/// Folders that a broker left when it was killed, to be damaged in copies.
+struct Left {
+    dir: TempDir,
+}
+
+impl Left {
+    /// Two lives: the first ended in order, the second wrote [`RECORDS`] more and was killed.
+    fn behind() -> Left {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("original");
+        let mut broker = Broker::start(&data, &[]);
+        let mut client = broker.client();
+        for topic in ["hurt", "well"] {
+            assert_eq!(client.create(topic, 1, &[]).unwrap(), NONE);
+        }
+        assert_eq!(client.produce("well", 0, &batch(ANYBODY, &["from the first life"])).unwrap(), NONE);
+        assert_eq!(broker.stop().code(), Some(0));
+        let mut broker = Broker::start(&data, &[]);
+        let mut client = broker.client();
+        // Each alone in its group, and recorded as durable by the next.
+        for n in 0..RECORDS {
+            assert_eq!(client.produce("hurt", 0, &batch(ANYBODY, &[value(n)])).unwrap(), NONE);
+        }
+        broker.kill();
+        Left { dir }
+    }
+
+    fn copy(&self, name: &str) -> PathBuf {
+        let to = self.dir.path().join(name);
+        let done =
+            Command::new("cp").arg("-a").arg(self.dir.path().join("original")).arg(&to).status().unwrap();
+        assert!(done.success());
+        to
+    }
+}
+
+/// The core-log file that holds `what`, and where.
+fn find(data: &Path, what: &str) -> (PathBuf, usize) {
+    for core in ["core-0", "core-1"] {
+        for entry in std::fs::read_dir(data.join(core)).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|e| e == "log") {
+                let bytes = std::fs::read(&path).unwrap();
+                if let Some(at) = bytes.windows(what.len()).position(|w| w == what.as_bytes()) {
+                    return (path, at);
+                }
+            }
+        }
+    }
+    panic!("{what} is in no core log below {}", data.display());
+}
+
+fn flip(path: &Path, at: usize) {
+    let mut bytes = std::fs::read(path).unwrap();
+    bytes[at] ^= 0x40;
+    std::fs::write(path, bytes).unwrap();
+}
+
+fn stored(data: &Path) -> Vec<String> {
+    let broker = Broker::start(data, &[]);
+    let mut client = broker.client();
+    let stored = client.read_from("hurt", 0, 0).into_iter().map(|r| String::from_utf8(r.value).unwrap());
+    let stored = stored.collect();
+    assert_eq!(client.read_from("well", 0, 0).len(), 1, "the neighbour is whole");
+    assert_eq!(client.produce("hurt", 0, &batch(ANYBODY, &["it goes on"])).unwrap(), NONE);
+    stored
+}
+
+#[track_caller]
+fn refused(data: &Path, says: &[&str]) -> Refusal {
+    let Err(refusal) = Broker::try_start(data, &[]) else { panic!("it started on {}", data.display()) };
+    assert_eq!(refusal.code, Some(DATA_DAMAGED), "{}", refusal.said);
+    for part in says.iter().chain(&["ringmill log repair --accept-loss"]) {
+        assert!(refusal.said.contains(part), "{part:?} is not in: {}", refusal.said);
+    }
+    refusal
+}
+
+/// Looking changes nothing, repair says what goes, and then it starts.
+#[track_caller]
+fn repair(data: &Path, says: &[&str]) {
+    let data = data.to_str().unwrap();
+    let (code, said) = run(&["log", "repair", "--data", data]);
+    assert_eq!(code, 1, "{said}");
+    for part in says.iter().chain(&["lost: ", "nothing was changed"]) {
+        assert!(said.contains(part), "{part:?} is not in: {said}");
+    }
+    refused(Path::new(data), &[]);
+    let (code, said) = run(&["log", "repair", "--data", data, "--accept-loss", "--yes"]);
+    assert_eq!(code, 0, "{said}");
+}
+
+#[track_caller]
+fn verify_names(data: &Path, file: &Path) {
+    let (code, said) = run(&["log", "verify", "--only-findings", data.to_str().unwrap()]);
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains(file.to_str().unwrap()), "{} is not in: {said}", file.display());
+}
+
+#[test]
+fn a_damaged_group_below_the_durable_mark_is_refused_and_repaired() {
+    let left = Left::behind();
+    assert_eq!(stored(&left.copy("untouched")).len(), RECORDS, "without damage all is there");
+    let data = left.copy("damaged");
+    let (file, at) = find(&data, &value(7));
+    flip(&file, at);
+    refused(&data, &[file.to_str().unwrap(), "hurt-0", "at byte", "Nothing was changed"]);
+    verify_names(&data, file.parent().unwrap());
+    repair(&data, &["hurt-0 from offset 7"]);
+    let expected: Vec<String> = (0..7).map(value).collect();
+    assert_eq!(stored(&data), expected, "everything before the damage");
+}
+
+#[test]
+fn the_last_group_may_be_torn_and_is_no_damage() {
+    let left = Left::behind();
+    let data = left.copy("torn");
+    // Nothing after it says that it was durable, so a power cut may have left it like this.
+    let (file, at) = find(&data, &value(RECORDS - 1));
+    flip(&file, at);
+    let stored = stored(&data);
+    assert!(stored.len() >= RECORDS - 1, "{stored:?}");
+}
+
+#[test]
+fn a_missing_core_log_file_is_refused_and_repaired() {
+    let left = Left::behind();
+    let data = left.copy("missing");
+    let (file, _) = find(&data, &value(0));
+    std::fs::remove_file(&file).unwrap();
+    refused(&data, &[file.to_str().unwrap(), "missing"]);
+    verify_names(&data, file.parent().unwrap());
+    repair(&data, &[]);
+    assert_eq!(stored(&data), Vec::<String>::new(), "all of them were in that file");
+}
+
+/// Either slot alone is enough: the older one leads to the same groups, and the start says which it could not use.
+#[test]
+fn one_damaged_checkpoint_slot_loses_nothing() {
+    let left = Left::behind();
+    for slot in ["checkpoint-a", "checkpoint-b"] {
+        let data = left.copy(slot);
+        let file = find(&data, &value(0)).0.with_file_name(slot);
+        flip(&file, 40);
+        let (code, said) = run(&["log", "verify", "--only-findings", data.to_str().unwrap()]);
+        assert!(
+            code == 0 && said.contains(file.to_str().unwrap()),
+            "a note, because the other serves: {said}"
+        );
+        let mut broker = Broker::start(&data, &[]);
+        broker.wait_until_said(file.to_str().unwrap(), PATIENCE);
+        broker.kill();
+        assert_eq!(stored(&data).len(), RECORDS, "{slot} was damaged");
+    }
+}
+
+#[test]
+fn both_checkpoint_slots_damaged_are_refused_and_repaired() {
+    let left = Left::behind();
+    let data = left.copy("both");
+    let (file, _) = find(&data, &value(0));
+    for slot in ["checkpoint-a", "checkpoint-b"] {
+        flip(&file.with_file_name(slot), 40);
+    }
+    refused(&data, &[file.parent().unwrap().to_str().unwrap(), "checkpoint"]);
+    verify_names(&data, file.parent().unwrap());
+    repair(&data, &["checkpoint"]);
+    // What had reached segments is adopted; the rest was in the core log alone.
+    let stored = stored(&data);
+    assert!(stored.iter().enumerate().all(|(n, record)| *record == value(n)), "{stored:?}");
+}
