@@ -74,6 +74,23 @@ fn read_full(file: &File, buf: &mut [u8], offset: u64) -> io::Result<usize> {
     Ok(done)
 }
 
+/// On btrfs: a new file's blocks are written where they lie. It would look for new ones at every write otherwise, so a
+/// recycled core-log file would grow old in pieces, and on a full disk an ack could find no room although its file has its
+/// size. Its checksums go with that; groups and batches have their own. Elsewhere, or when refused, nothing is lost.
+fn write_in_place(file: &File) {
+    use rustix::fs::{IFlags, fstatfs, ioctl_getflags, ioctl_setflags};
+    const BTRFS_SUPER_MAGIC: i64 = 0x9123_683E;
+    let is_btrfs = fstatfs(file).is_ok_and(|s| s.f_type & 0xFFFF_FFFF == BTRFS_SUPER_MAGIC);
+    // The attribute counts only for a file without bytes.
+    if is_btrfs
+        && file.metadata().is_ok_and(|m| m.len() == 0)
+        && let Ok(flags) = ioctl_getflags(file)
+        && let Err(error) = ioctl_setflags(file, flags | IFlags::NOCOW)
+    {
+        tracing::warn!(%error, "btrfs will not write a file in place (chattr +C); on a full disk flushes may fail");
+    }
+}
+
 impl Fs for StdFs {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<FileHandle> {
         let (write, create, direct) = match mode {
@@ -99,6 +116,9 @@ impl Fs for StdFs {
             }
             other => (other?, direct),
         };
+        if create && direct {
+            write_in_place(&file);
+        }
         Ok(FileHandle(Arc::new(FileInner { place: FilePlace::Os(OwnedFd::from(file)), direct })))
     }
 

@@ -118,10 +118,21 @@ fn check_all(broker: &Broker, load: &Load) {
 
 #[test]
 fn a_full_disk_refuses_writes_serves_reads_and_heals() {
-    let disk = match SmallDisk::make(128) {
-        Ok(disk) => disk,
-        Err(why) => return skipped("a disk that fills up under load", &why),
-    };
+    match SmallDisk::make(128) {
+        Ok(disk) => fill_up(&disk),
+        Err(why) => skipped("a disk that fills up under load", &why),
+    }
+}
+
+#[test]
+fn a_full_btrfs_does_not_stop_the_core_log() {
+    match SmallDisk::btrfs(256) {
+        Ok(disk) => fill_up(&disk),
+        Err(why) => skipped("a btrfs that fills up under load", &why),
+    }
+}
+
+fn fill_up(disk: &SmallDisk) {
     let sets = ["log.segment.bytes=1MiB", "core.log.file.bytes=8MiB", "core.log.bytes=16MiB"];
     let sets = sets.into_iter().chain(["log.segment.delete.delay.ms=0"]);
     let options: Vec<&str> = sets.flat_map(|set| ["--set", set]).collect();

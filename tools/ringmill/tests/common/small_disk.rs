@@ -22,10 +22,11 @@ impl SmallDisk {
     /// # Errors
     /// Why neither kind is possible here.
     pub fn make(mebibytes: u32) -> Result<SmallDisk, String> {
-        let dir = tempfile::tempdir().map_err(|e| e.to_string())?;
-        std::fs::create_dir(dir.path().join("disk")).map_err(|e| e.to_string())?;
-        let mut disk = SmallDisk { dir, held_by: HeldBy::LoopMount };
-        let Err(no_mount) = disk.loop_mount(mebibytes) else { return Ok(disk) };
+        let mut disk = SmallDisk::folder()?;
+        // Without the blocks that are kept back for root: full is to mean full.
+        let Err(no_mount) = disk.loop_mount("mkfs.ext4", &["-q", "-m", "0"], mebibytes) else {
+            return Ok(disk);
+        };
         match disk.namespace(mebibytes) {
             Ok(holder) => {
                 disk.held_by = HeldBy::Namespace(holder);
@@ -40,12 +41,27 @@ impl SmallDisk {
         }
     }
 
-    fn loop_mount(&self, mebibytes: u32) -> Result<(), String> {
+    /// btrfs, which writes nothing in place unless it is told to. No smaller than 109 MiB.
+    ///
+    /// # Errors
+    /// Why it is not possible here.
+    pub fn btrfs(mebibytes: u32) -> Result<SmallDisk, String> {
+        let disk = SmallDisk::folder()?;
+        disk.loop_mount("mkfs.btrfs", &["-q"], mebibytes)?;
+        Ok(disk)
+    }
+
+    fn folder() -> Result<SmallDisk, String> {
+        let dir = tempfile::tempdir().map_err(|e| e.to_string())?;
+        std::fs::create_dir(dir.path().join("disk")).map_err(|e| e.to_string())?;
+        Ok(SmallDisk { dir, held_by: HeldBy::LoopMount })
+    }
+
+    fn loop_mount(&self, mkfs: &str, options: &[&str], mebibytes: u32) -> Result<(), String> {
         let (image, at) = (self.dir.path().join("image"), self.mount_point());
         let file = std::fs::File::create(&image).map_err(|e| e.to_string())?;
         file.set_len(u64::from(mebibytes) << 20).map_err(|e| e.to_string())?;
-        // Without the blocks that are kept back for root: full is to mean full.
-        sh(Command::new("mkfs.ext4").args(["-q", "-m", "0"]).arg(&image))?;
+        sh(Command::new(mkfs).args(options).arg(&image))?;
         sh(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&at))
     }
 
