@@ -1,0 +1,181 @@
+//! The wall clock goes back an hour: stamps of LogAppendTime do not, nothing is deleted or forgotten early, and whatever waits
+//! for time to pass waits on the clock that only goes forward.
+#![allow(clippy::unwrap_used)]
+
+use ringmill_log::{AckAt, AppendError, Appended, Log, LogEvent, LogOptions, Slot};
+use ringmill_reactor::sim::{SimBackend, SimOptions, SimWorld};
+use ringmill_reactor::{Backend, Fs};
+use ringmill_record::{BatchHeader, HEADER_BYTES};
+use ringmill_types::{
+    CoreId, GroupSeq, LeaderEpoch, Offset, PartitionId, PartitionSpec, TimestampType, TopicConfig, TopicId,
+    TopicSpec,
+};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+const MINUTE_MS: i64 = 60_000;
+const HOUR_MS: i64 = 60 * MINUTE_MS;
+const RETENTION_MS: i64 = 30 * MINUTE_MS;
+const PRODUCER: i64 = 77;
+
+struct Life {
+    world: SimWorld,
+    io: SimBackend,
+    log: Log,
+    durable: GroupSeq,
+    sequence: i32,
+}
+
+impl Life {
+    fn begin() -> Life {
+        let options = SimOptions { disk_bytes: 64 << 20, pool_bytes: 64 << 20, ..SimOptions::default() };
+        let world = SimWorld::new(3, options);
+        world.fs().create_dir_all(Path::new("/data")).unwrap();
+        let (_, mut io) = world.add_core();
+        let spec =
+            PartitionSpec { index: 0, id: PartitionId(10), owner: CoreId(0), leader_epoch: LeaderEpoch(0) };
+        let config = TopicConfig {
+            segment_bytes: 16 << 10,
+            retention_ms: RETENTION_MS,
+            timestamp_type: TimestampType::LogAppendTime,
+            ..TopicConfig::default()
+        };
+        let topic = TopicSpec {
+            name: "orders".into(),
+            id: TopicId([7; 16]),
+            config: Arc::new(config),
+            partitions: vec![spec.clone()],
+        };
+        let options = LogOptions {
+            first_file_bytes: 256 << 10,
+            file_bytes: 256 << 10,
+            files_max: 3,
+            tail_bytes: 192 << 10,
+            group_bytes: 24 << 10,
+            retention_check_ms: 1_000,
+            producer_expiration_ms: 2 * HOUR_MS,
+            ..LogOptions::new(CoreId(0), PathBuf::from("/data"))
+        };
+        let (log, _) = Log::open(&mut io, options, &[(&topic, &spec)], 100, 1).unwrap();
+        Life { world, io, log, durable: GroupSeq(0), sequence: 0 }
+    }
+
+    fn slot(&self) -> Slot {
+        self.log.slot_of(PartitionId(10)).unwrap()
+    }
+
+    fn log_start(&self) -> Offset {
+        self.log.view(self.slot()).unwrap().log_start
+    }
+
+    fn turn(&mut self, at_most_ns: u64) {
+        self.log.poll(&mut self.io);
+        self.io.enter(Some(self.world.now_ns() + at_most_ns));
+        self.world.advance(self.world.now_ns() + at_most_ns);
+        while let Some(completion) = self.io.pop() {
+            self.log.complete(&mut self.io, completion);
+        }
+        self.log.poll(&mut self.io);
+        while let Some(event) = self.log.next_event() {
+            match event {
+                LogEvent::Durable(group) => self.durable = group,
+                LogEvent::Fatal(why) => panic!("{why:?}"),
+                LogEvent::Sealed(_)
+                | LogEvent::Advanced(_)
+                | LogEvent::Block(_)
+                | LogEvent::Found { .. }
+                | LogEvent::Room => {}
+            }
+        }
+    }
+
+    /// Time passes, on both clocks.
+    fn pass(&mut self, ms: i64) {
+        let until = self.world.now_ns() + ms as u64 * 1_000_000;
+        while self.world.now_ns() < until {
+            self.turn((until - self.world.now_ns()).min(500_000_000));
+        }
+    }
+
+    fn send(&mut self, sequence: i32) -> Appended {
+        let batch = batch(sequence, self.io.wall_ms());
+        let header = BatchHeader::parse(&batch).unwrap();
+        let (slot, wall_ms) = (self.slot(), self.io.wall_ms());
+        loop {
+            match self.log.append(&mut self.io, slot, &header, &batch, wall_ms) {
+                Ok(appended) => return appended,
+                Err(AppendError::Busy) => self.turn(1_000_000),
+                Err(refused) => panic!("{refused:?}"),
+            }
+        }
+    }
+
+    /// The next batch, acked; the stamp it got.
+    fn append(&mut self) -> i64 {
+        let appended = self.send(self.sequence);
+        self.sequence += 1;
+        let AckAt::Durable(group) = appended.ack else { panic!("{appended:?} of a durable topic") };
+        let begun_ns = self.world.now_ns();
+        while self.durable < group {
+            assert!(self.world.now_ns() - begun_ns < 10_000_000_000, "ten seconds without an ack");
+            self.turn(1_000_000);
+        }
+        appended.log_append_ms.expect("the topic stamps")
+    }
+}
+
+/// One record of 4 KiB from the idempotent producer.
+fn batch(sequence: i32, timestamp_ms: i64) -> Vec<u8> {
+    let mut out = vec![0; HEADER_BYTES + 4096];
+    let length = out.len() as i32 - 12;
+    out[8..12].copy_from_slice(&length.to_be_bytes());
+    out[16] = 2;
+    out[27..35].copy_from_slice(&timestamp_ms.to_be_bytes());
+    out[35..43].copy_from_slice(&timestamp_ms.to_be_bytes());
+    out[43..51].copy_from_slice(&PRODUCER.to_be_bytes());
+    out[53..57].copy_from_slice(&sequence.to_be_bytes());
+    out[57..61].copy_from_slice(&1i32.to_be_bytes());
+    let crc = crc32c::crc32c(&out[21..]);
+    out[17..21].copy_from_slice(&crc.to_be_bytes());
+    out
+}
+
+#[test]
+fn an_hour_back_deletes_nothing_early_and_holds_nothing_up() {
+    let mut life = Life::begin();
+    let mut newest_ms = 0;
+    for _ in 0..20 {
+        let stamp_ms = life.append();
+        assert!(stamp_ms >= newest_ms);
+        newest_ms = stamp_ms;
+        life.pass(100);
+    }
+    let wall_before_ms = life.io.wall_ms();
+    life.world.jump_wall(-HOUR_MS);
+    assert!(life.io.wall_ms() < wall_before_ms);
+
+    // Acks still come, and stamps do not step back; searching by time relies on that.
+    for _ in 0..20 {
+        let stamp_ms = life.append();
+        assert!(stamp_ms >= newest_ms, "stamped {stamp_ms} after {newest_ms}");
+        newest_ms = stamp_ms;
+        life.pass(100);
+    }
+    // Sent again: known, at its old place.
+    let again = life.send(39);
+    assert_eq!(again.base_offset, Offset(39), "the producer is remembered");
+
+    // Looks for old segments go on by the monotonic clock, and find none while the wall says that all is new.
+    life.pass(RETENTION_MS / 2);
+    assert_eq!(life.log_start(), Offset(0), "nothing is as old as {RETENTION_MS} ms");
+    assert_eq!(life.send(39).base_offset, Offset(39), "nor is the producer forgotten");
+
+    // The clock is put right: what is young stays.
+    life.world.jump_wall(HOUR_MS);
+    life.pass(2_000);
+    assert_eq!(life.log_start(), Offset(0), "the oldest record is {} ms old", RETENTION_MS / 2);
+    // And what is old goes, as if nothing had been.
+    life.pass(RETENTION_MS);
+    assert!(life.log_start() > Offset(20), "the log still starts at {}", life.log_start());
+    life.append();
+}
