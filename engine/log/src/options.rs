@@ -1,5 +1,6 @@
 //! What a core's log is told at start, and the switches by which the simulator plants faults.
 
+use crate::format::checkpoint::PartitionState;
 use ringmill_reactor::Flush;
 use ringmill_types::CoreId;
 use ringmill_types::limits;
@@ -44,6 +45,9 @@ pub struct LogOptions {
     pub retention_check_ms: i64,
     /// Segment files held open.
     pub open_files_max: usize,
+    /// What other cores' last checkpoints said of partitions that are this core's now: a log without a checkpoint of its
+    /// own begins with it, and need not read their segments. Missing ones are found by reading.
+    pub inherited: Vec<PartitionState>,
     pub faults: Faults,
 }
 
@@ -67,6 +71,7 @@ impl LogOptions {
             producer_expiration_ms: 24 * 3600 * 1000,
             retention_check_ms: 300_000,
             open_files_max: 512,
+            inherited: Vec::new(),
             faults: Faults::default(),
         }
     }

@@ -232,7 +232,7 @@ fn first_checkpoint(options: &LogOptions) -> Checkpoint {
         prev_header_crc: 0,
         durable_group: 0,
         clean: true,
-        partitions: Vec::new(),
+        partitions: options.inherited.clone(),
     }
 }
 

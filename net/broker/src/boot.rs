@@ -20,10 +20,13 @@ use crate::stall::StallWatch;
 use crate::{bind, control, generation, logging, notify, probing, upkeep};
 use ringmill_core::thread::{CoreHandle, CoreOptions, StartError};
 use ringmill_log::RecoveryError;
+use ringmill_log::format::checkpoint::PartitionState;
 use ringmill_metadata::{FileJournal, Image};
 use ringmill_reactor::ring::{RingBackend, RingError, RingFeatures, RingOptions};
 use ringmill_reactor::stdfs::StdFs;
 use ringmill_reactor::{Doorbell, Fs};
+use ringmill_types::{CoreId, TopicSpec};
+use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::ExitCode;
@@ -194,7 +197,7 @@ impl Running {
             topics: &topics,
             fs: fs.as_ref(),
         };
-        change.settle(&mut folder, &mut journal, &mut image)?;
+        let inherited = change.settle(&mut folder, &mut journal, &mut image)?;
         let cores = ground.options.cores.len() as u16;
         adoption::settle(fs.as_ref(), &folder.path, cores, &mut journal, &mut image)?;
 
@@ -206,7 +209,9 @@ impl Running {
         let topics = Arc::new(topics(&image));
         let bell = doorbell()?;
         let listeners = std::mem::take(&mut ground.listeners);
-        let cores = core_options(&ground.options, &folder, method, files, listeners, image.next_partition());
+        let mut cores =
+            core_options(&ground.options, &folder, method, files, listeners, image.next_partition());
+        bequeath(inherited, &topics, &mut cores);
         let (links, cores) =
             ringmill_core::thread::start(cores, topics, &bell).map_err(|error| start_failure(&error))?;
         let features = cores.first().map_or(RingFeatures::ALL, |core| core.features);
@@ -453,6 +458,18 @@ fn core_options(
             }
         })
         .collect()
+}
+
+/// Gives every core what is known of the partitions it owns now.
+fn bequeath(inherited: Vec<PartitionState>, topics: &[TopicSpec], cores: &mut [CoreOptions]) {
+    let owners: HashMap<u64, CoreId> =
+        topics.iter().flat_map(|topic| topic.partitions.iter().map(|p| (p.id.0, p.owner))).collect();
+    for state in inherited {
+        let heir = owners.get(&state.id).and_then(|owner| cores.get_mut(usize::from(owner.0)));
+        if let Some(heir) = heir {
+            heir.log.inherited.push(state);
+        }
+    }
 }
 
 /// What control is woken with.

@@ -16,6 +16,7 @@ use crate::identity::{self, DataFolder, Generation, Method, Wanted};
 use crate::planes;
 use ringmill_core::thread::{CoreHandle, CoreOptions};
 use ringmill_core::{ControlMessage, CoreLink, CoreMessage};
+use ringmill_log::format::checkpoint::PartitionState;
 use ringmill_metadata::{FileJournal, Image, Journal as _, Record};
 use ringmill_reactor::{Doorbell, Fs};
 use ringmill_types::{CoreId, TopicSpec};
@@ -41,7 +42,8 @@ pub struct Change<'a> {
 }
 
 impl Change<'_> {
-    /// Brings the folder to the wanted generation; does nothing when it is there already.
+    /// Brings the folder to the wanted generation; does nothing when it is there already. Gives what the old cores' last
+    /// checkpoints say, so that the new ones need not read all segments; a cut on the way loses that, and nothing else.
     ///
     /// # Errors
     /// Whatever stopped it; the next start goes on from there.
@@ -50,11 +52,11 @@ impl Change<'_> {
         folder: &mut DataFolder,
         journal: &mut FileJournal,
         image: &mut Image,
-    ) -> Result<(), Failure> {
+    ) -> Result<Vec<PartitionState>, Failure> {
         let (wanted, fs) = (self.wanted, self.fs);
         let old = folder.identity.generation.clone();
         if old.cores == wanted.cores && old.log_dir == wanted.log_dir && !old.drained {
-            return Ok(());
+            return Ok(Vec::new());
         }
         tracing::info!(
             "the core logs are those of {} cores, {} are wanted: moving what they hold to segments",
@@ -67,6 +69,7 @@ impl Change<'_> {
             folder.identity.generation.drained = true;
             folder.save(fs)?;
         }
+        let inherited = last_words(&old, &folder.path, fs);
         remove_old(&old, &folder.path, fs)?;
         let moves = image.replace_all(wanted.cores);
         if !moves.is_empty() {
@@ -82,7 +85,8 @@ impl Change<'_> {
             log_dir: wanted.log_dir.clone(),
             drained: false,
         };
-        folder.save(fs)
+        folder.save(fs)?;
+        Ok(inherited)
     }
 
     /// Recovers the old logs with as many cores as wrote them, and stops in order.
@@ -152,6 +156,14 @@ fn check_drained(dir: &Path, fs: &dyn Fs) -> Result<(), Failure> {
         )),
         Err(error) => Err(Failure::new(Reason::DataDamaged, format!("{}: {error}.", dir.display()))),
     }
+}
+
+/// The partitions in the clean checkpoints of drained cores. What cannot be read is found again by reading segments.
+fn last_words(old: &Generation, data: &Path, fs: &dyn Fs) -> Vec<PartitionState> {
+    let checkpoints = (0..old.cores).filter_map(|core| {
+        ringmill_log::format::checkpoint::read_newest(fs, &old.core_dir(data, core)).ok()?
+    });
+    checkpoints.filter(|checkpoint| checkpoint.clean).flat_map(|checkpoint| checkpoint.partitions).collect()
 }
 
 fn stop_all(mut links: Vec<CoreLink>, handles: Vec<CoreHandle>) -> Result<(), Failure> {

@@ -76,7 +76,8 @@ impl Call<'_> {
             limits,
         )
         .map_err(|error| {
-            format!("a {} request that cannot be read: {error}", self.header.api_key.name().unwrap_or("?"))
+            let (api, version) = (self.header.api_key, self.header.api_version);
+            format!("a request {api} of version {version} that cannot be read: {error}")
         })
     }
 
