@@ -14,7 +14,6 @@ pub struct ServerCode(pub i16);
 const FOREIGN: &[(i16, &str, bool)] = &[
     (8, "BROKER_NOT_AVAILABLE", true),
     (9, "REPLICA_NOT_AVAILABLE", true),
-    (14, "COORDINATOR_LOAD_IN_PROGRESS", true),
     (20, "NOT_ENOUGH_REPLICAS_AFTER_APPEND", true),
     (33, "UNSUPPORTED_SASL_MECHANISM", false),
     (34, "ILLEGAL_SASL_STATE", false),
@@ -54,6 +53,7 @@ impl ServerCode {
                     | NotLeaderOrFollower
                     | RequestTimedOut
                     | NetworkException
+                    | CoordinatorLoadInProgress
                     | CoordinatorNotAvailable
                     | NotCoordinator
                     | NotEnoughReplicas
