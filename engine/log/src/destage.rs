@@ -92,7 +92,9 @@ impl Log {
             let Some(slot) = self.destage.queue.pop_front() else { break };
             self.start_destage(io, slot);
         }
-        while let Some(slot) = self.destage.remove_dirs.pop_front() {
+        // Once each: a folder that is being written to goes back to the queue.
+        for _ in 0..self.destage.remove_dirs.len() {
+            let Some(slot) = self.destage.remove_dirs.pop_front() else { break };
             self.remove_folder(io, slot);
         }
     }

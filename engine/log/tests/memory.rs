@@ -104,3 +104,28 @@ fn an_offline_partition_does_not_pin_the_log_and_comes_back_with_its_disk() {
     assert!(report.clean);
     assert_counts_up(&core.read_all(0), KEPT + 1);
 }
+
+#[test]
+fn a_topic_deleted_while_its_segment_is_written_goes_and_the_core_goes_on() {
+    let home = tempfile::tempdir().unwrap();
+    let (mut core, _) = Core::open_with(POOL_BYTES, options(home.path()), 1);
+    let slot = core.slot(0);
+    let id = core.log.view(slot).unwrap().id;
+    // Enough for a destage write of its own.
+    for number in 0..80 {
+        let now_ms = core.io.wall_ms();
+        core.append(0, &numbered(number, 16_000, now_ms));
+    }
+    // Until its folder is there and a write to it may be under way; a delete at any of these turns must end.
+    let dir = home.path().join("topics/orders-0");
+    while !dir.exists() {
+        core.turn();
+    }
+    assert!(core.log.delete(&mut core.io, id));
+    while dir.exists() {
+        core.turn();
+    }
+    core.append(1, &numbered(0, 100, 0));
+    core.settle();
+    core.stop();
+}
