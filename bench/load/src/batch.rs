@@ -2,10 +2,8 @@
 
 use crate::schedule::Random;
 use ringmill_record::HEADER_BYTES;
+use ringmill_record::write::{Sealing, no_headers, put_record, seal};
 
-/// Where in the batch its CRC lies, and from where on it covers.
-const CRC_AT: usize = 17;
-const CRC_FROM: usize = 21;
 /// Bytes that values are cut from: random, so that compression finds nothing.
 const VALUES_BYTES: usize = 1 << 20;
 
@@ -58,56 +56,17 @@ impl Batch {
         }
         let delta = timestamp_ms - self.base_timestamp_ms;
         self.last_timestamp_ms = self.last_timestamp_ms.max(timestamp_ms);
-        let fields = [delta, i64::from(self.count), -1, value.len() as i64];
-        let length: usize =
-            1 + fields.iter().map(|f| varint_bytes(*f)).sum::<usize>() + value.len() + varint_bytes(0);
-        put_varint(&mut self.bytes, length as i64);
-        self.bytes.push(0);
-        for field in fields {
-            put_varint(&mut self.bytes, field);
-        }
-        self.bytes.extend_from_slice(value);
-        put_varint(&mut self.bytes, 0);
+        put_record(&mut self.bytes, delta, self.count, None, Some(value), no_headers());
         self.count += 1;
         self.intended_ns.push(intended_ns);
     }
 
     /// The batch as it goes on the wire, and the intended times of its records.
     pub fn finish(mut self) -> (Vec<u8>, Vec<u64>) {
-        let length = (self.bytes.len() - 12) as i32;
-        self.put(8, &length.to_be_bytes());
-        self.put(12, &(-1i32).to_be_bytes());
-        self.put(16, &[2]);
-        self.put(23, &(self.count - 1).to_be_bytes());
-        self.put(27, &self.base_timestamp_ms.to_be_bytes());
-        self.put(35, &self.last_timestamp_ms.to_be_bytes());
-        self.put(43, &(-1i64).to_be_bytes());
-        self.put(51, &(-1i16).to_be_bytes());
-        self.put(53, &(-1i32).to_be_bytes());
-        self.put(57, &self.count.to_be_bytes());
-        let crc = crc32c::crc32c(self.bytes.get(CRC_FROM..).unwrap_or_default());
-        self.put(CRC_AT, &crc.to_be_bytes());
+        let sealing = Sealing::plain(self.base_timestamp_ms, self.last_timestamp_ms, self.count);
+        seal(&mut self.bytes, &sealing);
         (self.bytes, self.intended_ns)
     }
-
-    fn put(&mut self, at: usize, bytes: &[u8]) {
-        let place = self.bytes.get_mut(at..at + bytes.len());
-        place.expect("a batch with a record has a header").copy_from_slice(bytes);
-    }
-}
-
-fn varint_bytes(value: i64) -> usize {
-    let bits = 64 - (((value << 1) ^ (value >> 63)) as u64 | 1).leading_zeros() as usize;
-    bits.div_ceil(7)
-}
-
-fn put_varint(out: &mut Vec<u8>, value: i64) {
-    let mut rest = ((value << 1) ^ (value >> 63)) as u64;
-    while rest >= 0x80 {
-        out.push(rest as u8 | 0x80);
-        rest >>= 7;
-    }
-    out.push(rest as u8);
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 
 use ringmill_log::{AppendError, Log, LogEvent, LogMetrics, LogOptions, Slot};
 use ringmill_reactor::Backend;
+use ringmill_record::write::{Sealing, no_headers, put_record, seal};
 use ringmill_record::{BatchHeader, HEADER_BYTES};
 use ringmill_types::{
     CoreId, LeaderEpoch, Offset, PartitionId, PartitionSpec, TopicConfig, TopicId, TopicSpec,
@@ -15,43 +16,13 @@ const TURN_NS_MAX: u64 = 5_000_000;
 
 /// A batch of `records` uncompressed records with values of `value_bytes`, as librdkafka lays it out.
 pub fn batch(records: i32, value_bytes: usize, timestamp_ms: i64) -> Vec<u8> {
+    let value: Vec<u8> = (0..value_bytes).map(|at| (at % 251) as u8).collect();
     let mut out = vec![0; HEADER_BYTES];
     for index in 0..records {
-        let mut record = vec![0u8];
-        varint(&mut record, 0);
-        varint(&mut record, i64::from(index));
-        varint(&mut record, -1);
-        varint(&mut record, value_bytes as i64);
-        record.extend((0..value_bytes).map(|at| (at % 251) as u8));
-        varint(&mut record, 0);
-        varint(&mut out, record.len() as i64);
-        out.extend_from_slice(&record);
+        put_record(&mut out, 0, index, None, Some(&value), no_headers());
     }
-    let put = |out: &mut Vec<u8>, at: usize, bytes: &[u8]| {
-        out.get_mut(at..at + bytes.len()).expect("the header is there").copy_from_slice(bytes);
-    };
-    let length = (out.len() - 12) as i32;
-    put(&mut out, 8, &length.to_be_bytes());
-    put(&mut out, 16, &[2]);
-    put(&mut out, 23, &(records - 1).to_be_bytes());
-    put(&mut out, 27, &timestamp_ms.to_be_bytes());
-    put(&mut out, 35, &timestamp_ms.to_be_bytes());
-    put(&mut out, 43, &(-1i64).to_be_bytes());
-    put(&mut out, 51, &(-1i16).to_be_bytes());
-    put(&mut out, 53, &(-1i32).to_be_bytes());
-    put(&mut out, 57, &records.to_be_bytes());
-    let crc = crc32c::crc32c(out.get(21..).expect("the header is there"));
-    put(&mut out, 17, &crc.to_be_bytes());
+    seal(&mut out, &Sealing::plain(timestamp_ms, timestamp_ms, records));
     out
-}
-
-fn varint(out: &mut Vec<u8>, value: i64) {
-    let mut rest = ((value << 1) ^ (value >> 63)) as u64;
-    while rest >= 0x80 {
-        out.push(rest as u8 | 0x80);
-        rest >>= 7;
-    }
-    out.push(rest as u8);
 }
 
 /// One core's log with partitions `0..count` of one topic, on any backend.

@@ -5,6 +5,7 @@
 use crate::compression::{Codec, decompress};
 use ringmill_record::batch::CRC_FROM;
 use ringmill_record::records::varint;
+use ringmill_record::write::{Sealing, put_record, seal};
 use ringmill_record::{BatchHeader, HEADER_BYTES, Records};
 use std::io;
 
@@ -51,7 +52,6 @@ pub struct BatchBuilder {
     max_timestamp_ms: i64,
     count: i32,
     payload: Vec<u8>,
-    scratch: Vec<u8>,
 }
 
 impl BatchBuilder {
@@ -74,20 +74,14 @@ impl BatchBuilder {
             self.max_timestamp_ms = record.timestamp_ms;
         }
         self.max_timestamp_ms = self.max_timestamp_ms.max(record.timestamp_ms);
-        let body = &mut self.scratch;
-        body.clear();
-        body.push(0);
-        put_varint(body, record.timestamp_ms.wrapping_sub(self.base_timestamp_ms));
-        put_varint(body, i64::from(self.count));
-        put_field(body, record.key.as_deref());
-        put_field(body, record.value.as_deref());
-        put_varint(body, record.headers.len() as i64);
-        for header in &record.headers {
-            put_field(body, Some(header.key.as_bytes()));
-            put_field(body, header.value.as_deref());
-        }
-        put_varint(&mut self.payload, body.len() as i64);
-        self.payload.extend_from_slice(body);
+        put_record(
+            &mut self.payload,
+            record.timestamp_ms.wrapping_sub(self.base_timestamp_ms),
+            self.count,
+            record.key.as_deref(),
+            record.value.as_deref(),
+            record.headers.iter().map(|h| (h.key.as_bytes(), h.value.as_deref())),
+        );
         self.count += 1;
     }
 
@@ -98,49 +92,22 @@ impl BatchBuilder {
     pub fn finish(self, identity: Option<Identity>) -> io::Result<Vec<u8>> {
         let records = self.codec.compress(self.payload)?;
         let identity = identity.unwrap_or(Identity { producer_id: -1, epoch: -1, base_sequence: -1 });
-        let length = i32::try_from(HEADER_BYTES - 12 + records.len())
+        i32::try_from(HEADER_BYTES - 12 + records.len())
             .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "a batch above 2 GiB"))?;
         let mut out = Vec::with_capacity(HEADER_BYTES + records.len());
-        out.extend(0i64.to_be_bytes());
-        out.extend(length.to_be_bytes());
-        out.extend((-1i32).to_be_bytes());
-        out.push(2);
-        let crc_at = out.len();
-        out.extend(0u32.to_be_bytes());
-        let covered = out.len();
-        out.extend(self.codec.bits().to_be_bytes());
-        out.extend((self.count - 1).to_be_bytes());
-        out.extend(self.base_timestamp_ms.to_be_bytes());
-        out.extend(self.max_timestamp_ms.to_be_bytes());
-        out.extend(identity.producer_id.to_be_bytes());
-        out.extend(identity.epoch.to_be_bytes());
-        out.extend(identity.base_sequence.to_be_bytes());
-        out.extend(self.count.to_be_bytes());
+        out.resize(HEADER_BYTES, 0);
         out.extend(records);
-        let crc = crc32c::crc32c(out.get(covered..).unwrap_or_default());
-        if let Some(field) = out.get_mut(crc_at..covered) {
-            field.copy_from_slice(&crc.to_be_bytes());
-        }
+        let sealing = Sealing {
+            attributes: self.codec.bits(),
+            base_timestamp_ms: self.base_timestamp_ms,
+            max_timestamp_ms: self.max_timestamp_ms,
+            producer_id: identity.producer_id,
+            producer_epoch: identity.epoch,
+            base_sequence: identity.base_sequence,
+            count: self.count,
+        };
+        seal(&mut out, &sealing);
         Ok(out)
-    }
-}
-
-fn put_varint(out: &mut Vec<u8>, value: i64) {
-    let mut left = ((value << 1) ^ (value >> 63)) as u64;
-    while left >= 0x80 {
-        out.push(left as u8 | 0x80);
-        left >>= 7;
-    }
-    out.push(left as u8);
-}
-
-fn put_field(out: &mut Vec<u8>, field: Option<&[u8]>) {
-    match field {
-        None => put_varint(out, -1),
-        Some(bytes) => {
-            put_varint(out, bytes.len() as i64);
-            out.extend_from_slice(bytes);
-        }
     }
 }
 
