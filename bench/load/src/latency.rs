@@ -18,8 +18,20 @@ impl Default for Latency {
 }
 
 impl Latency {
+    /// One that takes memory only for what it holds.
+    pub fn small() -> Latency {
+        let mut histogram = Histogram::new(DIGITS).expect("a constant number of digits");
+        histogram.auto(true);
+        Latency(histogram)
+    }
+
     pub fn record(&mut self, ns: u64) {
-        self.0.saturating_record(ns);
+        self.record_many(ns, 1);
+    }
+
+    pub fn record_many(&mut self, ns: u64, count: u64) {
+        // A small one grows; the other holds all of this range.
+        self.0.record_n(ns.clamp(1, HIGHEST_NS), count).expect("a value within the bounds");
     }
 
     pub fn merge(&mut self, other: &Latency) {
@@ -28,6 +40,10 @@ impl Latency {
 
     pub fn count(&self) -> u64 {
         self.0.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// The latency that the part `quantile` (0 to 1) does not exceed, milliseconds; 0 when there is none.
@@ -46,5 +62,10 @@ impl Latency {
     /// How many were longer than this.
     pub fn count_above(&self, ns: u64) -> u64 {
         self.0.len() - self.0.count_between(0, ns)
+    }
+
+    /// The histogram itself, nanoseconds.
+    pub fn histogram(&self) -> &Histogram<u64> {
+        &self.0
     }
 }

@@ -6,11 +6,22 @@
 //! never averaged, memory is bounded whatever the broker does. Never asks for metadata: the caller says who leads what.
 
 pub mod batch;
+mod connect;
+pub mod consume;
+pub mod error;
+mod fetch;
 pub mod latency;
 pub mod produce;
 pub mod schedule;
+pub mod stamp;
+pub mod timeline;
 mod wire;
 
+pub use consume::{ConsumePlan, Consumed, Source, consume};
+pub use error::LoadError;
+pub use fetch::Terms;
 pub use latency::Latency;
-pub use produce::{LoadError, Outcome, Plan, Progress, Target, run};
+pub use produce::{Outcome, Plan, Progress, Target, run};
 pub use schedule::Schedule;
+pub use stamp::{STAMP_BYTES, Stamp};
+pub use timeline::{Stretch, Timeline};

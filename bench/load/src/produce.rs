@@ -5,14 +5,13 @@
 //! its intended time: its wait counts.
 
 use crate::batch::{Batch, Values};
+use crate::error::LoadError;
 use crate::latency::Latency;
 use crate::schedule::{Schedule, Times};
 use crate::wire;
-use ringmill_reactor::ring::{RingBackend, RingError, RingFeatures, RingOptions};
+use ringmill_reactor::ring::{RingBackend, RingFeatures, RingOptions};
 use ringmill_reactor::{Backend, Buf, Completion, Op, Payload, SocketId, Token};
 use std::collections::VecDeque;
-use std::fmt;
-use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -57,36 +56,6 @@ pub struct Plan {
     pub timeout: Duration,
     pub seed: u64,
 }
-
-/// Why a run ended before its end. What was measured until then is in the [`Outcome`] beside it.
-#[derive(Debug)]
-pub enum LoadError {
-    /// The plan cannot be run, and why.
-    Plan(&'static str),
-    Connect(SocketAddr, io::Error),
-    Ring(RingError),
-    /// A connection ended; `Some` says why.
-    Lost(Option<String>),
-    /// Nothing came for as long as the plan allows.
-    Silent(Duration),
-    Garbled(String),
-}
-
-impl fmt::Display for LoadError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            LoadError::Plan(why) => f.write_str(why),
-            LoadError::Connect(address, error) => write!(f, "{address} cannot be reached: {error}"),
-            LoadError::Ring(error) => write!(f, "{error}"),
-            LoadError::Lost(Some(why)) => write!(f, "a connection to the broker was lost: {why}"),
-            LoadError::Lost(None) => write!(f, "the broker closed a connection"),
-            LoadError::Silent(timeout) => write!(f, "no answer for {} s", timeout.as_secs_f64()),
-            LoadError::Garbled(what) => write!(f, "an answer cannot be understood: {what}"),
-        }
-    }
-}
-
-impl std::error::Error for LoadError {}
 
 /// What came of a run. Counts and times leave the warm-up out, but for `errors`.
 #[derive(Clone, Debug, Default)]
@@ -184,7 +153,7 @@ fn check(plan: &Plan) -> Result<(), LoadError> {
     } else {
         return Ok(());
     };
-    Err(LoadError::Plan(problem))
+    Err(LoadError::Plan(problem.into()))
 }
 
 impl<'p> Run<'p> {

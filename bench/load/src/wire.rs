@@ -6,7 +6,7 @@ use ringmill_wire::writer::Writer;
 use ringmill_wire::{ApiKey, WireError};
 
 const VERSION: i16 = 9;
-const CLIENT_ID: &str = "ringmill-load";
+pub const CLIENT_ID: &str = "ringmill-load";
 const LENGTH_BYTES: usize = 4;
 
 /// What goes before the batch of a request for one partition.

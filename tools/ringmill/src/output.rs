@@ -20,6 +20,11 @@ fn colours(is_terminal: bool) -> bool {
         && std::env::var_os("TERM").is_none_or(|value| value != "dumb")
 }
 
+/// Whether stderr shows colours.
+pub fn stderr_colours() -> bool {
+    colours(io::stderr().is_terminal())
+}
+
 /// Stdout, buffered and locked.
 pub struct Out {
     writer: BufWriter<StdoutLock<'static>>,

@@ -20,7 +20,7 @@ pub struct Server {
 }
 
 /// `HOST:PORT`; the port may be left out.
-fn address(text: &str) -> Result<String, String> {
+pub fn address(text: &str) -> Result<String, String> {
     if text.contains(',') {
         return Err("one address is enough: the broker tells the others".to_string());
     }

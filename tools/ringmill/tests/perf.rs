@@ -37,6 +37,12 @@ impl Broker {
         command
     }
 
+    fn consume(&self, args: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ringmill"));
+        command.args(["perf", "consume", "--topic", "t", "--bootstrap-server", &self.address]).args(args);
+        command.output().unwrap()
+    }
+
     fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
@@ -125,4 +131,57 @@ fn a_broker_that_dies_leaves_the_results_so_far() {
     assert_eq!(report["complete"], false);
     assert!(report["records"].as_u64().unwrap() > 100, "{report}");
     assert!(text(&output.stderr).contains("connection"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn what_was_produced_is_consumed_whoever_reads() {
+    let broker = Broker::start();
+    let made = broker.produce(&["--num-records", "20000", "--command-property", "acks=1"]).output().unwrap();
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    let read = broker.consume(&["--messages", "20000"]);
+    assert!(read.status.success(), "{}", text(&read.stderr));
+    let said = text(&read.stdout);
+    let (header, line) = said.split_once('\n').unwrap();
+    assert_eq!(
+        header,
+        "start.time, end.time, data.consumed.in.MB, MB.sec, data.consumed.in.nMsg, nMsg.sec, rebalance.time.ms, \
+         fetch.time.ms, fetch.MB.sec, fetch.nMsg.sec"
+    );
+    let cells: Vec<&str> = line.trim().split(", ").collect();
+    assert_eq!((cells.len(), cells[2], cells[4]), (10, "1.9073", "20000"), "{line}");
+
+    // Several readers, each of which gets everything; small answers, so that many are needed.
+    let args = ["--num-records", "60000", "--consumers", "3", "--fan-out", "--fetch-size", "5000", "--json"];
+    let read = broker.consume(&args);
+    assert!(read.status.success(), "{}", text(&read.stderr));
+    let report = json(&read);
+    assert_eq!((&report["records"], &report["bytes"]), (&60_000.into(), &6_000_000.into()));
+    assert!(report["fetches"].as_u64().unwrap() > 100, "{report}");
+}
+
+#[test]
+fn reading_what_is_not_there_is_a_sentence_and_the_results_so_far() {
+    let broker = Broker::start();
+    let made = broker.produce(&["--num-records", "100"]).output().unwrap();
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    let read = broker.consume(&["--num-records", "200", "--timeout", "300", "--json"]);
+    assert_eq!(read.status.code(), Some(1), "{}", text(&read.stderr));
+    assert_eq!((&json(&read)["records"], &json(&read)["complete"]), (&100.into(), &false.into()));
+    assert!(text(&read.stderr).contains("no record came for 0.3 s"), "{}", text(&read.stderr));
+    for (args, code, words) in [
+        (&["--num-records", "1", "--consumers", "2"][..], 2, "--fan-out"),
+        (&["--num-records", "1", "--include", "t.*"], 2, "by its name"),
+        (
+            &["--num-records", "1", "--command-property", "isolation.level=read_committed"],
+            2,
+            "does not honour",
+        ),
+        (&["--num-records", "1", "--date-format", "G"], 2, "date format"),
+        (&["--num-records", "1", "--topic", "absent"], 2, "--topic"),
+        (&["--num-records", "1", "--command-property", "bootstrap.servers=127.0.0.1:1"], 3, "127.0.0.1:1"),
+    ] {
+        let read = broker.consume(args);
+        assert_eq!(read.status.code(), Some(code), "{args:?}: {}", text(&read.stderr));
+        assert!(text(&read.stderr).contains(words), "{args:?}: {}", text(&read.stderr));
+    }
 }

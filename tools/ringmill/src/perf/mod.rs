@@ -3,6 +3,11 @@
 //! Takes the flags of Kafka's own perf tools and prints their result line, so that scripts that read those keep working;
 //! then a table of its own, with the latency from the intended time and from the actual one side by side.
 
+mod clock;
+mod cluster;
+mod consume;
+mod consumer_properties;
+mod live;
 mod properties;
 
 use crate::exit::{Code, Failed};
@@ -15,6 +20,7 @@ use ringmill_load::{LoadError, Outcome, Plan, Progress, Schedule, Target};
 use serde::Serialize;
 use std::io::{self, IsTerminal, Write};
 use std::net::ToSocketAddrs;
+use std::path::Path;
 use std::time::Duration;
 
 const MEBIBYTE: f64 = 1_048_576.0;
@@ -33,12 +39,15 @@ const QUANTILES: [(&str, f64); 7] = [
 pub enum Perf {
     /// Send records at a schedule, or as fast as it goes
     Produce(Produce),
+    /// Read records as fast as they come
+    Consume(consume::Consume),
 }
 
 impl Perf {
     pub fn run(self) -> Result<(), Failed> {
         match self {
             Perf::Produce(produce) => produce.run(),
+            Perf::Consume(consume) => consume.run(),
         }
     }
 }
@@ -269,6 +278,7 @@ fn failed(error: LoadError) -> Failed {
         LoadError::Connect(..) | LoadError::Lost(_) | LoadError::Silent(_) => Code::Unreachable,
         LoadError::Ring(_) => Code::Local,
         LoadError::Garbled(_) => Code::Garbled,
+        LoadError::Refused { .. } | LoadError::NoRecords(_) => Code::Refused,
     };
     Failed::new(code, error.to_string())
 }
@@ -276,4 +286,25 @@ fn failed(error: LoadError) -> Failed {
 /// Default of a request's timeout when neither flag nor property gives one.
 pub(crate) fn milliseconds(text: &str) -> Option<Duration> {
     text.parse().ok().filter(|ms| *ms <= 86_400_000).map(Duration::from_millis)
+}
+
+/// Settings of a properties file, `KEY=VALUE` each.
+pub(crate) fn file_settings(path: Option<&Path>) -> Result<Vec<String>, Failed> {
+    let Some(path) = path else { return Ok(Vec::new()) };
+    let text = std::fs::read_to_string(path).map_err(|error| Failed::local(path.display(), &error))?;
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    Ok(lines.filter(|line| !line.starts_with(['#', '!'])).map(str::to_string).collect())
+}
+
+/// Counters under Kafka's heading, for `--print-metrics`.
+pub(crate) fn metrics<T: Serialize>(out: &mut Out, group: &str, report: &T) -> Result<(), Failed> {
+    let fields = serde_json::to_value(report).unwrap_or_default();
+    out.line("")?;
+    out.line(format!("{:<60} Value", "Metric Name"))?;
+    for (name, value) in fields.as_object().into_iter().flatten() {
+        if value.is_number() {
+            out.line(format!("{:<60}: {value}", format!("{group}:{}", name.replace('_', "-"))))?;
+        }
+    }
+    Ok(())
 }

@@ -1,0 +1,54 @@
+//! Where the partitions of a topic are, and what stops a run from outside.
+
+use crate::exit::{Code, Failed};
+use crate::server::Server;
+use ringmill_client::client::Absent;
+use ringmill_client::{Client, Topic};
+use ringmill_load::Target;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+/// A topic, and the address of each partition's leader.
+pub struct Place {
+    pub client: Client,
+    pub topic: Topic,
+    pub targets: Vec<Target>,
+}
+
+/// Finds a topic.
+///
+/// # Errors
+/// A sentence for a broker that cannot be reached, or a topic that is not there.
+pub fn find(server: &Server, name: &str, absent: Absent) -> Result<Place, Failed> {
+    let mut client = server.connect()?;
+    let topic = client.topic(name, absent)?;
+    let cluster = client.metadata(Some(std::slice::from_ref(&topic.name)), Absent::Leave)?;
+    let mut targets = Vec::new();
+    for partition in &topic.partitions {
+        let Some(address) = cluster.brokers.get(&partition.leader) else {
+            let what = format!("partition {} of {name} has no leader", partition.index);
+            return Err(Failed::new(Code::Refused, what));
+        };
+        targets.push(Target { partition: partition.index, leader: resolve(address)? });
+    }
+    Ok(Place { client, topic, targets })
+}
+
+fn resolve(address: &str) -> Result<SocketAddr, Failed> {
+    let found = address.to_socket_addrs();
+    let mut found = found.map_err(|error| Failed::new(Code::Unreachable, format!("{address}: {error}")))?;
+    found.next().ok_or_else(|| Failed::new(Code::Unreachable, format!("{address} has no address")))
+}
+
+/// Set by the first SIGINT or SIGTERM, so that the results so far are told; a second one ends the process.
+pub fn stop_on_signals() -> Result<Arc<AtomicBool>, Failed> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        let killed = i32::from(Code::Interrupted as u8);
+        signal_hook::flag::register_conditional_shutdown(signal, killed, Arc::clone(&stop))
+            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&stop)))
+            .map_err(|error| Failed::local("signals cannot be caught", &error))?;
+    }
+    Ok(stop)
+}
