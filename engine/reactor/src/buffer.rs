@@ -5,7 +5,8 @@
 //!      ──append──▶ AppendBuf ──split──▶ Buf over what was appended; the rest stays writable
 //! ```
 //! A region returns to its pool when the last `Buf` on it is dropped on the pool's thread; dropped elsewhere it is
-//! unmapped and only the accounting returns. Reactor code holds a `Buf` or `BufMut` for as long as the kernel may
+//! unmapped and only the accounting returns. When the last free region of a large class is taken, the pool wants
+//! another ([`Pool::take_order`]), so that the pages of the next one are there before they are written to. Reactor code holds a `Buf` or `BufMut` for as long as the kernel may
 //! touch its memory, so neither reuse nor a free can race with a transfer.
 
 /// Sizes that are pooled; larger requests are mapped for themselves and unmapped when dropped.
@@ -25,7 +26,7 @@ pub struct PoolStats {
 }
 
 use ringmill_types::limits::PAGE_BYTES;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::marker::PhantomData;
 use std::ops::Deref;
@@ -175,6 +176,29 @@ struct PoolInner {
     id: u64,
     limit_bytes: u64,
     counters: Arc<Counters>,
+    /// A large class that has no free region left.
+    wanted: Cell<Option<usize>>,
+}
+
+/// A mapping that no region was cut from yet, on its way through the thread that touches its pages.
+pub(crate) struct Fresh {
+    mapping: Mapping,
+    capacity: usize,
+}
+
+impl Fresh {
+    /// Has the kernel put pages behind all of it, as if it were written to. In a virtual machine the first touch of a
+    /// MiB can take milliseconds, which a core cannot spare. Huge page by huge page, as the address space is locked
+    /// meanwhile against the mappings of others. A refusal (before Linux 5.14) leaves it to the first touch.
+    pub fn populate(&self) {
+        for from in (0..self.mapping.bytes).step_by(HUGE_BYTES) {
+            let len = HUGE_BYTES.min(self.mapping.bytes - from);
+            // SAFETY: the range lies within the mapping, which `self` owns alone; the advice does not change its bytes.
+            unsafe {
+                libc::madvise(self.mapping.start.add(from).as_ptr().cast(), len, libc::MADV_POPULATE_WRITE);
+            }
+        }
+    }
 }
 
 impl Drop for PoolInner {
@@ -195,7 +219,8 @@ impl Pool {
         let id = NEXT_POOL.fetch_add(1, Ordering::Relaxed);
         let lists = CLASSES_BYTES.iter().map(|class| (*class, Vec::new())).collect();
         FREE.with(|free| free.borrow_mut().insert(id, lists));
-        Pool { inner: Rc::new(PoolInner { id, limit_bytes, counters: Arc::default() }) }
+        let wanted = Cell::new(None);
+        Pool { inner: Rc::new(PoolInner { id, limit_bytes, counters: Arc::default(), wanted }) }
     }
 
     fn lease(&self, min_bytes: usize) -> Option<Lease> {
@@ -210,6 +235,9 @@ impl Pool {
             Some(region) => region,
             None => self.map(capacity)?,
         };
+        if capacity >= CUT_BYTES_MIN && self.idle(capacity) == Some(0) {
+            inner.wanted.set(Some(capacity));
+        }
         inner.counters.used.fetch_add(capacity as u64, Ordering::Relaxed);
         Some(Lease { region: Some(region) })
     }
@@ -219,11 +247,48 @@ impl Pool {
             <= self.inner.limit_bytes
     }
 
+    /// Free regions of a class; `None` for what is no class.
+    fn idle(&self, capacity: usize) -> Option<usize> {
+        FREE.with(|free| Some(free.borrow().get(&self.inner.id)?.get(&capacity)?.len()))
+    }
+
+    /// What a mapping for regions of `capacity` takes: small ones of the large classes share a huge page.
+    fn mapping_bytes(capacity: usize) -> usize {
+        let cut = (CUT_BYTES_MIN..HUGE_BYTES).contains(&capacity) && HUGE_BYTES.is_multiple_of(capacity);
+        if cut { HUGE_BYTES } else { capacity }
+    }
+
+    /// Memory to populate and [`Pool::give`] back, when a large class has run out and there is room for more.
+    pub(crate) fn take_order(&self) -> Option<Fresh> {
+        let capacity = self.inner.wanted.take()?;
+        let bytes = Pool::mapping_bytes(capacity);
+        if !self.fits(bytes) || self.idle(capacity) != Some(0) {
+            return None;
+        }
+        Some(Fresh { mapping: Mapping::new(bytes, &self.inner.counters)?, capacity })
+    }
+
+    /// Populated memory, for the next who asks.
+    pub(crate) fn give(&self, fresh: Fresh) {
+        let Fresh { mapping, capacity } = fresh;
+        self.keep(capacity, mapping.cut(capacity, self.inner.id));
+    }
+
+    fn keep(&self, capacity: usize, regions: impl Iterator<Item = Region>) {
+        FREE.with(|free| {
+            if let Some(list) =
+                free.borrow_mut().get_mut(&self.inner.id).and_then(|lists| lists.get_mut(&capacity))
+            {
+                list.extend(regions);
+            }
+        });
+    }
+
     /// A new region within the limit, which idle memory makes room for.
     fn map(&self, capacity: usize) -> Option<Region> {
         let inner = &self.inner;
-        let cut = (CUT_BYTES_MIN..HUGE_BYTES).contains(&capacity) && HUGE_BYTES.is_multiple_of(capacity);
-        let mut bytes = if cut && self.fits(HUGE_BYTES) { HUGE_BYTES } else { capacity };
+        let whole = Pool::mapping_bytes(capacity);
+        let mut bytes = if self.fits(whole) { whole } else { capacity };
         if !self.fits(bytes) {
             self.trim();
             bytes = capacity;
@@ -233,13 +298,7 @@ impl Pool {
         }
         let mut regions = Mapping::new(bytes, &inner.counters)?.cut(capacity, inner.id);
         let first = regions.next();
-        FREE.with(|free| {
-            if let Some(list) =
-                free.borrow_mut().get_mut(&inner.id).and_then(|lists| lists.get_mut(&capacity))
-            {
-                list.extend(regions);
-            }
-        });
+        self.keep(capacity, regions);
         first
     }
 

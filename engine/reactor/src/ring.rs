@@ -13,20 +13,21 @@ pub use crate::listen::listen;
 use crate::mailbox::Doorbell;
 use crate::op::{
     Backend, Completion, Errno, FileId, Flush, Job, JobOutput, MovedInner, MovedSocket, Op, Payload,
-    Received, ReceivedInner, SocketId, Token, Waker,
+    SocketId, Token, Waker,
 };
 pub use crate::provided::ProvidedBuffer;
 use crate::provided::ProvidedRing;
 use crate::stdfs::StdFs;
 use crate::thread::monotonic_ns;
-use io_uring::{IoUring, Probe, cqueue, opcode, squeue, types};
+use io_uring::{IoUring, Probe, opcode, squeue, types};
 use std::collections::VecDeque;
-use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc;
+
+mod finish;
 
 /// Workers of io-wq that one ring may start.
 const WORKERS_MAX: u32 = 8;
@@ -35,6 +36,8 @@ const VECTORS_MAX: usize = 1024;
 /// How often, and how long, a ring that is dropped waits for the kernel to let go of its memory.
 const END_TRIES_MAX: u32 = 100;
 const END_WAIT_NS: u64 = 10_000_000;
+/// The file thread has put pages behind memory of the pool; no caller's token, as it is none of their operations.
+const POPULATED: Token = Token(u64::MAX);
 const RECV_BYTES: usize = crate::provided::BUFFER_BYTES;
 
 /// An operation in the kernel's hands, with everything it may touch.
@@ -139,6 +142,8 @@ pub struct RingBackend {
     jobs: Option<mpsc::Sender<(Token, Job)>>,
     job_results: mpsc::Receiver<(Token, JobOutput)>,
     jobs_out: usize,
+    /// Of `jobs_out`, those that nobody asked for.
+    populating: usize,
     file_thread: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -196,6 +201,7 @@ impl RingBackend {
             jobs: Some(jobs),
             job_results,
             jobs_out: 0,
+            populating: 0,
             file_thread: Some(file_thread),
         };
         backend.watch_bell();
@@ -205,6 +211,11 @@ impl RingBackend {
     /// What is used and what is done without.
     pub fn features(&self) -> RingFeatures {
         self.features
+    }
+
+    /// Blocking work that the file thread has not finished, the ring's own included.
+    pub fn jobs_out(&self) -> usize {
+        self.jobs_out
     }
 
     /// Takes over a listening socket (made with `SO_REUSEPORT` where several cores share an address).
@@ -571,220 +582,21 @@ impl RingBackend {
         }
     }
 
-    fn reap(&mut self) {
-        let mut completions: [Option<cqueue::Entry>; 64] = [const { None }; 64];
-        loop {
-            let mut count = 0;
-            for (place, entry) in completions.iter_mut().zip(self.ring.completion()) {
-                *place = Some(entry);
-                count += 1;
-            }
-            for place in completions.iter_mut().take(count) {
-                if let Some(entry) = place.take() {
-                    self.completed(&entry);
-                    self.tell_closed();
-                }
-            }
-            if count < completions.len() {
-                return;
-            }
-        }
+    fn run_job(&mut self, token: Token, job: Job) {
+        self.jobs_out += 1;
+        let sent = self.jobs.as_ref().is_some_and(|jobs| jobs.send((token, job)).is_ok());
+        assert!(sent, "the file thread lives as long as the backend");
     }
 
-    fn completed(&mut self, entry: &cqueue::Entry) {
-        let (data, result, flags) = (entry.user_data(), entry.result(), entry.flags());
-        let at = (data >> 2) as u32;
-        let outcome = if result >= 0 { Ok(result as u32) } else { Err(Errno(-result)) };
-        let Some(slot) = self.slots.get_mut(at as usize) else { return };
-        assert_eq!(
-            u64::from(slot.generation),
-            data >> 34,
-            "a completion belongs to the present life of its slot"
-        );
-        let token = slot.token;
-        match slot.pending.as_mut() {
-            Some(Pending::Accept { .. }) => self.accepted(at, token, outcome, cqueue::more(flags)),
-            Some(Pending::Recv { .. }) => self.received(at, outcome, flags),
-            Some(Pending::RecvPoll { .. }) => self.readable(at, outcome),
-            Some(Pending::RecvInto { buf, fill_to, got, .. }) => {
-                if let Ok(count) = outcome {
-                    let len = buf.len() + count as usize;
-                    buf.set_len(len);
-                    *got += count;
-                    if count > 0 && len < *fill_to && !self.ending {
-                        return self.push_recv_into(at);
-                    }
-                }
-                self.finish_recv_into(at, outcome);
-            }
-            Some(Pending::Send(_)) => self.sent(at, token, outcome, flags),
-            Some(Pending::Write { len, left, error, .. }) => {
-                *left -= 1;
-                match outcome {
-                    Err(errno) if errno != Errno::CANCELED || error.is_none() => {
-                        *error = Some(error.unwrap_or(errno))
-                    }
-                    Ok(count) if data & 3 == 0 && count as usize != *len => *error = Some(Errno::IO),
-                    Ok(_) | Err(_) => {}
-                }
-                if *left == 0 {
-                    let result = error.map_or(Ok(*len as u32), Err);
-                    self.remove(at);
-                    self.done.push_back(Completion { token, result, payload: Payload::None, more: false });
-                }
-            }
-            Some(Pending::Sync { .. }) => {
-                self.remove(at);
-                self.done.push_back(Completion {
-                    token,
-                    result: outcome,
-                    payload: Payload::None,
-                    more: false,
-                });
-            }
-            Some(Pending::Read { want, got, .. }) => {
-                if let Ok(count) = outcome {
-                    *got += count as usize;
-                    // A direct read that ends off a page ended at the end of the file.
-                    let whole = got.is_multiple_of(ringmill_types::limits::PAGE_BYTES);
-                    if count > 0 && *got < *want && whole && !self.ending {
-                        return self.push_read(at);
-                    }
-                }
-                if let Some((token, Pending::Read { mut buf, got, .. })) = self.remove(at) {
-                    buf.set_len(got);
-                    self.done.push_back(Completion {
-                        token,
-                        result: outcome.map(|_| got as u32),
-                        payload: Payload::BufMut(buf),
-                        more: false,
-                    });
-                }
-            }
-            Some(Pending::Wake) => {
-                self.bell_watched = false;
-                self.in_flight += 1;
-                self.remove(at);
-                self.watch_bell();
-            }
-            // A close is told by `remove`, when it was the last of its socket.
-            Some(Pending::Close { .. } | Pending::Ignored) | None => {
-                self.remove(at);
-            }
-        }
-    }
-
-    fn sent(&mut self, at: u32, token: Token, outcome: Result<u32, Errno>, flags: u32) {
-        let Some(Slot { pending: Some(Pending::Send(sending)), .. }) = self.slots.get_mut(at as usize) else {
-            return;
-        };
-        if cqueue::notif(flags) {
-            sending.notices -= 1;
-        } else {
-            // A zero-copy send keeps the memory until its notice; the caller need not wait for that.
-            sending.notices += u32::from(cqueue::more(flags));
-            if let Ok(count) = outcome {
-                sending.sent += count;
-                if count > 0 && sending.sent < sending.total && !self.ending {
-                    return self.push_send(at);
-                }
-            }
-            sending.told = true;
-            let result = outcome.map(|_| sending.sent);
-            self.done.push_back(Completion { token, result, payload: Payload::None, more: false });
-        }
-        if sending.told && sending.notices == 0 {
-            self.remove(at);
-        }
-    }
-
-    fn accepted(&mut self, at: u32, token: Token, outcome: Result<u32, Errno>, more: bool) {
-        if !more {
-            self.remove(at);
-        }
-        match outcome {
-            Ok(fd) => {
-                // SAFETY: the kernel just gave this descriptor to us, nobody else has it.
-                let fd = unsafe { OwnedFd::from_raw_fd(fd as RawFd) };
-                let stream = std::net::TcpStream::from(fd);
-                // Both can fail only when the peer is gone again, which the first receive will say.
-                let _ = stream.set_nodelay(true);
-                let peer = stream.peer_addr().unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)));
-                let socket = self.add_socket(OwnedFd::from(stream));
-                self.done.push_back(Completion {
-                    token,
-                    result: Ok(0),
-                    payload: Payload::Accepted { socket, peer },
-                    more,
-                });
-            }
-            Err(errno) => {
-                self.done.push_back(Completion { token, result: Err(errno), payload: Payload::None, more })
-            }
-        }
-    }
-
-    fn received(&mut self, at: u32, outcome: Result<u32, Errno>, flags: u32) {
-        if outcome == Err(Errno(libc::ENOBUFS)) {
-            self.starved.push(at);
-            return;
-        }
-        let Some((token, Pending::Recv { .. })) = self.remove(at) else { return };
-        let buffer = match (cqueue::buffer_select(flags), &self.provided) {
-            (Some(id), Some(provided)) => {
-                Some(ProvidedRing::lend(provided, id, outcome.unwrap_or(0) as usize))
-            }
-            _ => None,
-        };
-        let payload = match buffer {
-            Some(buffer) => Payload::Received(Received(ReceivedInner::Ring(buffer))),
-            None => Payload::None,
-        };
-        self.done.push_back(Completion { token, result: outcome, payload, more: false });
-    }
-
-    /// Without provided buffers: the socket is readable, so receive now, without waiting.
-    fn readable(&mut self, at: u32, outcome: Result<u32, Errno>) {
-        let Some((token, Pending::RecvPoll { socket })) = self.remove(at) else { return };
-        let Some(fd) = self.socket_fd(socket) else {
-            return self.fail(token, Errno::CANCELED, Payload::None);
-        };
-        if let Err(errno) = outcome {
-            return self.fail(token, errno, Payload::None);
-        }
-        let mut bytes = vec![0u8; RECV_BYTES];
-        // SAFETY: writes at most the length of the vector into it.
-        let got = unsafe { libc::recv(fd, bytes.as_mut_ptr().cast(), bytes.len(), libc::MSG_DONTWAIT) };
-        if got < 0 {
-            let errno = io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO);
-            if errno == libc::EAGAIN || errno == libc::EINTR {
-                return self.start_recv(socket, token);
-            }
-            return self.fail(token, Errno(errno), Payload::None);
-        }
-        bytes.truncate(got as usize);
-        let payload = Payload::Received(Received(ReceivedInner::Owned(bytes.into_boxed_slice())));
-        self.done.push_back(Completion { token, result: Ok(got as u32), payload, more: false });
-    }
-
-    fn finish_recv_into(&mut self, at: u32, outcome: Result<u32, Errno>) {
-        if let Some((token, Pending::RecvInto { buf, got, .. })) = self.remove(at) {
-            let result = outcome.map(|_| got);
-            self.done.push_back(Completion { token, result, payload: Payload::BufMut(buf), more: false });
-        }
-    }
-
-    fn take_job_results(&mut self) {
-        while self.jobs_out > 0
-            && let Ok((token, output)) = self.job_results.try_recv()
-        {
-            self.jobs_out -= 1;
-            self.done.push_back(Completion {
-                token,
-                result: Ok(0),
-                payload: Payload::Job(output),
-                more: false,
-            });
+    /// Memory that will be wanted soon gets its pages while nobody waits for them.
+    fn populate_ahead(&mut self) {
+        if let Some(fresh) = self.pool.take_order() {
+            let job = move |_: &dyn Fs| -> JobOutput {
+                fresh.populate();
+                Box::new(fresh)
+            };
+            self.populating += 1;
+            self.run_job(POPULATED, Box::new(job));
         }
     }
 
@@ -865,16 +677,13 @@ impl Backend for RingBackend {
             Op::Write { file, buf, offset, flush } => self.start_write(file, token, buf, offset, flush),
             Op::Sync { file } => self.start_sync(file, token),
             Op::Read { file, buf, offset, len } => self.start_read(file, token, buf, offset, len),
-            Op::Run { job } => {
-                self.jobs_out += 1;
-                let sent = self.jobs.as_ref().is_some_and(|jobs| jobs.send((token, job)).is_ok());
-                assert!(sent, "the file thread lives as long as the backend");
-            }
+            Op::Run { job } => self.run_job(token, job),
         }
     }
 
     fn enter(&mut self, until_ns: Option<u64>) {
         self.feed_starved();
+        self.populate_ahead();
         self.fill();
         self.take_job_results();
         let now = if until_ns.is_some() { monotonic_ns() } else { 0 };
@@ -895,7 +704,7 @@ impl Backend for RingBackend {
     }
 
     fn in_flight(&self) -> usize {
-        self.in_flight + self.jobs_out
+        self.in_flight + self.jobs_out - self.populating
     }
 
     fn pool(&self) -> &Pool {

@@ -473,6 +473,36 @@ fn jobs_answer_by_completion() {
     });
 }
 
+fn resident_pages(buf: &[u8]) -> usize {
+    let mut pages = vec![0u8; buf.len() / PAGE];
+    // SAFETY: asks about memory that the slice borrows, and writes one byte a page into the vector.
+    let result =
+        unsafe { libc::mincore(buf.as_ptr().cast_mut().cast(), buf.len(), pages.as_mut_ptr().cast()) };
+    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+    pages.iter().filter(|page| **page & 1 == 1).count()
+}
+
+/// The chunk after the one in use is there, with its pages, before it is asked for; never beyond the limit.
+#[test]
+fn the_next_large_region_is_populated_ahead() {
+    const CHUNK: usize = 4 << 20;
+    let mut rig = rig(None, 2 * CHUNK as u64);
+    let first = rig.io.pool().take(CHUNK).unwrap();
+    let deadline = rig.io.now_ns() + WAIT_NS;
+    while rig.io.pool().clone().stats().mapped_bytes < 2 * CHUNK as u64 || rig.io.jobs_out() > 0 {
+        assert!(rig.io.now_ns() < deadline, "no second chunk came");
+        rig.io.enter(Some(deadline));
+        assert!(rig.io.pop().is_none(), "nobody is told");
+        assert_eq!(rig.io.in_flight(), 0, "it is no operation of the caller's");
+    }
+    let mut second = rig.io.pool().take(CHUNK).unwrap();
+    assert_eq!(rig.io.pool().stats().mapped_bytes, 2 * CHUNK as u64, "the one that was made ready");
+    assert_eq!(resident_pages(second.as_mut_full()), CHUNK / PAGE);
+    rig.io.enter(Some(0));
+    assert_eq!(rig.io.jobs_out(), 0, "a third does not fit");
+    drop((first, second));
+}
+
 /// Another thread's wake always ends an `enter`, however the two meet. A lost one shows as the deadline.
 #[test]
 fn wakes_from_another_thread() {
