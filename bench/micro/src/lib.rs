@@ -84,7 +84,7 @@ impl<B: Backend> LogRig<B> {
         match self.log.append(&mut self.io, slot, header, batch, wall_ms) {
             Ok(_) => true,
             Err(AppendError::Busy) => false,
-            Err(AppendError::Refused(code, text)) => panic!("refused: {code:?} {text}"),
+            Err(refused) => panic!("{refused:?}"),
         }
     }
 

@@ -1,50 +1,45 @@
-//! Looking inside compressed batches, for lookups by time. On the file thread only, never on a core: batches otherwise
-//! pass through untouched.
+//! Looking inside compressed batches: for lookups by time, and for what is produced to a compacted topic. On the file
+//! thread only, never on a core: batches otherwise pass through untouched.
 
 use ringmill_record::{BatchHeader, Compression, HEADER_BYTES};
 use std::io::{self, Read};
 
-/// Decompressed bytes of one batch; a batch that claims more is not looked into.
-const PAYLOAD_BYTES_MAX: u64 = 256 << 20;
+/// Decompressed bytes of one batch for a lookup; a batch that holds more is not looked into.
+pub(crate) const PAYLOAD_BYTES_MAX: u64 = 256 << 20;
 
 /// The records of a batch, uncompressed.
 ///
 /// # Errors
-/// `InvalidData` for bytes that do not decompress, or to more than 256 MiB.
-pub(crate) fn payload(header: &BatchHeader, batch: &[u8]) -> io::Result<Vec<u8>> {
+/// `InvalidData` for bytes that do not decompress, `FileTooLarge` for more than `bytes_max` of them.
+pub(crate) fn payload(header: &BatchHeader, batch: &[u8], bytes_max: u64) -> io::Result<Vec<u8>> {
     let body = batch.get(HEADER_BYTES..).unwrap_or_default();
     match header.compression() {
         Some(Compression::None) => Ok(body.to_vec()),
-        Some(Compression::Gzip) => bounded(flate2::read::MultiGzDecoder::new(body)),
-        Some(Compression::Snappy) => snappy(body),
-        Some(Compression::Lz4) => bounded(lz4_flex::frame::FrameDecoder::new(body)),
+        Some(Compression::Gzip) => bounded(flate2::read::MultiGzDecoder::new(body), bytes_max),
+        Some(Compression::Snappy) => snappy(body, bytes_max),
+        Some(Compression::Lz4) => bounded(lz4_flex::frame::FrameDecoder::new(body), bytes_max),
         Some(Compression::Zstd) => bounded(
             ruzstd::decoding::StreamingDecoder::new(body)
                 .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.to_string()))?,
+            bytes_max,
         ),
         None => Err(io::ErrorKind::InvalidData.into()),
     }
 }
 
-fn bounded(reader: impl Read) -> io::Result<Vec<u8>> {
+fn bounded(reader: impl Read, bytes_max: u64) -> io::Result<Vec<u8>> {
     let mut out = Vec::new();
-    reader.take(PAYLOAD_BYTES_MAX + 1).read_to_end(&mut out)?;
-    if out.len() as u64 > PAYLOAD_BYTES_MAX {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            "a batch that decompresses to more than 256 MiB",
-        ));
-    }
-    Ok(out)
+    reader.take(bytes_max + 1).read_to_end(&mut out)?;
+    if out.len() as u64 > bytes_max { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(out) }
 }
 
 /// Java clients frame Snappy as xerial's stream does (a 16-byte head, then length-prefixed blocks), others send one raw block.
-fn snappy(body: &[u8]) -> io::Result<Vec<u8>> {
+fn snappy(body: &[u8], bytes_max: u64) -> io::Result<Vec<u8>> {
     const XERIAL: &[u8] = &[0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0];
     let invalid = |e: snap::Error| io::Error::new(io::ErrorKind::InvalidData, e.to_string());
     let block = |bytes: &[u8]| -> io::Result<Vec<u8>> {
-        if snap::raw::decompress_len(bytes).map_err(invalid)? as u64 > PAYLOAD_BYTES_MAX {
-            return Err(io::ErrorKind::InvalidData.into());
+        if snap::raw::decompress_len(bytes).map_err(invalid)? as u64 > bytes_max {
+            return Err(io::ErrorKind::FileTooLarge.into());
         }
         snap::raw::Decoder::new().decompress_vec(bytes).map_err(invalid)
     };
@@ -57,8 +52,8 @@ fn snappy(body: &[u8]) -> io::Result<Vec<u8>> {
         let (bytes, next) =
             after.split_at_checked(u32::from_be_bytes(*length) as usize).ok_or(io::ErrorKind::InvalidData)?;
         out.extend(block(bytes)?);
-        if out.len() as u64 > PAYLOAD_BYTES_MAX {
-            return Err(io::ErrorKind::InvalidData.into());
+        if out.len() as u64 > bytes_max {
+            return Err(io::ErrorKind::FileTooLarge.into());
         }
         rest = next;
     }

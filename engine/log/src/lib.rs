@@ -14,6 +14,7 @@ mod damage;
 mod decompress;
 mod destage;
 pub mod epochs;
+pub mod examine;
 mod fatal;
 pub mod format;
 pub mod index;

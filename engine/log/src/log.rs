@@ -5,6 +5,7 @@ use crate::checkpointing::{CheckpointState, DiskError};
 use crate::cold::BlockCache;
 use crate::core_log::{CoreLog, Item, NoRoom, Sealed};
 use crate::destage::DestageState;
+use crate::examine;
 use crate::fatal::Fatal;
 use crate::format::group::{Entry, EntryKind};
 use crate::options::LogOptions;
@@ -14,7 +15,7 @@ use crate::time::TimeFound;
 use crate::token;
 use ringmill_reactor::{Backend, Completion, FileHandle, Payload};
 use ringmill_record::batch::{patch_create_time, patch_log_append_time, patch_placement};
-use ringmill_record::{BatchHeader, Produced};
+use ringmill_record::{BadRecords, BatchHeader, Produced};
 use ringmill_types::limits::DESTAGE_BYTES;
 use ringmill_types::{
     ErrorCode, GroupSeq, LeaderEpoch, Offset, PartitionId, PartitionSpec, TimestampType, TopicSpec,
@@ -47,11 +48,13 @@ pub struct Appended {
 }
 
 /// A batch that was not taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AppendError {
     /// No room at this moment: try again at [`LogEvent::Room`].
     Busy,
     Refused(ErrorCode, &'static str),
+    /// Single records break the topic's rules.
+    BadRecords(Box<BadRecords>),
 }
 
 /// What the core must know.
@@ -790,32 +793,7 @@ fn check_topic_rules(
     if header.size_bytes as u64 > config.max_message_bytes {
         return refuse(ErrorCode::MessageTooLarge, "the batch is larger than max.message.bytes");
     }
-    match config.timestamp_type {
-        TimestampType::CreateTime => {
-            let ahead = produced.max_timestamp_ms.saturating_sub(wall_ms);
-            let behind = wall_ms.saturating_sub(produced.min_timestamp_ms);
-            if ahead > config.timestamp_after_max_ms || behind > config.timestamp_before_max_ms {
-                return refuse(
-                    ErrorCode::InvalidTimestamp,
-                    "a record's timestamp is out of the range the topic accepts",
-                );
-            }
-        }
-        TimestampType::LogAppendTime if header.is_log_append_time() => {
-            return refuse(
-                ErrorCode::InvalidTimestamp,
-                "a producer does not set the timestamp type to LogAppendTime",
-            );
-        }
-        TimestampType::LogAppendTime => {}
-    }
-    if config.compacted && has_null_key(header, batch) {
-        return refuse(ErrorCode::InvalidRecord, "a compacted topic takes no record without a key");
-    }
-    Ok(())
-}
-
-fn has_null_key(header: &BatchHeader, batch: &[u8]) -> bool {
-    ringmill_record::Records::new(header, batch)
-        .is_ok_and(|mut records| records.any(|r| r.is_ok_and(|r| r.key.is_none())))
+    let at = (&*part.topic, part.index);
+    examine::check_records(produced, batch, config, at, wall_ms)
+        .map_err(|bad| AppendError::BadRecords(Box::new(bad)))
 }

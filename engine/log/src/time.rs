@@ -3,6 +3,7 @@
 //! The batch is found by what the core knows (segments' and tail entries' largest timestamps); looking into it, and
 //! into segments, is the file thread's work.
 
+use crate::decompress;
 use crate::log::{JobDone, JobFor, Log, Slot};
 use crate::partition::segment_path;
 use crate::segment::{self, Verify};
@@ -138,7 +139,7 @@ fn in_batch(header: &BatchHeader, batch: &[u8], time_ms: i64, from: Offset) -> i
     if header.is_log_append_time() {
         return Ok(found(0, header.max_timestamp_ms));
     }
-    let payload = crate::decompress::payload(header, batch)?;
+    let payload = decompress::payload(header, batch, decompress::PAYLOAD_BYTES_MAX)?;
     for record in Records::of_payload(&payload, header.record_count) {
         let Ok(record) = record else { return Err(io::ErrorKind::InvalidData.into()) };
         let timestamp_ms = header.base_timestamp_ms.saturating_add(record.timestamp_delta_ms);

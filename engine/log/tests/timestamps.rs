@@ -70,10 +70,12 @@ fn every_record_is_judged_by_its_own_timestamp() {
         let (slot, wall_ms) = (core.slot(0), now);
         match core.log.append_produced(&mut core.io, slot, &produced, batch, wall_ms) {
             Ok(_) => true,
-            Err(AppendError::Refused(code, _)) => {
-                assert_eq!(code, ErrorCode::InvalidTimestamp);
+            Err(AppendError::BadRecords(bad)) => {
+                assert_eq!(bad.code, ErrorCode::InvalidTimestamp);
+                assert!(!bad.records.is_empty());
                 false
             }
+            Err(AppendError::Refused(code, why)) => panic!("{code:?} {why}"),
             Err(AppendError::Busy) => panic!("an empty log has room"),
         }
     };

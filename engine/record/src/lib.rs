@@ -6,10 +6,12 @@
 pub mod batch;
 pub mod produced;
 pub mod records;
+pub mod rules;
 pub mod validate;
 pub mod write;
 
 pub use batch::{BatchHeader, Compression, HEADER_BYTES, LOG_OVERHEAD_BYTES};
-pub use produced::{Produced, Refusal, validate_produced};
+pub use produced::{Produced, Refusal, validate_produced, validate_unpacked};
 pub use records::{Records, RecordsError};
+pub use rules::{BadRecords, RecordRules, TimeRule, bad_records};
 pub use validate::{BatchError, Batches, validate_batch};

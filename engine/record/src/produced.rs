@@ -4,7 +4,7 @@
 //! differ from its, the test says why.
 
 use crate::batch::{BatchHeader, Compression, HEADER_BYTES, LOG_OVERHEAD_BYTES};
-use crate::records::varint;
+use crate::records::{Records, varint};
 use crate::validate::{BatchError, validate_batch};
 use ringmill_types::ErrorCode;
 use std::fmt;
@@ -34,6 +34,12 @@ pub enum Refusal {
     BaseOffset(i64),
     /// Control records are the broker's own.
     Control,
+    /// Compressed records that cannot be read, or whose offsets are not 0, 1, 2 …
+    Offsets,
+    /// A compressed payload that does not unpack.
+    Unpack,
+    /// A compressed payload that unpacks to more than anybody could look through.
+    UnpackedTooLarge,
     /// What [`validate_batch`] found.
     Batch(BatchError),
 }
@@ -42,10 +48,13 @@ impl Refusal {
     /// The code on the wire.
     pub fn code(self) -> ErrorCode {
         match self {
-            Refusal::NoBatch | Refusal::NotOneBatch | Refusal::BaseOffset(_) | Refusal::Control => {
-                ErrorCode::InvalidRecord
-            }
-            Refusal::Length(_) => ErrorCode::CorruptMessage,
+            Refusal::NoBatch
+            | Refusal::NotOneBatch
+            | Refusal::BaseOffset(_)
+            | Refusal::Control
+            | Refusal::Offsets => ErrorCode::InvalidRecord,
+            Refusal::Length(_) | Refusal::Unpack => ErrorCode::CorruptMessage,
+            Refusal::UnpackedTooLarge => ErrorCode::MessageTooLarge,
             Refusal::ZstdTooEarly => ErrorCode::UnsupportedCompressionType,
             Refusal::Batch(error) => match error {
                 BatchError::Truncated | BatchError::UnknownMagic(_) | BatchError::Crc => {
@@ -68,6 +77,9 @@ impl Refusal {
             Refusal::ZstdTooEarly => "zstd needs produce version 7",
             Refusal::BaseOffset(_) => "the base offset of a produced batch is 0",
             Refusal::Control => "clients do not write control batches",
+            Refusal::Offsets => "the records of a compressed batch have the offsets 0, 1, 2 and so on",
+            Refusal::Unpack => "the records do not unpack",
+            Refusal::UnpackedTooLarge => "the records unpack to more than a batch of a compacted topic may",
             Refusal::Batch(error) => match error {
                 BatchError::Truncated => "the batch is shorter than its header",
                 BatchError::OldFormat(_) => "message formats before magic 2 are no longer written",
@@ -89,9 +101,13 @@ impl fmt::Display for Refusal {
                 write!(f, "the base offset of a produced batch is 0, this one has {offset}")
             }
             Refusal::Batch(error) => error.fmt(f),
-            Refusal::NoBatch | Refusal::NotOneBatch | Refusal::ZstdTooEarly | Refusal::Control => {
-                f.write_str(self.text())
-            }
+            Refusal::NoBatch
+            | Refusal::NotOneBatch
+            | Refusal::ZstdTooEarly
+            | Refusal::Control
+            | Refusal::Offsets
+            | Refusal::Unpack
+            | Refusal::UnpackedTooLarge => f.write_str(self.text()),
         }
     }
 }
@@ -128,7 +144,24 @@ pub fn validate_produced(records: Option<&[u8]>, produce_version: i16) -> Result
     if header.compression() != Some(Compression::None) {
         return Ok(Produced::on_trust(header));
     }
-    let payload = records.get(HEADER_BYTES..).unwrap_or_default();
+    counted(header, records.get(HEADER_BYTES..).unwrap_or_default())
+}
+
+/// The same look at the records of a compressed batch that was unpacked to `payload`. `header` is what
+/// [`validate_produced`] gave. Their offsets must be dense: nobody rewrites them behind the compression.
+///
+/// # Errors
+/// [`Refusal`], for a count that is not that of the records, or offsets with holes.
+pub fn validate_unpacked(header: BatchHeader, payload: &[u8]) -> Result<Produced, Refusal> {
+    let produced = counted(header, payload)?;
+    let records = Records::of_payload(payload, header.record_count);
+    if (0..).zip(records).any(|(at, record)| !record.is_ok_and(|r| r.offset_delta == at)) {
+        return Err(Refusal::Offsets);
+    }
+    Ok(produced)
+}
+
+fn counted(header: BatchHeader, payload: &[u8]) -> Result<Produced, Refusal> {
     let walked = walk(payload, header.base_timestamp_ms);
     let walked = walked.filter(|w| Some(w.count) == u32::try_from(header.record_count).ok());
     let Walked { min_timestamp_ms, max_timestamp_ms, .. } =

@@ -43,6 +43,7 @@ fn main() -> ExitCode {
             what_was_taken_is_answered_before_a_connection_ends,
         ),
         ("answers_are_those_of_kafka_to_the_byte", answers_are_those_of_kafka_to_the_byte),
+        ("records_at_fault_are_named", records_at_fault_are_named),
         ("a_folder_in_use_is_left_alone", a_folder_in_use_is_left_alone),
         ("small_limits_are_gone_along_with", small_limits_are_gone_along_with),
         ("json_goes_to_stderr_alone", json_goes_to_stderr_alone),
@@ -463,6 +464,41 @@ fn answers_are_those_of_kafka_to_the_byte() {
     }
     assert!(different.is_empty(), "{}", different.join("\n"));
     assert!(count > 40);
+    broker.stop();
+}
+
+/// Records without a key on a compacted topic, packed and plain, to partitions of this core and of others.
+fn records_at_fault_are_named() {
+    let dir = folder();
+    let set = "num.partitions=4".to_string();
+    let broker = Plan { data: dir.path().join("data"), cores: "4", set, ..Plan::default() }.start();
+    let mut client = Client::connect(broker.address);
+    client.create_with("c", 4, "cleanup.policy", "compact");
+    let verdict = |name: &str| {
+        let text = include_str!("../../../engine/record/tests/golden/verdicts.txt");
+        let wanted = |line: &&str| line.starts_with(&format!("{name} | compacted | "));
+        unhex(text.lines().find(wanted).unwrap().split(" | ").nth(3).unwrap())
+    };
+    for partition in 0..4 {
+        for (name, index) in [("null-key", 0), ("gzip-null-key", 1)] {
+            let answer = client.produce_bytes("c", partition, &verdict(name));
+            assert_eq!(answer.error, 87, "{name}");
+            let why =
+                format!("Compacted topic cannot accept message without key in topic partition c-{partition}");
+            assert_eq!(answer.records, [(index, why)], "{name}");
+            assert!(answer.message.starts_with("One or more records have been rejected due to 1 "), "{name}");
+        }
+        for (offset, name) in ["gzip", "good", "gzip-max-timestamp-too-low"].into_iter().enumerate() {
+            let answer = client.produce_bytes("c", partition, &verdict(name));
+            assert_eq!((answer.error, answer.offset), (0, 2 * offset as i64), "{name}: {}", answer.message);
+        }
+        // In order behind each other, without waiting for answers.
+        for name in ["gzip", "good", "gzip", "null-key", "good"] {
+            client.send_produce_bytes("c", partition, &verdict(name));
+        }
+        let answers: Vec<_> = (0..5).map(|_| client.produce_answer().offset).collect();
+        assert_eq!(answers, [6, 8, 10, -1, 12]);
+    }
     broker.stop();
 }
 

@@ -282,6 +282,7 @@ impl<B: Backend> Core<B> {
             token::RECV => self.received(Key::unpack(value), completion),
             token::FILL => self.filled(Key::unpack(value), completion),
             token::SEND => self.sent(Key::unpack(value), completion),
+            token::UNPACKED => self.unpacked(Key::unpack(value), completion),
             _ => {}
         }
     }

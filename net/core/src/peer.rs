@@ -4,6 +4,7 @@
 use crate::slab::Key;
 use ringmill_log::Appended;
 use ringmill_reactor::{Buf, MovedSocket};
+use ringmill_record::{BadRecords, Produced};
 use ringmill_types::{CoreId, ErrorCode, LeaderEpoch, Offset, PartitionId};
 use std::net::SocketAddr;
 
@@ -17,7 +18,7 @@ pub(crate) enum PeerMessage {
     Appended {
         key: Key,
         part: u32,
-        result: Result<RemoteDone, (ErrorCode, &'static str)>,
+        result: Result<RemoteDone, Refused>,
         give_back: Buf,
     },
     /// Read partitions of yours. When that gives fewer than `watch_below_bytes`, say `Advanced` once when there is more.
@@ -49,6 +50,13 @@ pub(crate) enum PeerMessage {
     },
 }
 
+/// A batch that was not appended, as its producer is told.
+#[derive(Clone, Debug)]
+pub(crate) enum Refused {
+    With(ErrorCode, &'static str),
+    BadRecords(Box<BadRecords>),
+}
+
 /// Who waits for an append.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Asker {
@@ -62,6 +70,8 @@ pub(crate) struct RemoteAppend {
     pub asker: Asker,
     pub partition: PartitionId,
     pub records: Buf,
+    /// What the batch was found to be, where it was unpacked already.
+    pub produced: Option<Produced>,
     pub deadline_ns: u64,
 }
 

@@ -3,20 +3,24 @@
 //! A request that meets no room keeps its place and its bytes, and goes on when the log says so; its connection is not
 //! read meanwhile, others are.
 
+mod unpack;
+
 use crate::closing::Closing;
 use crate::conn::{AnswerState, FrameBytes, SentKind};
 use crate::core::Core;
 use crate::messages::{ControlMessage, CoreReply};
-use crate::peer::{Asker, PeerMessage, RemoteAppend, RemoteDone};
+use crate::peer::{Asker, PeerMessage, Refused, RemoteAppend, RemoteDone};
 use crate::slab::Key;
 use crate::topics::TopicName;
+use ringmill_log::examine;
 use ringmill_log::{AckAt, AppendError, Appended, Slot};
 use ringmill_reactor::{Backend, Buf};
-use ringmill_record::{BatchHeader, validate_produced};
-use ringmill_types::{CoreId, ErrorCode, GroupSeq, PartitionId};
-use ringmill_wire::produce::{ProducePartitionAnswer, ProduceRequest, ProduceResponse};
+use ringmill_record::{BadRecords, BatchHeader, Produced, validate_produced};
+use ringmill_types::{CoreId, ErrorCode, GroupSeq, PartitionId, TopicSpec};
+use ringmill_wire::produce::{ProducePartitionAnswer, ProduceRequest, ProduceResponse, RecordError};
 use ringmill_wire::{RequestHeader, ResponseHead, TopicRef};
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Longest a produce waits for room, whatever the client's timeout.
 const ROOM_WAIT_MS_MAX: u64 = 30_000;
@@ -36,6 +40,27 @@ struct Part {
     records: Range<usize>,
     owner: Owner,
     answer: ProducePartitionAnswer<'static>,
+    /// Set: the batch is unpacked before it may be appended; the rules it is judged by.
+    unpack: Option<Arc<TopicSpec>>,
+    /// What the batch was found to be, where it was unpacked.
+    produced: Option<Produced>,
+    /// Records at fault, named in the answer.
+    bad: Option<Box<BadRecords>>,
+}
+
+impl Part {
+    fn refuse(&mut self, refused: Refused) {
+        match refused {
+            Refused::With(code, text) => {
+                self.answer.error = code;
+                self.answer.error_message = (!text.is_empty()).then_some(text);
+            }
+            Refused::BadRecords(bad) => {
+                self.answer.error = bad.code;
+                self.bad = Some(bad);
+            }
+        }
+    }
 }
 
 /// One produce request on its way.
@@ -89,6 +114,9 @@ impl<B: Backend> Core<B> {
             began_ns: now_ns,
         });
         self.count_produce(key, pending);
+        if self.unpack(pending) {
+            return true;
+        }
         if !self.stalled.is_empty() {
             self.stall(pending);
             return true;
@@ -136,6 +164,9 @@ impl<B: Backend> Core<B> {
                     partition.records_at..partition.records_at + partition.records.map_or(0, <[u8]>::len);
                 let found = spec.and_then(|s| s.partitions.get(usize::try_from(partition.index).ok()?));
                 let mut answer = ProducePartitionAnswer::error(partition.index, ErrorCode::None);
+                let unpack = spec.filter(|s| {
+                    partition.records.is_some_and(|records| examine::needs_unpacking(&s.config, records))
+                });
                 let owner = match (refusal, found) {
                     (Some(code), _) => {
                         answer.error = code;
@@ -167,6 +198,9 @@ impl<B: Backend> Core<B> {
                     topic: plan.topics.len() as u32 - 1,
                     index: partition.index,
                     records: range,
+                    unpack: unpack.filter(|_| !matches!(owner, Owner::Nobody)).cloned(),
+                    produced: None,
+                    bad: None,
                     owner,
                     answer,
                 });
@@ -204,6 +238,7 @@ impl<B: Backend> Core<B> {
                 Owner::Remote(core, partition) => {
                     let range = part.records.clone();
                     let records = pending.frame.share().slice(range.start, range.end);
+                    let produced = part.produced;
                     pending.waits += 1;
                     self.tell_peer(
                         core,
@@ -211,13 +246,15 @@ impl<B: Backend> Core<B> {
                             asker: Asker::Core { from: id, key, part: at as u32 },
                             partition,
                             records,
+                            produced,
                             deadline_ns,
                         }),
                     );
                 }
                 Owner::Local(slot) => {
                     let records = pending.frame.get(part.records.clone()).unwrap_or_default();
-                    match append_one(&mut self.log, &mut self.io, slot, records, version, wall_ms) {
+                    let batch = (records, part.produced);
+                    match append_one(&mut self.log, &mut self.io, slot, batch, version, wall_ms) {
                         Ok((appended, count)) => {
                             self.metrics.records_in += count;
                             self.metrics.batches_in += 1;
@@ -228,10 +265,8 @@ impl<B: Backend> Core<B> {
                                 AckAt::Sealed(group) => sealed = sealed.max(Some(group)),
                             }
                         }
-                        Err(AppendError::Refused(code, text)) => {
-                            part.answer.error = code;
-                            part.answer.error_message = (!text.is_empty()).then_some(text);
-                        }
+                        Err(AppendError::Refused(code, text)) => part.refuse(Refused::With(code, text)),
+                        Err(AppendError::BadRecords(bad)) => part.refuse(Refused::BadRecords(bad)),
                         Err(AppendError::Busy) => {
                             self.wait_for_groups(key, durable, sealed);
                             self.stall(key);
@@ -418,10 +453,11 @@ impl<B: Backend> Core<B> {
     fn try_remote(&mut self, mut work: RemoteWork) -> Option<RemoteWork> {
         let wall_ms = self.io.wall_ms();
         let Some(slot) = self.log.slot_of(work.append.partition) else {
-            self.refuse_remote(work, ErrorCode::UnknownTopicOrPartition, "");
+            self.refuse_remote(work, Refused::With(ErrorCode::UnknownTopicOrPartition, ""));
             return None;
         };
-        match append_one(&mut self.log, &mut self.io, slot, &work.append.records, i16::MAX, wall_ms) {
+        let batch = (&*work.append.records, work.append.produced);
+        match append_one(&mut self.log, &mut self.io, slot, batch, i16::MAX, wall_ms) {
             Ok((appended, count)) => {
                 self.metrics.records_in += count;
                 self.metrics.batches_in += 1;
@@ -434,15 +470,16 @@ impl<B: Backend> Core<B> {
                 None
             }
             Err(AppendError::Refused(code, text)) => {
-                self.refuse_remote(work, code, text);
+                self.refuse_remote(work, Refused::With(code, text));
+                None
+            }
+            Err(AppendError::BadRecords(bad)) => {
+                self.refuse_remote(work, Refused::BadRecords(bad));
                 None
             }
             Err(AppendError::Busy) if self.now_ns >= work.append.deadline_ns => {
-                self.refuse_remote(
-                    work,
-                    ErrorCode::RequestTimedOut,
-                    "the broker had no room for the batch in time",
-                );
+                const WHY: &str = "the broker had no room for the batch in time";
+                self.refuse_remote(work, Refused::With(ErrorCode::RequestTimedOut, WHY));
                 None
             }
             Err(AppendError::Busy) => Some(work),
@@ -454,11 +491,11 @@ impl<B: Backend> Core<B> {
         self.tell_asker(work.append, Ok(RemoteDone { appended }));
     }
 
-    fn refuse_remote(&mut self, work: RemoteWork, code: ErrorCode, text: &'static str) {
-        self.tell_asker(work.append, Err((code, text)));
+    fn refuse_remote(&mut self, work: RemoteWork, refused: Refused) {
+        self.tell_asker(work.append, Err(refused));
     }
 
-    fn tell_asker(&mut self, append: RemoteAppend, result: Result<RemoteDone, (ErrorCode, &'static str)>) {
+    fn tell_asker(&mut self, append: RemoteAppend, result: Result<RemoteDone, Refused>) {
         match append.asker {
             Asker::Core { from, key, part } => {
                 let give_back = append.records;
@@ -466,7 +503,10 @@ impl<B: Backend> Core<B> {
             }
             Asker::Control { id } => {
                 let core = self.settings.id;
-                let result = result.map(|done| done.appended.base_offset).map_err(|(code, _)| code);
+                let result = result.map(|done| done.appended.base_offset).map_err(|refused| match refused {
+                    Refused::With(code, _) => code,
+                    Refused::BadRecords(bad) => bad.code,
+                });
                 let reply = CoreReply::Append(result);
                 self.tell_control(ControlMessage::Reply { core, id, reply });
             }
@@ -479,24 +519,17 @@ impl<B: Backend> Core<B> {
             asker: Asker::Control { id },
             partition,
             records: Buf::from_vec(batch),
+            produced: None,
             deadline_ns: self.now_ns + ROOM_WAIT_MS_MAX * 1_000_000,
         });
     }
 
-    pub(crate) fn remote_appended(
-        &mut self,
-        key: Key,
-        part: u32,
-        result: Result<RemoteDone, (ErrorCode, &'static str)>,
-    ) {
+    pub(crate) fn remote_appended(&mut self, key: Key, part: u32, result: Result<RemoteDone, Refused>) {
         let Some(pending) = self.produces.get_mut(key) else { return };
         if let Some(part) = pending.parts.get_mut(part as usize) {
             match result {
                 Ok(done) => part.answer.take(&done.appended),
-                Err((code, text)) => {
-                    part.answer.error = code;
-                    part.answer.error_message = (!text.is_empty()).then_some(text);
-                }
+                Err(refused) => part.refuse(refused),
             }
         }
         self.condition_met(key);
@@ -540,12 +573,15 @@ fn append_one<B: Backend>(
     log: &mut ringmill_log::Log,
     io: &mut B,
     slot: Slot,
-    records: &[u8],
+    (records, produced): (&[u8], Option<Produced>),
     version: i16,
     wall_ms: i64,
 ) -> Result<(Appended, u64), AppendError> {
-    let produced = validate_produced(Some(records), version)
-        .map_err(|refusal| AppendError::Refused(refusal.code(), refusal.text()))?;
+    let produced = match produced {
+        Some(produced) => produced,
+        None => validate_produced(Some(records), version)
+            .map_err(|refusal| AppendError::Refused(refusal.code(), refusal.text()))?,
+    };
     log.append_produced(io, slot, &produced, records, wall_ms)
         .map(|appended| (appended, produced.header.record_count as u64))
 }
@@ -560,7 +596,21 @@ fn encode(pending: &ProducePending) -> Vec<u8> {
         response.topic(name.as_ref(), parts.len());
         for part in parts {
             assert_eq!(part.index, part.answer.index, "answers stay with their partitions");
-            response.partition(&part.answer);
+            let Some(bad) = &part.bad else {
+                response.partition(&part.answer);
+                continue;
+            };
+            let record_errors: Vec<_> = bad
+                .records
+                .iter()
+                .map(|(index, why)| RecordError { batch_index: *index, message: Some(why) })
+                .collect();
+            let answer = ProducePartitionAnswer {
+                record_errors: &record_errors,
+                error_message: Some(&bad.message),
+                ..part.answer
+            };
+            response.partition(&answer);
         }
         at = end;
     }

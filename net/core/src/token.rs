@@ -5,3 +5,4 @@ pub(crate) const RECV: u8 = 2;
 pub(crate) const FILL: u8 = 3;
 pub(crate) const SEND: u8 = 4;
 pub(crate) const CLOSE: u8 = 5;
+pub(crate) const UNPACKED: u8 = 6;

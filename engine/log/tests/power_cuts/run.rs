@@ -365,9 +365,7 @@ impl Run {
                 self.turn()?;
                 Ok(None)
             }
-            Err(AppendError::Refused(code, text)) => {
-                Err(format!("partition {part}: a good batch was refused: {code:?} {text}"))
-            }
+            Err(refused) => Err(format!("partition {part}: a good batch was refused: {refused:?}")),
         }
     }
 

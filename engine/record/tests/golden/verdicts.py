@@ -167,6 +167,16 @@ def cases():
     for code in range(5, 8):
         yield f"compression-{code}", batch(two, attributes=code)
     yield "gzip", batch(two, attributes=1, payload=gzip.compress(b"".join(two), mtime=0))
+    packed = lambda records, **more: batch(records, attributes=1, payload=gzip.compress(b"".join(records), mtime=0), **more)
+    yield "gzip-null-key", packed([record(0), record(1, key=None)])
+    yield "gzip-offset-wrong", packed([record(0), record(5)])
+    yield "gzip-offset-wrong-and-null-key", packed([record(0, key=None), record(5)])
+    yield "gzip-count-above-records", packed(two, delta=2, count=3)
+    yield "gzip-count-below-records", packed(two, delta=0, count=1)
+    yield "gzip-max-timestamp-too-low", packed([record(0, ts_delta=50), record(1)], max_ts=NOW_MS)
+    yield "gzip-two-hours-ahead-in-records-only", packed(
+        [record(0, ts_delta=7_200_000), record(1)], base_ts=int(time.time() * 1000), max_ts=int(time.time() * 1000)
+    )
     yield "gzip-garbage", batch(two, attributes=1, payload=b"this is not gzip")
     yield "zstd-garbage-version-6", batch(two, attributes=4), 6
     yield "zstd-garbage-version-7", batch(two, attributes=4), 7
@@ -195,6 +205,9 @@ def cases():
     yield "two-hours-ahead", batch(two, base_ts=soon + 7_200_000)
     yield "two-hours-ahead-in-records-only", batch([record(0, ts_delta=7_200_000), record(1)], base_ts=soon, max_ts=soon)
     yield "null-key", batch([record(0, key=None)])
+    yield "null-keys-four-of-five", batch([record(d, key=b"key" if d == 2 else None) for d in range(5)])
+    soon = int(time.time() * 1000)
+    yield "null-key-and-two-hours-ahead", batch([record(0, key=None), record(1, ts_delta=7_200_000)], base_ts=soon)
     yield "null-value", batch([record(0, value=None)])
 
 
@@ -213,6 +226,8 @@ def main():
         name, records, version = (*case, 8)[:3]
         some = ("good", "null-key", "null-value", "gzip", "log-append-time-bit", "two-hours-ahead", "timestamp-none")
         wanted = ["plain"] + [k for k in kinds if k != "plain" and name in some]
+        if "null-key" in name or name.startswith("gzip-"):
+            wanted += ["compacted"] if "compacted" not in wanted else []
         if name in ("crc-wrong", "magic-1", "base-offset-5", "count-above-delta"):
             wanted.append("small")
         for kind in wanted:

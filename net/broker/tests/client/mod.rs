@@ -76,7 +76,7 @@ impl Client {
 
     /// One record, acks=all (Produce 3); its offset.
     pub fn produce(&mut self, topic: &str, partition: i32) -> i64 {
-        let mut answer = self.ask(0, 3, &produce_body(topic, partition));
+        let mut answer = self.ask(0, 3, &produce_body(topic, partition, &batch()));
         answer.int(4);
         answer.string();
         answer.int(4);
@@ -87,7 +87,49 @@ impl Client {
 
     /// The same without waiting for its answer.
     pub fn send_produce(&mut self, topic: &str, partition: i32) {
-        self.send(0, 3, &produce_body(topic, partition));
+        self.send(0, 3, &produce_body(topic, partition, &batch()));
+    }
+
+    /// Creates a topic with one setting (CreateTopics 2).
+    pub fn create_with(&mut self, topic: &str, partitions: i32, key: &str, value: &str) {
+        let mut body = 1i32.to_be_bytes().to_vec();
+        string(&mut body, topic);
+        body.extend(partitions.to_be_bytes());
+        body.extend(1i16.to_be_bytes());
+        body.extend(0i32.to_be_bytes());
+        body.extend(1i32.to_be_bytes());
+        string(&mut body, key);
+        string(&mut body, value);
+        body.extend(30_000i32.to_be_bytes());
+        body.push(0);
+        let mut answer = self.ask(19, 2, &body);
+        answer.int(4);
+        answer.int(4);
+        answer.string();
+        assert_eq!(answer.int(2), 0, "create error");
+    }
+
+    /// A batch as it is, acks=all (Produce 8); what is said of it.
+    pub fn produce_bytes(&mut self, topic: &str, partition: i32, batch: &[u8]) -> ProduceAnswer {
+        self.send_produce_bytes(topic, partition, batch);
+        self.produce_answer()
+    }
+
+    pub fn send_produce_bytes(&mut self, topic: &str, partition: i32, batch: &[u8]) {
+        self.send(0, 8, &produce_body(topic, partition, batch));
+    }
+
+    pub fn produce_answer(&mut self) -> ProduceAnswer {
+        let mut answer = self.answer();
+        answer.int(4);
+        answer.string();
+        answer.int(4);
+        answer.int(4);
+        let (error, offset) = (answer.int(2) as i16, answer.int(8));
+        answer.int(8);
+        answer.int(8);
+        let records = (0..answer.int(4)).map(|_| (answer.int(4) as i32, answer.string())).collect();
+        ProduceAnswer { error, offset, records, message: answer.string() }
     }
 
     /// Sends a request without its length, and gives the answer without its.
@@ -124,7 +166,7 @@ impl Client {
     pub fn flood_with_produce(&mut self, topic: &str, partition: i32) -> usize {
         let mut reading = self.stream.try_clone().unwrap();
         let answers = std::thread::spawn(move || count_answers(&mut reading));
-        let body = produce_body(topic, partition);
+        let body = produce_body(topic, partition, &batch());
         let frame = frame(0, 3, &body);
         while self.stream.write_all(&frame).is_ok() {}
         answers.join().unwrap()
@@ -178,9 +220,8 @@ fn count_answers(stream: &mut TcpStream) -> usize {
     count
 }
 
-/// Produce 3 of one record with acks=all.
-fn produce_body(topic: &str, partition: i32) -> Vec<u8> {
-    let batch = batch();
+/// Produce 3 to 8 of one batch with acks=all.
+fn produce_body(topic: &str, partition: i32, batch: &[u8]) -> Vec<u8> {
     let mut body = (-1i16).to_be_bytes().to_vec();
     body.extend((-1i16).to_be_bytes());
     body.extend(30_000i32.to_be_bytes());
@@ -217,6 +258,15 @@ fn string(out: &mut Vec<u8>, text: &str) {
     out.extend(text.as_bytes());
 }
 
+/// What a produce answer says of its partition.
+pub struct ProduceAnswer {
+    pub error: i16,
+    pub offset: i64,
+    /// Index and reason of the records at fault.
+    pub records: Vec<(i32, String)>,
+    pub message: String,
+}
+
 struct Reader {
     bytes: Vec<u8>,
     at: usize,
@@ -232,8 +282,10 @@ impl Reader {
         ((unsigned << unused) as i64) >> unused
     }
 
-    fn string(&mut self) {
-        let length = self.int(2);
-        self.at += usize::try_from(length).unwrap_or(0);
+    /// Empty for a null.
+    fn string(&mut self) -> String {
+        let length = usize::try_from(self.int(2)).unwrap_or(0);
+        self.at += length;
+        String::from_utf8(self.bytes[self.at - length..self.at].to_vec()).unwrap()
     }
 }
