@@ -191,6 +191,11 @@ impl CoreLog {
         GroupSeq(self.next_sequence)
     }
 
+    /// The newest group that holds anything, sealed or not: with it, all appended before now is durable.
+    pub fn newest(&self) -> GroupSeq {
+        if self.has_open() { self.open_sequence() } else { self.sealed() }
+    }
+
     pub fn has_open(&self) -> bool {
         self.open.is_some()
     }

@@ -36,6 +36,7 @@ pub mod token;
 pub use fatal::Fatal;
 pub use log::{AckAt, AppendError, Appended, Log, LogEvent, LogMetrics, PartitionView, Slot};
 pub use options::{Faults, FlushMethod, LogOptions};
+pub use producer::ProducerView;
 pub use read::{ReadError, ReadOutcome, ReadRequest};
 pub use recovery::{RecoveryError, RecoveryReport};
 pub use time::TimeFound;

@@ -10,7 +10,7 @@ use crate::fatal::Fatal;
 use crate::format::group::{Entry, EntryKind};
 use crate::options::LogOptions;
 use crate::partition::{DestageStep, Partition, TailEntry};
-use crate::producer::Verdict;
+use crate::producer::{ProducerView, Verdict};
 use crate::time::TimeFound;
 use crate::token;
 use ringmill_reactor::{Backend, Completion, FileHandle, Payload};
@@ -680,6 +680,12 @@ impl Log {
         })
     }
 
+    /// At most `most` of a partition's producers; `None` for a slot of a deleted one.
+    pub fn producers(&self, slot: Slot, most: usize) -> Option<Vec<ProducerView>> {
+        let part = self.parts.get(slot.0 as usize).filter(|p| !p.deleted)?;
+        Some(part.producers.views(most))
+    }
+
     /// Slots in use.
     pub fn slots(&self) -> impl Iterator<Item = Slot> + '_ {
         self.parts.iter().enumerate().filter(|(_, p)| !p.deleted).map(|(at, _)| Slot(at as u32))
@@ -763,11 +769,7 @@ fn duplicate_ack(part: &Partition, core_log: &CoreLog, last_offset: Offset) -> A
     if last_offset < part.durable || !part.config.is_durable() && last_offset < part.high_watermark {
         return AckAt::Now;
     }
-    let newest = if core_log.is_quiet() || !core_log.has_open() {
-        core_log.sealed()
-    } else {
-        core_log.open_sequence()
-    };
+    let newest = core_log.newest();
     if part.config.is_durable() { AckAt::Durable(newest) } else { AckAt::Sealed(newest) }
 }
 

@@ -81,6 +81,17 @@ impl Producer {
     }
 }
 
+/// One producer as DescribeProducers shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProducerView {
+    pub id: ProducerId,
+    pub epoch: ProducerEpoch,
+    /// -1 when no batch of the epoch is known.
+    pub last_sequence: i32,
+    /// When its newest batch was written.
+    pub last_ms: i64,
+}
+
 /// The producers of one partition.
 #[derive(Clone, Debug, Default)]
 pub struct ProducerTable {
@@ -192,6 +203,20 @@ impl ProducerTable {
             p.held = kept as u8;
             kept > 0
         });
+    }
+
+    /// Who wrote, for people; at most `most`, in no order.
+    pub fn views(&self, most: usize) -> Vec<ProducerView> {
+        let view = |(id, producer): (&ProducerId, &Producer)| {
+            let newest = producer.kept().last();
+            ProducerView {
+                id: *id,
+                epoch: producer.epoch,
+                last_sequence: newest.map_or(-1, Batch::last_seq),
+                last_ms: newest.map_or(producer.last_ms, |batch| batch.timestamp_ms),
+            }
+        };
+        self.producers.iter().take(most).map(view).collect()
     }
 
     /// What is known from batches below `upto`, in id order. A batch that is not in segments must not be remembered

@@ -6,7 +6,7 @@ use crate::log::{JobDone, JobFor, Log, LogEvent, Slot};
 use crate::partition::{Partition, segment_path};
 use crate::token::{self, token};
 use ringmill_reactor::{Backend, Fs, Op};
-use ringmill_types::{ErrorCode, LeaderEpoch, Offset};
+use ringmill_types::{ErrorCode, GroupSeq, LeaderEpoch, Offset};
 use std::io;
 use std::path::PathBuf;
 
@@ -34,21 +34,30 @@ impl Log {
         }
     }
 
-    /// DeleteRecords and retention: readers see nothing before `start` from now on, and whole segments below it go.
+    /// DeleteRecords: readers see nothing before `before` (-1: the high watermark) from now on, and whole segments below
+    /// it go, as with retention. Gives the log start, and the group with which it is durable: a repeated request may
+    /// find the offset moved and its entry still on the way.
     ///
     /// # Errors
-    /// `OFFSET_OUT_OF_RANGE` beyond the high watermark; `KAFKA_STORAGE_ERROR` when the core log has no room.
+    /// `OFFSET_OUT_OF_RANGE` beyond the high watermark; `POLICY_VIOLATION` where the topic is compacted only;
+    /// `KAFKA_STORAGE_ERROR` when the partition is offline or the core log has no room.
     pub fn delete_records<B: Backend>(
         &mut self,
         io: &mut B,
         slot: Slot,
         before: Offset,
-    ) -> Result<Offset, ErrorCode> {
+    ) -> Result<(Offset, GroupSeq), ErrorCode> {
         let part = self
             .parts
             .get(slot.0 as usize)
             .filter(|p| !p.deleted)
             .ok_or(ErrorCode::UnknownTopicOrPartition)?;
+        if part.offline.is_some() {
+            return Err(ErrorCode::KafkaStorageError);
+        }
+        if !part.config.delete {
+            return Err(ErrorCode::PolicyViolation);
+        }
         let before = if before.0 == -1 { part.high_watermark } else { before };
         if before > part.high_watermark || before.0 < 0 {
             return Err(ErrorCode::OffsetOutOfRange);
@@ -56,7 +65,9 @@ impl Log {
         if before > part.log_start && !self.advance_log_start(io, slot.0, before) {
             return Err(ErrorCode::KafkaStorageError);
         }
-        self.parts.get(slot.0 as usize).map(|p| p.log_start).ok_or(ErrorCode::UnknownTopicOrPartition)
+        let newest = self.core_log.newest();
+        let part = self.parts.get(slot.0 as usize).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+        Ok((part.log_start, newest))
     }
 
     fn advance_log_start<B: Backend>(&mut self, io: &mut B, slot: u32, start: Offset) -> bool {

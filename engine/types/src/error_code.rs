@@ -102,11 +102,13 @@ error_codes! {
     PreferredLeaderNotAvailable = 80, "The preferred leader is not available.";
     GroupMaxSizeReached = 81, "The group has as many members as the broker allows.";
     FencedInstanceId = 82, "Another member has taken over this group.instance.id.";
+    ElectionNotNeeded = 84, "The partition has the leader that an election would give it.";
     NoReassignmentInProgress = 85, "No reassignment is in progress.";
     GroupSubscribedToTopic = 86, "The group is subscribed to the topic.";
     InvalidRecord = 87, "The record failed validation on the broker.";
     ResourceNotFound = 91, "The resource was not found.";
     DuplicateResource = 92, "The resource exists already.";
+    InvalidUpdateVersion = 95, "The feature cannot get this level.";
     UnknownTopicId = 100, "This broker does not host the topic id.";
     InconsistentTopicId = 103, "The topic id in the log is not the one of the request.";
     FetchSessionTopicIdError = 106, "The fetch session mixes topic ids with topic names.";

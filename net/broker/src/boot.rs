@@ -207,13 +207,14 @@ impl Running {
             ground.options.cores.len(),
         );
         let topics = Arc::new(topics(&image));
+        let live = ringmill_control::live_of(&image);
         let bell = doorbell()?;
         let listeners = std::mem::take(&mut ground.listeners);
         let mut cores =
             core_options(&ground.options, &folder, method, files, listeners, image.next_partition());
         bequeath(inherited, &topics, &mut cores);
-        let (links, cores) =
-            ringmill_core::thread::start(cores, topics, &bell).map_err(|error| start_failure(&error))?;
+        let (links, cores) = ringmill_core::thread::start(cores, topics, &live, &bell)
+            .map_err(|error| start_failure(&error))?;
         let features = cores.first().map_or(RingFeatures::ALL, |core| core.features);
         let (advertised, advertised_by_name) =
             ground.options.advertised(ground.listen.port(), &ground.facts.hostname);

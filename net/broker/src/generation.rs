@@ -114,8 +114,9 @@ impl Change<'_> {
         }
         let bell = Doorbell::new()
             .map_err(|error| Failure::new(Reason::LimitsTooLow, format!("No eventfd ({error}).")))?;
-        let (links, handles) = ringmill_core::thread::start(cores, Arc::new((self.topics)(image)), &bell)
-            .map_err(|error| crate::boot::start_failure(&error))?;
+        let (links, handles) =
+            ringmill_core::thread::start(cores, Arc::new((self.topics)(image)), &Arc::default(), &bell)
+                .map_err(|error| crate::boot::start_failure(&error))?;
         stop_all(links, handles)?;
         (0..old.cores).try_for_each(|core| check_drained(&old.core_dir(&folder.path, core), self.fs))
     }

@@ -37,6 +37,7 @@ fn main() -> ExitCode {
             a_change_of_core_count_cut_in_the_middle_is_finished,
         ),
         ("refusals_have_their_codes_and_touch_nothing", refusals_have_their_codes_and_touch_nothing),
+        ("deleted_records_stay_deleted_over_a_kill", deleted_records_stay_deleted_over_a_kill),
         ("a_failed_core_log_write_ends_the_process", a_failed_core_log_write_ends_the_process),
         (
             "what_was_taken_is_answered_before_a_connection_ends",
@@ -227,6 +228,31 @@ fn acknowledged_records_survive_kill_and_changes_of_core_count() {
         );
     }
     assert_eq!(acked, 200);
+}
+
+fn deleted_records_stay_deleted_over_a_kill() {
+    let dir = folder();
+    let plan = Plan { data: dir.path().join("data"), cores: "2", ..Plan::default() };
+    let mut produced = 0;
+    for round in 1..=4 {
+        let broker = plan.start();
+        let mut client = Client::connect(broker.address);
+        if produced == 0 {
+            client.create("orders");
+        }
+        assert_eq!(client.start_offset("orders", 0), produced, "what round {} deleted", round - 1);
+        for _ in 0..10 {
+            assert_eq!(client.produce("orders", 0), produced);
+            produced += 1;
+        }
+        assert_eq!(client.delete_records("orders", 0, produced - 5), produced - 5);
+        assert_eq!(client.delete_records("orders", 0, -1), produced, "-1 is the high watermark");
+        assert_eq!(broker.end(Signal::KILL).0, None);
+    }
+    let broker = plan.start();
+    let mut client = Client::connect(broker.address);
+    assert_eq!((client.start_offset("orders", 0), client.end_offset("orders", 0)), (produced, produced));
+    broker.stop();
 }
 
 fn core_logs_move_to_a_folder_of_their_own() {

@@ -10,6 +10,26 @@ use ringmill_types::{TimestampType, TopicConfig};
 use std::collections::BTreeMap;
 pub use table::TOPIC_CONFIGS;
 
+/// Kafka's `ConfigResource.Type`: what may have configs, with its code on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resource {
+    Topic = 2,
+    Broker = 4,
+    BrokerLogger = 8,
+    ClientMetrics = 16,
+    Group = 32,
+}
+
+impl Resource {
+    pub const ALL: [Resource; 5] =
+        [Resource::Topic, Resource::Broker, Resource::BrokerLogger, Resource::ClientMetrics, Resource::Group];
+
+    /// `None` for a code that is none.
+    pub fn of(code: i8) -> Option<Resource> {
+        Resource::ALL.into_iter().find(|resource| *resource as i8 == code)
+    }
+}
+
 /// Kafka's `ConfigDef.Type`, with the code of DescribeConfigs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {

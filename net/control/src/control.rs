@@ -9,7 +9,8 @@ use crate::configs::{self, BrokerDefaults};
 use crate::groups::{Coordinator, GroupSettings};
 use ringmill_core::Fatal;
 use ringmill_core::{
-    Answer, ControlMessage, CoreLink, CoreMessage, CoreQuery, CoreReply, Frame, PartitionSize, TopicDelta,
+    Answer, ControlMessage, CoreLink, CoreMessage, CoreQuery, CoreReply, Frame, Live, PartitionSize,
+    TopicDelta,
 };
 use ringmill_metadata::{FileJournal, Image, Journal, Record, Topic};
 use ringmill_reactor::Doorbell;
@@ -131,6 +132,13 @@ pub struct Control {
 /// The image as cores know it.
 pub fn specs_of(image: &Image, defaults: &BrokerDefaults) -> Vec<TopicSpec> {
     image.topics().map(|topic| spec_of(topic, defaults)).collect()
+}
+
+/// What else cores go by, of an image.
+pub fn live_of(image: &Image) -> Arc<Live> {
+    Arc::new(Live {
+        features: ringmill_wire::features::shown(|name| image.feature(name), image.features_epoch()),
+    })
 }
 
 fn spec_of(topic: &Topic, defaults: &BrokerDefaults) -> TopicSpec {
@@ -464,6 +472,7 @@ impl Control {
         self.journal.append(records)?;
         let mut delta = TopicDelta::default();
         let mut gone = Vec::new();
+        let mut live = false;
         for record in records {
             if let Record::TopicDeleted { id } = record {
                 gone.extend(self.image.with_id(*id).map(|t| t.name.clone()));
@@ -477,10 +486,11 @@ impl Control {
                     delta.deletes.push(*id);
                     None
                 }
-                Record::BrokerConfigs { .. }
-                | Record::ProducerIds { .. }
-                | Record::PartitionIds { .. }
-                | Record::Placed { .. } => None,
+                Record::ResourceConfigs { .. } | Record::ClientQuotas { .. } | Record::Feature { .. } => {
+                    live = true;
+                    None
+                }
+                Record::ProducerIds { .. } | Record::PartitionIds { .. } | Record::Placed { .. } => None,
             };
             if let Some(topic) = changed.and_then(|id| self.image.with_id(id)) {
                 let spec = spec_of(topic, &self.options.defaults);
@@ -491,7 +501,10 @@ impl Control {
         if let Err(error) = self.journal.compact_if_large(&self.image) {
             tracing::warn!(%error, "the metadata journal could not be rewritten; it goes on growing");
         }
-        if delta.upserts.is_empty() && delta.deletes.is_empty() {
+        if live {
+            delta.live = Some(live_of(&self.image));
+        }
+        if delta.upserts.is_empty() && delta.deletes.is_empty() && delta.live.is_none() {
             return Ok(());
         }
         self.version += 1;

@@ -14,4 +14,4 @@ pub mod metrics_text;
 
 pub use api::new_topic_id;
 pub use configs::BrokerDefaults;
-pub use control::{Control, ControlEvent, ControlOptions, SegmentDamage, specs_of};
+pub use control::{Control, ControlEvent, ControlOptions, SegmentDamage, live_of, specs_of};

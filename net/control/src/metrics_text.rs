@@ -29,6 +29,7 @@ pub enum Read {
     ProcessCounter(fn(&Process) -> Option<Number>),
     ProcessGauge(fn(&Process) -> Option<Number>),
     CoreAnswered,
+    ClientSoftware,
     CoreCounter(fn(&CoreMetrics) -> Number),
     CoreGauge(fn(&CoreMetrics) -> Number),
     CoreHistogram(Unit, fn(&CoreMetrics) -> &Histogram),
@@ -195,6 +196,7 @@ impl MetricDef {
             | Read::ScrubCounter(_)
             | Read::CoreCounter(_)
             | Read::ApiCounter(_)
+            | Read::ClientSoftware
             | Read::TopicCounter(_) => "counter",
             Read::BrokerGauge(_)
             | Read::ScrubGauge(_)
@@ -218,6 +220,7 @@ impl MetricDef {
                 "core"
             }
             Read::ApiCounter(_) | Read::ApiHistogram(..) => "core, api",
+            Read::ClientSoftware => "core, software, version",
             Read::TopicCounter(_) | Read::TopicGauge(_) => "topic",
         }
     }
@@ -267,6 +270,13 @@ fn family(out: &mut String, def: &MetricDef, scrape: &Scrape, topics: &[(String,
                 sample(out, name, &format!("core=\"{core}\""), Number::Int(metrics.is_some().into()));
             }
         }
+        Read::ClientSoftware => answered().for_each(|(labels, core)| {
+            for (software, count) in core.client_software.rows() {
+                let (kind, version) =
+                    (label("software", &software.name), label("version", &software.version));
+                sample(out, name, &format!("{labels},{kind},{version}"), Number::Int(*count));
+            }
+        }),
         Read::CoreCounter(read) | Read::CoreGauge(read) => {
             answered().for_each(|(labels, core)| sample(out, name, &labels, read(core)))
         }

@@ -4,6 +4,7 @@ use crate::closing::Closing;
 use crate::conn::{AnswerState, Conn, FrameBytes, SentKind};
 use crate::fetch::{FetchPending, Sessions, Waiters};
 use crate::heartbeat::{Heartbeat, Phase};
+use crate::live::Live;
 use crate::messages::{Answer, ConnKey, ControlMessage, CoreMessage, Frame};
 use crate::metrics::CoreMetrics;
 use crate::peer::PeerMessage;
@@ -17,7 +18,7 @@ use ringmill_reactor::mailbox::Doorbell;
 use ringmill_reactor::{Backend, Buf, Completion, Op, Payload, SocketId, Waker};
 use ringmill_types::limits::PIPELINE_MAX;
 use ringmill_types::{CoreId, GroupSeq};
-use ringmill_wire::api_versions::{ApiVersionsAnswers, Features};
+use ringmill_wire::api_versions::{ApiVersionsAnswers, ApiVersionsRequest};
 use ringmill_wire::{ApiKey, RequestHeader};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -104,6 +105,7 @@ pub struct Core<B: Backend> {
     pub(crate) time_tickets: std::collections::HashMap<u64, (Key, usize)>,
     pub(crate) control_reads: std::collections::HashMap<u64, crate::reading::ControlRead>,
     pub(crate) next_time_ticket: u64,
+    pub(crate) log_starts: VecDeque<crate::queries::LogStarts>,
     ends: CoreEnds,
     control_backlog: VecDeque<ControlMessage>,
     control_dirty: bool,
@@ -125,6 +127,7 @@ pub struct Core<B: Backend> {
     deltas: VecDeque<Arc<crate::messages::TopicDelta>>,
     send_queue: Vec<Key>,
     versions: ApiVersionsAnswers,
+    pub(crate) live: Arc<Live>,
 }
 
 /// How long a stop waits for requests that are in flight.
@@ -168,6 +171,7 @@ impl<B: Backend> Core<B> {
             time_tickets: std::collections::HashMap::new(),
             control_reads: std::collections::HashMap::new(),
             next_time_ticket: 0,
+            log_starts: VecDeque::new(),
             ends,
             control_backlog: VecDeque::new(),
             control_dirty: false,
@@ -185,7 +189,8 @@ impl<B: Backend> Core<B> {
             stopped: false,
             deltas: VecDeque::new(),
             send_queue: Vec::new(),
-            versions: ApiVersionsAnswers::new(&Features::default()),
+            versions: ApiVersionsAnswers::new(&Live::default().features),
+            live: Arc::default(),
         }
     }
 
@@ -619,6 +624,13 @@ impl<B: Backend> Core<B> {
             self.end(key, Some(Closing::Request { api, version, error }));
             return false;
         }
+        if let Ok(request) = ApiVersionsRequest::parse(&header, frame)
+            && header.api_version >= 3
+            && request.is_valid(header.api_version)
+        {
+            let (name, version) = (request.client_software_name, request.client_software_version);
+            self.metrics.client_software.note(name, version);
+        }
         let Some(conn) = self.conns.get_mut(key) else { return false };
         let slot = conn.reserve();
         self.answer(key, slot, AnswerState::Ready(vec![Buf::from_vec(out)], SentKind::Other));
@@ -794,7 +806,10 @@ impl<B: Backend> Core<B> {
     fn apply_log_events(&mut self) {
         while let Some(event) = self.log.next_event() {
             match event {
-                LogEvent::Durable(group) => self.groups_durable(group),
+                LogEvent::Durable(group) => {
+                    self.groups_durable(group);
+                    self.log_starts_durable(group);
+                }
                 LogEvent::Sealed(group) => self.groups_sealed(group),
                 LogEvent::Advanced(slot) => self.partition_advanced(slot),
                 LogEvent::Block(ticket) => self.block_ready(ticket),
@@ -835,10 +850,19 @@ impl<B: Backend> Core<B> {
                 }
             }
             self.topics.apply(&delta);
+            if let Some(live) = &delta.live {
+                self.go_by(live.clone());
+            }
             self.deltas.pop_front();
             let core = own;
             self.tell_control(ControlMessage::Applied { core, version: delta.version });
         }
+    }
+
+    /// New settings that are no topic's.
+    pub(crate) fn go_by(&mut self, live: Arc<Live>) {
+        self.versions = ApiVersionsAnswers::new(&live.features);
+        self.live = live;
     }
 
     fn run_timers(&mut self) {

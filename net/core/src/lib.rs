@@ -9,6 +9,7 @@ pub mod core;
 mod fetch;
 pub mod heartbeat;
 pub mod link;
+mod live;
 pub mod messages;
 pub mod metrics;
 mod peer;
@@ -24,8 +25,9 @@ mod warn;
 
 pub use core::{Core, CoreEnds, CoreSettings};
 pub use link::CoreLink;
+pub use live::Live;
 pub use messages::{
     Answer, ConnKey, ControlMessage, CoreMessage, CoreQuery, CoreReply, Frame, OffsetQuery, OffsetReply,
     PartitionSize, ReadReply, TopicDelta,
 };
-pub use ringmill_log::Fatal;
+pub use ringmill_log::{Fatal, ProducerView};

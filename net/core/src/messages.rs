@@ -3,7 +3,9 @@
 //! A request is sent only with the slot of its answer reserved, so answers never wait: each core has at most
 //! [`QUERIES_MAX`] queries of control outstanding, and at most `PIPELINE_MAX` forwarded frames per connection.
 
+use crate::live::Live;
 use crate::metrics::CoreMetrics;
+use ringmill_log::ProducerView;
 use ringmill_types::{CoreId, ErrorCode, LeaderEpoch, Offset, PartitionId, TopicId, TopicSpec};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -97,6 +99,8 @@ pub struct TopicDelta {
     pub upserts: Vec<TopicSpec>,
     /// Deleted topics. Cores write a tombstone per partition, then drop them.
     pub deletes: Vec<TopicId>,
+    /// What else changed.
+    pub live: Option<Arc<Live>>,
 }
 
 /// Questions only the owner of a partition can answer.
@@ -111,11 +115,11 @@ pub enum CoreQuery {
     },
     /// Sizes of all partitions of this core, for DescribeLogDirs and metrics.
     Sizes,
-    /// Advance the log start (DeleteRecords, later; retention uses the same path inside the core).
-    DeleteRecords {
-        partition: PartitionId,
-        before: Offset,
-    },
+    /// Advance log starts (DeleteRecords; retention uses the same path inside the core). The reply follows when all of
+    /// them are durable.
+    DeleteRecords(Vec<(PartitionId, Offset)>),
+    /// What is remembered of the producers of these partitions.
+    Producers(Vec<PartitionId>),
     /// Append one batch of control's own records; the reply follows when it is durable.
     Append {
         partition: PartitionId,
@@ -173,9 +177,15 @@ pub struct PartitionSize {
 /// Answers to [`CoreQuery`], variant for variant.
 pub enum CoreReply {
     Offsets(Vec<OffsetReply>),
-    EpochEnd { error: ErrorCode, epoch: LeaderEpoch, end: Offset },
+    EpochEnd {
+        error: ErrorCode,
+        epoch: LeaderEpoch,
+        end: Offset,
+    },
     Sizes(Vec<PartitionSize>),
-    DeleteRecords { error: ErrorCode, log_start: Offset },
+    /// The log starts as they are now, in the order of the question.
+    DeleteRecords(Vec<Result<Offset, ErrorCode>>),
+    Producers(Vec<Result<Vec<ProducerView>, ErrorCode>>),
     Append(Result<Offset, ErrorCode>),
     Read(Result<ReadReply, ErrorCode>),
     Metrics(Box<CoreMetrics>),

@@ -97,6 +97,48 @@ pub struct ApiMetrics {
     pub send_us: Histogram,
 }
 
+/// Connections by what their clients call themselves (KIP-511). Bounded: names come from clients.
+#[derive(Clone, Debug, Default)]
+pub struct SoftwareCounts {
+    rows: Vec<(Software, u64)>,
+}
+
+/// What a client calls itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Software {
+    pub name: String,
+    pub version: String,
+}
+
+impl SoftwareCounts {
+    /// Kinds told apart by one core; further ones are counted together as `other`.
+    const KINDS_MAX: usize = 32;
+    /// A longer name or version counts as `other`.
+    const TEXT_BYTES_MAX: usize = 48;
+
+    pub fn note(&mut self, name: &str, version: &str) {
+        let known = |rows: &[(Software, u64)], name: &str, version: &str| {
+            rows.iter().position(|(s, _)| s.name == name && s.version == version)
+        };
+        let fits = name.len() <= Self::TEXT_BYTES_MAX && version.len() <= Self::TEXT_BYTES_MAX;
+        let room = self.rows.len() < Self::KINDS_MAX - 1 && fits;
+        let (name, version) = match known(&self.rows, name, version) {
+            Some(_) => (name, version),
+            None if room => (name, version),
+            None => ("other", "other"),
+        };
+        match known(&self.rows, name, version).and_then(|at| self.rows.get_mut(at)) {
+            Some((_, count)) => *count += 1,
+            None => self.rows.push((Software { name: name.into(), version: version.into() }, 1)),
+        }
+    }
+
+    /// Kinds and how often each connected.
+    pub fn rows(&self) -> &[(Software, u64)] {
+        &self.rows
+    }
+}
+
 /// Everything a core counts.
 #[derive(Clone, Debug, Default)]
 pub struct CoreMetrics {
@@ -115,6 +157,7 @@ pub struct CoreMetrics {
     pub connections_accepted: u64,
     pub connections_closed_idle: u64,
     pub connections_closed_error: u64,
+    pub client_software: SoftwareCounts,
     pub flush_groups: u64,
     pub flush_group_bytes: Histogram,
     pub flush_us: Histogram,
@@ -142,4 +185,24 @@ pub struct CoreMetrics {
     pub pool_mapped_bytes: u64,
     pub pool_used_bytes: u64,
     pub storage_full: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_of_software_are_bounded_however_many_names_come() {
+        let mut counts = SoftwareCounts::default();
+        for n in 0..1000 {
+            counts.note(&format!("client-{n}"), "1");
+            counts.note("librdkafka", "2.12.1");
+        }
+        counts.note(&"x".repeat(1000), "1");
+        assert_eq!(counts.rows().len(), SoftwareCounts::KINDS_MAX);
+        let of = |name: &str| counts.rows().iter().find(|(s, _)| s.name == name).map_or(0, |(_, n)| *n);
+        assert_eq!((of("librdkafka"), of("client-0")), (1000, 1));
+        assert_eq!(counts.rows().iter().map(|(_, n)| n).sum::<u64>(), 2001);
+        assert!(of("other") > 900);
+    }
 }

@@ -5,7 +5,7 @@ use crate::messages::{ControlMessage, CoreQuery, CoreReply, OffsetQuery, OffsetR
 use crate::reading::ControlRead;
 use ringmill_log::TimeFound;
 use ringmill_reactor::Backend;
-use ringmill_types::{ErrorCode, LeaderEpoch, Offset, PartitionId};
+use ringmill_types::{ErrorCode, GroupSeq, LeaderEpoch, Offset, PartitionId};
 use std::fmt::Write as _;
 
 const LATEST: i64 = -1;
@@ -20,6 +20,16 @@ pub(crate) struct OffsetsPending {
     replies: Vec<OffsetReply>,
 }
 
+/// Moved log starts whose entries are on their way to the disk.
+pub(crate) struct LogStarts {
+    group: GroupSeq,
+    id: u64,
+    replies: Vec<Result<Offset, ErrorCode>>,
+}
+
+/// Producers of one partition in one answer; more are remembered only where somebody invents ids.
+const PRODUCERS_SHOWN_MAX: usize = 4096;
+
 impl<B: Backend> Core<B> {
     pub(crate) fn answer_query(&mut self, id: u64, query: CoreQuery) {
         let reply = match query {
@@ -28,7 +38,8 @@ impl<B: Backend> Core<B> {
                 self.epoch_end(partition, current_epoch, epoch)
             }
             CoreQuery::Sizes => CoreReply::Sizes(self.sizes()),
-            CoreQuery::DeleteRecords { partition, before } => self.delete_records(partition, before),
+            CoreQuery::DeleteRecords(wanted) => return self.delete_records(id, &wanted),
+            CoreQuery::Producers(partitions) => self.producers(&partitions),
             CoreQuery::Append { partition, batch } => return self.append_for_control(id, partition, batch),
             CoreQuery::Read { partition, offset, max_bytes } => {
                 return self.read_for_control(ControlRead { id, partition, offset, max_bytes });
@@ -155,12 +166,46 @@ impl<B: Backend> Core<B> {
         sizes.collect()
     }
 
-    fn delete_records(&mut self, partition: PartitionId, before: Offset) -> CoreReply {
-        let slot = self.log.slot_of(partition).ok_or(ErrorCode::UnknownTopicOrPartition);
-        match slot.and_then(|slot| self.log.delete_records(&mut self.io, slot, before)) {
-            Ok(log_start) => CoreReply::DeleteRecords { error: ErrorCode::None, log_start },
-            Err(error) => CoreReply::DeleteRecords { error, log_start: Offset(-1) },
+    /// Answered when every log start is durable: what was deleted must not come back after a cut.
+    fn delete_records(&mut self, id: u64, wanted: &[(PartitionId, Offset)]) {
+        let mut durable_with = None;
+        let mut replies = Vec::with_capacity(wanted.len());
+        for (partition, before) in wanted {
+            let slot = self.log.slot_of(*partition).ok_or(ErrorCode::UnknownTopicOrPartition);
+            replies.push(match slot.and_then(|slot| self.log.delete_records(&mut self.io, slot, *before)) {
+                Ok((log_start, group)) => {
+                    durable_with = durable_with.max(Some(group));
+                    Ok(log_start)
+                }
+                Err(error) => Err(error),
+            });
         }
+        match durable_with.filter(|group| *group > self.log.durable_group()) {
+            Some(group) => self.log_starts.push_back(LogStarts { group, id, replies }),
+            None => self.records_deleted(id, replies),
+        }
+    }
+
+    fn records_deleted(&mut self, id: u64, replies: Vec<Result<Offset, ErrorCode>>) {
+        let core = self.settings.id;
+        self.tell_control(ControlMessage::Reply { core, id, reply: CoreReply::DeleteRecords(replies) });
+    }
+
+    /// All groups up to this one are on disk.
+    pub(crate) fn log_starts_durable(&mut self, upto: GroupSeq) {
+        while self.log_starts.front().is_some_and(|starts| starts.group <= upto) {
+            let Some(starts) = self.log_starts.pop_front() else { break };
+            self.records_deleted(starts.id, starts.replies);
+        }
+    }
+
+    fn producers(&self, partitions: &[PartitionId]) -> CoreReply {
+        let of = |partition: &PartitionId| {
+            let slot = self.log.slot_of(*partition).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+            let list = self.log.producers(slot, PRODUCERS_SHOWN_MAX);
+            list.ok_or(ErrorCode::UnknownTopicOrPartition)
+        };
+        CoreReply::Producers(partitions.iter().map(of).collect())
     }
 
     fn snapshot(&mut self) -> crate::metrics::CoreMetrics {

@@ -3,6 +3,7 @@
 use crate::core::{Core, CoreEnds, CoreSettings, Peer};
 use crate::heartbeat::{Heartbeat, Phase};
 use crate::link::CoreLink;
+use crate::live::Live;
 use crate::messages::{ControlMessage, CoreMessage, TopicDelta};
 use crate::peer::{PEER_SLOTS, PeerMessage};
 use ringmill_log::{Log, LogOptions, RecoveryError, RecoveryReport};
@@ -61,13 +62,14 @@ impl std::error::Error for StartError {}
 
 /// Starts all cores of a broker, each recovering its own log, and returns when all of them can serve.
 ///
-/// `topics` is control's image; version 0 of it counts as applied. `control_bell` is rung when a core said something.
+/// `topics` and `live` are control's image; version 0 of it counts as applied. `control_bell` is rung when a core said something.
 ///
 /// # Errors
 /// The first core that cannot start; the others are stopped then.
 pub fn start(
     cores: Vec<CoreOptions>,
     topics: Arc<Vec<TopicSpec>>,
+    live: &Arc<Live>,
     control_bell: &Doorbell,
 ) -> Result<(Vec<CoreLink>, Vec<CoreHandle>), StartError> {
     let count = cores.len();
@@ -84,10 +86,10 @@ pub fn start(
         let ends = CoreEnds { to_control, from_control, control_bell: control_bell.clone() };
         let heartbeat = Arc::new(Heartbeat::default());
         let id = options.settings.id;
-        let (topics, beat) = (topics.clone(), heartbeat.clone());
+        let (known, beat) = ((topics.clone(), live.clone()), heartbeat.clone());
         let thread = std::thread::Builder::new()
             .name(format!("core-{id}"))
-            .spawn(move || run(options, &topics, ends, peers, beat, &ready_tx, &wakers_rx))
+            .spawn(move || run(options, &known, ends, peers, beat, &ready_tx, &wakers_rx))
             .map_err(|error| StartError::Thread(id, error))?;
         started.push((id, to_core, from_core, ready_rx, heartbeat, thread));
         waker_txs.push(wakers_tx);
@@ -145,7 +147,7 @@ struct Ready {
 
 fn run(
     options: CoreOptions,
-    topics: &[TopicSpec],
+    known: &(Arc<Vec<TopicSpec>>, Arc<Live>),
     ends: CoreEnds,
     peers: PeerEnds,
     heartbeat: Arc<Heartbeat>,
@@ -153,6 +155,7 @@ fn run(
     wakers: &mpsc::Receiver<Vec<Waker>>,
 ) {
     heartbeat.set_phase(Phase::Recovering);
+    let (topics, live) = known;
     let id = options.settings.id;
     if let Some(cpu) = options.cpu
         && let Err(error) = ringmill_reactor::thread::pin(&[cpu])
@@ -194,6 +197,7 @@ fn run(
             .collect(),
     );
     core.know(topics);
+    core.go_by(live.clone());
     while !core.is_stopped() {
         core.turn();
     }
@@ -202,6 +206,6 @@ fn run(
 impl<B: Backend> Core<B> {
     /// The topics of control's image at start.
     pub fn know(&mut self, topics: &[TopicSpec]) {
-        self.topics.apply(&TopicDelta { version: 0, upserts: topics.to_vec(), deletes: Vec::new() });
+        self.topics.apply(&TopicDelta { version: 0, upserts: topics.to_vec(), ..TopicDelta::default() });
     }
 }

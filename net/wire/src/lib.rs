@@ -11,6 +11,7 @@
 pub mod api;
 pub mod api_versions;
 pub mod error;
+pub mod features;
 pub mod fetch;
 pub mod frame;
 pub mod produce;

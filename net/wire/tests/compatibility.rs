@@ -40,6 +40,13 @@ const DIFFERENCES: &[(ApiKey, &[&str])] = &[
         "One replica per partition; a larger replication factor is refused as by a Kafka of one broker.",
         "More partitions than the node takes are refused with POLICY_VIOLATION.",
     ]),
+    (ApiKey::DELETE_RECORDS, &["The answer leaves when the new log start is durable; Kafka writes it to a file later."]),
+    (ApiKey::API_VERSIONS, &["Features shown are metadata.version, as Kafka 4.3 has it, and group.version once the protocol of KIP-848 is served; kraft, transaction, share, streams and eligible.leader.replicas versions are not."]),
+    (ApiKey::ALTER_REPLICA_LOG_DIRS, &["There is one folder: it is accepted, every other is unknown."]),
+    (ApiKey::DESCRIBE_USER_SCRAM_CREDENTIALS, &["There are no users yet: none has a credential."]),
+    (ApiKey::UPDATE_FEATURES, &["Features that are not shown are unknown; metadata.version stays where it is."]),
+    (ApiKey::DESCRIBE_PRODUCERS, &["The last timestamp is when the broker took the batch, also where its records carry the producer's."]),
+    (ApiKey::LIST_CONFIG_RESOURCES, &["Names come in order; Kafka's come in the order of its hash tables."]),
     (ApiKey::INIT_PRODUCER_ID, &["A transactional.id is refused with TRANSACTIONAL_ID_AUTHORIZATION_FAILED, which clients report at once; Kafka gives it a producer id."]),
     (ApiKey::DESCRIBE_CONFIGS, &[
         "Broker configs are this broker's keys (CONFIG.md) and those behind topic configs, all read-only; there are no cluster-wide dynamic ones, and none of loggers, client metrics and groups.",

@@ -1,6 +1,6 @@
 //! What all records so far add up to.
 
-use crate::records::{Configs, PartitionRecord, Record};
+use crate::records::{Configs, PartitionRecord, QuotaEntity, Quotas, Record};
 use ringmill_types::{CoreId, PartitionId, TopicId};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -20,7 +20,11 @@ pub struct Topic {
 pub struct Image {
     topics: BTreeMap<Arc<str>, Topic>,
     names: HashMap<TopicId, Arc<str>>,
-    broker_configs: Configs,
+    /// By Kafka's code of the resource type and name.
+    resource_configs: BTreeMap<(i8, String), Configs>,
+    quotas: BTreeMap<QuotaEntity, Quotas>,
+    features: BTreeMap<String, i16>,
+    features_epoch: i64,
     next_partition: u64,
     next_producer: i64,
     partitions: usize,
@@ -45,8 +49,33 @@ impl Image {
         self.topics.get(self.names.get(&id)?)
     }
 
-    pub fn broker_configs(&self) -> &Configs {
-        &self.broker_configs
+    /// Configs of something that is no topic; `None` when it has none.
+    pub fn resource(&self, kind: i8, name: &str) -> Option<&Configs> {
+        self.resource_configs.get(&(kind, name.to_string()))
+    }
+
+    /// Names of the resources of a type that have configs, in order.
+    pub fn resources(&self, kind: i8) -> impl Iterator<Item = &str> {
+        let from = (kind, String::new());
+        self.resource_configs
+            .range(from..)
+            .take_while(move |((k, _), _)| *k == kind)
+            .map(|((_, n), _)| n.as_str())
+    }
+
+    /// Everyone who has quotas.
+    pub fn quotas(&self) -> &BTreeMap<QuotaEntity, Quotas> {
+        &self.quotas
+    }
+
+    /// The level that was decided for a feature, if one ever was.
+    pub fn feature(&self, name: &str) -> Option<i16> {
+        self.features.get(name).copied()
+    }
+
+    /// Decisions on features so far.
+    pub fn features_epoch(&self) -> i64 {
+        self.features_epoch
     }
 
     /// The id that the next partition gets.
@@ -96,7 +125,25 @@ impl Image {
                     topic.configs = configs.clone();
                 }
             }
-            Record::BrokerConfigs { configs } => self.broker_configs = configs.clone(),
+            Record::ResourceConfigs { kind, name, configs } => {
+                let key = (*kind, name.clone());
+                if configs.is_empty() {
+                    self.resource_configs.remove(&key);
+                } else {
+                    self.resource_configs.insert(key, configs.clone());
+                }
+            }
+            Record::ClientQuotas { entity, quotas } => {
+                if quotas.is_empty() {
+                    self.quotas.remove(entity);
+                } else {
+                    self.quotas.insert(entity.clone(), quotas.clone());
+                }
+            }
+            Record::Feature { name, level, epoch } => {
+                self.features.insert(name.clone(), *level);
+                self.features_epoch = self.features_epoch.max(*epoch);
+            }
             Record::ProducerIds { next } => self.next_producer = self.next_producer.max(*next),
             Record::PartitionIds { next } => self.next_partition = self.next_partition.max(*next),
             Record::Placed { moves } => {
@@ -128,9 +175,22 @@ impl Image {
             Record::PartitionIds { next: self.next_partition() },
             Record::ProducerIds { next: self.next_producer },
         ];
-        if !self.broker_configs.is_empty() {
-            out.push(Record::BrokerConfigs { configs: self.broker_configs.clone() });
-        }
+        out.extend(self.resource_configs.iter().map(|((kind, name), configs)| Record::ResourceConfigs {
+            kind: *kind,
+            name: name.clone(),
+            configs: configs.clone(),
+        }));
+        out.extend(
+            self.quotas.iter().map(|(entity, quotas)| Record::ClientQuotas {
+                entity: entity.clone(),
+                quotas: quotas.clone(),
+            }),
+        );
+        out.extend(self.features.iter().map(|(name, level)| Record::Feature {
+            name: name.clone(),
+            level: *level,
+            epoch: self.features_epoch,
+        }));
         out.extend(self.topics.values().map(|t| Record::TopicCreated {
             name: t.name.to_string(),
             id: t.id,
@@ -190,6 +250,11 @@ mod tests {
         }
     }
 
+    fn resource(kind: i8, name: &str, config: &str) -> Record {
+        let configs = [(config.to_string(), "1".to_string())].into();
+        Record::ResourceConfigs { kind, name: name.into(), configs }
+    }
+
     #[test]
     fn a_snapshot_makes_the_same_image_and_ids_are_never_given_twice() {
         let mut image = Image::new();
@@ -198,6 +263,15 @@ mod tests {
             topic("b", 2, 4, 2),
             Record::TopicDeleted { id: TopicId([2; 16]) },
             Record::ProducerIds { next: 1000 },
+            resource(4, "", "log.retention.ms"),
+            resource(32, "g", "consumer.session.timeout.ms"),
+            resource(32, "gone", "consumer.session.timeout.ms"),
+            Record::ResourceConfigs { kind: 32, name: "gone".into(), configs: Configs::new() },
+            Record::ClientQuotas {
+                entity: [("user".to_string(), None), ("client-id".to_string(), Some("c".to_string()))].into(),
+                quotas: [("producer_byte_rate".to_string(), 1024.5.into())].into(),
+            },
+            Record::Feature { name: "group.version".into(), level: 0, epoch: 3 },
         ] {
             image.apply(&record);
         }
@@ -211,6 +285,9 @@ mod tests {
             again.apply(&decoded);
         }
         assert_eq!(again, image);
+        assert_eq!(again.resources(32).collect::<Vec<_>>(), ["g"]);
+        assert_eq!((again.feature("group.version"), again.features_epoch()), (Some(0), 3));
+        assert_eq!(again.quotas().len(), 1);
     }
 
     #[test]

@@ -11,6 +11,28 @@ use std::fmt;
 /// Overrides by name, as the user wrote them.
 pub type Configs = BTreeMap<String, String>;
 
+/// Whom quotas bind: `user` and `client-id` by type, `None` being the default entity of the type.
+pub type QuotaEntity = BTreeMap<String, Option<String>>;
+
+/// Limits by Kafka's names of them.
+pub type Quotas = BTreeMap<String, Limit>;
+
+/// The value of a quota, by its bits: records are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit(u64);
+
+impl From<f64> for Limit {
+    fn from(value: f64) -> Limit {
+        Limit(value.to_bits())
+    }
+}
+
+impl From<Limit> for f64 {
+    fn from(limit: Limit) -> f64 {
+        f64::from_bits(limit.0)
+    }
+}
+
 /// Bytes before a payload.
 pub const FRAME_HEAD_BYTES: usize = 8;
 /// A longer payload is damage.
@@ -47,9 +69,23 @@ pub enum Record {
         id: TopicId,
         configs: Configs,
     },
-    /// All dynamic broker configs, replacing those before.
-    BrokerConfigs {
+    /// All configs of something that is no topic, replacing those before: Kafka's code of the resource type and its
+    /// name. None left forgets it.
+    ResourceConfigs {
+        kind: i8,
+        name: String,
         configs: Configs,
+    },
+    /// All quotas of an entity, replacing those before; none left forgets it.
+    ClientQuotas {
+        entity: QuotaEntity,
+        quotas: Quotas,
+    },
+    /// A feature has this level from now on (KIP-584); `epoch` counts such decisions.
+    Feature {
+        name: String,
+        level: i16,
+        epoch: i64,
     },
     /// Producer ids below this were given out or may have been.
     ProducerIds {
@@ -92,10 +128,13 @@ const TOPIC_CREATED: u8 = 1;
 const PARTITIONS_ADDED: u8 = 2;
 const TOPIC_DELETED: u8 = 3;
 const TOPIC_CONFIGS: u8 = 4;
-const BROKER_CONFIGS: u8 = 5;
+// 5 was never written.
 const PRODUCER_IDS: u8 = 6;
 const PARTITION_IDS: u8 = 7;
 const PLACED: u8 = 8;
+const RESOURCE_CONFIGS: u8 = 9;
+const CLIENT_QUOTAS: u8 = 10;
+const FEATURE: u8 = 11;
 
 impl Record {
     /// Appends the frame of this record.
@@ -135,9 +174,21 @@ impl Record {
                 out.extend_from_slice(&id.0);
                 put_configs(out, configs);
             }
-            Record::BrokerConfigs { configs } => {
-                out.push(BROKER_CONFIGS);
+            Record::ResourceConfigs { kind, name, configs } => {
+                out.push(RESOURCE_CONFIGS);
+                out.extend_from_slice(&kind.to_le_bytes());
+                put_text(out, name);
                 put_configs(out, configs);
+            }
+            Record::ClientQuotas { entity, quotas } => {
+                out.push(CLIENT_QUOTAS);
+                put_quotas(out, entity, quotas);
+            }
+            Record::Feature { name, level, epoch } => {
+                out.push(FEATURE);
+                put_text(out, name);
+                out.extend_from_slice(&level.to_le_bytes());
+                out.extend_from_slice(&epoch.to_le_bytes());
             }
             Record::ProducerIds { next } => {
                 out.push(PRODUCER_IDS);
@@ -197,6 +248,23 @@ fn put_configs(out: &mut Vec<u8>, configs: &Configs) {
     }
 }
 
+/// The entity's parts with a byte for "a name follows", then the quotas.
+fn put_quotas(out: &mut Vec<u8>, entity: &QuotaEntity, quotas: &Quotas) {
+    out.extend_from_slice(&(entity.len() as u32).to_le_bytes());
+    for (kind, name) in entity {
+        put_text(out, kind);
+        out.push(u8::from(name.is_some()));
+        if let Some(name) = name {
+            put_text(out, name);
+        }
+    }
+    out.extend_from_slice(&(quotas.len() as u32).to_le_bytes());
+    for (key, limit) in quotas {
+        put_text(out, key);
+        out.extend_from_slice(&limit.0.to_le_bytes());
+    }
+}
+
 fn put_partitions(out: &mut Vec<u8>, partitions: &[PartitionRecord]) {
     out.extend_from_slice(&(partitions.len() as u32).to_le_bytes());
     for partition in partitions {
@@ -235,6 +303,26 @@ impl<'a> Reader<'a> {
         (0..count).map(|_| Ok((self.text()?, self.text()?))).collect()
     }
 
+    fn entity(&mut self) -> Result<QuotaEntity, RecordError> {
+        let count = self.count(5)?;
+        let mut out = QuotaEntity::new();
+        for _ in 0..count {
+            let kind = self.text()?;
+            let name = match self.array()? {
+                [0] => None,
+                [1] => Some(self.text()?),
+                [_] => return Err(RecordError::Damaged),
+            };
+            out.insert(kind, name);
+        }
+        Ok(out)
+    }
+
+    fn quotas(&mut self) -> Result<Quotas, RecordError> {
+        let count = self.count(12)?;
+        (0..count).map(|_| Ok((self.text()?, Limit(u64::from_le_bytes(self.array()?))))).collect()
+    }
+
     fn partitions(&mut self) -> Result<Vec<PartitionRecord>, RecordError> {
         let count = self.count(14)?;
         let mut out = Vec::with_capacity(count);
@@ -265,7 +353,17 @@ impl<'a> Reader<'a> {
             PARTITIONS_ADDED => Record::PartitionsAdded { id: self.id()?, partitions: self.partitions()? },
             TOPIC_DELETED => Record::TopicDeleted { id: self.id()? },
             TOPIC_CONFIGS => Record::TopicConfigs { id: self.id()?, configs: self.configs()? },
-            BROKER_CONFIGS => Record::BrokerConfigs { configs: self.configs()? },
+            RESOURCE_CONFIGS => Record::ResourceConfigs {
+                kind: i8::from_le_bytes(self.array()?),
+                name: self.text()?,
+                configs: self.configs()?,
+            },
+            CLIENT_QUOTAS => Record::ClientQuotas { entity: self.entity()?, quotas: self.quotas()? },
+            FEATURE => Record::Feature {
+                name: self.text()?,
+                level: i16::from_le_bytes(self.array()?),
+                epoch: i64::from_le_bytes(self.array()?),
+            },
             PRODUCER_IDS => Record::ProducerIds { next: i64::from_le_bytes(self.array()?) },
             PARTITION_IDS => Record::PartitionIds { next: u64::from_le_bytes(self.array()?) },
             PLACED => {

@@ -113,7 +113,7 @@ fn metadata() -> Vec<(&'static str, Record)> {
         ("partitions-added", Record::PartitionsAdded { id, partitions }),
         ("topic-deleted", Record::TopicDeleted { id }),
         ("topic-configs", Record::TopicConfigs { id, configs: configs() }),
-        ("broker-configs", Record::BrokerConfigs { configs: configs() }),
+        ("resource-configs", Record::ResourceConfigs { kind: 4, name: "1".into(), configs: configs() }),
         ("producer-ids", Record::ProducerIds { next: 1000 }),
         ("partition-ids", Record::PartitionIds { next: 9 }),
         ("placed", Record::Placed { moves: vec![(PartitionId(3), CoreId(0))] }),

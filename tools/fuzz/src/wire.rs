@@ -160,6 +160,15 @@ pub fn control_request(data: &[u8]) {
         ApiKey::LIST_PARTITION_REASSIGNMENTS => {
             again::<kafka_wire::ListPartitionReassignmentsRequest>(&header, data);
         }
+        ApiKey::DELETE_RECORDS => again::<kafka_wire::DeleteRecordsRequest>(&header, data),
+        ApiKey::ELECT_LEADERS => again::<kafka_wire::ElectLeadersRequest>(&header, data),
+        ApiKey::ALTER_REPLICA_LOG_DIRS => again::<kafka_wire::AlterReplicaLogDirsRequest>(&header, data),
+        ApiKey::DESCRIBE_USER_SCRAM_CREDENTIALS => {
+            again::<kafka_wire::DescribeUserScramCredentialsRequest>(&header, data)
+        }
+        ApiKey::UPDATE_FEATURES => again::<kafka_wire::UpdateFeaturesRequest>(&header, data),
+        ApiKey::DESCRIBE_PRODUCERS => again::<kafka_wire::DescribeProducersRequest>(&header, data),
+        ApiKey::LIST_CONFIG_RESOURCES => again::<kafka_wire::ListConfigResourcesRequest>(&header, data),
         ApiKey::DESCRIBE_CLUSTER => again::<kafka_wire::DescribeClusterRequest>(&header, data),
         ApiKey::DESCRIBE_TOPIC_PARTITIONS => {
             again::<kafka_wire::DescribeTopicPartitionsRequest>(&header, data)

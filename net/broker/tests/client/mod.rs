@@ -177,14 +177,42 @@ impl Client {
         !matches!(self.stream.read(&mut [0; 64]), Ok(1..))
     }
 
-    /// The latest offset (ListOffsets 1).
+    /// The latest offset.
     pub fn end_offset(&mut self, topic: &str, partition: i32) -> i64 {
+        self.offset_at(topic, partition, -1)
+    }
+
+    /// The earliest offset.
+    pub fn start_offset(&mut self, topic: &str, partition: i32) -> i64 {
+        self.offset_at(topic, partition, -2)
+    }
+
+    /// DeleteRecords 1 below `offset`; the log start after it.
+    pub fn delete_records(&mut self, topic: &str, partition: i32, offset: i64) -> i64 {
+        let mut body = 1i32.to_be_bytes().to_vec();
+        string(&mut body, topic);
+        body.extend(1i32.to_be_bytes());
+        body.extend(partition.to_be_bytes());
+        body.extend(offset.to_be_bytes());
+        body.extend(10_000i32.to_be_bytes());
+        let mut answer = self.ask(21, 1, &body);
+        answer.int(8);
+        answer.string();
+        answer.int(4);
+        answer.int(4);
+        let low_watermark = answer.int(8);
+        assert_eq!(answer.int(2), 0, "delete records error");
+        low_watermark
+    }
+
+    /// ListOffsets 1.
+    fn offset_at(&mut self, topic: &str, partition: i32, timestamp: i64) -> i64 {
         let mut body = (-1i32).to_be_bytes().to_vec();
         body.extend(1i32.to_be_bytes());
         string(&mut body, topic);
         body.extend(1i32.to_be_bytes());
         body.extend(partition.to_be_bytes());
-        body.extend((-1i64).to_be_bytes());
+        body.extend(timestamp.to_be_bytes());
         let mut answer = self.ask(2, 1, &body);
         answer.int(4);
         answer.string();

@@ -214,25 +214,24 @@ fn check_assignment(control: &Control, topic: &CreatableTopic) -> Result<i32, Pr
         return invalid("partitions should be a consecutive 0-based integer sequence".into());
     }
     for assignment in &topic.assignments {
-        match assignment.broker_ids.as_slice() {
-            [] => return invalid("The manual partition assignment includes an empty replica list.".into()),
-            [node] if *node == control.options.node_id => {}
-            brokers => match brokers.iter().find(|b| **b != control.options.node_id) {
-                Some(other) => {
-                    return invalid(format!(
-                        "The manual partition assignment includes broker {other}, but no such broker is registered."
-                    ));
-                }
-                None => {
-                    return invalid(format!(
-                        "The manual partition assignment includes the broker {} more than once.",
-                        control.options.node_id
-                    ));
-                }
-            },
-        }
+        check_replicas(control, &assignment.broker_ids)?;
     }
     Ok(indexes.len() as i32)
+}
+
+/// The replicas of one partition: this node, once.
+fn check_replicas(control: &Control, brokers: &[i32]) -> Result<(), Problem> {
+    let node = control.options.node_id;
+    let what = match brokers {
+        [only] if *only == node => return Ok(()),
+        [] => "an empty replica list.".to_string(),
+        [..] => match brokers.iter().find(|broker| **broker != node) {
+            Some(other) => format!("broker {other}, but no such broker is registered."),
+            None => format!("the broker {node} more than once."),
+        },
+    };
+    let reason = format!("The manual partition assignment includes {what}");
+    Err((ErrorCode::InvalidReplicaAssignment, reason))
 }
 
 fn refused(topic: &CreatableTopic, (error, reason): Problem) -> CreatableTopicResult {
@@ -292,8 +291,10 @@ pub(crate) fn create_partitions(control: &mut Control, call: &Call<'_>) -> Resul
                 Ok(())
             })
         };
-        let (error, reason) =
-            result.err().map_or((ErrorCode::None, None), |(error, reason)| (error, Some(text(reason))));
+        // Of a topic that is not there Kafka says no more than the code.
+        let (error, reason) = result.err().map_or((ErrorCode::None, None), |(error, reason)| {
+            (error, (!reason.is_empty()).then(|| text(reason)))
+        });
         if !repeated || !results.iter().any(|r: &CreatePartitionsTopicResult| r.name == topic.name) {
             results.push(message!(CreatePartitionsTopicResult {
                 name: topic.name.clone(),
@@ -308,10 +309,7 @@ pub(crate) fn create_partitions(control: &mut Control, call: &Call<'_>) -> Resul
 
 fn add_partitions(control: &Control, wanted: &CreatePartitionsTopic) -> Result<Record, Problem> {
     let Some(topic) = control.image.named(&wanted.name) else {
-        return Err((
-            ErrorCode::UnknownTopicOrPartition,
-            "This server does not host this topic-partition.".into(),
-        ));
+        return Err((ErrorCode::UnknownTopicOrPartition, String::new()));
     };
     let have = topic.partitions.len() as i32;
     if wanted.count == have {
@@ -337,20 +335,8 @@ fn add_partitions(control: &Control, wanted: &CreatePartitionsTopic) -> Result<R
                 ),
             ));
         }
-        let node = control.options.node_id;
-        if let Some(other) = assignments.iter().flat_map(|a| &a.broker_ids).find(|b| **b != node) {
-            return Err((
-                ErrorCode::InvalidReplicaAssignment,
-                format!(
-                    "The manual partition assignment includes broker {other}, but no such broker is registered."
-                ),
-            ));
-        }
-        if assignments.iter().any(|a| a.broker_ids.len() != 1) {
-            return Err((
-                ErrorCode::InvalidReplicaAssignment,
-                "The manual partition assignment needs exactly one replica per partition.".into(),
-            ));
+        for assignment in assignments {
+            check_replicas(control, &assignment.broker_ids)?;
         }
     }
     check_room(control, more)?;

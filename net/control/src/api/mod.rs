@@ -4,14 +4,19 @@ mod cluster;
 mod configs;
 mod create;
 mod delete;
+mod delete_records;
+mod elections;
+mod features;
 mod group_views;
 mod groups;
+mod log_dirs;
 mod metadata;
 mod offset_commit;
 mod offset_fetch;
 mod offsets;
 mod producers;
-mod sizes;
+mod resources;
+mod users;
 
 pub use create::new_topic_id;
 pub(crate) use create::plan as plan_topic;
@@ -146,7 +151,14 @@ pub(crate) fn handle(
         ApiKey::LIST_GROUPS => group_views::list_groups(control, &call),
         ApiKey::DESCRIBE_GROUPS => group_views::describe_groups(control, &call),
         ApiKey::DELETE_GROUPS => groups::delete_groups(&call),
-        ApiKey::DESCRIBE_LOG_DIRS => sizes::describe_log_dirs(control, &call),
+        ApiKey::DELETE_RECORDS => delete_records::delete_records(control, &call),
+        ApiKey::DESCRIBE_PRODUCERS => producers::describe_producers(control, &call),
+        ApiKey::ELECT_LEADERS => elections::elect_leaders(control, &call),
+        ApiKey::DESCRIBE_LOG_DIRS => log_dirs::describe_log_dirs(control, &call),
+        ApiKey::ALTER_REPLICA_LOG_DIRS => log_dirs::alter_replica_log_dirs(control, &call),
+        ApiKey::DESCRIBE_USER_SCRAM_CREDENTIALS => users::describe_user_scram_credentials(&call),
+        ApiKey::LIST_CONFIG_RESOURCES => resources::list_config_resources(control, &call),
+        ApiKey::UPDATE_FEATURES => features::update_features(control, &call),
         other => Err(format!("{} is advertised but has no handler", other.name().unwrap_or("?"))),
     }
 }

@@ -13,8 +13,8 @@ macro_rules! metrics {
 
 use Number::{Int, Millis, Seconds};
 use Read::{
-    ApiCounter, ApiHistogram, BrokerGauge, CoreAnswered, CoreCounter, CoreGauge, CoreHistogram,
-    ProcessCounter, ProcessGauge, ScrubCounter, ScrubGauge, TopicCounter, TopicGauge,
+    ApiCounter, ApiHistogram, BrokerGauge, ClientSoftware, CoreAnswered, CoreCounter, CoreGauge,
+    CoreHistogram, ProcessCounter, ProcessGauge, ScrubCounter, ScrubGauge, TopicCounter, TopicGauge,
 };
 
 // A name ending in _total is a counter; `tests.rs` keeps that.
@@ -84,6 +84,8 @@ metrics! {
         "Open Kafka connections.";
     "ringmill_connections_accepted_total" CoreCounter(|m| Int(m.connections_accepted)),
         "Kafka connections accepted.";
+    "ringmill_client_software_total" ClientSoftware,
+        "ApiVersions requests by what the client calls itself; beyond 32 kinds a core they count as other.";
     "ringmill_connections_closed_idle_total" CoreCounter(|m| Int(m.connections_closed_idle)),
         "Connections closed after connections.max.idle.ms without a request.";
     "ringmill_connections_closed_error_total" CoreCounter(|m| Int(m.connections_closed_error)),

@@ -200,14 +200,15 @@ fn everything_a_core_counts_is_shown() {
         number
     };
     macro_rules! fill {
-        ($($field:ident),*; $($histogram:ident),*; $($api:ident),*; $flag:ident) => {{
-            let CoreMetrics { $($field),*, $($histogram),*, $($api),*, $flag } = &mut core;
+        ($($field:ident),*; $($histogram:ident),*; $($api:ident),*; $flag:ident; $software:ident) => {{
+            let CoreMetrics { $($field),*, $($histogram),*, $($api),*, $flag, $software } = &mut core;
             $(*$field = next() * 1_000_000_000;)*
             $($histogram.record(next());)*
             $(let ApiMetrics { requests, errors, receive_us, wait_us, send_us } = $api;
             (*requests, *errors) = (next(), next());
             for histogram in [receive_us, wait_us, send_us] { histogram.record(next()); })*
             *$flag = true;
+            $software.note("librdkafka", "2.12.1");
         }};
     }
     fill!(
@@ -218,7 +219,8 @@ fn everything_a_core_counts_is_shown() {
         thread_cpu_ns, pool_mapped_bytes, pool_used_bytes;
         flush_group_bytes, flush_us, turn_us;
         produce, fetch, other;
-        storage_full
+        storage_full;
+        client_software
     );
     let text = render(&Scrape { cores: vec![(CoreId(0), Some(Box::new(core)))], ..scrape() });
     let mut shown: BTreeMap<String, usize> = BTreeMap::new();
@@ -237,6 +239,8 @@ fn everything_a_core_counts_is_shown() {
         assert!(found, "number {n} is not shown once");
     }
     assert!(text.contains("ringmill_storage_full{core=\"0\"} 1"));
+    let software = "ringmill_client_software_total{core=\"0\",software=\"librdkafka\",version=\"2.12.1\"} 1";
+    assert!(text.contains(software));
 }
 
 #[test]

@@ -1,17 +1,23 @@
-//! DescribeLogDirs: what the cores say their partitions hold.
+//! DescribeLogDirs: what the cores say their partitions hold. AlterReplicaLogDirs: there is one folder.
 
 use super::offsets::answer_or_log;
-use super::{Call, Finish, Outcome, Refusal, message, text};
+use super::{Call, Finish, Outcome, Refusal, code, message, text};
 use crate::control::Control;
+use kafka_wire::alter_replica_log_dirs_response::{
+    AlterReplicaLogDirPartitionResult, AlterReplicaLogDirTopicResult,
+};
 use kafka_wire::describe_log_dirs_response::{
     DescribeLogDirsPartition, DescribeLogDirsResult, DescribeLogDirsTopic,
 };
-use kafka_wire::{DescribeLogDirsRequest, DescribeLogDirsResponse};
+use kafka_wire::{
+    AlterReplicaLogDirsRequest, AlterReplicaLogDirsResponse, DescribeLogDirsRequest, DescribeLogDirsResponse,
+};
 use ringmill_core::{CoreQuery, CoreReply};
 use ringmill_reactor::Fs;
 use ringmill_reactor::stdfs::StdFs;
-use ringmill_types::{CoreId, PartitionId};
-use std::collections::HashMap;
+use ringmill_types::{CoreId, ErrorCode, PartitionId};
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
 
 pub(crate) fn describe_log_dirs(control: &mut Control, call: &Call<'_>) -> Result<Outcome, Refusal> {
     let request: DescribeLogDirsRequest = call.decode()?;
@@ -34,8 +40,7 @@ pub(crate) fn describe_log_dirs(control: &mut Control, call: &Call<'_>) -> Resul
             wanted.push((topic.name.to_string(), partitions));
         }
     }
-    let dir =
-        std::path::absolute(&control.options.data_dir).unwrap_or_else(|_| control.options.data_dir.clone());
+    let dir = data_dir(control);
     let usable = StdFs.free_bytes(&dir).map_or(-1, |b| b as i64);
     let queries = (0..control.options.cores).map(|core| (CoreId(core), CoreQuery::Sizes)).collect();
     let version = call.version();
@@ -68,4 +73,40 @@ pub(crate) fn describe_log_dirs(control: &mut Control, call: &Call<'_>) -> Resul
         answer_or_log(head, &message!(DescribeLogDirsResponse { results: vec![result] }))
     });
     Ok(Outcome::Ask(queries, finish))
+}
+
+fn data_dir(control: &Control) -> PathBuf {
+    std::path::absolute(&control.options.data_dir).unwrap_or_else(|_| control.options.data_dir.clone())
+}
+
+/// Where a replica lies already it may be sent; any other folder is unknown.
+pub(crate) fn alter_replica_log_dirs(control: &mut Control, call: &Call<'_>) -> Result<Outcome, Refusal> {
+    let request: AlterReplicaLogDirsRequest = call.decode()?;
+    let dir = data_dir(control);
+    let mut topics: BTreeMap<&str, BTreeMap<i32, ErrorCode>> = BTreeMap::new();
+    for wanted in &request.dirs {
+        let ours = Path::new(wanted.path.as_str()) == dir;
+        for topic in &wanted.topics {
+            let found = control.image.named(&topic.name);
+            let results = topics.entry(topic.name.as_str()).or_default();
+            for index in &topic.partitions {
+                let there =
+                    usize::try_from(*index).is_ok_and(|at| found.is_some_and(|t| at < t.partitions.len()));
+                let error = match (ours, there) {
+                    (false, _) => ErrorCode::LogDirNotFound,
+                    (true, false) => ErrorCode::UnknownTopicOrPartition,
+                    (true, true) => ErrorCode::None,
+                };
+                results.insert(*index, error);
+            }
+        }
+    }
+    let results = topics.into_iter().map(|(name, partitions)| {
+        let partitions = partitions.into_iter().map(|(index, error)| {
+            message!(AlterReplicaLogDirPartitionResult { partition_index: index, error_code: code(error) })
+        });
+        message!(AlterReplicaLogDirTopicResult { topic_name: text(name), partitions: partitions.collect() })
+    });
+    let response = message!(AlterReplicaLogDirsResponse { results: results.collect() });
+    Ok(Outcome::Now(call.encode(&response)?))
 }
