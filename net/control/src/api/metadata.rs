@@ -128,6 +128,21 @@ fn described(node_id: i32, topic: &Topic, operations: i32) -> MetadataResponseTo
 
 pub(crate) fn describe_topic_partitions(control: &mut Control, call: &Call<'_>) -> Result<Outcome, Refusal> {
     let request: DescribeTopicPartitionsRequest = call.decode()?;
+    if let Some(cursor) = &request.cursor {
+        // Where a list is given, the cursor's topic has to be of it.
+        let listed = request.topics.is_empty() || request.topics.iter().any(|t| t.name == cursor.topic_name);
+        if !listed || cursor.partition_index < 0 {
+            let refused = request.topics.iter().map(|topic| {
+                message!(DescribeTopicPartitionsResponseTopic {
+                    error_code: code(ErrorCode::InvalidRequest),
+                    name: Some(topic.name.clone()),
+                    topic_authorized_operations: i32::MIN
+                })
+            });
+            let response = message!(DescribeTopicPartitionsResponse { topics: refused.collect() });
+            return Ok(Outcome::Now(call.encode(&response)?));
+        }
+    }
     let mut names: Vec<String> = if request.topics.is_empty() {
         control.image.topics().map(|t| t.name.to_string()).collect()
     } else {
@@ -156,8 +171,9 @@ pub(crate) fn describe_topic_partitions(control: &mut Control, call: &Call<'_>) 
             response.topics.push(message!(DescribeTopicPartitionsResponseTopic {
                 error_code: code(error),
                 name: Some(text(name)),
-                topic_authorized_operations: i32::MIN
+                topic_authorized_operations: TOPIC_OPERATIONS
             }));
+            first = 0;
             continue;
         };
         if left == 0 {
