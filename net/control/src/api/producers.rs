@@ -46,11 +46,14 @@ fn next_id(control: &mut Control) -> Result<i64, ringmill_metadata::JournalError
     Ok(control.producer_next - 1)
 }
 
+/// Partitions of one core, and where its answers go: topic and partition by their places in the request.
+type Asked = (Vec<PartitionId>, Vec<(usize, usize)>);
+
 /// DescribeProducers: whom the partition's log remembers.
 pub(crate) fn describe_producers(control: &mut Control, call: &Call<'_>) -> Result<Outcome, Refusal> {
     let request: DescribeProducersRequest = call.decode()?;
     let head = call.header.response_head();
-    let mut asked: BTreeMap<CoreId, (Vec<PartitionId>, Vec<(usize, usize)>)> = BTreeMap::new();
+    let mut asked: BTreeMap<CoreId, Asked> = BTreeMap::new();
     let mut topics = Vec::new();
     for (t, topic) in request.topics.iter().enumerate() {
         let found = control.image.named(&topic.name);
