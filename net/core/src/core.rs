@@ -18,7 +18,7 @@ use ringmill_reactor::mailbox::Doorbell;
 use ringmill_reactor::{Backend, Buf, Completion, Op, Payload, SocketId, Waker};
 use ringmill_types::limits::PIPELINE_MAX;
 use ringmill_types::{CoreId, GroupSeq};
-use ringmill_wire::api_versions::{ApiVersionsAnswers, ApiVersionsRequest};
+use ringmill_wire::api_versions::ApiVersionsAnswers;
 use ringmill_wire::{ApiKey, RequestHeader};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -126,7 +126,7 @@ pub struct Core<B: Backend> {
     stopped: bool,
     deltas: VecDeque<Arc<crate::messages::TopicDelta>>,
     send_queue: Vec<Key>,
-    versions: ApiVersionsAnswers,
+    pub(crate) versions: ApiVersionsAnswers,
     pub(crate) live: Arc<Live>,
 }
 
@@ -615,28 +615,6 @@ impl<B: Backend> Core<B> {
         }
     }
 
-    fn handle_api_versions(&mut self, key: Key, frame: &[u8]) -> bool {
-        self.metrics.other.requests += 1;
-        let mut out = Vec::new();
-        let Ok(header) = RequestHeader::parse(frame) else { return false };
-        if let Err(error) = self.versions.answer(&header, frame, &mut out) {
-            let (api, version) = (header.api_key, header.api_version);
-            self.end(key, Some(Closing::Request { api, version, error }));
-            return false;
-        }
-        if let Ok(request) = ApiVersionsRequest::parse(&header, frame)
-            && header.api_version >= 3
-            && request.is_valid(header.api_version)
-        {
-            let (name, version) = (request.client_software_name, request.client_software_version);
-            self.metrics.client_software.note(name, version);
-        }
-        let Some(conn) = self.conns.get_mut(key) else { return false };
-        let slot = conn.reserve();
-        self.answer(key, slot, AnswerState::Ready(vec![Buf::from_vec(out)], SentKind::Other));
-        true
-    }
-
     fn forward(&mut self, key: Key, frame: FrameBytes) -> bool {
         let Some(conn) = self.conns.get_mut(key) else { return false };
         let slot = conn.reserve();
@@ -857,12 +835,6 @@ impl<B: Backend> Core<B> {
             let core = own;
             self.tell_control(ControlMessage::Applied { core, version: delta.version });
         }
-    }
-
-    /// New settings that are no topic's.
-    pub(crate) fn go_by(&mut self, live: Arc<Live>) {
-        self.versions = ApiVersionsAnswers::new(&live.features);
-        self.live = live;
     }
 
     fn run_timers(&mut self) {

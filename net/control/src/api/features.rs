@@ -73,11 +73,10 @@ fn check(control: &Control, name: &str, wanted: Wanted) -> Result<(), String> {
     }
     let current = control.image.feature(name).unwrap_or(feature.default);
     if wanted.level < current && wanted.upgrade_type == UPGRADE {
-        return Err(
-            "Can't downgrade the version of this feature without setting the upgrade type to either safe or \
-             unsafe downgrade."
-                .into(),
-        );
+        let how = "either safe or unsafe downgrade";
+        return Err(format!(
+            "Can't downgrade the version of this feature without setting the upgrade type to {how}."
+        ));
     }
     if wanted.level > current && wanted.upgrade_type != UPGRADE {
         return Err("Can't downgrade to a newer version.".into());
