@@ -343,7 +343,7 @@ impl Log {
             part.epochs.assign(epoch, base);
         }
         if header.has_producer_id() {
-            part.producers.apply(header, base, wall_ms);
+            part.producers.apply(header, base, wall_ms, now_ns);
         }
         part.log_end = item.last.plus(1);
         part.last_append_ms = part.last_append_ms.max(append_ms.unwrap_or(wall_ms));

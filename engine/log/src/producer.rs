@@ -3,7 +3,8 @@
 //! Pure state, owned by the partition's core: the epoch and the last five batches of a producer. The rules are those of
 //! Kafka's `ProducerStateManager` and `ProducerAppendInfo` for producers without transactions. Bounded: when too many
 //! producers are known the longest silent ones are forgotten, which Kafka's rules allow (an unknown producer may begin
-//! with any sequence). Never reads a clock.
+//! with any sequence). Expiry counts silence on the monotonic clock, which no jump of the wall clock moves. Never reads a
+//! clock.
 
 use crate::format::checkpoint::{ProducerBatch, ProducerState};
 use ringmill_record::BatchHeader;
@@ -56,13 +57,16 @@ impl Batch {
 struct Producer {
     epoch: ProducerEpoch,
     held: u8,
+    /// By the wall clock; stored, so that the order of eviction survives a restart.
     last_ms: i64,
+    /// By the monotonic clock of this life; 0: not in this life yet.
+    seen_ns: u64,
     batches: [Batch; BATCHES_KEPT],
 }
 
 impl Producer {
     fn new(epoch: ProducerEpoch) -> Producer {
-        Producer { epoch, held: 0, last_ms: i64::MIN, batches: [Batch::default(); BATCHES_KEPT] }
+        Producer { epoch, held: 0, last_ms: i64::MIN, seen_ns: 0, batches: [Batch::default(); BATCHES_KEPT] }
     }
 
     fn kept(&self) -> &[Batch] {
@@ -141,9 +145,9 @@ impl ProducerTable {
         }
     }
 
-    /// Remembers a batch that was appended at `base_offset`. `now_ms` is its append time: what a later duplicate is
-    /// answered with on a `LogAppendTime` topic, and what expiry counts from.
-    pub fn apply(&mut self, header: &BatchHeader, base_offset: Offset, now_ms: i64) {
+    /// Remembers a batch that was appended at `base_offset`. `now_ms` is its append time, which a later duplicate is
+    /// answered with on a `LogAppendTime` topic; `now_ns` is what expiry counts from, 0 in replay ([`Self::touch`] follows).
+    pub fn apply(&mut self, header: &BatchHeader, base_offset: Offset, now_ms: i64, now_ns: u64) {
         if !self.producers.contains_key(&header.producer_id) && self.producers.len() >= PRODUCERS_MAX {
             self.evict();
         }
@@ -153,6 +157,7 @@ impl ProducerTable {
             *producer = Producer::new(header.producer_epoch);
         }
         producer.last_ms = producer.last_ms.max(now_ms);
+        producer.seen_ns = producer.seen_ns.max(now_ns);
         producer.push(Batch {
             first_offset: base_offset.0,
             timestamp_ms: now_ms,
@@ -174,26 +179,27 @@ impl ProducerTable {
     }
 
     fn evict(&mut self) {
-        let mut ages: Vec<(i64, ProducerId)> =
-            self.producers.iter().map(|(id, p)| (p.last_ms, *id)).collect();
+        let mut ages: Vec<(u64, i64, ProducerId)> =
+            self.producers.iter().map(|(id, p)| (p.seen_ns, p.last_ms, *id)).collect();
         let at = EVICTED_AT_ONCE.min(ages.len().saturating_sub(1));
         let (oldest, _, _) = ages.select_nth_unstable(at);
-        for (_, id) in oldest.iter() {
+        for (_, _, id) in oldest.iter() {
             self.producers.remove(id);
         }
     }
 
-    /// Nobody was silent while the broker was not there: expiry counts from `now_ms` on at the earliest. Record
-    /// timestamps, which replay has, may be those of a backfill.
-    pub fn touch(&mut self, now_ms: i64) {
+    /// Nobody was silent while the broker was not there: expiry counts from `now_ns` on at the earliest. What was stored
+    /// cannot be measured against a wall clock that may have been set since, and forgetting late harms nobody.
+    pub fn touch(&mut self, now_ns: u64) {
         for producer in self.producers.values_mut() {
-            producer.last_ms = producer.last_ms.max(now_ms);
+            producer.seen_ns = producer.seen_ns.max(now_ns);
         }
     }
 
     /// Forgets producers that were silent for `expiration_ms` or longer (`producer.id.expiration.ms`).
-    pub fn expire(&mut self, now_ms: i64, expiration_ms: i64) {
-        self.producers.retain(|_, p| now_ms.saturating_sub(p.last_ms) < expiration_ms);
+    pub fn expire(&mut self, now_ns: u64, expiration_ms: i64) {
+        let expiration_ns = u64::try_from(expiration_ms).unwrap_or(0).saturating_mul(1_000_000);
+        self.producers.retain(|_, p| now_ns.saturating_sub(p.seen_ns) < expiration_ns);
     }
 
     /// Records from `end` on are gone: what pointed there is forgotten.
@@ -290,7 +296,12 @@ mod tests {
         let mut table = ProducerTable::default();
         let mut next = 0;
         for (now_ms, records) in (1000..).zip(counts) {
-            table.apply(&batch(1, 0, next, *records), Offset(i64::from(next)), now_ms);
+            table.apply(
+                &batch(1, 0, next, *records),
+                Offset(i64::from(next)),
+                now_ms,
+                now_ms as u64 * 1_000_000,
+            );
             next += records;
         }
         table
@@ -329,7 +340,7 @@ mod tests {
     #[test]
     fn epochs_fence() {
         let mut table = table(&[3]);
-        table.apply(&batch(1, 4, 0, 2), Offset(3), 2000);
+        table.apply(&batch(1, 4, 0, 2), Offset(3), 2000, 0);
         assert_eq!(table.check(&batch(1, 3, 0, 1)), Verdict::Refused(ErrorCode::InvalidProducerEpoch));
         assert_eq!(table.check(&batch(1, 4, 2, 1)), Verdict::Append);
         assert_eq!(table.check(&batch(1, 5, 1, 1)), OUT_OF_ORDER, "a new epoch begins with sequence 0");
@@ -344,11 +355,11 @@ mod tests {
     #[test]
     fn sequences_wrap_to_zero() {
         let mut table = ProducerTable::default();
-        table.apply(&batch(1, 0, i32::MAX - 1, 2), Offset(0), 1);
+        table.apply(&batch(1, 0, i32::MAX - 1, 2), Offset(0), 1, 0);
         assert_eq!(table.check(&batch(1, 0, 0, 5)), Verdict::Append);
-        table.apply(&batch(1, 0, 0, 5), Offset(2), 2);
+        table.apply(&batch(1, 0, 0, 5), Offset(2), 2, 0);
         let mut table = ProducerTable::default();
-        table.apply(&batch(1, 0, i32::MAX, 3), Offset(0), 1);
+        table.apply(&batch(1, 0, i32::MAX, 3), Offset(0), 1, 0);
         assert_eq!(table.check(&batch(1, 0, 2, 1)), Verdict::Append, "a batch may wrap within");
         assert!(matches!(table.check(&batch(1, 0, i32::MAX, 3)), Verdict::Duplicate { .. }));
     }
@@ -365,17 +376,21 @@ mod tests {
     #[test]
     fn silence_expires() {
         let mut table = table(&[1, 1]);
-        table.expire(1001 + 99, 100);
+        table.expire((1001 + 99) * 1_000_000, 100);
         assert_eq!(table.len(), 1);
-        table.expire(1001 + 100, 100);
+        table.expire((1001 + 100) * 1_000_000, 100);
         assert!(table.is_empty());
     }
 
     #[test]
-    fn a_clock_that_steps_back_expires_nothing() {
-        let mut table = table(&[1]);
-        table.expire(i64::MIN, 100);
+    fn what_was_before_this_life_counts_from_its_start() {
+        let stored = table(&[1]).snapshot(Offset(1));
+        let mut table = ProducerTable::restore(&stored);
+        table.touch(5_000_000_000);
+        table.expire(5_099_000_000, 100);
         assert_eq!(table.len(), 1);
+        table.expire(5_100_000_000, 100);
+        assert!(table.is_empty());
     }
 
     #[test]
@@ -383,7 +398,7 @@ mod tests {
         let mut table = ProducerTable::default();
         let count = PRODUCERS_MAX as i64 + 10;
         for id in 0..count {
-            table.apply(&batch(id, 0, 0, 1), Offset(id), id);
+            table.apply(&batch(id, 0, 0, 1), Offset(id), id, 0);
             assert!(table.len() <= PRODUCERS_MAX);
         }
         assert!(matches!(table.check(&batch(count - 1, 0, 0, 1)), Verdict::Duplicate { .. }));
@@ -436,7 +451,7 @@ mod tests {
                 let verdict = table.check(&batch(1, 0, first, records));
                 prop_assert_eq!(verdict, model(&history, first, records));
                 if verdict == Verdict::Append {
-                    table.apply(&batch(1, 0, first, records), Offset(end), 0);
+                    table.apply(&batch(1, 0, first, records), Offset(end), 0, 0);
                     history.push((first, records));
                     end += i64::from(records);
                 }

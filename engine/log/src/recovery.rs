@@ -539,7 +539,7 @@ impl Replay {
                             part.epochs.assign(header.leader_epoch, item.base);
                         }
                         if header.has_producer_id() {
-                            part.producers.apply(&header, item.base, header.max_timestamp_ms);
+                            part.producers.apply(&header, item.base, header.max_timestamp_ms, 0);
                         }
                     }
                     part.log_end = item.last.plus(1);
@@ -650,7 +650,7 @@ impl Replay {
             while part.segments.get(1).is_some_and(|next| next.base <= part.log_start) {
                 part.segments.remove(0);
             }
-            part.producers.touch(io.wall_ms());
+            part.producers.touch(io.now_ns());
             part.durable = part.log_end;
             part.high_watermark = part.log_end;
             part.check_watermarks();

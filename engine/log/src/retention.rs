@@ -23,11 +23,11 @@ impl Log {
         self.next_retention_ns = now_ns + self.options.retention_check_ms.max(100) as u64 * 1_000_000;
         let wall_ms = io.wall_ms();
         for slot in 0..self.parts.len() as u32 {
-            let Some(part) = self.parts.get_mut(slot as usize).filter(|p| !p.deleted && p.config.delete)
-            else {
+            let Some(part) = self.parts.get_mut(slot as usize).filter(|p| !p.deleted) else { continue };
+            part.producers.expire(now_ns, self.options.producer_expiration_ms);
+            if !part.config.delete {
                 continue;
-            };
-            part.producers.expire(wall_ms, self.options.producer_expiration_ms);
+            }
             if let Some(start) = retained_from(part, wall_ms) {
                 self.advance_log_start(io, slot, start);
             }

@@ -1,5 +1,5 @@
-//! The wall clock goes back an hour: stamps of LogAppendTime do not, nothing is deleted or forgotten early, and whatever waits
-//! for time to pass waits on the clock that only goes forward.
+//! The wall clock goes back an hour, or a day ahead: stamps of LogAppendTime do not go back, nothing is deleted or
+//! forgotten early, and whatever waits for time to pass waits on the clock that only goes forward.
 #![allow(clippy::unwrap_used)]
 
 use ringmill_log::{AckAt, AppendError, Appended, Log, LogEvent, LogOptions, Slot};
@@ -28,18 +28,18 @@ struct Life {
 
 impl Life {
     fn begin() -> Life {
+        Life::with(TopicConfig { retention_ms: RETENTION_MS, ..TopicConfig::default() })
+    }
+
+    fn with(config: TopicConfig) -> Life {
         let options = SimOptions { disk_bytes: 64 << 20, pool_bytes: 64 << 20, ..SimOptions::default() };
         let world = SimWorld::new(3, options);
         world.fs().create_dir_all(Path::new("/data")).unwrap();
         let (_, mut io) = world.add_core();
         let spec =
             PartitionSpec { index: 0, id: PartitionId(10), owner: CoreId(0), leader_epoch: LeaderEpoch(0) };
-        let config = TopicConfig {
-            segment_bytes: 16 << 10,
-            retention_ms: RETENTION_MS,
-            timestamp_type: TimestampType::LogAppendTime,
-            ..TopicConfig::default()
-        };
+        let config =
+            TopicConfig { segment_bytes: 16 << 10, timestamp_type: TimestampType::LogAppendTime, ..config };
         let topic = TopicSpec {
             name: "orders".into(),
             id: TopicId([7; 16]),
@@ -178,4 +178,26 @@ fn an_hour_back_deletes_nothing_early_and_holds_nothing_up() {
     life.pass(RETENTION_MS);
     assert!(life.log_start() > Offset(20), "the log still starts at {}", life.log_start());
     life.append();
+}
+
+/// A clock that was wrong is put right, a day ahead: who sent minutes ago is known still, and who is silent for as long as
+/// `producer.id.expiration.ms` says is forgotten, on compacted topics too.
+#[test]
+fn a_day_ahead_forgets_no_producer() {
+    for compacted in [false, true] {
+        let keep = TopicConfig { retention_ms: -1, compacted, delete: !compacted, ..TopicConfig::default() };
+        let mut life = Life::with(keep);
+        for _ in 0..3 {
+            life.append();
+            life.pass(MINUTE_MS);
+        }
+        life.world.jump_wall(24 * HOUR_MS);
+        life.pass(5_000);
+        assert_eq!(life.send(2).base_offset, Offset(2), "its last batch is a minute old");
+        life.append();
+        life.pass(2 * HOUR_MS - 5_000);
+        assert_eq!(life.send(3).base_offset, Offset(3), "two hours are not over");
+        life.pass(10_000);
+        assert_eq!(life.send(3).base_offset, Offset(4), "silent for two hours, and forgotten");
+    }
 }
