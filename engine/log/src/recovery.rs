@@ -132,6 +132,9 @@ impl Log {
         let newest = checkpoint::read_newest(fs, &options.log_dir)
             .map_err(|e| RecoveryError::Checkpoint { path: options.log_dir.clone(), what: e.to_string() })?;
         let files = open_files(fs, &options, newest.is_some())?;
+        if newest.is_none() {
+            check_unlived(fs, &options.log_dir, &files)?;
+        }
         let start = newest.unwrap_or_else(|| first_checkpoint(&options));
         let mut replay = Replay::new(io, options, files, &start, topics, next_partition_id);
         replay.run(io)?;
@@ -219,6 +222,23 @@ fn open_files(fs: &dyn Fs, options: &LogOptions, lived: bool) -> Result<Vec<LogF
         files.push(LogFile { path, handle, bytes: options.first_file_bytes });
     }
     Ok(files)
+}
+
+/// Both slots say that nobody ever lived here. A group is written only after the first checkpoint, so one that is there
+/// says that both were lost.
+fn check_unlived(fs: &dyn Fs, dir: &Path, files: &[LogFile]) -> Result<(), RecoveryError> {
+    let mut head = [0; GROUP_HEADER_BYTES];
+    for file in files {
+        let got = fs.read_at(&file.handle, &mut head, 0).map_err(at(&file.path))?;
+        if GroupHeader::decode(head.get(..got).unwrap_or_default()).is_ok() {
+            let what = format!(
+                "both slots are empty or unreadable, but {} holds groups that were acknowledged",
+                file.path.display()
+            );
+            return Err(RecoveryError::Checkpoint { path: dir.to_path_buf(), what });
+        }
+    }
+    Ok(())
 }
 
 fn first_checkpoint(options: &LogOptions) -> Checkpoint {
@@ -670,6 +690,10 @@ impl Replay {
         let live: Vec<PartitionState> =
             log.parts.iter().filter(|p| !p.deleted).map(crate::checkpointing::capture).collect();
         next.partitions = live;
+        // Into both slots before anything of this life is acked: the other one may be what is left when this one rots,
+        // and groups of a life that it did not know would be taken for stale ones and passed over.
+        checkpoint::write_slot(io.fs(), &log.options.log_dir, &next).map_err(at(&log.options.log_dir))?;
+        next.sequence += 1;
         checkpoint::write_slot(io.fs(), &log.options.log_dir, &next).map_err(at(&log.options.log_dir))?;
         let store = Store {
             partitions: next.partitions.drain(..).map(|p| (p.id, p)).collect(),

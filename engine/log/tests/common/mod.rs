@@ -1,7 +1,8 @@
 //! One core's log on a real ring, turned by hand.
 #![allow(clippy::unwrap_used, dead_code)]
 
-use ringmill_log::{AppendError, Log, LogEvent, LogOptions, ReadOutcome, ReadRequest, RecoveryReport, Slot};
+use ringmill_log::{AppendError, Log, LogEvent, LogOptions, ReadError, ReadOutcome, ReadRequest, Slot};
+use ringmill_log::{RecoveryError, RecoveryReport};
 use ringmill_reactor::Backend;
 use ringmill_reactor::ring::{RingBackend, RingFeatures, RingOptions};
 use ringmill_record::{BatchHeader, Batches, HEADER_BYTES};
@@ -61,12 +62,20 @@ impl Core {
     }
 
     pub fn open_with(pool_bytes: u64, options: LogOptions, life: u128) -> (Core, RecoveryReport) {
+        Core::try_open_with(pool_bytes, options, life).unwrap()
+    }
+
+    pub fn try_open_with(
+        pool_bytes: u64,
+        options: LogOptions,
+        life: u128,
+    ) -> Result<(Core, RecoveryReport), RecoveryError> {
         let ring = RingOptions { pool_limit_bytes: pool_bytes, features: RingFeatures::ALL };
         let mut io = RingBackend::new(ring).unwrap();
         let topic = topic();
         let own: Vec<_> = topic.partitions.iter().map(|p| (&topic, p)).collect();
-        let (log, report) = Log::open(&mut io, options, &own, 100, life).unwrap();
-        (Core { io, log, reads: 0 }, report)
+        let (log, report) = Log::open(&mut io, options, &own, 100, life)?;
+        Ok((Core { io, log, reads: 0 }, report))
     }
 
     pub fn slot(&self, index: i32) -> Slot {
@@ -104,6 +113,10 @@ impl Core {
 
     /// Everything from the start: the payload of each batch.
     pub fn read_all(&mut self, index: i32) -> Vec<Vec<u8>> {
+        self.try_read_all(index).unwrap()
+    }
+
+    pub fn try_read_all(&mut self, index: i32) -> Result<Vec<Vec<u8>>, ReadError> {
         let slot = self.slot(index);
         let end = self.log.view(slot).unwrap().high_watermark;
         let (mut offset, mut out) = (Offset(0), Vec::new());
@@ -116,7 +129,7 @@ impl Core {
             );
             let request =
                 ReadRequest { slot, offset, max_bytes: 1 << 20, at_least_one: true, ticket: self.reads };
-            match self.log.read(&mut self.io, request).unwrap() {
+            match self.log.read(&mut self.io, request)? {
                 ReadOutcome::Wait => self.turn(),
                 ReadOutcome::Data { bufs, .. } => {
                     let bytes: Vec<u8> = bufs.iter().flat_map(|b| b.iter().copied()).collect();
@@ -128,7 +141,7 @@ impl Core {
                 }
             }
         }
-        out
+        Ok(out)
     }
 
     pub fn stop(mut self) {
