@@ -45,6 +45,7 @@ fn main() -> ExitCode {
         ),
         ("answers_are_those_of_kafka_to_the_byte", answers_are_those_of_kafka_to_the_byte),
         ("records_at_fault_are_named", records_at_fault_are_named),
+        ("without_descriptors_those_who_are_in_go_on", without_descriptors_those_who_are_in_go_on),
         ("a_folder_in_use_is_left_alone", a_folder_in_use_is_left_alone),
         ("small_limits_are_gone_along_with", small_limits_are_gone_along_with),
         ("json_goes_to_stderr_alone", json_goes_to_stderr_alone),
@@ -376,6 +377,58 @@ fn a_failed_core_log_write_ends_the_process() {
     let again = plan.start();
     assert_eq!(Client::connect(again.address).end_offset("t", 0), 1, "what was acknowledged is there");
     again.stop();
+}
+
+/// No descriptor is left: who is connected is served, who knocks waits and is served when there is room, the broker does not
+/// spin, and the log does not fill.
+fn without_descriptors_those_who_are_in_go_on() {
+    let dir = folder();
+    // The ring takes the limit that was in force when it was asked to accept: once for ever with multishot.
+    let set = "features.off=multishot_accept".to_string();
+    let plan = Plan { data: dir.path().join("data"), cores: "1", set, ..Plan::default() };
+    let broker = plan.start();
+    let mut client = Client::connect(broker.address);
+    client.create("t");
+    assert_eq!(client.produce("t", 0), 0);
+    let process = Pid::from_child(&broker.child);
+    let open = std::fs::read_dir(format!("/proc/{}/fd", broker.child.id())).unwrap();
+    let numbers = open.map(|entry| entry.unwrap().file_name().to_str().unwrap().parse::<u64>().unwrap());
+    let limit = |soft: u64| {
+        let before = prlimit(Some(process), Resource::Nofile, getrlimit(Resource::Nofile)).unwrap();
+        prlimit(Some(process), Resource::Nofile, Rlimit { current: Some(soft), ..before }).unwrap();
+    };
+    let open: std::collections::BTreeSet<u64> = numbers.collect();
+    limit((0..).find(|number| !open.contains(number)).unwrap());
+    let mut knocking: Vec<_> = (0..100).map(|_| Client::connect(broker.address)).collect();
+    knocking.iter_mut().for_each(|client| client.send_produce("t", 0));
+    let spent = cpu_ms(broker.child.id());
+    let begun = std::time::Instant::now();
+    // The attempt to accept that was under way goes by the old limit, so one gets in.
+    let mut produced = 1;
+    while begun.elapsed() < std::time::Duration::from_secs(2) {
+        let offset = client.produce("t", 0);
+        assert!((produced..=produced + 1).contains(&offset), "{offset} after {produced}");
+        produced = offset + 1;
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let spent = cpu_ms(broker.child.id()) - spent;
+    assert!(spent < 1000, "{spent} ms of CPU in two seconds of waiting");
+    limit(1024);
+    for client in &mut knocking {
+        assert_eq!(client.produce_error(), 0, "who waited is served");
+    }
+    let (code, text) = broker.end(Signal::TERM);
+    assert_eq!(code, Some(0), "{text}");
+    let lines = text.lines().filter(|line| line.contains("accepting connections fails")).count();
+    assert!((1..=2).contains(&lines), "{lines} lines: {text}");
+}
+
+fn cpu_ms(process: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+    let after_name = stat.rsplit_once(") ").unwrap().1;
+    let ticks: u64 = after_name.split(' ').skip(11).take(2).map(|n| n.parse::<u64>().unwrap()).sum();
+    // The kernel tells user space hundredths of a second, whatever it counts in (USER_HZ).
+    ticks * 10
 }
 
 fn a_folder_in_use_is_left_alone() {

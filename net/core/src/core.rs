@@ -1,5 +1,6 @@
 //! The core loop: completions in, events applied, operations out.
 
+use crate::accept::Accepting;
 use crate::closing::Closing;
 use crate::conn::{AnswerState, Conn, FrameBytes, SentKind};
 use crate::fetch::{FetchPending, Sessions, Waiters};
@@ -109,15 +110,15 @@ pub struct Core<B: Backend> {
     ends: CoreEnds,
     control_backlog: VecDeque<ControlMessage>,
     control_dirty: bool,
-    listener: Option<SocketId>,
-    accepting: bool,
+    pub(crate) listener: Option<SocketId>,
+    pub(crate) accepting: Accepting,
     pub(crate) metrics: CoreMetrics,
     pub(crate) heartbeat: Arc<Heartbeat>,
     pub(crate) now_ns: u64,
     next_sweep_ns: u64,
     /// Bytes received up to the last sweep.
     swept_bytes: u64,
-    stopping: bool,
+    pub(crate) stopping: bool,
     stop_deadline_ns: u64,
     /// What was in flight is answered, or had its time.
     drained: bool,
@@ -176,7 +177,7 @@ impl<B: Backend> Core<B> {
             control_backlog: VecDeque::new(),
             control_dirty: false,
             listener,
-            accepting: false,
+            accepting: Accepting::default(),
             metrics: CoreMetrics::default(),
             heartbeat,
             now_ns,
@@ -221,9 +222,7 @@ impl<B: Backend> Core<B> {
         self.metrics.turns += 1;
         self.heartbeat.turn(began);
         self.heartbeat.set_phase(Phase::Completions);
-        if !self.accepting && !self.stopping {
-            self.start_accepting();
-        }
+        self.start_accepting();
         let mut handled = 0;
         while handled < TURN_COMPLETIONS_MAX {
             let Some(completion) = self.io.pop() else { break };
@@ -266,18 +265,14 @@ impl<B: Backend> Core<B> {
         if let Some(at) = self.waiters.next_deadline_ns() {
             deadline = deadline.min(at);
         }
+        if let Some(at) = self.accept_deadline_ns() {
+            deadline = deadline.min(at);
+        }
         // Nothing is connected and nothing is owed: the sweep can wait for whoever comes.
         if self.conns.len() == 0 && !self.stopping && deadline == self.next_sweep_ns {
             deadline = self.now_ns + 60_000_000_000;
         }
         deadline
-    }
-
-    fn start_accepting(&mut self) {
-        if let Some(listener) = self.listener {
-            self.accepting = true;
-            self.io.push(Op::Accept { listener }, token(token::ACCEPT, 0));
-        }
     }
 
     fn complete(&mut self, completion: Completion) {
@@ -289,22 +284,6 @@ impl<B: Backend> Core<B> {
             token::SEND => self.sent(Key::unpack(value), completion),
             token::UNPACKED => self.unpacked(Key::unpack(value), completion),
             _ => {}
-        }
-    }
-
-    fn accepted(&mut self, completion: Completion) {
-        self.accepting = completion.more;
-        if let Payload::Accepted { socket, peer } = completion.payload {
-            if self.conns.len() >= self.settings.connections_max || self.stopping {
-                self.io.push(Op::Close { socket }, token(token::CLOSE, 0));
-                return;
-            }
-            self.metrics.connections_accepted += 1;
-            self.open(socket, peer, Vec::new());
-        } else if let Err(errno) = completion.result
-            && !self.stopping
-        {
-            tracing::warn!(core = self.settings.id.0, error = %errno, "accepting a connection failed; trying again");
         }
     }
 

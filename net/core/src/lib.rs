@@ -3,6 +3,7 @@
 //! It knows three requests (ApiVersions, Produce, Fetch); every other frame goes to control as bytes. One loop: reap
 //! completions → a closed event → a synchronous `apply` that changes state and queues operations → one submit.
 
+mod accept;
 mod closing;
 mod conn;
 pub mod core;

@@ -85,6 +85,16 @@ impl Client {
         answer.int(8)
     }
 
+    /// The error code of the next answer to a produce that was sent before.
+    pub fn produce_error(&mut self) -> i64 {
+        let mut answer = self.answer();
+        answer.int(4);
+        answer.string();
+        answer.int(4);
+        answer.int(4);
+        answer.int(2)
+    }
+
     /// The same without waiting for its answer.
     pub fn send_produce(&mut self, topic: &str, partition: i32) {
         self.send(0, 3, &produce_body(topic, partition, &batch()));
