@@ -114,7 +114,8 @@ impl Conn {
             large_seen: 0,
             large_part: None,
             receiving: false,
-            frame_since_ns: 0,
+            // One that comes from another core may bring half a frame.
+            frame_since_ns: now_ns,
             head: 0,
             answers: VecDeque::new(),
             barrier: false,

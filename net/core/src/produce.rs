@@ -312,8 +312,9 @@ impl<B: Backend> Core<B> {
 
     /// The log has room: stalled requests go on, oldest first.
     pub(crate) fn room(&mut self) {
-        for _ in 0..self.stalled.len() {
-            let Some(key) = self.stalled.pop_front() else { break };
+        // A connection that goes on may stall another of its requests behind these: the log says "room" once, so those
+        // are tried too.
+        while let Some(key) = self.stalled.pop_front() {
             let Some(pending) = self.produces.get(key) else { continue };
             let conn_key = pending.conn;
             self.run_produce(key);
