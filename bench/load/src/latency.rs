@@ -64,6 +64,19 @@ impl Latency {
         self.0.len() - self.0.count_between(0, ns)
     }
 
+    /// What came since an earlier state of this one.
+    pub fn since(&self, earlier: &Latency) -> Latency {
+        let mut recent = self.clone();
+        // An earlier state holds nothing that this one does not.
+        let _ = recent.0.subtract(&earlier.0);
+        recent
+    }
+
+    /// Which part lies between these, both included, nanoseconds.
+    pub fn part_between(&self, low_ns: u64, high_ns: u64) -> f64 {
+        self.0.count_between(low_ns, high_ns) as f64 / self.0.len().max(1) as f64
+    }
+
     /// The histogram itself, nanoseconds.
     pub fn histogram(&self) -> &Histogram<u64> {
         &self.0

@@ -6,22 +6,26 @@
 //! never averaged, memory is bounded whatever the broker does. Never asks for metadata: the caller says who leads what.
 
 pub mod batch;
+pub mod compress;
 mod connect;
 pub mod consume;
 pub mod error;
 mod fetch;
 pub mod latency;
 pub mod produce;
+pub mod records;
 pub mod schedule;
 pub mod stamp;
 pub mod timeline;
 mod wire;
 
+pub use compress::Compress;
 pub use consume::{ConsumePlan, Consumed, Source, consume};
 pub use error::LoadError;
 pub use fetch::Terms;
 pub use latency::Latency;
-pub use produce::{Outcome, Plan, Progress, Target, run};
+pub use produce::{Outcome, Partitioner, Plan, Progress, Target, run};
+pub use records::{Keys, Payload, Sizes};
 pub use schedule::Schedule;
 pub use stamp::{STAMP_BYTES, Stamp};
 pub use timeline::{Stretch, Timeline};

@@ -132,7 +132,7 @@ impl ClientError {
     }
 
     /// `Ok` for code 0, a refusal otherwise.
-    pub(crate) fn check(
+    pub fn check(
         code: i16,
         doing: impl FnOnce() -> String,
         message: Option<&str>,

@@ -12,6 +12,7 @@ pub mod compression;
 pub mod connection;
 pub mod consumer;
 pub mod error;
+pub mod murmur;
 pub mod producer;
 
 pub use batch::{BatchBuilder, Header, Record, RecordView};

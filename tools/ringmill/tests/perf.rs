@@ -15,10 +15,15 @@ struct Broker {
 
 impl Broker {
     fn start() -> Broker {
+        Broker::with(&["--cores", "1", "--memory", "256MiB"])
+    }
+
+    fn with(args: &[&str]) -> Broker {
         let data = tempfile::tempdir().unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_ringmill"))
-            .args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--cores", "1"])
-            .args(["--memory", "256MiB", "--data"])
+            .args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
+            .args(args)
+            .arg("--data")
             .arg(data.path())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -106,7 +111,12 @@ fn what_cannot_be_done_is_a_sentence() {
     let broker = Broker::start();
     for (args, code, words) in [
         (&["--num-records", "10", "--transactional-id", "x"][..], 2, "transactions"),
-        (&["--num-records", "10", "--command-property", "compression.type=zstd"], 2, "does not honour"),
+        (&["--num-records", "10", "--command-property", "compression.lz4.level=9"], 2, "one level"),
+        (&["--num-records", "10", "--command-property", "interceptor.classes=x"], 2, "does not honour"),
+        (&["--num-records", "10", "--command-property", "acks=1", "enable.idempotence=true"], 2, "acks=all"),
+        (&["--num-records", "10", "--keys", "normal:5"], 2, "zipf"),
+        (&["--num-records", "10", "--html", "/no/such/folder/x.html"], 2, "no such folder"),
+        (&["--num-records", "10", "--hdr", "/proc/self/stat"], 2, "--force"),
         (&["--num-records", "10", "--warmup-records", "10"], 2, "less than"),
         (&["--num-records", "10", "--throughput", "0"], 2, "schedule"),
         (&["--num-records", "10", "--command-property", "bootstrap.servers=127.0.0.1:1"], 3, "127.0.0.1:1"),
@@ -184,4 +194,31 @@ fn reading_what_is_not_there_is_a_sentence_and_the_results_so_far() {
         assert_eq!(read.status.code(), Some(code), "{args:?}: {}", text(&read.stderr));
         assert!(text(&read.stderr).contains(words), "{args:?}: {}", text(&read.stderr));
     }
+}
+
+#[test]
+fn pipelining_producers_that_fill_the_room_of_a_broker_all_go_on() {
+    // Two cores, so that connections move between them with half a frame; little memory, so that there is no room at
+    // times and requests stall behind each other.
+    let broker = Broker::with(&["--cores", "2", "--memory", "256MiB"]);
+    let load =
+        ["--num-records", "200000", "--record-size", "1000", "--partitions", "4", "--keys", "zipf:1000:1.1"];
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringmill"));
+    command.args([
+        "perf",
+        "mixed",
+        "--topic",
+        "t",
+        "--producers",
+        "20",
+        "--consumers",
+        "4",
+        "--timeout",
+        "15",
+    ]);
+    command.args(load).args(["--json", "--bootstrap-server", &broker.address]);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let report = json(&output);
+    assert_eq!((&report["produce"]["records"], &report["produce"]["errors"]), (&200_000.into(), &0.into()));
 }

@@ -1,132 +1,100 @@
 //! Producers with a connection each, driven by one ring.
 //!
-//! A turn: take what completed, make the records that are due, send what may be sent, sleep until something happens or
-//! the next record is due. When a record can not be held (a broker that does not answer), it is made later but keeps
-//! its intended time: its wait counts.
+//! A turn: make the records that are due, send what may be sent, sleep until something completes or the next record is
+//! due. When a record can not be held (a broker that does not answer), it is made later but keeps its intended time:
+//! its wait counts. A turn costs what happens in it, not what connections and partitions there are.
 
-use crate::batch::{Batch, Values};
+use super::queue::{Queue, Sealing};
+use super::{Outcome, Partitioner, Plan, Progress};
+use crate::batch::{Batch, Sealed};
+use crate::connect::connect;
 use crate::error::LoadError;
-use crate::latency::Latency;
-use crate::schedule::{Schedule, Times};
+use crate::records::Maker;
+use crate::schedule::Times;
 use crate::wire;
+use ringmill_client::{ServerCode, murmur};
 use ringmill_reactor::ring::{RingBackend, RingFeatures, RingOptions};
-use ringmill_reactor::{Backend, Buf, Completion, Op, Payload, SocketId, Token};
+use ringmill_reactor::{Backend, Completion, Op, Payload, SocketId, Token};
 use std::collections::VecDeque;
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 const POOL_BYTES: u64 = 256 << 20;
 /// Largest answer that is believed.
-const ANSWER_BYTES_MAX: usize = 1 << 20;
-/// A turn makes no more records than this before it looks at completions again.
-const RECORDS_PER_TURN: u64 = 10_000;
-const PROGRESS_NS: u64 = 200_000_000;
-const CONNECT: Duration = Duration::from_secs(5);
+const ANSWER_BYTES_MAX: usize = 16 << 20;
+/// A turn makes no more than this before it looks at completions again.
+const RECORDS_PER_TURN: u64 = 1000;
+const BYTES_PER_TURN: usize = 256 << 10;
+/// Held by all producers together.
+const HELD_BYTES_MAX: usize = 1 << 30;
+const PROGRESS_NS: u64 = 100_000_000;
 const RECEIVE: u64 = 0;
 const SEND: u64 = 1;
-
-/// A partition and who leads it.
-#[derive(Clone, Debug)]
-pub struct Target {
-    pub partition: i32,
-    pub leader: SocketAddr,
-}
-
-/// What to send.
-#[derive(Clone, Debug)]
-pub struct Plan {
-    pub topic: String,
-    /// Batches go to these in turn.
-    pub targets: Vec<Target>,
-    pub schedule: Schedule,
-    pub records: u64,
-    /// Of these, the first that do not count.
-    pub warmup: u64,
-    pub record_bytes: usize,
-    /// Producers, each with a connection to every leader; records go to them in turn.
-    pub producers: usize,
-    /// 0, 1 or -1.
-    pub acks: i16,
-    pub linger: Duration,
-    /// A batch of this size leaves at once.
-    pub batch_bytes: usize,
-    /// Requests of one connection without an answer.
-    pub in_flight_max: usize,
-    /// No answer for this long ends the run.
-    pub timeout: Duration,
-    pub seed: u64,
-}
-
-/// What came of a run. Counts and times leave the warm-up out, but for `errors`.
-#[derive(Clone, Debug, Default)]
-pub struct Outcome {
-    /// Acked, or with acks 0 handed to the kernel.
-    pub records: u64,
-    pub bytes: u64,
-    pub errors: u64,
-    /// The code of the first one.
-    pub first_error: Option<i16>,
-    pub requests: u64,
-    /// From the first intended time that counts to the last answer.
-    pub elapsed: Duration,
-    /// From when a record was meant to be sent.
-    pub intended: Latency,
-    /// From when its request was handed to the kernel.
-    pub actual: Latency,
-    /// CPU of this thread, warm-up included.
-    pub cpu: Duration,
-}
-
-/// The state of a run, some times a second.
-#[derive(Clone, Copy, Debug)]
-pub struct Progress<'a> {
-    pub done: u64,
-    pub records: u64,
-    pub outcome: &'a Outcome,
-}
+/// Kafka's codes for batches of idempotent producers.
+const OUT_OF_ORDER_SEQUENCE_NUMBER: i16 = 45;
+const DUPLICATE_SEQUENCE_NUMBER: i16 = 46;
 
 /// A request on its way.
 struct InFlight {
     correlation: i32,
     sent_ns: u64,
-    intended_ns: Vec<u64>,
-    /// Number of its first record among all.
-    first: u64,
+    /// By slot of the target.
+    batches: Vec<(u32, Sealed)>,
 }
 
 struct Connection {
     socket: SocketId,
-    partitions: Vec<i32>,
-    /// Which of `partitions` the next batch goes to.
-    turn: usize,
-    open: Batch,
-    /// Number of the first record of `open` among all, and when it came in.
-    open_first: u64,
-    open_since_ns: u64,
+    producer: usize,
+    /// Slots whose queue may have something to send.
+    due: VecDeque<u32>,
+    /// Stands in the list of connections to send from.
+    listed: bool,
     in_flight: VecDeque<InFlight>,
-    /// Sends that the kernel has not taken yet.
-    sending: usize,
     received: Vec<u8>,
     next_correlation: i32,
+}
+
+struct Producer {
+    /// By slot; most stay empty when there are many producers.
+    queues: Vec<Option<Box<Queue>>>,
+    /// The slot that records without a key go to, and bytes until the next one.
+    slot: usize,
+    slot_bytes: usize,
+    held_bytes: usize,
 }
 
 struct Run<'p> {
     plan: &'p Plan,
     io: RingBackend,
+    /// Of producer p to leader l: number p * leaders + l.
     connections: Vec<Connection>,
+    leaders: usize,
+    /// By slot: which leader.
+    leader_of: Vec<usize>,
+    producers: Vec<Producer>,
+    buffer_bytes: usize,
     times: Times,
     next_due_ns: Option<u64>,
-    values: Values,
+    maker: Maker,
+    /// Batches in the order in which their linger ends: when, producer, slot.
+    lingering: VecDeque<(u64, u32, u32)>,
+    /// Batches that are sent again, and when.
+    pausing: VecDeque<(u64, u32, u32)>,
+    sendable: VecDeque<usize>,
     start_ns: u64,
     made: u64,
     done: u64,
+    batches: u64,
     last_answer_ns: u64,
     first_counted_ns: Option<u64>,
-    outcome: Outcome,
+    out: Outcome,
 }
 
-/// Runs a plan to its end, or to the first failure; what was measured comes back either way.
-pub fn run(plan: &Plan, watch: &mut dyn FnMut(Progress<'_>)) -> (Outcome, Result<(), LoadError>) {
+pub fn run(
+    plan: &Plan,
+    watch: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
+) -> (Outcome, Result<(), LoadError>) {
     let cpu = ringmill_reactor::thread::thread_cpu_ns();
     let mut run = match Run::open(plan) {
         Ok(run) => run,
@@ -134,58 +102,41 @@ pub fn run(plan: &Plan, watch: &mut dyn FnMut(Progress<'_>)) -> (Outcome, Result
     };
     let result = run.drive(watch);
     let first = run.first_counted_ns.unwrap_or(run.last_answer_ns);
-    run.outcome.elapsed = Duration::from_nanos(run.last_answer_ns.saturating_sub(first));
-    run.outcome.cpu = Duration::from_nanos(ringmill_reactor::thread::thread_cpu_ns() - cpu);
-    (run.outcome, result)
-}
-
-fn check(plan: &Plan) -> Result<(), LoadError> {
-    let problem = if plan.targets.is_empty() {
-        "there is no partition to send to"
-    } else if plan.records == 0 || plan.warmup >= plan.records {
-        "the number of records must be above that of the warm-up"
-    } else if plan.producers == 0 || plan.in_flight_max == 0 {
-        "producers and requests in flight are at least 1"
-    } else if !(-1..=1).contains(&plan.acks) {
-        "acks are 0, 1 or -1"
-    } else if plan.record_bytes > 16 << 20 || plan.batch_bytes > 64 << 20 {
-        "records are at most 16 MiB, batches 64 MiB"
-    } else {
-        return Ok(());
-    };
-    Err(LoadError::Plan(problem.into()))
+    run.out.elapsed = Duration::from_nanos(run.last_answer_ns.saturating_sub(first));
+    run.out.warmup.elapsed = Duration::from_nanos(first.saturating_sub(run.start_ns));
+    run.out.cpu = Duration::from_nanos(ringmill_reactor::thread::thread_cpu_ns() - cpu);
+    run.out.start_ns = run.start_ns;
+    (run.out, result)
 }
 
 impl<'p> Run<'p> {
     fn open(plan: &'p Plan) -> Result<Run<'p>, LoadError> {
-        check(plan)?;
         let options = RingOptions { pool_limit_bytes: POOL_BYTES, features: RingFeatures::ALL };
         let mut io = RingBackend::new(options).map_err(LoadError::Ring)?;
         let mut leaders: Vec<SocketAddr> = plan.targets.iter().map(|t| t.leader).collect();
         leaders.sort_unstable();
         leaders.dedup();
+        let place = |target: &super::Target| leaders.binary_search(&target.leader).unwrap_or(0);
+        let leader_of = plan.targets.iter().map(place).collect();
         let mut connections = Vec::new();
-        for _ in 0..plan.producers {
+        let mut producers = Vec::new();
+        for producer in 0..plan.producers {
             for leader in &leaders {
-                let lost = |error| LoadError::Connect(*leader, error);
-                let stream = TcpStream::connect_timeout(leader, CONNECT).map_err(lost)?;
-                stream.set_nodelay(true).map_err(lost)?;
-                let socket = io.add_connection(stream);
+                let socket = io.add_connection(connect(*leader, plan.socket_buffer)?);
                 io.push(Op::Recv { socket }, token(RECEIVE, connections.len()));
-                let own = plan.targets.iter().filter(|t| t.leader == *leader).map(|t| t.partition);
                 connections.push(Connection {
                     socket,
-                    partitions: own.collect(),
-                    turn: connections.len(),
-                    open: Batch::default(),
-                    open_first: 0,
-                    open_since_ns: 0,
+                    producer,
+                    due: VecDeque::new(),
+                    listed: false,
                     in_flight: VecDeque::new(),
-                    sending: 0,
                     received: Vec::new(),
                     next_correlation: 0,
                 });
             }
+            let queues = std::iter::repeat_with(|| None).take(plan.targets.len()).collect();
+            let slot = producer % plan.targets.len();
+            producers.push(Producer { queues, slot, slot_bytes: 0, held_bytes: 0 });
         }
         let mut times = plan.schedule.times(plan.seed);
         let start_ns = io.now_ns();
@@ -193,133 +144,248 @@ impl<'p> Run<'p> {
             plan,
             io,
             connections,
+            leaders: leaders.len(),
+            leader_of,
+            producers,
+            buffer_bytes: plan.buffer_bytes.min(HELD_BYTES_MAX / plan.producers),
             next_due_ns: times.next().map(|t| start_ns + t),
             times,
-            values: Values::new(plan.record_bytes, plan.seed),
+            maker: Maker::new(plan.keys.clone(), plan.payload.clone(), plan.stamp, plan.seed),
+            lingering: VecDeque::new(),
+            pausing: VecDeque::new(),
+            sendable: VecDeque::new(),
             start_ns,
             made: 0,
             done: 0,
+            batches: 0,
             last_answer_ns: start_ns,
             first_counted_ns: None,
-            outcome: Outcome::default(),
+            out: Outcome::default(),
         })
     }
 
-    fn drive(&mut self, watch: &mut dyn FnMut(Progress<'_>)) -> Result<(), LoadError> {
+    fn drive(&mut self, watch: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>) -> Result<(), LoadError> {
         let mut next_watch_ns = self.start_ns + PROGRESS_NS;
         while self.done < self.plan.records {
             let now_ns = self.io.now_ns();
             let full = self.make(now_ns);
-            self.send(now_ns);
+            self.expire(now_ns);
+            while let Some(at) = self.sendable.pop_front() {
+                self.send(at, now_ns)?;
+            }
             if now_ns >= next_watch_ns {
                 next_watch_ns = now_ns + PROGRESS_NS;
-                watch(Progress { done: self.done, records: self.plan.records, outcome: &self.outcome });
+                self.check_silence(now_ns)?;
+                if self.tell(now_ns, watch).is_break() {
+                    return Ok(());
+                }
             }
-            let waiting = self.connections.iter().any(|c| !c.in_flight.is_empty() || c.sending > 0);
-            let timeout_ns = self.plan.timeout.as_nanos() as u64;
-            if waiting && now_ns.saturating_sub(self.oldest_wait_ns()) > timeout_ns {
-                return Err(LoadError::Silent(self.plan.timeout));
-            }
-            let until = if full { Some(next_watch_ns) } else { self.wake_ns(next_watch_ns) };
-            self.io.enter(until);
+            let until_ns = self.wake_ns(next_watch_ns, full);
+            self.io.enter(Some(until_ns));
             while let Some(completion) = self.io.pop() {
                 self.take(completion)?;
             }
         }
-        watch(Progress { done: self.done, records: self.plan.records, outcome: &self.outcome });
+        let _ = self.tell(self.io.now_ns(), watch);
         Ok(())
     }
 
-    /// Since when a request has waited, or the last answer came, whichever is later.
-    fn oldest_wait_ns(&self) -> u64 {
-        let sent = self.connections.iter().filter_map(|c| c.in_flight.front()).map(|r| r.sent_ns).min();
-        sent.unwrap_or(self.last_answer_ns).max(self.last_answer_ns)
+    fn tell(&self, now_ns: u64, watch: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>) -> ControlFlow<()> {
+        watch(Progress {
+            done: self.done,
+            records: self.plan.records,
+            elapsed: Duration::from_nanos(now_ns.saturating_sub(self.start_ns)),
+            outcome: &self.out,
+        })
+    }
+
+    fn check_silence(&self, now_ns: u64) -> Result<(), LoadError> {
+        let waits = self.connections.iter().filter_map(|c| c.in_flight.front()).map(|r| r.sent_ns).min();
+        let Some(since_ns) = waits else { return Ok(()) };
+        let silent_ns = now_ns.saturating_sub(since_ns.max(self.last_answer_ns));
+        if silent_ns > self.plan.timeout.as_nanos() as u64 {
+            return Err(LoadError::Silent(self.plan.timeout));
+        }
+        Ok(())
     }
 
     /// Makes what is due. True when nothing can be taken before an answer came.
     fn make(&mut self, now_ns: u64) -> bool {
         let wall_ms = self.io.wall_ms();
+        let mut bytes = 0;
         for _ in 0..RECORDS_PER_TURN {
             if self.made == self.plan.records {
                 return true;
             }
             let due_ns = self.next_due_ns.unwrap_or(now_ns);
-            if due_ns > now_ns {
+            if due_ns > now_ns || bytes > BYTES_PER_TURN {
                 return false;
             }
-            let Some(at) = self.place() else { return true };
-            let Some(connection) = self.connections.get_mut(at) else { return true };
-            if connection.open.is_empty() {
-                connection.open_first = self.made;
-                connection.open_since_ns = now_ns;
-            }
-            connection.open.push(self.values.next_value(), due_ns, wall_ms);
+            let Some(producer) = self.place() else { return true };
+            bytes += self.make_one(producer, due_ns, now_ns, wall_ms);
             self.made += 1;
             self.next_due_ns = self.times.next().map(|t| self.start_ns + t);
-            if connection.open.bytes() >= self.plan.batch_bytes {
-                self.flush(at, now_ns);
-            }
         }
         false
     }
 
-    /// The connection that takes the next record: its turn, or without a schedule the first that has room.
+    /// The producer that takes the next record: the one whose turn it is, or else the first that has room.
     fn place(&self) -> Option<usize> {
-        let count = self.connections.len();
+        let count = self.producers.len();
         let first = (self.made % count as u64) as usize;
-        (0..count).map(|step| (first + step) % count).find(|at| {
-            self.connections.get(*at).is_some_and(|c| {
-                c.open.bytes() < self.plan.batch_bytes || c.in_flight.len() < self.plan.in_flight_max
-            })
+        (first..count).chain(0..first).find(|at| {
+            self.producers.get(*at).is_some_and(|p| p.held_bytes == 0 || p.held_bytes < self.buffer_bytes)
         })
     }
 
-    /// Sends open batches whose linger is over, where a connection may send.
-    fn send(&mut self, now_ns: u64) {
-        let linger_ns = self.plan.linger.as_nanos() as u64;
-        for at in 0..self.connections.len() {
-            let ready = self.connections.get(at).is_some_and(|c| {
-                let last = self.made == self.plan.records;
-                let over = last || now_ns >= c.open_since_ns + linger_ns;
-                !c.open.is_empty() && (over || c.open.bytes() >= self.plan.batch_bytes)
-            });
-            if ready {
-                self.flush(at, now_ns);
+    fn make_one(&mut self, at: usize, due_ns: u64, now_ns: u64, wall_ms: i64) -> usize {
+        let plan = self.plan;
+        let counts = self.made >= plan.warmup;
+        let (key, value) = self.maker.next_record(due_ns, counts);
+        let Some(producer) = self.producers.get_mut(at) else { return 0 };
+        let count = plan.targets.len();
+        let slot = match key {
+            Some(key) if !plan.ignore_keys => murmur::partition(key, count as u32) as usize,
+            Some(_) | None => producer.next_slot(plan, key.map_or(0, <[u8]>::len) + value.len()),
+        };
+        let Some(queue) = producer.queues.get_mut(slot) else { return 0 };
+        let queue = queue.get_or_insert_default();
+        let mut full = false;
+        let before;
+        let batch = match queue.open(key, value, plan.batch_bytes) {
+            Some(batch) => {
+                before = batch.bytes();
+                batch
             }
+            None => {
+                // What cannot be appended to is full.
+                full = true;
+                self.batches += 1;
+                let room = if self.next_due_ns.is_none() { plan.batch_bytes } else { 0 };
+                let linger_ns = plan.linger.as_nanos() as u64;
+                self.lingering.push_back((now_ns + linger_ns, at as u32, slot as u32));
+                before = 0;
+                queue.add(Batch::new(room, now_ns, self.batches))
+            }
+        };
+        batch.push(key, value, due_ns, counts, wall_ms);
+        let bytes = batch.bytes() - before;
+        full |= batch.bytes() >= plan.batch_bytes;
+        producer.held_bytes += bytes;
+        if full {
+            self.list(at, slot, now_ns);
+        }
+        bytes
+    }
+
+    /// Notes that a queue may have something to send, if it has.
+    fn list(&mut self, producer: usize, slot: usize, now_ns: u64) {
+        let since_ns = self.due_since_ns(now_ns);
+        let leader = self.leader_of.get(slot).copied().unwrap_or(0);
+        let at = producer * self.leaders + leader;
+        let queue = self.producers.get_mut(producer).and_then(|p| p.queues.get_mut(slot)?.as_mut());
+        let (Some(queue), Some(connection)) = (queue, self.connections.get_mut(at)) else { return };
+        if queue.listed || !queue.is_due(since_ns, self.plan.batch_bytes) {
+            return;
+        }
+        queue.listed = true;
+        connection.due.push_back(slot as u32);
+        if !connection.listed && connection.in_flight.len() < self.plan.in_flight_max {
+            connection.listed = true;
+            self.sendable.push_back(at);
         }
     }
 
-    fn flush(&mut self, at: usize, now_ns: u64) {
-        let plan = self.plan;
-        let Some(connection) = self.connections.get_mut(at) else { return };
-        let outstanding = if plan.acks == 0 { connection.sending } else { connection.in_flight.len() };
-        if outstanding >= plan.in_flight_max {
-            return;
+    /// A batch that began then or before has lingered enough.
+    fn due_since_ns(&self, now_ns: u64) -> u64 {
+        if self.made == self.plan.records {
+            return u64::MAX;
         }
-        let (bytes, intended_ns) = std::mem::take(&mut connection.open).finish();
-        let index = connection.turn % connection.partitions.len().max(1);
-        let partition = connection.partitions.get(index).copied().unwrap_or(0);
-        connection.turn = connection.turn.wrapping_add(1);
-        let correlation = connection.next_correlation;
-        connection.next_correlation = correlation.wrapping_add(1);
-        let head = wire::request_head(correlation, &plan.topic, partition, plan.acks, bytes.len());
-        let parts = vec![Buf::from_vec(head), Buf::from_vec(bytes), Buf::from_vec(wire::TAIL.to_vec())];
-        let first = connection.open_first;
-        let request = InFlight { correlation, sent_ns: now_ns, intended_ns, first };
-        connection.in_flight.push_back(request);
-        connection.sending += 1;
-        self.outcome.requests += 1;
-        self.io.push(Op::Send { socket: connection.socket, parts, zero_copy: false }, token(SEND, at));
+        now_ns.saturating_sub(self.plan.linger.as_nanos() as u64)
+    }
+
+    fn expire(&mut self, now_ns: u64) {
+        let all = self.made == self.plan.records;
+        while let Some((until_ns, producer, slot)) = self.lingering.front().copied()
+            && (all || until_ns <= now_ns)
+        {
+            self.lingering.pop_front();
+            self.list(producer as usize, slot as usize, now_ns);
+        }
+        while let Some((until_ns, producer, slot)) = self.pausing.front().copied()
+            && until_ns <= now_ns
+        {
+            self.pausing.pop_front();
+            self.list(producer as usize, slot as usize, now_ns);
+        }
+    }
+
+    /// Sends what a connection has to send and may.
+    fn send(&mut self, at: usize, now_ns: u64) -> Result<(), LoadError> {
+        let since_ns = self.due_since_ns(now_ns);
+        let plan = self.plan;
+        loop {
+            let Some(connection) = self.connections.get_mut(at) else { return Ok(()) };
+            connection.listed = false;
+            if connection.in_flight.len() >= plan.in_flight_max || connection.due.is_empty() {
+                return Ok(());
+            }
+            let Some(producer) = self.producers.get_mut(connection.producer) else { return Ok(()) };
+            let sealing = Sealing {
+                compress: plan.compress,
+                identity: plan.identities.get(connection.producer).copied(),
+            };
+            let mut batches = Vec::new();
+            let mut wire = Vec::new();
+            let mut bytes = 0;
+            // Each queue gives one batch to a request; one that has more stands behind the others afterwards.
+            for _ in 0..connection.due.len() {
+                if bytes >= plan.request_bytes {
+                    break;
+                }
+                let Some(slot) = connection.due.pop_front() else { break };
+                let queue = producer.queues.get_mut(slot as usize).and_then(Option::as_mut);
+                let Some(queue) = queue else { continue };
+                queue.listed = false;
+                if !queue.is_due(since_ns, plan.batch_bytes) {
+                    continue;
+                }
+                let taken = queue.take(sealing);
+                let taken =
+                    taken.map_err(|e| LoadError::Plan(format!("a batch cannot be compressed: {e}")))?;
+                let Some(mut batch) = taken else { continue };
+                batch.attempts += 1;
+                queue.in_flight += 1;
+                bytes += batch.bytes.len();
+                let partition = plan.targets.get(slot as usize).map_or(0, |t| t.partition);
+                wire.push((partition, batch.bytes.clone()));
+                batches.push((slot, batch));
+                if queue.is_due(since_ns, plan.batch_bytes) {
+                    queue.listed = true;
+                    connection.due.push_back(slot);
+                }
+            }
+            if batches.is_empty() {
+                return Ok(());
+            }
+            let correlation = connection.next_correlation;
+            connection.next_correlation = correlation.wrapping_add(1);
+            let terms = wire::Terms { topic: &plan.topic, client_id: &plan.client_id, acks: plan.acks };
+            let parts = wire::request(correlation, &terms, &wire);
+            connection.in_flight.push_back(InFlight { correlation, sent_ns: now_ns, batches });
+            self.out.requests += 1;
+            self.out.wire_bytes += bytes as u64;
+            self.io.push(Op::Send { socket: connection.socket, parts, zero_copy: false }, token(SEND, at));
+        }
     }
 
     /// Until when there is nothing to do but wait.
-    fn wake_ns(&self, next_watch_ns: u64) -> Option<u64> {
-        let linger_ns = self.plan.linger.as_nanos() as u64;
-        let may_send = |c: &&Connection| !c.open.is_empty() && c.in_flight.len() < self.plan.in_flight_max;
-        let linger = self.connections.iter().filter(may_send).map(|c| c.open_since_ns + linger_ns).min();
+    fn wake_ns(&self, next_watch_ns: u64, full: bool) -> u64 {
+        let first =
+            |queue: &VecDeque<(u64, u32, u32)>| queue.front().map_or(u64::MAX, |(until, _, _)| *until);
         // Without a schedule the next record is due now.
-        let due = if self.next_due_ns.is_none() { Some(0) } else { self.next_due_ns };
-        [linger, due, Some(next_watch_ns)].into_iter().flatten().min()
+        let due_ns = if full { u64::MAX } else { self.next_due_ns.unwrap_or(0) };
+        due_ns.min(next_watch_ns).min(first(&self.lingering)).min(first(&self.pausing))
     }
 
     fn take(&mut self, completion: Completion) -> Result<(), LoadError> {
@@ -327,11 +393,14 @@ impl<'p> Run<'p> {
         let count = completion.result.map_err(|errno| LoadError::Lost(Some(errno.to_string())))?;
         if kind == SEND {
             let Some(connection) = self.connections.get_mut(at) else { return Ok(()) };
-            connection.sending -= 1;
             if self.plan.acks == 0
                 && let Some(request) = connection.in_flight.pop_front()
             {
-                self.count(request, 0);
+                let now_ns = self.io.now_ns();
+                for (slot, batch) in request.batches {
+                    self.answered(at, slot, batch, 0, request.sent_ns, now_ns);
+                }
+                self.may_send(at);
             }
             return Ok(());
         }
@@ -348,54 +417,125 @@ impl<'p> Run<'p> {
     }
 
     fn read_answers(&mut self, at: usize) -> Result<(), LoadError> {
+        let now_ns = self.io.now_ns();
+        let Some(connection) = self.connections.get_mut(at) else { return Ok(()) };
+        let mut received = std::mem::take(&mut connection.received);
         let mut used = 0;
-        loop {
-            let Some(connection) = self.connections.get_mut(at) else { return Ok(()) };
-            let rest = connection.received.get(used..).unwrap_or_default();
-            let Some((prefix, rest)) = rest.split_first_chunk::<4>() else { break };
+        let mut codes = Vec::new();
+        while let Some((prefix, rest)) = received.get(used..).and_then(<[u8]>::split_first_chunk::<4>) {
             let length = u32::from_be_bytes(*prefix) as usize;
             if length > ANSWER_BYTES_MAX {
                 return Err(LoadError::Garbled(format!("a length of {length} bytes")));
             }
             let Some(frame) = rest.get(..length) else { break };
-            let (correlation, error) =
-                wire::answer(frame).map_err(|error| LoadError::Garbled(error.to_string()))?;
+            codes.clear();
+            let correlation = wire::answer(frame, &mut |partition, code| codes.push((partition, code)))
+                .map_err(|error| LoadError::Garbled(error.to_string()))?;
             used += 4 + length;
-            match connection.in_flight.pop_front() {
-                Some(request) if request.correlation == correlation => self.count(request, error),
+            let Some(connection) = self.connections.get_mut(at) else { return Ok(()) };
+            let request = match connection.in_flight.pop_front() {
+                Some(request) if request.correlation == correlation => request,
                 _ => return Err(LoadError::Garbled(format!("nobody asked for answer {correlation}"))),
+            };
+            self.last_answer_ns = now_ns;
+            for (place, (slot, batch)) in request.batches.into_iter().enumerate() {
+                let partition = self.plan.targets.get(slot as usize).map_or(-1, |t| t.partition);
+                // In the order of the request, from every broker that was seen.
+                let same = codes.get(place).filter(|(p, _)| *p == partition);
+                let found = same.or_else(|| codes.iter().find(|(p, _)| *p == partition));
+                let Some((_, code)) = found else {
+                    return Err(LoadError::Garbled(format!("partition {partition} has no answer")));
+                };
+                self.answered(at, slot, batch, *code, request.sent_ns, now_ns);
             }
+            self.may_send(at);
         }
+        received.drain(..used);
         if let Some(connection) = self.connections.get_mut(at) {
-            connection.received.drain(..used);
+            connection.received = received;
         }
         Ok(())
     }
 
-    /// Takes a request's records into the account.
-    fn count(&mut self, request: InFlight, error: i16) {
-        let now_ns = self.io.now_ns();
+    fn may_send(&mut self, at: usize) {
+        let Some(connection) = self.connections.get_mut(at) else { return };
+        if !connection.listed && !connection.due.is_empty() {
+            connection.listed = true;
+            self.sendable.push_back(at);
+        }
+    }
+
+    /// A batch came back, with this error code.
+    fn answered(&mut self, at: usize, slot: u32, batch: Sealed, code: i16, sent_ns: u64, now_ns: u64) {
+        let Some(connection) = self.connections.get(at) else { return };
+        let (number, plan) = (connection.producer, self.plan);
+        let Some(producer) = self.producers.get_mut(number) else { return };
+        let Some(Some(queue)) = producer.queues.get_mut(slot as usize) else { return };
+        queue.in_flight -= 1;
+        let idempotent = !plan.identities.is_empty();
+        let follows =
+            idempotent && code == OUT_OF_ORDER_SEQUENCE_NUMBER && queue.repeats_before(batch.serial);
+        let stored = code == 0 || (idempotent && code == DUPLICATE_SEQUENCE_NUMBER);
+        let age_ns = now_ns.saturating_sub(batch.since_ns);
+        let again = follows || ServerCode(code).is_retriable();
+        if !stored && again && batch.attempts <= plan.retries && age_ns < plan.delivery.as_nanos() as u64 {
+            self.out.retries += 1;
+            queue.put_back(batch);
+            let until_ns = now_ns + plan.retry_backoff.as_nanos() as u64;
+            self.pausing.push_back((until_ns, number as u32, slot));
+            return;
+        }
+        producer.held_bytes = producer.held_bytes.saturating_sub(batch.held_bytes);
+        self.done += batch.records as u64;
+        if stored {
+            self.count(&batch, sent_ns, now_ns);
+        } else {
+            self.out.errors += batch.records as u64;
+            self.out.first_error = self.out.first_error.or(Some(code));
+        }
+        // One that is sent again may have waited for this.
+        self.list(number, slot as usize, now_ns);
+    }
+
+    /// Takes a batch that was stored into the account.
+    fn count(&mut self, batch: &Sealed, sent_ns: u64, now_ns: u64) {
         self.last_answer_ns = now_ns;
-        let records = request.intended_ns.len() as u64;
-        self.done += records;
-        if error != 0 {
-            self.outcome.errors += records;
-            self.outcome.first_error = self.outcome.first_error.or(Some(error));
-            return;
+        let mut counted = (0, 0);
+        for meant in &batch.meant {
+            let (records, late_ns) = (u64::from(meant.records), now_ns.saturating_sub(meant.intended_ns));
+            if !meant.counts {
+                self.out.warmup.records += records;
+                self.out.warmup.bytes += meant.bytes;
+                self.out.warmup.intended.record_many(late_ns, records);
+                continue;
+            }
+            counted = (counted.0 + records, counted.1 + meant.bytes);
+            let first = self.first_counted_ns.get_or_insert(meant.intended_ns);
+            *first = meant.intended_ns.min(*first);
+            self.out.intended.record_many(late_ns, records);
+            let at_ns = meant.intended_ns.saturating_sub(self.start_ns);
+            self.out.timeline.latency(at_ns, late_ns, records);
         }
-        // Records of one connection are not next to each other among all; which of a batch are warm-up is told by
-        // its first, so the border may be off by one batch.
-        if request.first < self.plan.warmup {
-            return;
+        if counted.0 > 0 {
+            self.out.records += counted.0;
+            self.out.bytes += counted.1;
+            self.out.actual.record_many(now_ns.saturating_sub(sent_ns), counted.0);
+            self.out.timeline.count(now_ns.saturating_sub(self.start_ns), counted.0, counted.1);
         }
-        let first = request.intended_ns.first().copied().unwrap_or(now_ns);
-        self.first_counted_ns = Some(self.first_counted_ns.map_or(first, |f| f.min(first)));
-        self.outcome.records += records;
-        self.outcome.bytes += records * self.plan.record_bytes as u64;
-        for intended_ns in request.intended_ns {
-            self.outcome.intended.record(now_ns.saturating_sub(intended_ns));
-            self.outcome.actual.record(now_ns.saturating_sub(request.sent_ns));
+    }
+}
+
+impl Producer {
+    /// Where a record goes that has no say in it.
+    fn next_slot(&mut self, plan: &Plan, bytes: usize) -> usize {
+        let slot = self.slot;
+        self.slot_bytes += bytes;
+        let next = plan.partitioner == Partitioner::RoundRobin || self.slot_bytes >= plan.batch_bytes;
+        if next {
+            self.slot = (slot + 1) % plan.targets.len();
+            self.slot_bytes = 0;
         }
+        slot
     }
 }
 

@@ -3,8 +3,6 @@
 //! A thread reads stdin in blocks; this one cuts lines, batches what has come so far and sends it. So a slow typist's line
 //! leaves at once, and a large file leaves in full batches.
 
-mod murmur;
-
 use crate::exit::{Code, Failed};
 use crate::output::{bytes, remark, throughput};
 use crate::server::Server;
@@ -250,7 +248,7 @@ impl<'a> Sending<'a> {
         let value = Some(value).filter(|value| !(value.is_empty() && self.args.empty_is_null));
         let partition = match (self.args.partition, key) {
             (Some(partition), _) => partition,
-            (None, Some(key)) => murmur::partition(key, self.partitions),
+            (None, Some(key)) => ringmill_client::murmur::partition(key, self.partitions),
             (None, None) => self.current,
         };
         let record = Record {
