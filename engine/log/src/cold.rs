@@ -1,8 +1,9 @@
 //! Cold reads: blocks of segment files read with direct I/O, shared by all readers, with read-ahead.
 //!
 //! A block is read once, however many readers want it; readers get slices of it, never copies. Reads in flight are
-//! capped, so that a reader that catches up does not crowd out produce.
+//! capped, so that a reader that catches up does not crowd out produce. Which blocks stay: `block_cache.rs`.
 
+use crate::block_cache::{BLOCK, Block, BlockCache};
 use crate::index::SegmentIndex;
 use crate::log::{JobDone, JobFor, Log, LogEvent};
 use crate::partition::{OpenFile, segment_path};
@@ -12,12 +13,9 @@ use crate::token::{self, token};
 use ringmill_reactor::{Backend, Buf, Errno, FileHandle, FileId, Fs, Op, OpenMode, Payload};
 use ringmill_record::{BatchHeader, HEADER_BYTES};
 use ringmill_types::Offset;
-use ringmill_types::limits::{CACHE_BLOCK_BYTES, PAGE_BYTES};
-use std::collections::{HashMap, VecDeque};
+use ringmill_types::limits::PAGE_BYTES;
 use std::io;
 use std::path::PathBuf;
-
-const BLOCK: u64 = CACHE_BLOCK_BYTES as u64;
 
 /// Bytes of one partition in one cold answer: enough to keep the socket busy while the next blocks are read.
 const COLD_WANT_BYTES: u64 = 4 << 20;
@@ -29,144 +27,10 @@ const READ_AHEAD_BLOCKS: u64 = 2 * COLD_WANT_BYTES / BLOCK + 1;
 /// Reads ahead started in one turn: starting one costs as much as sending some 100 KiB, and those who wait go first.
 const AHEAD_PER_TURN: usize = 3;
 
-type Key = (u64, u64);
-
-enum Block {
-    Reading {
-        waiters: Vec<u64>,
-    },
-    /// `valid` bytes of it count; a block at the end of a growing segment is read again when more is wanted.
-    Ready {
-        buf: Buf,
-        valid: usize,
-        used: u64,
-    },
-}
-
-struct Wanted {
-    key: Key,
-    file: FileId,
-    slot: u32,
-    valid: usize,
-}
-
-pub(crate) struct BlockCache {
-    blocks: HashMap<Key, Block>,
-    order: VecDeque<Key>,
-    queue: VecDeque<Wanted>,
-    reading: HashMap<u64, Wanted>,
-    /// Tickets that wait for a segment to be opened.
-    opening: HashMap<u64, Vec<u64>>,
-    bytes: u64,
-    limit_bytes: u64,
-    reads_max: usize,
-    more: bool,
-    tick: u64,
-}
-
 /// A segment that can be read.
 pub(crate) struct ColdOpened {
     handle: Option<FileHandle>,
     index: Option<SegmentIndex>,
-}
-
-impl BlockCache {
-    pub fn new(limit_bytes: u64, reads_max: usize) -> BlockCache {
-        BlockCache {
-            blocks: HashMap::new(),
-            order: VecDeque::new(),
-            queue: VecDeque::new(),
-            reading: HashMap::new(),
-            opening: HashMap::new(),
-            bytes: 0,
-            limit_bytes,
-            reads_max,
-            more: false,
-            tick: 0,
-        }
-    }
-
-    pub fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    /// The file is gone: its blocks are of no use. Those being read are dropped when they arrive.
-    pub fn forget(&mut self, uid: u64) {
-        let doomed: Vec<Key> = self.blocks.keys().filter(|k| k.0 == uid).copied().collect();
-        for key in doomed {
-            self.drop_block(key);
-        }
-        self.queue.retain(|w| w.key.0 != uid);
-    }
-
-    /// The segment has more bytes than before. Blocks that end early are replaced when someone needs the rest.
-    pub fn grew(&mut self, _uid: u64) {
-        self.tick += 1;
-    }
-
-    fn is_awaited(&self, key: Key) -> bool {
-        matches!(self.blocks.get(&key), Some(Block::Reading { waiters }) if !waiters.is_empty())
-    }
-
-    /// Reads ahead were left for the next turn.
-    pub fn has_more(&self) -> bool {
-        self.more
-    }
-
-    fn drop_block(&mut self, key: Key) {
-        if let Some(Block::Ready { buf, .. }) = self.blocks.get(&key) {
-            self.bytes -= buf.len() as u64;
-            self.blocks.remove(&key);
-        }
-    }
-
-    /// The bytes of the block from `from` on, when it is here and holds at least up to `to` (both within the block).
-    fn ready(&mut self, key: Key, from: usize, to: usize) -> Option<Buf> {
-        self.tick += 1;
-        let tick = self.tick;
-        match self.blocks.get_mut(&key)? {
-            Block::Ready { buf, valid, used } if *valid >= to => {
-                *used = tick;
-                Some(buf.slice(from, to))
-            }
-            Block::Ready { .. } | Block::Reading { .. } => None,
-        }
-    }
-
-    /// Makes room by dropping blocks not used lately.
-    fn make_room(&mut self) {
-        let mut chances = self.order.len() * 2;
-        while self.bytes + BLOCK > self.limit_bytes && chances > 0 {
-            chances -= 1;
-            let Some(key) = self.order.pop_front() else { break };
-            match self.blocks.get(&key) {
-                Some(Block::Ready { used, .. }) if self.tick - used < self.order.len() as u64 / 2 => {
-                    self.order.push_back(key)
-                }
-                Some(Block::Ready { .. }) => self.drop_block(key),
-                Some(Block::Reading { .. }) => self.order.push_back(key),
-                None => {}
-            }
-        }
-    }
-
-    /// Asks for a block; a ticket of 0 is read-ahead and waits for nothing. Valid: bytes of it that count by now.
-    fn want(&mut self, key: Key, file: FileId, slot: u32, valid: usize, ticket: u64) {
-        match self.blocks.get_mut(&key) {
-            Some(Block::Reading { waiters }) => {
-                if ticket != 0 && !waiters.contains(&ticket) {
-                    waiters.push(ticket);
-                }
-                return;
-            }
-            Some(Block::Ready { valid: have, .. }) if *have >= valid => return,
-            Some(Block::Ready { .. }) => self.drop_block(key),
-            None => {}
-        }
-        let waiters = if ticket == 0 { Vec::new() } else { vec![ticket] };
-        self.blocks.insert(key, Block::Reading { waiters });
-        self.queue.push_back(Wanted { key, file, slot, valid });
-    }
 }
 
 impl Log {
@@ -176,7 +40,7 @@ impl Log {
         while self.cache.reading.len() < self.cache.reads_max && ahead < AHEAD_PER_TURN {
             let Some(wanted) = self.cache.queue.pop_front() else { break };
             ahead += usize::from(!self.cache.is_awaited(wanted.key));
-            self.cache.make_room();
+            self.cache.make_room(wanted.key);
             let len = wanted.valid.next_multiple_of(PAGE_BYTES);
             let Some(buf) = io.pool().take(len) else {
                 self.cache.queue.push_front(wanted);
@@ -200,11 +64,7 @@ impl Log {
         let Some(Block::Reading { waiters }) = self.cache.blocks.remove(&wanted.key) else { return };
         match (result, payload) {
             (Ok(_), Payload::BufMut(buf)) if buf.len() >= wanted.valid => {
-                let buf = buf.freeze();
-                self.cache.bytes += buf.len() as u64;
-                let used = self.cache.tick;
-                self.cache.blocks.insert(wanted.key, Block::Ready { buf, valid: wanted.valid, used });
-                self.cache.order.push_back(wanted.key);
+                self.cache.insert(wanted.key, buf.freeze(), wanted.valid);
             }
             (Ok(_), _) => self.take_offline(
                 wanted.slot,
@@ -482,7 +342,7 @@ impl SegmentView<'_> {
     /// All blocks of the range are here; if not, asks for them and for some beyond.
     fn fetch(&mut self, start: u64, stop: u64) -> bool {
         // A batch larger than the cache must still fit into it whole, or its blocks would push each other out for ever.
-        self.cache.limit_bytes = self.cache.limit_bytes.max((stop - start) * 3 / 2 + 2 * BLOCK);
+        self.cache.hold_at_least((stop - start) * 3 / 2 + 2 * BLOCK);
         let (first, last) = (start / BLOCK, (stop - 1) / BLOCK);
         let mut all = true;
         for block in first..=last {

@@ -6,6 +6,7 @@
 //! comes out of [`Log::next_event`]. Formats are drawn in `FORMAT.md`.
 
 pub mod adopt;
+mod block_cache;
 mod carry;
 mod checkpointing;
 mod cold;

@@ -1,8 +1,8 @@
 //! The log of one core: appends, seals, durable marks, and the events that come of them.
 
+use crate::block_cache::BlockCache;
 use crate::carry::Carry;
 use crate::checkpointing::{CheckpointState, DiskError};
-use crate::cold::BlockCache;
 use crate::core_log::{CoreLog, Item, NoRoom, Sealed};
 use crate::destage::DestageState;
 use crate::examine;
