@@ -28,6 +28,7 @@ def run(rounds, small):
                 rates.append(float(columns[5])); busiest.append(busy)
             ratios.append(rates[-1] / disks[-1])
             note(f'cold read {rates[-1]:.0f} MB/s, fio {disks[-1]:.0f} MB/s, busiest client thread {busy:.2f}')
+    FIO_READ.extend(disks)
     client_limits = median(busiest) >= 0.9
     limit = f'client thread {median(busiest):.0%} busy; caches {"dropped" if dropped else "NOT dropped (needs root)"}'
     return [row('P7', f'cold read {median(rates):.0f} MB/s, fio 1 MiB depth 8 {median(disks):.0f} MB/s', round(median(ratios), 2),

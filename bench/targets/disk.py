@@ -1,4 +1,4 @@
-"""P10: what one core's log gets out of the disk, beside fio and beside a bare ring; P4's raw paced loop."""
+"""P10: what one core's log gets out of the disk, beside fio and beside a bare ring; P4's and P1's raw paced loop."""
 from common import *
 
 RATE, FRAME_BYTES = 2000, 1100
@@ -37,7 +37,7 @@ def paced(rounds, small):
         broker.create('paced', 1)
         produce('paced', 20_000, partition=0)
         for _ in range(max(rounds, 3)):
-            raws.append(raw_line(RAW, 'serve', folder, RATE, seconds, FRAME_BYTES)['cpu_us'])
+            raws.append(raw_line(RAW, 'serve', folder, RATE, seconds, FRAME_BYTES, 'spin')['cpu_us'])
             count = RATE * seconds
             cpu = sum(threads_cpu_s(broker.pid).values())
             client = Client('-P', '-t', 'paced', '-p', '0', '-s', '1000', '-c', str(count), '-r', str(RATE), '-a', '-1', '-u', '-X', 'linger.ms=0')
@@ -48,3 +48,15 @@ def paced(rounds, small):
     ratio = median(ours) / median(raws)
     return [row('P4', f'CPU per record at {RATE}/s, {median(ours):.1f} µs; raw receive + write + flush + send {median(raws):.1f} µs',
                 round(ratio, 2), '≤ 1.3 × raw', ratio <= 1.3, '', '× raw')]
+
+
+def floor(rounds, small):
+    """P1: what a client that spins, as rdkafka_performance does, sees of a bare loop of receive, write, flush, send."""
+    seen = []
+    with Folder('floor') as folder:
+        for _ in range(max(rounds, 3)):
+            line = raw_line(RAW, 'serve', folder, RATE, 2 if small else 8, FRAME_BYTES, 'spin')
+            seen.append([line[f'client_{q}_us'] / 1e3 for q in ('p50', 'p99', 'p999')])
+            note(f'raw loop, seen by its client: p50, p99, p99.9 {seen[-1]} ms')
+    FLOOR.update({q: median([s[at] for s in seen]) for at, q in enumerate(('p50', 'p99', 'p999'))})
+    return []

@@ -4,8 +4,9 @@
 //! `cargo run --release -p ringmill-reactor --example raw -- write FOLDER SECONDS`
 //! : 4 KiB `WRITE_FIXED` with a linked fdatasync into a zero-filled file, one at a time.
 //!
-//! `… -- serve FOLDER RATE SECONDS FRAME_BYTES`
+//! `… -- serve FOLDER RATE SECONDS FRAME_BYTES sleep|spin`
 //! : a paced client (a process of its own) sends RATE frames a second; each is received, written, flushed, answered.
+//! : Between frames the client sleeps, or keeps a CPU busy as `rdkafka_performance -r` does.
 //!
 //! Prints one line of JSON. CPU is that of the whole process, its io-wq workers included, the client's not.
 #![allow(clippy::unwrap_used)]
@@ -16,7 +17,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 const FILE_BYTES: u64 = 64 << 20;
@@ -133,16 +134,18 @@ impl Drop for Rig {
     }
 }
 
-fn report(name: &str, mut latencies_ns: Vec<u64>, span: Duration, cpu_ns: u64, count: u64) {
+/// p50, p99 and p99.9 as members of a JSON object.
+fn quantiles(prefix: &str, mut latencies_ns: Vec<u64>) -> String {
     latencies_ns.sort_unstable();
     let at = |part: f64| latencies_ns[((latencies_ns.len() - 1) as f64 * part) as usize] as f64 / 1e3;
+    let (p50, p99, p999) = (at(0.5), at(0.99), at(0.999));
+    format!("\"{prefix}p50_us\":{p50:.1},\"{prefix}p99_us\":{p99:.1},\"{prefix}p999_us\":{p999:.1}")
+}
+
+fn report(name: &str, quantiles: &str, span: Duration, cpu_ns: u64, count: u64) {
     println!(
-        "{{\"loop\":\"{name}\",\"count\":{count},\"per_second\":{:.0},\"p50_us\":{:.1},\"p99_us\":{:.1},\
-         \"p999_us\":{:.1},\"cpu_us\":{:.2}}}",
+        "{{\"loop\":\"{name}\",\"count\":{count},\"per_second\":{:.0},{quantiles},\"cpu_us\":{:.2}}}",
         count as f64 / span.as_secs_f64(),
-        at(0.5),
-        at(0.99),
-        at(0.999),
         cpu_ns as f64 / 1e3 / count as f64
     );
 }
@@ -157,18 +160,19 @@ fn write_loop(folder: &Path, span: Duration) {
         latencies.push(started.elapsed().as_nanos() as u64);
     }
     let count = latencies.len() as u64;
-    report("write", latencies, begin.elapsed(), cpu_ns() - cpu, count);
+    report("write", &quantiles("", latencies), begin.elapsed(), cpu_ns() - cpu, count);
 }
 
-/// Receives, writes, flushes, answers, until the client has gone. `latencies` are those of the broker's part only.
-fn serve(folder: &Path, rate: &str, seconds: &str, frame_bytes: &str) {
+/// Receives, writes, flushes, answers, until the client has gone. Reports the broker's part, and what the client saw.
+fn serve(folder: &Path, rate: &str, seconds: &str, frame_bytes: &str, between: &str) {
     let frame: usize = frame_bytes.parse().expect("bytes of a frame");
     assert!(frame > 0 && frame <= BUFFER_BYTES, "a frame that fits the buffer");
     let mut rig = Rig::new(folder);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let mut client = Command::new(std::env::current_exe().unwrap())
-        .args(["client", &address, rate, seconds, frame_bytes])
+        .args(["client", &address, rate, seconds, frame_bytes, between])
+        .stdout(Stdio::piped())
         .spawn()
         .unwrap();
     let (socket, _) = listener.accept().unwrap();
@@ -193,32 +197,44 @@ fn serve(folder: &Path, rate: &str, seconds: &str, frame_bytes: &str) {
         latencies.push(started.elapsed().as_nanos() as u64);
     }
     let spent = cpu_ns() - cpu;
+    let span = begin.elapsed();
+    let mut seen = String::new();
+    client.stdout.take().unwrap().read_to_string(&mut seen).unwrap();
     assert!(client.wait().unwrap().success(), "the client got every answer");
-    report("serve", latencies, begin.elapsed(), spent, count);
+    report("serve", &format!("{},{}", quantiles("", latencies), seen.trim()), span, spent, count);
 }
 
-/// Sends frames at their times, whatever the answers do, and counts the answers.
-fn client(address: &str, rate: f64, seconds: f64, frame: usize) {
+/// Sends frames at their times, whatever the answers do, and prints how long after its frame each answer came.
+fn client(address: &str, rate: f64, seconds: f64, frame: usize, spin: bool) {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_nodelay(true).unwrap();
     let count = (rate * seconds) as u64;
+    let (note_sent, sent) = std::sync::mpsc::channel::<Instant>();
     let mut answers = stream.try_clone().unwrap();
     let reader = std::thread::spawn(move || {
-        let (mut got, mut buffer) = (0, [0u8; 65_536]);
+        let (mut got, mut buffer, mut latencies) = (0, [0u8; 65_536], Vec::new());
         while got < count * ANSWER_BYTES as u64 {
             let n = answers.read(&mut buffer).unwrap();
             assert!(n > 0, "the server stays until all is answered");
             got += n as u64;
+            while (latencies.len() as u64) < got / ANSWER_BYTES as u64 {
+                latencies.push(sent.recv().unwrap().elapsed().as_nanos() as u64);
+            }
         }
+        latencies
     });
     let bytes = vec![0x5a; frame];
     let begin = Instant::now();
     for index in 0..count {
         let due = begin + Duration::from_secs_f64(index as f64 / rate);
+        while spin && Instant::now() < due {
+            std::hint::spin_loop();
+        }
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        note_sent.send(Instant::now()).unwrap();
         stream.write_all(&bytes).unwrap();
     }
-    reader.join().unwrap();
+    println!("{}", quantiles("client_", reader.join().unwrap()));
 }
 
 fn main() {
@@ -228,13 +244,17 @@ fn main() {
         ["write", folder, seconds] => {
             write_loop(Path::new(folder), Duration::from_secs_f64(seconds.parse().expect("seconds")));
         }
-        ["serve", folder, rate, seconds, frame] => serve(Path::new(folder), rate, seconds, frame),
-        ["client", address, rate, seconds, frame] => {
+        ["serve", folder, rate, seconds, frame, between @ ("sleep" | "spin")] => {
+            serve(Path::new(folder), rate, seconds, frame, between);
+        }
+        ["client", address, rate, seconds, frame, between] => {
             let number = |text: &str| text.parse::<f64>().expect("a number");
-            client(address, number(rate), number(seconds), number(frame) as usize);
+            client(address, number(rate), number(seconds), number(frame) as usize, *between == "spin");
         }
         _ => {
-            eprintln!("usage: raw write FOLDER SECONDS | raw serve FOLDER RATE SECONDS FRAME_BYTES");
+            eprintln!(
+                "usage: raw write FOLDER SECONDS | raw serve FOLDER RATE SECONDS FRAME_BYTES sleep|spin"
+            );
             std::process::exit(2);
         }
     }

@@ -439,8 +439,8 @@ settings! {
             "Time between a segment leaving the log and its file leaving the disk.", "60000";
     }
     Groups {
-        group_initial_rebalance_delay_ms: i32, "group.initial.rebalance.delay.ms", Kafka, Kind::Int { min: 0, max: INT_MAX }, Some("3000"),
-            "How long an empty group waits for more members before its first generation, in milliseconds. Each that comes makes it wait again, up to its rebalance timeout.", "0";
+        group_initial_rebalance_delay_ms: i32, "group.initial.rebalance.delay.ms", Kafka, Kind::Int { min: 0, max: INT_MAX }, Some("0"),
+            "How long an empty group waits for more members before its first generation, in milliseconds. Each that comes makes it wait again, up to its rebalance timeout. 0 as in the server.properties that Kafka ships; its code says 3000, which spares rebalances where many members start together.", "3000";
         group_min_session_timeout_ms: i32, "group.min.session.timeout.ms", Kafka, Kind::Int { min: 1, max: INT_MAX }, Some("6000"),
             "Shortest session timeout a member may ask for, in milliseconds.", "6000";
         group_max_session_timeout_ms: i32, "group.max.session.timeout.ms", Kafka, Kind::Int { min: 1, max: INT_MAX }, Some("1800000"),
