@@ -154,6 +154,8 @@ pub struct Log {
     pub(crate) stopping: bool,
     pub(crate) next_retention_ns: u64,
     /// Files below the log start; they go once the group that moved it is durable.
+    /// Instead of what the options say.
+    pub(crate) producer_expiration_ms: Option<i64>,
     pub(crate) doomed_files: VecDeque<(GroupSeq, Vec<std::path::PathBuf>)>,
 }
 
@@ -187,6 +189,7 @@ impl Log {
             turn: 0,
             stopping: false,
             next_retention_ns: 0,
+            producer_expiration_ms: None,
             doomed_files: VecDeque::new(),
         }
     }
@@ -684,6 +687,11 @@ impl Log {
     pub fn producers(&self, slot: Slot, most: usize) -> Option<Vec<ProducerView>> {
         let part = self.parts.get(slot.0 as usize).filter(|p| !p.deleted)?;
         Some(part.producers.views(most))
+    }
+
+    /// How long a silent producer is remembered from now on; `None`: as long as at the start.
+    pub fn set_producer_expiration(&mut self, ms: Option<i64>) {
+        self.producer_expiration_ms = ms;
     }
 
     /// Slots in use.

@@ -22,9 +22,10 @@ impl Log {
         }
         self.next_retention_ns = now_ns + self.options.retention_check_ms.max(100) as u64 * 1_000_000;
         let wall_ms = io.wall_ms();
+        let expiration_ms = self.producer_expiration_ms.unwrap_or(self.options.producer_expiration_ms);
         for slot in 0..self.parts.len() as u32 {
             let Some(part) = self.parts.get_mut(slot as usize).filter(|p| !p.deleted) else { continue };
-            part.producers.expire(now_ns, self.options.producer_expiration_ms);
+            part.producers.expire(now_ns, expiration_ms);
             if !part.config.delete {
                 continue;
             }

@@ -207,7 +207,7 @@ impl Running {
             ground.options.cores.len(),
         );
         let topics = Arc::new(topics(&image));
-        let live = ringmill_control::live_of(&image);
+        let live = ringmill_control::live_of(&image, cores);
         let bell = doorbell()?;
         let listeners = std::mem::take(&mut ground.listeners);
         let mut cores =

@@ -97,6 +97,7 @@ fn defaults(config: &Config) -> BrokerDefaults {
             .collect(),
         allow_relaxed: config.settings.relaxed_topics_enable,
         batch_bytes_max: file_bytes - limits::GROUP_OVERHEAD_BYTES_MAX as u64,
+        ..BrokerDefaults::default()
     }
 }
 
@@ -179,7 +180,7 @@ async fn live(options: ControlOptions, wiring: Wiring, stops: mpsc::Receiver<Con
         }
         Err(error) => tracing::error!("the admin port is not served: {error}"),
     }
-    Control::new(options, wiring.image, wiring.journal, wiring.links)
+    Control::new(options, wiring.image, wiring.journal, wiring.links, crate::logging::loggers())
         .run(wiring.bell, stops, admin_requests)
         .await
 }

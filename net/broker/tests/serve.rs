@@ -37,6 +37,10 @@ fn main() -> ExitCode {
             a_change_of_core_count_cut_in_the_middle_is_finished,
         ),
         ("refusals_have_their_codes_and_touch_nothing", refusals_have_their_codes_and_touch_nothing),
+        (
+            "broker_configs_act_while_running_and_survive_a_kill",
+            broker_configs_act_while_running_and_survive_a_kill,
+        ),
         ("deleted_records_stay_deleted_over_a_kill", deleted_records_stay_deleted_over_a_kill),
         ("a_failed_core_log_write_ends_the_process", a_failed_core_log_write_ends_the_process),
         (
@@ -229,6 +233,32 @@ fn acknowledged_records_survive_kill_and_changes_of_core_count() {
         );
     }
     assert_eq!(acked, 200);
+}
+
+fn broker_configs_act_while_running_and_survive_a_kill() {
+    const TOO_LARGE: i64 = 10;
+    let dir = folder();
+    let plan = Plan { data: dir.path().join("data"), cores: "2", ..Plan::default() };
+    let broker = plan.start();
+    let mut client = Client::connect(broker.address);
+    client.create("orders");
+    assert_eq!(client.produce("orders", 0), 0);
+    // For all brokers, then for this one, which goes before.
+    assert_eq!(client.set_broker_config("", "message.max.bytes", Some("50")), 0);
+    assert_eq!(client.try_produce("orders", 0), Err(TOO_LARGE));
+    assert_eq!(client.set_broker_config("1", "message.max.bytes", Some("500")), 0);
+    assert_eq!(client.try_produce("orders", 0), Ok(1));
+    assert_eq!(client.set_broker_config("1", "message.max.bytes", None), 0);
+    assert_eq!(broker.end(Signal::KILL).0, None);
+
+    let broker = plan.start();
+    let mut client = Client::connect(broker.address);
+    assert_eq!(client.try_produce("orders", 0), Err(TOO_LARGE), "before and after a kill");
+    assert_ne!(client.set_broker_config("1", "no.such.key", Some("1")), 0);
+    assert_ne!(client.set_broker_config("1", "num.partitions", Some("1")), 0, "read at the start only");
+    assert_eq!(client.set_broker_config("", "message.max.bytes", None), 0);
+    assert_eq!(client.try_produce("orders", 0), Ok(2));
+    broker.stop();
 }
 
 fn deleted_records_stay_deleted_over_a_kill() {

@@ -4,8 +4,11 @@
 //! without effect; an unknown one is refused. Values are kept as the client wrote them and shown as Kafka shows them
 //! (trimmed, numbers and booleans in their plain form). Sentences and codes are those of Kafka 4.3.1, asked on the wire.
 
+pub mod dynamic;
+pub mod groups;
 mod table;
 
+pub use dynamic::{DYNAMIC_CONFIGS, DynamicValues};
 use ringmill_types::{TimestampType, TopicConfig};
 use std::collections::BTreeMap;
 pub use table::TOPIC_CONFIGS;
@@ -83,14 +86,21 @@ pub struct BrokerDefaults {
     pub allow_relaxed: bool,
     /// A larger `max.message.bytes` is refused: no core-log file could hold such a batch. 0 is no bound.
     pub batch_bytes_max: u64,
+    /// What was decided while running; goes before `values`.
+    pub dynamic: DynamicValues,
 }
 
 /// Where a value comes from, with the code of DescribeConfigs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
     DynamicTopic = 1,
+    DynamicBroker = 2,
+    DynamicDefault = 3,
     StaticBroker = 4,
     Default = 5,
+    BrokerLogger = 6,
+    ClientMetrics = 7,
+    Group = 8,
 }
 
 /// One config as DescribeConfigs shows it.
@@ -119,15 +129,20 @@ pub fn find(name: &str) -> Option<&'static ConfigDef> {
 /// A sentence in Kafka's words.
 pub fn validate(name: &str, value: &str) -> Result<(), String> {
     let def = find(name).ok_or_else(|| unknown(name))?;
+    validate_as(name, def.kind, def.valid, value)
+}
+
+/// Checks a value by a type and range, whatever the config is called.
+fn validate_as(name: &str, kind: Kind, valid: Valid, value: &str) -> Result<(), String> {
     let invalid = |why: &str| format!("Invalid value {value} for configuration {name}: {why}");
-    match def.kind {
+    match kind {
         Kind::Int => {
             let number: i32 = value.trim().parse().map_err(|_| invalid("Not a number of type INT"))?;
-            in_range(def.valid, i64::from(number)).map_err(|why| invalid(&why))
+            in_range(valid, i64::from(number)).map_err(|why| invalid(&why))
         }
         Kind::Long => {
             let number: i64 = value.trim().parse().map_err(|_| invalid("Not a number of type LONG"))?;
-            in_range(def.valid, number).map_err(|why| invalid(&why))
+            in_range(valid, number).map_err(|why| invalid(&why))
         }
         Kind::Double => {
             match value.trim().parse::<f64>().map_err(|_| invalid("Not a number of type DOUBLE"))? {
@@ -136,16 +151,16 @@ pub fn validate(name: &str, value: &str) -> Result<(), String> {
                 _ => Ok(()),
             }
         }
-        Kind::Bool => match (def.valid, parse_bool(value)) {
+        Kind::Bool => match (valid, parse_bool(value)) {
             (_, None) => Err(invalid("Expected value to be either true or false")),
             (Valid::Off(sentence), Some(true)) => Err(sentence.to_string()),
             _ => Ok(()),
         },
-        Kind::Str => match def.valid {
+        Kind::Str => match valid {
             Valid::OneOf(words) if !words.contains(&value.trim()) => Err(invalid(&one_of(words))),
             _ => Ok(()),
         },
-        Kind::List => valid_list(def, value),
+        Kind::List => valid_list(name, valid, value),
     }
 }
 
@@ -170,9 +185,9 @@ fn in_range(valid: Valid, number: i64) -> Result<(), String> {
     }
 }
 
-fn valid_list(def: &ConfigDef, value: &str) -> Result<(), String> {
-    let (name, items) = (def.name, items(value));
-    match def.valid {
+fn valid_list(name: &str, valid: Valid, value: &str) -> Result<(), String> {
+    let items = items(value);
+    match valid {
         Valid::EachOf(words) => {
             if items.contains(&"") {
                 return Err(format!("Configuration '{name}' values must not be empty."));
@@ -227,8 +242,8 @@ fn plain(kind: Kind, value: &str) -> String {
 struct Fallback {
     value: String,
     source: Source,
-    /// The broker key that set it and what it said.
-    given: Option<(&'static str, String)>,
+    /// The broker keys that say something, the strongest first, with what they say.
+    given: Vec<(&'static str, String, Source)>,
 }
 
 impl BrokerDefaults {
@@ -271,6 +286,13 @@ impl BrokerDefaults {
 
     /// The value of a topic config where the topic says nothing.
     fn fallback(&self, def: &ConfigDef) -> Fallback {
+        let mut given = Vec::new();
+        let mut in_force = None;
+        let first = def.broker_keys.first().map_or("", |(key, _)| *key);
+        for (value, source) in self.dynamic.layers(first) {
+            in_force = in_force.or(Some((plain(def.kind, value), source)));
+            given.push((first, value.clone(), source));
+        }
         for (key, factor) in def.broker_keys {
             let Some(text) = self.values.get(*key) else { continue };
             let value = match (factor, text.trim().parse::<i64>()) {
@@ -279,9 +301,12 @@ impl BrokerDefaults {
                 (_, Ok(n)) if n < 0 => "-1".to_string(),
                 (factor, Ok(n)) => n.saturating_mul(*factor).to_string(),
             };
-            return Fallback { value, source: Source::StaticBroker, given: Some((key, text.clone())) };
+            in_force = in_force.or(Some((value, Source::StaticBroker)));
+            given.push((key, text.clone(), Source::StaticBroker));
+            break;
         }
-        Fallback { value: def.default.to_string(), source: Source::Default, given: None }
+        let (value, source) = in_force.unwrap_or_else(|| (def.default.to_string(), Source::Default));
+        Fallback { value, source, given }
     }
 
     fn text_of(&self, name: &str, overrides: &BTreeMap<String, String>) -> String {
@@ -335,8 +360,8 @@ fn describe(def: &'static ConfigDef, own: Option<&String>, defaults: &BrokerDefa
     if let Some(value) = own {
         synonyms.push((def.name.to_string(), Some(plain(def.kind, value)), Source::DynamicTopic));
     }
-    if let Some((key, value)) = fallback.given {
-        synonyms.push((key.to_string(), Some(plain(def.kind, &value)), Source::StaticBroker));
+    for (key, value, source) in fallback.given {
+        synonyms.push((key.to_string(), Some(plain(def.kind, &value)), source));
     }
     if let Some((key, _)) = def.broker_keys.first() {
         synonyms.push((key.to_string(), Some(def.default.to_string()), Source::Default));
@@ -358,62 +383,107 @@ fn describe(def: &'static ConfigDef, own: Option<&String>, defaults: &BrokerDefa
     }
 }
 
-/// The broker's own configs, by name: `settings` (every key in force, with its value), and the broker keys behind topic
-/// configs. None can be altered while the broker runs.
+/// The broker's own configs, by name: `settings` (every key in force, with its value), the broker keys behind topic
+/// configs, and those that only exist while running.
 pub fn describe_broker(
     defaults: &BrokerDefaults,
     settings: &[(String, String)],
     node_id: i32,
 ) -> Vec<Described> {
-    let mut all: BTreeMap<&str, Described> = BTreeMap::new();
-    let show = |name: &'_ str,
-                value: String,
-                source: Source,
-                default: Option<&str>,
-                kind: Kind,
-                doc: &'static str| {
-        let mut synonyms = Vec::new();
-        if source == Source::StaticBroker {
-            synonyms.push((name.to_string(), Some(value.clone()), Source::StaticBroker));
-        }
-        if let Some(default) = default {
-            synonyms.push((name.to_string(), Some(default.to_string()), Source::Default));
-        }
-        Described {
-            name: name.to_string(),
-            value: Some(value),
-            source,
-            is_default: source == Source::Default,
-            kind_code: kind as i8,
-            doc,
-            synonyms,
-            read_only: true,
-            sensitive: false,
-        }
-    };
+    let mut rows: BTreeMap<&str, (Kind, String, &'static str)> = BTreeMap::new();
     for def in TOPIC_CONFIGS {
         let Some((key, _)) = def.broker_keys.first() else { continue };
-        let given = defaults.values.get(*key).map(|value| plain(def.kind, value));
-        let source = if given.is_some() { Source::StaticBroker } else { Source::Default };
-        let value = given.unwrap_or_else(|| defaults.fallback(def).value);
-        all.insert(key, show(key, value, source, Some(def.default), def.kind, def.doc));
+        rows.insert(key, (def.kind, def.default.to_string(), def.doc));
+    }
+    for def in DYNAMIC_CONFIGS {
+        rows.insert(def.name, (def.kind, def.default.to_string(), def.doc));
     }
     let pairs = settings.iter().map(|(name, value)| (name.as_str(), value));
     for (name, value) in pairs.chain(defaults.values.iter().map(|(name, value)| (name.as_str(), value))) {
-        let kind =
-            table::BROKER_KINDS.iter().find(|(key, _)| *key == name).map_or(Kind::Str, |(_, kind)| *kind);
-        let given = defaults.values.contains_key(name);
-        let source = if given { Source::StaticBroker } else { Source::Default };
-        let default = (!given).then_some(value.as_str());
-        all.entry(name).or_insert_with(|| show(name, value.clone(), source, default, kind, ""));
+        let kind = table::BROKER_KINDS.iter().find(|(key, _)| *key == name).map(|(_, kind)| *kind);
+        rows.entry(name).or_insert_with(|| (kind.unwrap_or(Kind::Str), value.clone(), ""));
     }
+    let node = node_id.to_string();
+    let mut all: Vec<Described> = Vec::new();
     for name in ["node.id", "broker.id"] {
-        all.insert(
-            name,
-            show(name, node_id.to_string(), Source::StaticBroker, None, Kind::Int, "Number of this broker."),
+        rows.insert(name, (Kind::Int, node.clone(), "Number of this broker."));
+    }
+    for (name, (kind, default, doc)) in rows {
+        all.push(broker_row(defaults, name, kind, default, doc));
+    }
+    all
+}
+
+fn broker_row(
+    defaults: &BrokerDefaults,
+    name: &str,
+    kind: Kind,
+    default: String,
+    doc: &'static str,
+) -> Described {
+    let dynamic = dynamic::find(name);
+    let mut synonyms: Vec<(String, Option<String>, Source)> = Vec::new();
+    let layers = defaults.dynamic.layers(name).map(|(value, source)| (plain(kind, value), source));
+    let given = match dynamic {
+        // Behind some of these are keys of another unit.
+        Some(dynamic::Dynamic::Topic(def)) => defaults.fallback(def).given,
+        Some(dynamic::Dynamic::Broker(_)) | None => Vec::new(),
+    };
+    if given.is_empty() {
+        synonyms.extend(layers.map(|(value, source)| (name.to_string(), Some(value), source)));
+        let named = matches!(name, "node.id" | "broker.id");
+        if let Some(value) = defaults.values.get(name).or(named.then_some(&default)) {
+            synonyms.push((name.to_string(), Some(plain(kind, value)), Source::StaticBroker));
+        }
+    } else {
+        synonyms.extend(
+            given
+                .into_iter()
+                .map(|(key, value, source)| (key.to_string(), Some(plain(kind, &value)), source)),
         );
     }
-    all.into_values().collect()
+    let fixed = matches!(name, "node.id" | "broker.id");
+    if !fixed && (dynamic.is_some() || !defaults.values.contains_key(name)) {
+        synonyms.push((name.to_string(), Some(default.clone()), Source::Default));
+    }
+    let source = synonyms.first().map_or(Source::Default, |(_, _, source)| *source);
+    let value = match dynamic {
+        Some(dynamic::Dynamic::Topic(def)) => defaults.fallback(def).value,
+        Some(dynamic::Dynamic::Broker(_)) | None => {
+            synonyms.first().and_then(|(_, value, _)| value.clone()).unwrap_or(default)
+        }
+    };
+    Described {
+        name: name.to_string(),
+        value: Some(value),
+        source,
+        is_default: source == Source::Default,
+        kind_code: kind as i8,
+        doc,
+        synonyms,
+        read_only: dynamic.is_none(),
+        sensitive: false,
+    }
+}
+
+/// The dynamic configs of all brokers of the cluster, by themselves.
+pub fn describe_cluster(defaults: &BrokerDefaults) -> Vec<Described> {
+    let each = defaults.dynamic.cluster.iter().filter_map(|(name, value)| {
+        let kind = dynamic::find(name)?.kind();
+        let value = plain(kind, value);
+        Some(Described {
+            name: name.clone(),
+            value: Some(value.clone()),
+            source: Source::DynamicDefault,
+            is_default: false,
+            kind_code: kind as i8,
+            doc: "",
+            synonyms: vec![(name.clone(), Some(value), Source::DynamicDefault)],
+            read_only: false,
+            sensitive: false,
+        })
+    });
+    each.collect()
 }
 
 #[cfg(test)]

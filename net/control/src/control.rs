@@ -5,16 +5,18 @@
 
 use crate::admin::{AdminPartition, AdminRequest, AdminTopic};
 use crate::api::{self, Outcome};
-use crate::configs::{self, BrokerDefaults};
+use crate::configs::{self, BrokerDefaults, DynamicValues, Resource};
 use crate::groups::{Coordinator, GroupSettings};
+use crate::loggers::Loggers;
 use ringmill_core::Fatal;
 use ringmill_core::{
     Answer, ControlMessage, CoreLink, CoreMessage, CoreQuery, CoreReply, Frame, Live, PartitionSize,
     TopicDelta,
 };
+use ringmill_metadata::records::Configs;
 use ringmill_metadata::{FileJournal, Image, Journal, Record, Topic};
 use ringmill_reactor::Doorbell;
-use ringmill_types::{CoreId, Offset, PartitionId, PartitionSpec, TopicSpec};
+use ringmill_types::{CoreId, Offset, PartitionId, PartitionSpec, TopicConfig, TopicSpec};
 use ringmill_wire::{RequestHeader, ResponseHead};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -127,26 +129,47 @@ pub struct Control {
     /// Producer ids given out of the journaled block.
     pub(crate) producer_next: i64,
     pub(crate) groups: Coordinator,
+    pub(crate) loggers: Loggers,
 }
 
-/// The image as cores know it.
+/// The image as cores know it; `defaults` as they were at the start.
 pub fn specs_of(image: &Image, defaults: &BrokerDefaults) -> Vec<TopicSpec> {
-    image.topics().map(|topic| spec_of(topic, defaults)).collect()
+    let defaults = BrokerDefaults { dynamic: dynamic_of(image), ..defaults.clone() };
+    image.topics().map(|topic| spec_of(topic, &defaults)).collect()
 }
 
-/// What else cores go by, of an image.
-pub fn live_of(image: &Image) -> Arc<Live> {
+/// What was decided of broker configs. There is one broker: whatever has a name is it.
+fn dynamic_of(image: &Image) -> DynamicValues {
+    let kind = Resource::Broker as i8;
+    let node = image.resources(kind).find(|name| !name.is_empty());
+    let of = |name: &str| image.resource(kind, name).cloned().unwrap_or_default();
+    DynamicValues { node: node.map(of).unwrap_or_default(), cluster: of("") }
+}
+
+/// What else cores go by, of an image; `cores` share what is counted for all together.
+pub fn live_of(image: &Image, cores: u16) -> Arc<Live> {
+    let defaults = BrokerDefaults { dynamic: dynamic_of(image), ..BrokerDefaults::default() };
+    let number = |name: &str| defaults.dynamic_number(name);
+    let connections = number("max.connections").and_then(|most| usize::try_from(most).ok());
     Arc::new(Live {
         features: ringmill_wire::features::shown(|name| image.feature(name), image.features_epoch()),
+        connections_max: connections.map(|most| most.div_ceil(usize::from(cores.max(1)))),
+        producer_expiration_ms: number("producer.id.expiration.ms"),
+        slow_request_ms: number("slow.request.ms").and_then(|ms| u64::try_from(ms).ok()),
     })
 }
 
 fn spec_of(topic: &Topic, defaults: &BrokerDefaults) -> TopicSpec {
+    TopicSpec { config: Arc::new(configs::effective(&topic.configs, defaults)), ..bare_spec(topic) }
+}
+
+/// With Kafka's defaults for a config.
+fn bare_spec(topic: &Topic) -> TopicSpec {
     let partitions = topic.partitions.iter().zip(0..);
     TopicSpec {
         name: topic.name.clone(),
         id: topic.id,
-        config: Arc::new(configs::effective(&topic.configs, defaults)),
+        config: Arc::default(),
         partitions: partitions
             .map(|(p, index)| PartitionSpec { index, id: p.id, owner: p.core, leader_epoch: p.epoch })
             .collect(),
@@ -186,7 +209,14 @@ fn not_served(header: &RequestHeader<'_>) -> String {
 }
 
 impl Control {
-    pub fn new(options: ControlOptions, image: Image, journal: FileJournal, links: Vec<CoreLink>) -> Control {
+    pub fn new(
+        mut options: ControlOptions,
+        image: Image,
+        journal: FileJournal,
+        links: Vec<CoreLink>,
+        loggers: Loggers,
+    ) -> Control {
+        options.defaults.dynamic = dynamic_of(&image);
         let backlog = links.iter().map(|_| VecDeque::new()).collect();
         let producer_next = image.next_producer();
         let groups = Coordinator::new(options.groups.clone());
@@ -208,6 +238,7 @@ impl Control {
             fatal: None,
             producer_next,
             groups,
+            loggers,
         }
     }
 
@@ -502,7 +533,8 @@ impl Control {
             tracing::warn!(%error, "the metadata journal could not be rewritten; it goes on growing");
         }
         if live {
-            delta.live = Some(live_of(&self.image));
+            delta.live = Some(live_of(&self.image, self.options.cores));
+            self.take_up_defaults(&mut delta);
         }
         if delta.upserts.is_empty() && delta.deletes.is_empty() && delta.live.is_none() {
             return Ok(());
@@ -517,6 +549,28 @@ impl Control {
             self.groups_topics_deleted(gone);
         }
         Ok(())
+    }
+
+    /// Broker configs changed: topics that say nothing themselves may have others from now on.
+    fn take_up_defaults(&mut self, delta: &mut TopicDelta) {
+        let dynamic = dynamic_of(&self.image);
+        if self.options.defaults.dynamic == dynamic {
+            return;
+        }
+        let before = self.options.defaults.clone();
+        self.options.defaults.dynamic = dynamic;
+        // Most topics have the same overrides, none; each set is worked out once.
+        let mut known: HashMap<&Configs, Option<Arc<TopicConfig>>> = HashMap::new();
+        for topic in self.image.topics() {
+            let changed = known.entry(&topic.configs).or_insert_with(|| {
+                let now = configs::effective(&topic.configs, &self.options.defaults);
+                (now != configs::effective(&topic.configs, &before)).then(|| Arc::new(now))
+            });
+            if let Some(config) = changed {
+                delta.upserts.retain(|spec| spec.id != topic.id);
+                delta.upserts.push(TopicSpec { config: config.clone(), ..bare_spec(topic) });
+            }
+        }
     }
 
     fn event(&mut self, event: ControlEvent) {

@@ -10,6 +10,7 @@ pub mod control;
 #[cfg(test)]
 mod generated;
 pub mod groups;
+pub mod loggers;
 pub mod metrics_text;
 
 pub use api::new_topic_id;

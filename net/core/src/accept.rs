@@ -42,7 +42,7 @@ impl<B: Backend> Core<B> {
     pub(crate) fn accepted(&mut self, completion: Completion) {
         self.accepting.under_way = completion.more;
         if let Payload::Accepted { socket, peer } = completion.payload {
-            if self.conns.len() >= self.settings.connections_max || self.stopping {
+            if self.conns.len() >= self.connections_max() || self.stopping {
                 self.io.push(Op::Close { socket }, token(token::CLOSE, 0));
                 return;
             }

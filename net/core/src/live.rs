@@ -13,19 +13,46 @@ use std::sync::Arc;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Live {
     pub features: Features,
+    /// Of this core; counts where it is less than what the core may have anyway.
+    pub connections_max: Option<usize>,
+    /// `None` here and below: what was set at the start.
+    pub producer_expiration_ms: Option<i64>,
+    /// 0: none is slow.
+    pub slow_request_ms: Option<u64>,
 }
 
 impl Default for Live {
     /// Nothing was ever decided.
     fn default() -> Live {
-        Live { features: ringmill_wire::features::shown(|_| None, 0) }
+        Live {
+            features: ringmill_wire::features::shown(|_| None, 0),
+            connections_max: None,
+            producer_expiration_ms: None,
+            slow_request_ms: None,
+        }
     }
 }
 
 impl<B: Backend> Core<B> {
+    pub(crate) fn connections_max(&self) -> usize {
+        self.live
+            .connections_max
+            .map_or(self.settings.connections_max, |most| most.min(self.settings.connections_max))
+    }
+
+    /// A request that took longer is logged.
+    pub(crate) fn slow_request_ms(&self) -> u64 {
+        match self.live.slow_request_ms {
+            Some(0) => u64::MAX / 2_000_000,
+            Some(ms) => ms.min(u64::MAX / 2_000_000),
+            None => self.settings.slow_request_ms,
+        }
+    }
+
     /// New settings that are no topic's.
     pub(crate) fn go_by(&mut self, live: Arc<Live>) {
         self.versions = ApiVersionsAnswers::new(&live.features);
+        self.log.set_producer_expiration(live.producer_expiration_ms);
         self.live = live;
     }
 

@@ -407,7 +407,7 @@ impl<B: Backend> Core<B> {
         let Some(pending) = self.produces.remove(key) else { return };
         let micros = self.now_ns.saturating_sub(pending.began_ns) / 1000;
         self.metrics.produce.wait_us.record(micros);
-        if micros > self.settings.slow_request_ms * 1000 {
+        if micros > self.slow_request_ms() * 1000 {
             crate::warn::limited(self.now_ns, || {
                 tracing::warn!(
                     core = self.settings.id.0,

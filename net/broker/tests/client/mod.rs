@@ -76,13 +76,20 @@ impl Client {
 
     /// One record, acks=all (Produce 3); its offset.
     pub fn produce(&mut self, topic: &str, partition: i32) -> i64 {
+        self.try_produce(topic, partition).expect("a record that can be stored")
+    }
+
+    /// The same; the error code when it was refused.
+    pub fn try_produce(&mut self, topic: &str, partition: i32) -> Result<i64, i64> {
         let mut answer = self.ask(0, 3, &produce_body(topic, partition, &batch()));
         answer.int(4);
         answer.string();
         answer.int(4);
         assert_eq!(answer.int(4), i64::from(partition));
-        assert_eq!(answer.int(2), 0, "produce error");
-        answer.int(8)
+        match answer.int(2) {
+            0 => Ok(answer.int(8)),
+            error => Err(error),
+        }
     }
 
     /// The error code of the next answer to a produce that was sent before.
@@ -213,6 +220,24 @@ impl Client {
         let low_watermark = answer.int(8);
         assert_eq!(answer.int(2), 0, "delete records error");
         low_watermark
+    }
+
+    /// IncrementalAlterConfigs 0 of a broker, `""` being all of them; `None` deletes. The error code.
+    pub fn set_broker_config(&mut self, broker: &str, name: &str, value: Option<&str>) -> i64 {
+        let mut body = 1i32.to_be_bytes().to_vec();
+        body.push(4);
+        string(&mut body, broker);
+        body.extend(1i32.to_be_bytes());
+        string(&mut body, name);
+        body.push(u8::from(value.is_none()));
+        match value {
+            Some(value) => string(&mut body, value),
+            None => body.extend((-1i16).to_be_bytes()),
+        }
+        body.push(0);
+        let mut answer = self.ask(44, 0, &body);
+        answer.int(8);
+        answer.int(2)
     }
 
     /// ListOffsets 1.

@@ -1,5 +1,6 @@
 //! One file per group of APIs. A handler decides and answers; it never waits.
 
+mod alter_configs;
 mod cluster;
 mod configs;
 mod create;
@@ -139,8 +140,8 @@ pub(crate) fn handle(
         ApiKey::DESCRIBE_CLUSTER => cluster::describe_cluster(control, &call),
         ApiKey::LIST_PARTITION_REASSIGNMENTS => cluster::list_partition_reassignments(&call),
         ApiKey::DESCRIBE_CONFIGS => configs::describe_configs(control, &call),
-        ApiKey::ALTER_CONFIGS => configs::alter_configs(control, &call),
-        ApiKey::INCREMENTAL_ALTER_CONFIGS => configs::incremental_alter_configs(control, &call),
+        ApiKey::ALTER_CONFIGS => alter_configs::alter_configs(control, &call),
+        ApiKey::INCREMENTAL_ALTER_CONFIGS => alter_configs::incremental_alter_configs(control, &call),
         ApiKey::JOIN_GROUP => groups::join(control, &call),
         ApiKey::SYNC_GROUP => groups::sync(&call),
         ApiKey::HEARTBEAT => groups::heartbeat(&call),

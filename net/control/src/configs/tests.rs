@@ -296,7 +296,7 @@ fn the_broker_shows_what_is_in_force() {
         .into();
     let all = describe_broker(&defaults, &settings, 7);
     assert!(all.is_sorted_by(|a, b| a.name < b.name));
-    assert!(all.iter().all(|d| d.read_only));
+    assert!(all.iter().all(|d| d.read_only == dynamic::find(&d.name).is_none()));
     let see = |name: &str| brief(all.iter().find(|d| d.name == name).unwrap());
     assert_eq!(see("node.id"), "7 (4): node.id=7 (4)");
     assert_eq!(see("num.partitions"), "4 (4): num.partitions=4 (4)");
@@ -365,4 +365,77 @@ fn document() -> String {
 #[test]
 fn the_document_is_what_the_table_says() {
     crate::generated::check("TOPIC-CONFIG.md", &document());
+}
+
+/// `net/docs/BROKER-CONFIG.md` from the tables.
+fn broker_document() -> String {
+    let mut text = String::from(
+        "# Configs that change while the broker runs\n\n<!-- Generated from net/control/src/configs by `UPDATE=1 cargo test -p ringmill-control`; do not edit. -->\n\n\
+         Set them with `kafka-configs.sh --alter --entity-type brokers`, for one broker or with `--entity-default` for all, or\n\
+         with any admin client. They act at once, survive a restart, and go before the file and the command line; one broker's\n\
+         go before those for all. A key of CONFIG.md that is not here is read at the start only, and any other is refused.\n\n\
+         ## Defaults of topic configs\n\nThey act on every topic that says nothing itself: see [TOPIC-CONFIG.md](TOPIC-CONFIG.md).\n\n| broker config | topic config |\n| --- | --- |\n",
+    );
+    for def in TOPIC_CONFIGS {
+        if let Some((key, _)) = def.broker_keys.first() {
+            text += &format!("| `{key}` | `{}` |\n", def.name);
+        }
+    }
+    text += "\n## The broker's own\n\n| config | default | acts | effect |\n| --- | --- | --- | --- |\n";
+    for def in DYNAMIC_CONFIGS {
+        let acts = if def.honoured { "yes" } else { "no" };
+        text += &format!("| `{}` | {} | {acts} | {} |\n", def.name, def.default, def.doc);
+    }
+    text += "\n## Groups\n\nSet them with `--entity-type groups`. An unknown name is refused.\n\n| config | default | range | effect |\n| --- | --- | --- | --- |\n";
+    for def in groups::GROUP_CONFIGS {
+        let range = def.bounds.map_or(String::new(), |(_, low, _, high)| format!("{low} … {high}"));
+        text += &format!("| `{}` | {} | {range} | {} |\n", def.name, def.default, def.doc);
+    }
+    text + "\n## Client metrics and loggers\n\n\
+            Subscriptions (`--entity-type client-metrics`: `interval.ms`, `match`, `metrics`) are kept and shown; nobody asks\n\
+            clients for metrics, as with a Kafka without a receiver for them. Levels of the log (`--entity-type broker-loggers`:\n\
+            `root` and the broker's parts) act at once and end with the process, as with Kafka.\n"
+}
+
+#[test]
+fn the_document_of_broker_configs_is_what_the_tables_say() {
+    crate::generated::check("BROKER-CONFIG.md", &broker_document());
+}
+
+#[test]
+fn every_dynamic_default_obeys_its_own_row() {
+    for def in DYNAMIC_CONFIGS {
+        assert_eq!(validate_as(def.name, def.kind, def.valid, def.default), Ok(()), "{}", def.name);
+        assert_eq!(def.honoured, !def.doc.contains("No effect"), "{}", def.name);
+        assert!(dynamic::find(def.name).is_some());
+    }
+    assert!(DYNAMIC_CONFIGS.is_sorted_by(|a, b| a.name < b.name));
+    assert_eq!(groups::check_group(&map(&[])), Ok(()));
+    for def in groups::GROUP_CONFIGS {
+        assert_eq!(groups::check_group(&map(&[(def.name, def.default)])), Ok(()), "{}", def.name);
+    }
+}
+
+#[test]
+fn what_was_decided_while_running_goes_before_the_file() {
+    let mut defaults = broker(&[("log.retention.hours", "1")]);
+    assert_eq!(
+        brief(&shown(&[], &defaults, "retention.ms")),
+        "3600000 (4): log.retention.hours=1 (4), log.retention.ms=604800000 (5)"
+    );
+    defaults.dynamic.cluster = map(&[("log.retention.ms", "5")]);
+    assert_eq!(effective(&BTreeMap::new(), &defaults).retention_ms, 5);
+    defaults.dynamic.node = map(&[("log.retention.ms", "7")]);
+    assert_eq!(
+        brief(&shown(&[], &defaults, "retention.ms")),
+        "7 (2): log.retention.ms=7 (2), log.retention.ms=5 (3), log.retention.hours=1 (4), log.retention.ms=604800000 (5)"
+    );
+    let described =
+        describe_broker(&defaults, &[], 1).into_iter().find(|c| c.name == "log.retention.ms").unwrap();
+    assert_eq!((described.value.as_deref(), described.read_only), (Some("7"), false));
+    assert_eq!(
+        effective(&map(&[("retention.ms", "9")]), &defaults).retention_ms,
+        9,
+        "the topic's own goes first"
+    );
 }
