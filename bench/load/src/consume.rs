@@ -17,6 +17,8 @@ use ringmill_record::{BatchHeader, Batches, Compression, HEADER_BYTES, Records};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 const POOL_BYTES: u64 = 1 << 30;
@@ -45,6 +47,8 @@ pub struct ConsumePlan {
     pub consumers: Vec<Vec<Source>>,
     /// Ends after so many; `None` when the caller ends it.
     pub records: Option<u64>,
+    /// Counts the records of several runs, whose end is then that of them together.
+    pub total: Option<Arc<AtomicU64>>,
     /// No record for this long ends the run; `None` waits for ever.
     pub quiet: Option<Duration>,
     /// No answer for this long, beyond the wait that was asked for, ends it too.
@@ -76,7 +80,7 @@ pub struct Consumed {
     pub timeline: Timeline,
     /// CPU of this thread.
     pub cpu: Duration,
-    /// Next offset of each partition, in order of the plan.
+    /// Next offset of each partition.
     pub positions: Vec<(i32, i64)>,
 }
 
@@ -142,8 +146,7 @@ pub fn consume(
     let result = run.drive(watch);
     run.out.elapsed = Duration::from_nanos(run.last_record_ns.saturating_sub(run.start_ns));
     run.out.cpu = Duration::from_nanos(ringmill_reactor::thread::thread_cpu_ns() - cpu);
-    run.out.positions =
-        run.connections.iter().flat_map(|c| c.positions.iter().map(|p| (p.partition, p.offset))).collect();
+    run.out.positions = run.positions();
     (run.out, result)
 }
 
@@ -208,6 +211,7 @@ impl<'p> Run<'p> {
                 next_watch_ns = now_ns + PROGRESS_NS;
                 self.check_silence(now_ns)?;
                 self.out.elapsed = Duration::from_nanos(now_ns.saturating_sub(self.start_ns));
+                self.out.positions = self.positions();
                 if watch(&self.out).is_break() {
                     break;
                 }
@@ -224,8 +228,13 @@ impl<'p> Run<'p> {
         Ok(())
     }
 
+    fn positions(&self) -> Vec<(i32, i64)> {
+        self.connections.iter().flat_map(|c| c.positions.iter().map(|p| (p.partition, p.offset))).collect()
+    }
+
     fn has_enough(&self) -> bool {
-        self.plan.records.is_some_and(|wanted| self.out.records >= wanted)
+        let read = self.plan.total.as_ref().map_or(self.out.records, |total| total.load(Ordering::Relaxed));
+        self.plan.records.is_some_and(|wanted| read >= wanted)
     }
 
     fn check_silence(&self, now_ns: u64) -> Result<(), LoadError> {
@@ -401,6 +410,9 @@ impl<'p> Run<'p> {
         let (records, bytes) = (self.out.records - before.0, self.out.bytes - before.1);
         if records > 0 {
             self.last_record_ns = now_ns;
+            if let Some(total) = &self.plan.total {
+                total.fetch_add(records, Ordering::Relaxed);
+            }
             self.out.timeline.count(now_ns.saturating_sub(self.start_ns), records, bytes);
         }
         Ok(())
@@ -435,7 +447,8 @@ impl<'p> Run<'p> {
         from: i64,
         now_ns: u64,
     ) -> Result<(), LoadError> {
-        let wanted = self.plan.records.unwrap_or(u64::MAX);
+        // What several share may be overshot by an answer each, as Kafka's tool does.
+        let wanted = self.plan.records.filter(|_| self.plan.total.is_none()).unwrap_or(u64::MAX);
         let stamp = self.plan.stamp;
         for record in Records::of_payload(payload, header.record_count) {
             let record = record.map_err(|_| damaged(header, "its records contradict it"))?;

@@ -152,3 +152,75 @@ fn what_fails_is_a_sentence_and_the_results_so_far() {
     plan.records = 0;
     assert!(matches!(run(&plan).1, Err(LoadError::Plan(_))));
 }
+
+/// Takes Produce of idempotent producers as Kafka does: a sequence that does not follow is refused. Every so many
+/// batches it says that it does not lead the partition. Counts what was stored.
+fn reluctant_broker(refuse_every: u64) -> Broker {
+    const NOT_LEADER: i16 = 6;
+    const OUT_OF_ORDER: i16 = 45;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let records = Arc::new(AtomicU64::new(0));
+    let stored = records.clone();
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let (mut length, mut batches) = ([0; 4], 0u64);
+        let mut next = std::collections::HashMap::new();
+        while stream.read_exact(&mut length).is_ok() {
+            let mut frame = vec![0; u32::from_be_bytes(length) as usize];
+            stream.read_exact(&mut frame).unwrap();
+            let header = RequestHeader::parse(&frame).unwrap();
+            let request = ProduceRequest::parse(&header, &frame).unwrap();
+            let mut out = Vec::new();
+            let mut answer = ProduceResponse::begin(&mut out, header.response_head(), request.topic_count);
+            for topic in request.topics() {
+                answer.topic(topic.topic, topic.partition_count);
+                for partition in topic.partitions() {
+                    batches += 1;
+                    let batch = validate_produced(partition.records, 9).unwrap().header;
+                    let expected = next.entry(partition.index).or_insert(0);
+                    let code = if batches.is_multiple_of(refuse_every) {
+                        NOT_LEADER
+                    } else if batch.base_sequence != *expected {
+                        OUT_OF_ORDER
+                    } else {
+                        *expected += batch.record_count;
+                        stored.fetch_add(batch.record_count as u64, Ordering::Relaxed);
+                        0
+                    };
+                    let code = ringmill_types::ErrorCode::ALL.iter().find(|c| c.code() == code).unwrap();
+                    answer.partition(&ProducePartitionAnswer::error(partition.index, *code));
+                }
+            }
+            answer.finish(0, &[]);
+            if stream.write_all(&out).is_err() {
+                return;
+            }
+        }
+    });
+    Broker { address, records }
+}
+
+#[test]
+fn what_is_refused_for_the_moment_is_sent_again_in_order_and_stored_once() {
+    let broker = reluctant_broker(7);
+    let plan = Plan {
+        identities: vec![(4711, 0)],
+        batch_bytes: 1000,
+        retry_backoff: Duration::from_millis(2),
+        ..plan(&broker, "20000", 5_000)
+    };
+    let (outcome, result) = run(&plan);
+    result.unwrap();
+    assert_eq!((outcome.records, outcome.errors), (5_000, 0));
+    assert_eq!(broker.records.load(Ordering::Relaxed), 5_000);
+    assert!(outcome.retries > 50, "{} retries", outcome.retries);
+
+    let broker = reluctant_broker(7);
+    let plan = Plan { targets: vec![Target { partition: 0, leader: broker.address }], retries: 0, ..plan };
+    let (outcome, result) = run(&plan);
+    result.unwrap();
+    assert!(outcome.errors > 0, "without retries, a refusal is an error");
+    assert_eq!(outcome.records, broker.records.load(Ordering::Relaxed));
+    assert_eq!(outcome.records + outcome.errors, 5_000);
+}

@@ -222,3 +222,82 @@ fn pipelining_producers_that_fill_the_room_of_a_broker_all_go_on() {
     let report = json(&output);
     assert_eq!((&report["produce"]["records"], &report["produce"]["errors"]), (&200_000.into(), &0.into()));
 }
+
+#[test]
+fn a_group_shares_the_partitions_and_goes_on_where_it_left_off() {
+    let broker = Broker::start();
+    let load = ["--num-records", "30000", "--partitions", "4"];
+    let made = broker.produce(&load).output().unwrap();
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    let read = broker.consume(&["--num-records", "30000", "--group", "g", "--consumers", "3", "--json"]);
+    assert!(read.status.success(), "{}", text(&read.stderr));
+    let report = json(&read);
+    assert_eq!((&report["records"], &report["bytes"]), (&30_000.into(), &3_000_000.into()));
+    assert!(report["rebalance_seconds"].as_f64().unwrap() > 0.0, "{report}");
+    // All of it is committed: a second time there is nothing, and what is new is read once.
+    let read = broker.consume(&["--num-records", "1", "--group", "g", "--timeout", "500", "--json"]);
+    assert_eq!(read.status.code(), Some(1), "{}", text(&read.stderr));
+    assert_eq!(json(&read)["records"], 0);
+    let made = broker.produce(&["--num-records", "100"]).output().unwrap();
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    let read = broker.consume(&["--num-records", "100", "--group", "g", "--consumers", "6"]);
+    assert!(read.status.success(), "{}", text(&read.stderr));
+    assert!(text(&read.stdout).contains(", 100, "), "{}", text(&read.stdout));
+}
+
+#[test]
+fn end_to_end_every_record_is_delivered_and_files_are_not_overwritten() {
+    let broker = Broker::start();
+    let folder = tempfile::tempdir().unwrap();
+    let (hdr, html) = (folder.path().join("a.hlog"), folder.path().join("a.html"));
+    let run = |force: bool| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ringmill"));
+        command.args(["perf", "e2e", "--topic", "t", "--partitions", "3", "--num-records", "4000", "--json"]);
+        command.args(["--record-size", "24:400", "--throughput", "poisson:4000", "--warmup-records", "500"]);
+        command.args(["--consumers", "2", "--command-property", "compression.type=lz4", "linger.ms=1"]);
+        command.args(["--bootstrap-server", &broker.address]).arg("--hdr").arg(&hdr).arg("--html").arg(&html);
+        if force { command.arg("--force").output().unwrap() } else { command.output().unwrap() }
+    };
+    let output = run(false);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let report = json(&output);
+    assert_eq!((&report["delivered"], &report["not_delivered"]), (&3500.into(), &0.into()));
+    assert_eq!(report["produce"]["warmup_records"], 500);
+    let delivery = report["delivery_ms"]["p50"].as_f64().unwrap();
+    let acked = report["produce"]["actual_ms"]["p50"].as_f64().unwrap();
+    assert!(delivery > 0.0 && acked > 0.0, "{report}");
+    let log = std::fs::read_to_string(&hdr).unwrap();
+    assert!(log.contains("Tag=delivery,") && log.contains("Tag=intended,"), "{log}");
+    assert!(std::fs::read_to_string(&html).unwrap().ends_with("</html>\n"));
+
+    let again = run(false);
+    assert_eq!(again.status.code(), Some(2));
+    assert!(text(&again.stderr).contains("--force"), "{}", text(&again.stderr));
+    assert!(run(true).status.success());
+}
+
+#[test]
+fn an_embedded_broker_needs_nothing_and_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_ringmill"))
+        .args([
+            "perf",
+            "produce",
+            "--embedded",
+            "--topic",
+            "t",
+            "--num-records",
+            "2000",
+            "--record-size",
+            "100",
+        ])
+        .arg("--json")
+        .env("TMPDIR", folder.path())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let report = json(&output);
+    assert_eq!(report["records"], 2000);
+    assert!(report["broker_cpu_seconds"].as_f64().is_some(), "it runs here, so its CPU is seen: {report}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}

@@ -3,6 +3,7 @@
 use super::clock::{self, Pattern};
 use super::cluster::{self, Place};
 use super::consumer_properties::ConsumerProperties;
+use super::group::Group;
 use super::{MEBIBYTE, failed, file_settings};
 use crate::exit::{Code, Failed};
 use crate::output::{Out, grouped, remark};
@@ -17,6 +18,8 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+
+const GROUP_MEMBERS_MAX: u32 = 100;
 
 /// Flags as kafka-consumer-perf-test has them, and ours. Plaintext only.
 #[derive(Args)]
@@ -119,11 +122,42 @@ pub struct Reading {
     pub result: Result<(), LoadError>,
 }
 
+impl Reading {
+    /// Adds what another consumer of the same run, or the same one later, read.
+    pub fn add(&mut self, other: Reading) {
+        let (own, more) = (&mut self.consumed, other.consumed);
+        own.records += more.records;
+        own.bytes += more.bytes;
+        own.fetches += more.fetches;
+        own.retries += more.retries;
+        own.cpu += more.cpu;
+        own.stamped += more.stamped;
+        own.delivery.merge(&more.delivery);
+        own.timeline.merge(more.timeline);
+        own.positions.extend(more.positions);
+        self.joining = self.joining.max(other.joining);
+        self.rebalances = self.rebalances.max(other.rebalances);
+        if self.result.is_ok() {
+            self.result = other.result;
+        }
+    }
+}
+
 impl Consume {
     pub fn run(mut self) -> Result<(), Failed> {
         if self.include.is_some() {
             let why =
                 "--include: perf reads one topic, by its name; a pattern would hide which one was measured";
+            return Err(Failed::new(Code::Usage, why));
+        }
+        if self.group.is_some() && self.consumers > GROUP_MEMBERS_MAX {
+            let why =
+                format!("--consumers: a group has at most {GROUP_MEMBERS_MAX} members here, a thread each");
+            return Err(Failed::new(Code::Usage, why));
+        }
+        if self.group.is_some() && self.show_detailed_stats {
+            let why =
+                "--show-detailed-stats: members of a group have no common interval; leave one of the two out";
             return Err(Failed::new(Code::Usage, why));
         }
         if self.threads.is_some() || self.num_fetch_threads.is_some() {
@@ -137,10 +171,6 @@ impl Consume {
         }
         if self.group.is_none() {
             self.group = properties.group.clone();
-        }
-        if self.group.is_some() {
-            let why = "--group: perf assigns partitions itself so far; leave it out";
-            return Err(Failed::new(Code::Usage, why));
         }
         let stop = cluster::stop_on_signals()?;
         let server =
@@ -175,6 +205,9 @@ impl Consume {
         stop: &AtomicBool,
         out: &mut Out,
     ) -> Result<Reading, Failed> {
+        if let Some(group) = &self.group {
+            return self.read_as_group(group, properties, stop);
+        }
         let plan = self.plan(place, properties)?;
         let live = !self.json && std::io::stderr().is_terminal();
         let mut intervals = Intervals::new(self);
@@ -191,6 +224,41 @@ impl Consume {
             super::live::clear();
         }
         Ok(Reading { consumed, joining: Duration::ZERO, rebalances: 0, result })
+    }
+
+    fn read_as_group(
+        &self,
+        id: &str,
+        properties: &ConsumerProperties,
+        stop: &AtomicBool,
+    ) -> Result<Reading, Failed> {
+        let latest = self.from_latest || properties.from_latest;
+        let group = Group {
+            id: id.to_string(),
+            server: Server {
+                bootstrap_server: self.bootstrap_server.clone(),
+                timeout: properties.request_timeout,
+            },
+            topic: self.topic.clone(),
+            members: self.consumers as usize,
+            session_timeout: properties.session_timeout,
+            heartbeat: properties.heartbeat,
+            quiet: self.timeout,
+            reset: if latest { LATEST } else { EARLIEST },
+            stop,
+        };
+        let plan = ConsumePlan { quiet: None, ..self.plan_of(Vec::new(), properties) };
+        let live = !self.json && std::io::stderr().is_terminal();
+        let began = Instant::now();
+        let reading = super::group::read(&group, &plan, &|total| {
+            if live {
+                super::live::show(total, self.num_records, began.elapsed(), None);
+            }
+        });
+        if live {
+            super::live::clear();
+        }
+        reading
     }
 
     /// What is read, partitions dealt out in turn.
@@ -226,6 +294,7 @@ impl Consume {
             timeout: properties.request_timeout,
             socket_buffer: Some(self.socket_buffer_size),
             check_crcs: properties.check_crcs,
+            total: None,
             stamp: None,
             start_ns: 0,
         }

@@ -101,6 +101,7 @@ impl EndToEnd {
             },
             consumers,
             records: None,
+            total: None,
             quiet: None,
             timeout: reading.request_timeout,
             socket_buffer: None,

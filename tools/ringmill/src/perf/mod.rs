@@ -10,6 +10,7 @@ mod consumer_properties;
 mod cpu;
 mod e2e;
 mod embedded;
+mod group;
 mod html;
 mod live;
 mod produce;
