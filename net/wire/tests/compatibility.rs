@@ -4,6 +4,7 @@
 
 use ringmill_wire::ApiKey;
 use ringmill_wire::supported::{SUPPORTED, find};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 /// (key, lowest, highest) as a running Apache Kafka 4.3.1 answers ApiVersions.
@@ -64,6 +65,57 @@ const DIFFERENCES: &[(ApiKey, &[&str])] = &[
     (ApiKey::LIST_PARTITION_REASSIGNMENTS, &["Always none: there is one node."]),
 ];
 
+/// Outside suites, in the order of the table: name in bench/suites, what it is.
+const SUITES: &[(&str, &str)] = &[
+    ("rskafka", "rskafka 0.6.0 (Rust)"),
+    ("kgo", "franz-go 1.21.5 (Go)"),
+    ("rdkafka-rs", "rust-rdkafka 0.39.0"),
+    ("librdkafka", "librdkafka 2.12.1 (C)"),
+    ("librdkafka-noautocreate", "librdkafka 2.12.1 without auto creation"),
+    ("tools", "Kafka 4.3.1's own command-line tools, by command"),
+];
+
+fn suites_folder() -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../bench/suites")
+}
+
+/// PASS, FAIL or SKIP by test, as `cargo x conformance` kept it; `None` where the suite was not run.
+fn kept(broker: &str, suite: &str) -> Option<BTreeMap<String, String>> {
+    let text = std::fs::read_to_string(suites_folder().join(broker).join(format!("{suite}.txt"))).ok()?;
+    let lines = text.lines().filter_map(|line| {
+        let (state, rest) = line.split_once(' ')?;
+        // Seconds follow the name, but for commands, whose names have spaces.
+        let test = if suite == "tools" { rest } else { rest.split(' ').next()? };
+        matches!(state, "PASS" | "FAIL" | "SKIP").then(|| (test.to_string(), state.to_string()))
+    });
+    Some(lines.collect())
+}
+
+fn conformance() -> String {
+    let mut out = String::from(
+        "\n## Conformance\n\nTest suites that nobody here wrote, run the same way against both by `cargo x conformance` \
+         (bench/suites): pass / fail / skip.\n\n| suite | here | Kafka 4.3.1 |\n| --- | --- | --- |\n",
+    );
+    let counts = |broker: &str, suite: &str| {
+        kept(broker, suite).map_or("not recorded".to_string(), |tests| {
+            let count = |wanted: &str| tests.values().filter(|state| *state == wanted).count();
+            format!("{} / {} / {}", count("PASS"), count("FAIL"), count("SKIP"))
+        })
+    };
+    for (suite, what) in SUITES {
+        let kafka = if *suite == "tools" { "the measure".to_string() } else { counts("kafka-4.3.1", suite) };
+        let _ = writeln!(out, "| {what} | {} | {kafka} |", counts("ringmill", suite));
+    }
+    out.push_str("\nWhat passes on Kafka and not here:\n\n| suite | test | reason |\n| --- | --- | --- |\n");
+    let text = std::fs::read_to_string(suites_folder().join("differences.txt")).unwrap();
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        let [suite, test, reason] = line.splitn(3, '\t').collect::<Vec<_>>()[..] else { panic!("{line}") };
+        assert!(SUITES.iter().any(|(name, _)| *name == suite) && reason.ends_with('.'), "{line}");
+        let _ = writeln!(out, "| {suite} | `{}` | {reason} |", test.replace('|', "\\|"));
+    }
+    out
+}
+
 fn document() -> String {
     let mut out = String::from(
         "# Compatibility\n\n\
@@ -93,7 +145,7 @@ fn document() -> String {
             let _ = writeln!(out, "- {note}");
         }
     }
-    out
+    out + &conformance()
 }
 
 fn range(min: i16, max: i16) -> String {

@@ -2,16 +2,21 @@
 //! CI runs; `cargo x clients` tries the broker with clients that nobody here wrote.
 
 mod clients;
+mod conformance;
 mod run;
 mod tidy;
 
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: cargo x tidy | ci | clients [SUITE…]
+const USAGE: &str = "usage: cargo x tidy | ci | clients [SUITE…] | conformance [SUITE…]
 
   tidy      file sizes, unsafe outside the reactor, unfinished marks, links in README
   ci        everything CI runs, in its order
   clients   the broker against unmodified clients, installed from their registries (RINGMILL=PATH: another build of it):
+";
+
+const CONFORMANCE: &str =
+    "  conformance  outside test suites and Kafka's tools, into COMPATIBILITY.md (KAFKA=1: against Kafka itself):
 ";
 
 fn main() -> ExitCode {
@@ -21,7 +26,8 @@ fn main() -> ExitCode {
         ["tidy"] => tidy::check(),
         ["ci"] => run::ci(),
         ["clients", only @ ..] => clients::run(only),
-        _ => Err(format!("{USAGE}{}", clients::list())),
+        ["conformance", only @ ..] => conformance::run(only),
+        _ => Err(format!("{USAGE}{}{CONFORMANCE}{}", clients::list(), conformance::list())),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -3,14 +3,14 @@
 //! is missing is installed from its registry by a script in bench/peers where that is possible.
 
 mod adoption;
-mod broker;
+pub mod broker;
 mod groups;
 mod kafka;
 mod kcat;
 mod librdkafka;
 mod outside;
 mod stored;
-mod tool;
+pub mod tool;
 
 use std::time::Instant;
 
