@@ -15,7 +15,7 @@ use ringmill_metadata::records::Configs;
 use ringmill_metadata::{Image, PartitionRecord, Record};
 use ringmill_types::limits::TOPIC_NAME_BYTES_MAX;
 use ringmill_types::{ErrorCode, LeaderEpoch, PartitionId, TopicId};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::Read;
 
 type Problem = (ErrorCode, String);
@@ -45,7 +45,8 @@ pub(crate) fn valid_name(name: &str) -> Result<(), String> {
 pub(crate) fn check_name(image: &Image, name: &str) -> Result<(), String> {
     valid_name(name)?;
     if name.contains(['.', '_']) {
-        let same = |other: &str| other.replace('.', "_") == name.replace('.', "_");
+        let plain = |byte: u8| if byte == b'.' { b'_' } else { byte };
+        let same = |other: &str| other.bytes().map(plain).eq(name.bytes().map(plain));
         if let Some(other) = image.topics().find(|t| &*t.name != name && same(&t.name)) {
             return Err(format!("Topic '{name}' collides with existing topic: {}", other.name));
         }
@@ -111,6 +112,53 @@ fn new_partitions(control: &Control, count: usize) -> Vec<PartitionRecord> {
         .collect()
 }
 
+/// Decisions of one request, made durable together: one sync of the journal, however many topics there are. Each is
+/// planned with those before it in sight.
+struct Batch {
+    records: Vec<Record>,
+    /// The image as it was, where several decisions see each other.
+    before: Option<Image>,
+    planned: bool,
+}
+
+impl Batch {
+    fn new(control: &Control, topics: usize) -> Batch {
+        let before = (topics > 1).then(|| control.image.clone());
+        Batch { records: Vec::new(), before, planned: false }
+    }
+
+    fn plan(
+        &mut self,
+        control: &mut Control,
+        plan: impl FnOnce(&Control) -> Result<Record, Problem>,
+    ) -> Result<Record, Problem> {
+        self.planned = false;
+        let record = plan(control)?;
+        if self.before.is_some() {
+            control.image.apply(&record);
+        }
+        self.records.push(record.clone());
+        self.planned = true;
+        Ok(record)
+    }
+
+    fn last_planned(&self) -> bool {
+        self.planned
+    }
+
+    /// Whether anything was decided.
+    fn decide(self, control: &mut Control, validate_only: bool) -> Result<bool, Problem> {
+        if let Some(before) = self.before {
+            control.image = before;
+        }
+        if validate_only || self.records.is_empty() {
+            return Ok(false);
+        }
+        control.decide(&self.records).map_err(|e| (ErrorCode::KafkaStorageError, e.to_string()))?;
+        Ok(true)
+    }
+}
+
 pub(crate) fn create_topics(control: &mut Control, call: &Call<'_>) -> Result<Outcome, Refusal> {
     let request: CreateTopicsRequest = call.decode()?;
     let mut counts: HashMap<&str, usize> = HashMap::new();
@@ -118,28 +166,33 @@ pub(crate) fn create_topics(control: &mut Control, call: &Call<'_>) -> Result<Ou
         *counts.entry(topic.name.as_str()).or_default() += 1;
     }
     let mut results = Vec::new();
-    let mut changed = false;
+    let mut said: HashSet<&str> = HashSet::new();
+    let mut batch = Batch::new(control, request.topics.len());
+    let mut planned: Vec<(usize, &CreatableTopic)> = Vec::new();
     for topic in &request.topics {
         if counts.get(topic.name.as_str()).is_some_and(|n| *n > 1) {
-            if !results.iter().any(|r: &CreatableTopicResult| r.name == topic.name) {
+            if said.insert(topic.name.as_str()) {
                 results.push(refused(topic, (ErrorCode::InvalidRequest, "Duplicate topic name.".into())));
             }
             continue;
         }
-        let result = plan_topic(control, topic).and_then(|record| {
-            if !request.validate_only {
-                control
-                    .decide(std::slice::from_ref(&record))
-                    .map_err(|e| (ErrorCode::KafkaStorageError, e.to_string()))?;
-                changed = true;
-            }
-            Ok(record)
-        });
-        results.push(match result {
+        results.push(match batch.plan(control, |control| plan_topic(control, topic)) {
             Ok(record) => accepted(control, topic, &record, request.validate_only),
             Err(problem) => refused(topic, problem),
         });
+        planned.extend(batch.last_planned().then_some((results.len() - 1, topic)));
     }
+    let changed = match batch.decide(control, request.validate_only) {
+        Ok(changed) => changed,
+        Err(problem) => {
+            for (at, topic) in planned {
+                if let Some(result) = results.get_mut(at) {
+                    *result = refused(topic, problem.clone());
+                }
+            }
+            false
+        }
+    };
     let bytes = call.encode(&message!(CreateTopicsResponse { topics: results }))?;
     Ok(if changed { Outcome::Applied(bytes) } else { Outcome::Now(bytes) })
 }
@@ -276,35 +329,50 @@ fn accepted(
 
 pub(crate) fn create_partitions(control: &mut Control, call: &Call<'_>) -> Result<Outcome, Refusal> {
     let request: CreatePartitionsRequest = call.decode()?;
-    let mut results = Vec::new();
-    let mut changed = false;
+    let mut results: Vec<CreatePartitionsTopicResult> = Vec::new();
+    let mut counts: HashMap<&str, usize> = HashMap::new();
+    request.topics.iter().for_each(|topic| *counts.entry(topic.name.as_str()).or_default() += 1);
+    let mut said: HashSet<&str> = HashSet::new();
+    let mut batch = Batch::new(control, request.topics.len());
+    let mut planned = Vec::new();
     for topic in &request.topics {
-        let repeated = request.topics.iter().filter(|t| t.name == topic.name).count() > 1;
-        let result = if repeated {
+        let name = topic.name.as_str();
+        let result = if counts.get(name).is_some_and(|times| *times > 1) {
             Err((ErrorCode::InvalidRequest, "Duplicate topic name.".to_string()))
         } else {
-            add_partitions(control, topic).and_then(|record| {
-                if !request.validate_only {
-                    control.decide(&[record]).map_err(|e| (ErrorCode::KafkaStorageError, e.to_string()))?;
-                    changed = true;
-                }
-                Ok(())
-            })
+            batch.plan(control, |control| add_partitions(control, topic)).map(drop)
         };
-        // Of a topic that is not there Kafka says no more than the code.
-        let (error, reason) = result.err().map_or((ErrorCode::None, None), |(error, reason)| {
-            (error, (!reason.is_empty()).then(|| text(reason)))
-        });
-        if !repeated || !results.iter().any(|r: &CreatePartitionsTopicResult| r.name == topic.name) {
-            results.push(message!(CreatePartitionsTopicResult {
-                name: topic.name.clone(),
-                error_code: code(error),
-                error_message: reason
-            }));
+        if said.insert(name) {
+            planned.extend(result.is_ok().then_some(results.len()));
+            results.push(partitions_result(topic, result));
         }
     }
+    let decided = batch.decide(control, request.validate_only);
+    if let Err((error, reason)) = &decided {
+        for at in planned {
+            let Some(result) = results.get_mut(at) else { continue };
+            result.error_code = code(*error);
+            result.error_message = Some(text(reason.as_str()));
+        }
+    }
+    let changed = decided.unwrap_or(false);
     let bytes = call.encode(&message!(CreatePartitionsResponse { results: results }))?;
     Ok(if changed { Outcome::Applied(bytes) } else { Outcome::Now(bytes) })
+}
+
+fn partitions_result(
+    topic: &CreatePartitionsTopic,
+    result: Result<(), Problem>,
+) -> CreatePartitionsTopicResult {
+    // Of a topic that is not there Kafka says no more than the code.
+    let (error, reason) = result.err().map_or((ErrorCode::None, None), |(error, reason)| {
+        (error, (!reason.is_empty()).then(|| text(reason)))
+    });
+    message!(CreatePartitionsTopicResult {
+        name: topic.name.clone(),
+        error_code: code(error),
+        error_message: reason
+    })
 }
 
 fn add_partitions(control: &Control, wanted: &CreatePartitionsTopic) -> Result<Record, Problem> {

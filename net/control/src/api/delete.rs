@@ -7,6 +7,7 @@ use kafka_wire::{DeleteTopicsRequest, DeleteTopicsResponse};
 use kafka_wire_core::{StrBytes, Uuid};
 use ringmill_metadata::Record;
 use ringmill_types::{ErrorCode, TopicId};
+use std::collections::HashSet;
 
 pub(crate) fn delete_topics(control: &mut Control, call: &Call<'_>) -> Result<Outcome, Refusal> {
     let request: DeleteTopicsRequest = call.decode()?;
@@ -14,9 +15,10 @@ pub(crate) fn delete_topics(control: &mut Control, call: &Call<'_>) -> Result<Ou
     let either = request.topics.iter().map(|t| (t.name.clone(), t.topic_id));
     let wanted: Vec<(Option<StrBytes>, Uuid)> = by_name.chain(either).collect();
     let mut results = Vec::new();
-    let mut changed = false;
-    for (at, (name, id)) in wanted.iter().enumerate() {
-        let repeated = wanted.iter().take(at).any(|(n, i)| n == name && i == id);
+    let (mut records, mut gone) = (Vec::new(), HashSet::new());
+    let mut seen = HashSet::new();
+    for (name, id) in &wanted {
+        let repeated = !seen.insert((name, id.to_bytes()));
         let found = match name {
             Some(name) => control.image.named(name),
             None => control.image.with_id(TopicId(id.to_bytes())),
@@ -35,16 +37,18 @@ pub(crate) fn delete_topics(control: &mut Control, call: &Call<'_>) -> Result<Ou
                     Some("This server does not host this topic-partition."),
                 ),
                 None => (ErrorCode::UnknownTopicId, Some("This server does not host this topic ID.")),
-                Some((id, _)) => match control.decide(&[Record::TopicDeleted { id: *id }]) {
-                    Ok(()) => {
-                        changed = true;
+                Some((id, _)) => {
+                    // A topic may be named by its id too.
+                    if gone.insert(*id) {
+                        records.push(Record::TopicDeleted { id: *id });
                         (ErrorCode::None, None)
+                    } else {
+                        (
+                            ErrorCode::UnknownTopicOrPartition,
+                            Some("This server does not host this topic-partition."),
+                        )
                     }
-                    Err(error) => {
-                        tracing::error!(%error, "a topic could not be deleted");
-                        (ErrorCode::KafkaStorageError, Some("the metadata journal could not be written"))
-                    }
-                },
+                }
             }
         };
         let (shown_id, shown_name) = match &found {
@@ -60,6 +64,17 @@ pub(crate) fn delete_topics(control: &mut Control, call: &Call<'_>) -> Result<Ou
             error_message: reason.map(text)
         }));
     }
+    // All in one: each decision costs a sync of the journal.
+    if !records.is_empty()
+        && let Err(error) = control.decide(&records)
+    {
+        tracing::error!(%error, "topics could not be deleted");
+        for result in results.iter_mut().filter(|r: &&mut DeletableTopicResult| r.error_code == 0) {
+            result.error_code = code(ErrorCode::KafkaStorageError);
+            result.error_message = Some(text("the metadata journal could not be written"));
+        }
+        records.clear();
+    }
     let bytes = call.encode(&message!(DeleteTopicsResponse { responses: results }))?;
-    Ok(if changed { Outcome::Applied(bytes) } else { Outcome::Now(bytes) })
+    Ok(if !records.is_empty() { Outcome::Applied(bytes) } else { Outcome::Now(bytes) })
 }

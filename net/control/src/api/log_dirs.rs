@@ -16,25 +16,27 @@ use ringmill_core::{CoreQuery, CoreReply};
 use ringmill_reactor::Fs;
 use ringmill_reactor::stdfs::StdFs;
 use ringmill_types::{CoreId, ErrorCode, PartitionId};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 pub(crate) fn describe_log_dirs(control: &mut Control, call: &Call<'_>) -> Result<Outcome, Refusal> {
     let request: DescribeLogDirsRequest = call.decode()?;
     let head = call.header.response_head();
     let mut wanted: Vec<(String, Vec<(i32, PartitionId)>)> = Vec::new();
+    let named = request.topics.as_ref().map(|list| {
+        let mut named: HashMap<&str, HashSet<i32>> = HashMap::new();
+        for topic in list {
+            named.entry(topic.topic.as_str()).or_default().extend(topic.partitions.iter().copied());
+        }
+        named
+    });
     for topic in control.image.topics() {
-        let named = request.topics.as_ref().map(|list| {
-            list.iter()
-                .filter(|t| t.topic.as_str() == &*topic.name)
-                .flat_map(|t| t.partitions.iter().copied())
-                .collect::<Vec<i32>>()
-        });
-        let partitions = topic
-            .partitions
-            .iter()
-            .zip(0..)
-            .filter(|(_, index)| named.as_ref().is_none_or(|list| list.contains(index)));
+        let listed = named.as_ref().map(|named| named.get(&*topic.name));
+        if listed == Some(None) {
+            continue;
+        }
+        let is_wanted = |index: &i32| listed.flatten().is_none_or(|list| list.contains(index));
+        let partitions = topic.partitions.iter().zip(0..).filter(|(_, index)| is_wanted(index));
         let partitions: Vec<(i32, PartitionId)> = partitions.map(|(p, index)| (index, p.id)).collect();
         if !partitions.is_empty() {
             wanted.push((topic.name.to_string(), partitions));

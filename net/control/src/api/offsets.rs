@@ -10,7 +10,7 @@ use kafka_wire::{
 use ringmill_core::{CoreQuery, CoreReply, OffsetQuery};
 use ringmill_metadata::{Image, PartitionRecord};
 use ringmill_types::{CoreId, ErrorCode, LeaderEpoch};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// Queries to one core, and where their answers go: topic and partition by their places in the request.
 type Asked = (Vec<OffsetQuery>, Vec<(usize, usize)>);
@@ -26,6 +26,8 @@ pub(crate) fn list_offsets(control: &mut Control, call: &Call<'_>) -> Result<Out
     let mut asked: BTreeMap<CoreId, Asked> = BTreeMap::new();
     for (t, topic) in request.topics.iter().enumerate() {
         let mut partitions = Vec::new();
+        let mut times: HashMap<i32, usize> = HashMap::new();
+        topic.partitions.iter().for_each(|p| *times.entry(p.partition_index).or_default() += 1);
         for (p, wanted) in topic.partitions.iter().enumerate() {
             let mut answer = message!(ListOffsetsPartitionResponse {
                 partition_index: wanted.partition_index,
@@ -33,12 +35,7 @@ pub(crate) fn list_offsets(control: &mut Control, call: &Call<'_>) -> Result<Out
                 offset: -1,
                 leader_epoch: -1
             });
-            let repeated = topic
-                .partitions
-                .iter()
-                .filter(|other| other.partition_index == wanted.partition_index)
-                .count()
-                > 1;
+            let repeated = times.get(&wanted.partition_index).is_some_and(|times| *times > 1);
             match find(&control.image, &topic.name, wanted.partition_index) {
                 _ if repeated => answer.error_code = code(ErrorCode::InvalidRequest),
                 None => answer.error_code = code(ErrorCode::UnknownTopicOrPartition),
