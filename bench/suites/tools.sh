@@ -30,7 +30,7 @@ class() {
 }
 # What no two runs have in common.
 plain() {
-  sed -E -e "s|${at//./\\.}|ADDRESS|g; s|$work|WORK|g" \
+  sed -E -e "s|${at//./\\.}|ADDRESS|g; s|$work|WORK|g; s|127.0.0.1 ${at##*:}|HOST PORT|" \
     -e 's/TopicId: [A-Za-z0-9_-]{22}/TopicId: ID/g; s/(ClusterId|Cluster ID): .*/\1: ID/; s/Epoch: [0-9]+/Epoch: N/' \
     -e 's/"(size|logDir|totalBytes|usableBytes)":("[^"]*"|-?[0-9]+)/"\1":X/g; s/[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9:,.]+Z?/TIME/g' \
     -e 's/(console-consumer|consumer)-[a-z0-9-]{20,}/MEMBER/g; s/[[:space:]]+$//; s/[[:space:]]{2,}/  /g' \
@@ -41,7 +41,7 @@ run() {
   local order=as-is
   case $1 in sorted | list) order=$1; shift ;; esac
   local tool=$1 main; shift; main=$(class "$tool") || exit 1
-  echo "\$ $tool $*" | sed -E "s|$work|WORK|g"
+  echo "\$ $tool${*:+ $*}" | sed -E "s|$work|WORK|g"
   local option=--bootstrap-server
   [ "$tool" = kafka-cluster ] && { set -- "$@" $option "$at"; option=; }
   { if [ -n "$option" ]; then java_ "$main" $option "$at" "$@"; else java_ "$main" "$@"; fi; echo "exit $?"; } >"$work/out"
@@ -77,7 +77,6 @@ run kafka-topics --describe --under-replicated-partitions
 produce orders 40
 run kafka-get-offsets --topic orders
 run kafka-get-offsets --topic orders --time earliest
-run kafka-get-offsets --topic orders --time -3
 run kafka-get-offsets --topic nothere
 run kafka-configs --describe --entity-type topics --entity-name orders
 run kafka-configs --alter --entity-type topics --entity-name orders --add-config max.message.bytes=2000000,compression.type=producer

@@ -85,7 +85,7 @@ fn kept(broker: &str, suite: &str) -> Option<BTreeMap<String, String>> {
     let lines = text.lines().filter_map(|line| {
         let (state, rest) = line.split_once(' ')?;
         // Seconds follow the name, but for commands, whose names have spaces.
-        let test = if suite == "tools" { rest } else { rest.split(' ').next()? };
+        let test = if suite == "tools" { rest.trim_end() } else { rest.split(' ').next()? };
         matches!(state, "PASS" | "FAIL" | "SKIP").then(|| (test.to_string(), state.to_string()))
     });
     Some(lines.collect())

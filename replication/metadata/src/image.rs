@@ -28,6 +28,8 @@ pub struct Image {
     next_partition: u64,
     next_producer: i64,
     partitions: usize,
+    /// Partitions by core, kept as they come and go: placement looks at nothing else.
+    load: Vec<usize>,
 }
 
 impl Image {
@@ -118,6 +120,9 @@ impl Image {
             Record::TopicDeleted { id } => {
                 if let Some(topic) = self.names.remove(id).and_then(|name| self.topics.remove(&name)) {
                     self.partitions -= topic.partitions.len();
+                    for partition in &topic.partitions {
+                        *load_of(&mut self.load, partition.core) -= 1;
+                    }
                 }
             }
             Record::TopicConfigs { id, configs } => {
@@ -150,6 +155,8 @@ impl Image {
                 let moves: HashMap<PartitionId, CoreId> = moves.iter().copied().collect();
                 for partition in self.topics.values_mut().flat_map(|t| &mut t.partitions) {
                     if let Some(core) = moves.get(&partition.id) {
+                        *load_of(&mut self.load, partition.core) -= 1;
+                        *load_of(&mut self.load, *core) += 1;
                         partition.core = *core;
                     }
                 }
@@ -165,6 +172,7 @@ impl Image {
     fn note_ids(&mut self, partitions: &[PartitionRecord]) {
         self.partitions += partitions.len();
         for partition in partitions {
+            *load_of(&mut self.load, partition.core) += 1;
             self.next_partition = self.next_partition.max(partition.id.0 + 1);
         }
     }
@@ -203,12 +211,8 @@ impl Image {
 
     /// Cores for `count` new partitions: always the one with the fewest, the lowest number first.
     pub fn place(&self, count: usize, cores: u16) -> Vec<CoreId> {
-        let mut load = vec![0usize; usize::from(cores.max(1))];
-        for partition in self.topics.values().flat_map(|t| &t.partitions) {
-            if let Some(place) = load.get_mut(usize::from(partition.core.0)) {
-                *place += 1;
-            }
-        }
+        let mut load = self.load.clone();
+        load.resize(usize::from(cores.max(1)), 0);
         let mut out = Vec::with_capacity(count);
         for _ in 0..count {
             let at = load.iter().enumerate().min_by_key(|(at, n)| (**n, *at)).map_or(0, |(at, _)| at);
@@ -228,6 +232,14 @@ impl Image {
         let moves = all.iter().enumerate().map(|(at, p)| (*p, CoreId((at % cores) as u16)));
         moves.filter(|(p, core)| p.core != *core).map(|(p, core)| (p.id, core)).collect()
     }
+}
+
+fn load_of(load: &mut Vec<usize>, core: CoreId) -> &mut usize {
+    let at = usize::from(core.0);
+    if load.len() <= at {
+        load.resize(at + 1, 0);
+    }
+    load.get_mut(at).expect("made long enough above")
 }
 
 #[cfg(test)]
@@ -297,5 +309,10 @@ mod tests {
         assert_eq!(image.place(6, 2).iter().filter(|c| c.0 == 1).count(), 5, "core 1 catches up first");
         let moves = image.replace_all(2);
         assert_eq!(moves.len(), 2);
+        image.apply(&Record::Placed { moves });
+        assert_eq!(image.load, [3, 2]);
+        image.apply(&Record::TopicDeleted { id: TopicId([1; 16]) });
+        assert_eq!(image.load, [0, 0]);
+        assert_eq!(image.place(3, 1), [CoreId(0); 3], "fewer cores than once");
     }
 }

@@ -183,6 +183,7 @@ fn blocks(transcript: &str) -> Vec<(String, String)> {
     for line in transcript.lines() {
         match (line.strip_prefix("$ "), out.last_mut()) {
             (Some(command), _) => {
+                let command = command.trim_end();
                 let times = out.iter().filter(|(have, _)| have.split(" #").next() == Some(command)).count();
                 let number = if times == 0 { String::new() } else { format!(" #{}", times + 1) };
                 out.push((format!("{command}{number}"), String::new()));

@@ -10,13 +10,19 @@ use kafka_wire::describe_configs_response::{
 };
 use kafka_wire::{DescribeConfigsRequest, DescribeConfigsResponse};
 use ringmill_types::ErrorCode;
+use std::collections::HashSet;
 
 pub(super) type Problem = (ErrorCode, String);
 
 pub(crate) fn describe_configs(control: &mut Control, call: &Call<'_>) -> Result<Outcome, Refusal> {
     let request: DescribeConfigsRequest = call.decode()?;
     let mut results = Vec::new();
+    // Named twice it is answered once: small requests must not become answers of any size.
+    let mut seen = HashSet::new();
     for resource in &request.resources {
+        if !seen.insert((resource.resource_type, resource.resource_name.as_str())) {
+            continue;
+        }
         let name = resource.resource_name.as_str();
         let described = match Resource::of(resource.resource_type) {
             Some(kind) => described(control, kind, name),

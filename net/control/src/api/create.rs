@@ -239,7 +239,7 @@ fn check_counts(control: &Control, topic: &CreatableTopic) -> Result<i32, Proble
         return Err((
             ErrorCode::InvalidReplicationFactor,
             format!(
-                "Unable to replicate the partition {factor} time(s): The target replication factor of {factor} cannot be reached because only 1 broker(s) are registered."
+                "Unable to replicate the partition {factor} time(s): The target replication factor of {factor} cannot be reached because only 1 broker(s) are registered or some brokers have all their log directories cordoned."
             ),
         ));
     }

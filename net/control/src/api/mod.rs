@@ -26,12 +26,18 @@ use crate::control::Control;
 use crate::groups::{AskGroup, FinishGroup};
 use bytes::BytesMut;
 use kafka_wire::{KafkaMessage, ProtocolEq};
-use kafka_wire_core::{ApiVersion, Bytes, DecodeLimits, Encoder, KafkaDecode, KafkaEncode, StrBytes};
+use kafka_wire_core::{
+    ApiVersion, Bytes, DecodeLimits, Decoder, Encoder, KafkaDecode, KafkaEncode, StrBytes,
+};
 use ringmill_core::{CoreQuery, CoreReply, Frame};
 use ringmill_types::{CoreId, ErrorCode};
 use ringmill_wire::{ApiKey, RequestHeader};
 use std::collections::HashMap;
 use std::net::SocketAddr;
+
+/// Items of one list in a request: as many as twice the partitions that one broker is made for, and few enough for control
+/// to decide them without keeping others waiting.
+const ELEMENTS_MAX: usize = 20_000;
 
 /// Makes the answer out of the cores' replies, by the place of their queries; a core that did not reply is missing.
 pub(crate) type Finish = Box<dyn FnOnce(HashMap<u64, CoreReply>) -> Vec<u8> + Send>;
@@ -75,13 +81,11 @@ impl Call<'_> {
 
     pub fn decode<T: KafkaMessage + KafkaDecode>(&self) -> Result<T, Refusal> {
         let mut limits = DecodeLimits::default();
-        limits.max_array_elements = 100_000;
-        T::decode_from_bytes(
-            Bytes::copy_from_slice(self.body),
-            ApiVersion::new(self.header.api_version),
-            limits,
-        )
-        .map_err(|error| {
+        limits.max_array_elements = ELEMENTS_MAX;
+        // Bytes behind the last field are left alone, as Kafka does: librdkafka's Metadata 13 has some.
+        let decoder = Decoder::new(Bytes::copy_from_slice(self.body), limits);
+        let version = ApiVersion::new(self.header.api_version);
+        decoder.and_then(|mut decoder| T::decode(&mut decoder, version)).map_err(|error| {
             let (api, version) = (self.header.api_key, self.header.api_version);
             format!("a request {api} of version {version} that cannot be read: {error}")
         })
