@@ -49,12 +49,11 @@ pub struct Sealed {
 }
 
 impl Batch {
-    /// An empty one with room for `bytes`.
-    pub fn new(bytes: usize, since_ns: u64, serial: u64) -> Batch {
-        let mut batch = Batch { since_ns, serial, ..Batch::default() };
-        batch.bytes.reserve(bytes);
-        batch.bytes.resize(HEADER_BYTES, 0);
-        batch
+    /// An empty one in memory that may have been another one's.
+    pub fn new(mut memory: Vec<u8>, since_ns: u64, serial: u64) -> Batch {
+        memory.clear();
+        memory.resize(HEADER_BYTES, 0);
+        Batch { bytes: memory, since_ns, serial, ..Batch::default() }
     }
 
     pub fn bytes(&self) -> usize {
@@ -142,7 +141,7 @@ mod tests {
             start in 0i64..1 << 41,
             codec in prop::sample::select(Codec::ALL.to_vec()),
         ) {
-            let mut batch = Batch::new(10, 0, 1);
+            let mut batch = Batch::new(vec![7; 10], 0, 1);
             let expected: Vec<Vec<u8>> = values.iter().map(|len| vec![*len as u8; *len]).collect();
             for (at, value) in expected.iter().enumerate() {
                 batch.push(Some(&value[..value.len() / 2]), value, at as u64 / 2, true, start + at as i64);

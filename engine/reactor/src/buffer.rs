@@ -409,6 +409,14 @@ impl Buf {
         Buf { memory: Memory::Heap(Arc::new(bytes)), start: 0, len }
     }
 
+    /// The heap's bytes back, to be used again; `None` when others still hold them, or they are of a pool.
+    pub fn into_vec(self) -> Option<Vec<u8>> {
+        match self.memory {
+            Memory::Heap(bytes) => Arc::try_unwrap(bytes).ok(),
+            Memory::Pooled(_) => None,
+        }
+    }
+
     /// The part from `start` to `end`.
     ///
     /// # Panics

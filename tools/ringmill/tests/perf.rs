@@ -301,3 +301,32 @@ fn an_embedded_broker_needs_nothing_and_leaves_nothing() {
     assert!(report["broker_cpu_seconds"].as_f64().is_some(), "it runs here, so its CPU is seen: {report}");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
+
+#[test]
+fn the_suite_reports_every_workload() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_ringmill"))
+        .args([
+            "perf",
+            "suite",
+            "--embedded",
+            "--scale",
+            "0.004",
+            "--only",
+            "seed-read,lat1,closed1",
+            "--json",
+        ])
+        .env("TMPDIR", folder.path())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let rows = json(&output);
+    let told: Vec<(&str, u64)> = rows
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| (row["workload"].as_str().unwrap(), row["records"].as_u64().unwrap()))
+        .collect();
+    assert_eq!(told, [("seed", 2000), ("seed-read", 2000), ("lat1", 80), ("closed1", 120)]);
+    assert!(rows.as_array().unwrap().iter().all(|row| row["complete"] == true), "{rows}");
+}

@@ -28,6 +28,9 @@ const RECORDS_PER_TURN: u64 = 1000;
 const BYTES_PER_TURN: usize = 256 << 10;
 /// Held by all producers together.
 const HELD_BYTES_MAX: usize = 1 << 30;
+/// Batches whose memory is kept for the next ones, and how large each may be.
+const SPARE_MAX: usize = 64;
+const SPARE_BYTES_MAX: usize = 2 << 20;
 const PROGRESS_NS: u64 = 100_000_000;
 const RECEIVE: u64 = 0;
 const SEND: u64 = 1;
@@ -82,6 +85,8 @@ struct Run<'p> {
     /// Batches that are sent again, and when.
     pausing: VecDeque<(u64, u32, u32)>,
     sendable: VecDeque<usize>,
+    /// Memory of batches that were answered: fresh memory costs the kernel a clearing of every page.
+    spare: Vec<Vec<u8>>,
     start_ns: u64,
     made: u64,
     done: u64,
@@ -154,6 +159,7 @@ impl<'p> Run<'p> {
             lingering: VecDeque::new(),
             pausing: VecDeque::new(),
             sendable: VecDeque::new(),
+            spare: Vec::new(),
             start_ns,
             made: 0,
             done: 0,
@@ -261,11 +267,13 @@ impl<'p> Run<'p> {
                 // What cannot be appended to is full.
                 full = true;
                 self.batches += 1;
-                let room = if self.next_due_ns.is_none() { plan.batch_bytes } else { 0 };
+                let memory = self.spare.pop().unwrap_or_else(|| {
+                    Vec::with_capacity(if self.next_due_ns.is_none() { plan.batch_bytes } else { 0 })
+                });
                 let linger_ns = plan.linger.as_nanos() as u64;
                 self.lingering.push_back((now_ns + linger_ns, at as u32, slot as u32));
                 before = 0;
-                queue.add(Batch::new(room, now_ns, self.batches))
+                queue.add(Batch::new(memory, now_ns, self.batches))
             }
         };
         batch.push(key, value, due_ns, counts, wall_ms);
@@ -492,6 +500,11 @@ impl<'p> Run<'p> {
         } else {
             self.out.errors += batch.records as u64;
             self.out.first_error = self.out.first_error.or(Some(code));
+        }
+        if self.spare.len() < SPARE_MAX
+            && let Some(memory) = batch.bytes.into_vec().filter(|memory| memory.capacity() <= SPARE_BYTES_MAX)
+        {
+            self.spare.push(memory);
         }
         // One that is sent again may have waited for this.
         self.list(number, slot as usize, now_ns);

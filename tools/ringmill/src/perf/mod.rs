@@ -17,6 +17,7 @@ mod produce;
 mod properties;
 mod report;
 mod sending;
+mod suite;
 
 use crate::exit::{Code, Failed};
 use crate::output::Out;
@@ -48,6 +49,8 @@ pub enum Perf {
     E2e(e2e::EndToEnd),
     /// Send and read at once, until all is sent
     Mixed(e2e::EndToEnd),
+    /// Run the usual workloads, one after the other, and report
+    Suite(suite::Suite),
 }
 
 impl Perf {
@@ -56,6 +59,7 @@ impl Perf {
             Perf::Produce(produce) => produce.run(),
             Perf::Consume(consume) => consume.run(),
             Perf::E2e(both) => both.run(e2e::Kind::EndToEnd),
+            Perf::Suite(suite) => suite.run(),
             Perf::Mixed(both) => both.run(e2e::Kind::Mixed),
         }
     }
