@@ -55,6 +55,8 @@ pub enum Perf {
 
 impl Perf {
     pub fn run(self) -> Result<(), Failed> {
+        // Ten thousand connections are more descriptors than a shell allows at first.
+        ringmill_broker::host::raise_limits();
         match self {
             Perf::Produce(produce) => produce.run(),
             Perf::Consume(consume) => consume.run(),
