@@ -15,7 +15,8 @@ use std::path::Path;
 /// Journals the topics of folders that the image does not know.
 ///
 /// # Errors
-/// [`Reason::JournalFailed`], when the journal cannot be written or folders contradict each other.
+/// [`Reason::JournalFailed`], when the journal cannot be written; [`Reason::DataUnusable`], when a folder cannot be read;
+/// [`Reason::DataDamaged`], when folders contradict each other.
 pub fn settle(
     fs: &dyn Fs,
     data: &Path,
@@ -27,7 +28,11 @@ pub fn settle(
     if !fs.exists(&dir) || !has_strangers(fs, &dir, image) {
         return Ok(());
     }
-    let refused = |error: adopt::AdoptError| Failure::new(Reason::JournalFailed, format!("{error}."));
+    let refused = |error: adopt::AdoptError| {
+        let unreadable = matches!(error, adopt::AdoptError::Io { .. });
+        let reason = if unreadable { Reason::DataUnusable } else { Reason::DataDamaged };
+        Failure::new(reason, format!("{error}."))
+    };
     let folders = adopt::find_folders(fs, &dir).map_err(refused)?;
     for topic in adopt::group_topics(&folders).map_err(refused)? {
         if image.named(&topic.name).is_some() {
@@ -52,7 +57,7 @@ pub fn settle(
         };
         journal
             .append(std::slice::from_ref(&record))
-            .map_err(|error| Failure::new(Reason::JournalFailed, format!("{error}.")))?;
+            .map_err(|error| crate::boot::journal_failure(&error))?;
         image.apply(&record);
         tracing::info!(topic = topic.name, partitions = count, missing = ?topic.missing, "folders put in place became a topic");
     }

@@ -21,7 +21,7 @@ use crate::{bind, control, generation, logging, notify, probing, upkeep};
 use ringmill_core::thread::{CoreHandle, CoreOptions, StartError};
 use ringmill_log::RecoveryError;
 use ringmill_log::format::checkpoint::PartitionState;
-use ringmill_metadata::{FileJournal, Image};
+use ringmill_metadata::{FileJournal, Image, JournalError};
 use ringmill_reactor::ring::{RingBackend, RingError, RingFeatures, RingOptions};
 use ringmill_reactor::stdfs::StdFs;
 use ringmill_reactor::{Doorbell, Fs};
@@ -165,6 +165,15 @@ pub fn start_failure(error: &StartError) -> Failure {
     Failure::new(reason, format!("{error}."))
 }
 
+/// A journal that cannot be used, as an exit: trying again helps only where the disk may be better by then.
+pub fn journal_failure(error: &JournalError) -> Failure {
+    let reason = match error {
+        JournalError::Io { .. } => Reason::JournalFailed,
+        JournalError::Damaged { .. } => Reason::DataDamaged,
+    };
+    Failure::new(reason, format!("{error}."))
+}
+
 /// A broker that serves, and everything that must be ended in order.
 struct Running {
     ground: Ground,
@@ -185,8 +194,8 @@ impl Running {
     fn start(mut ground: Ground, events: Sender<Event>) -> Result<Running, Failure> {
         let fs: Arc<dyn Fs> = Arc::new(StdFs);
         let mut folder = identity::claim(fs.as_ref(), &ground.options.data, &ground.wanted())?;
-        let (mut journal, mut image) = FileJournal::open(Arc::clone(&fs), &folder.path)
-            .map_err(|error| Failure::new(Reason::JournalFailed, format!("{error}.")))?;
+        let (mut journal, mut image) =
+            FileJournal::open(Arc::clone(&fs), &folder.path).map_err(|error| journal_failure(&error))?;
         let settings = ground.options.config.settings.clone();
         let (method, method_because) =
             planes::flush_method(settings.flush_method, &folder.identity, &ground.kernel);

@@ -76,7 +76,7 @@ impl Change<'_> {
             let placed = Record::Placed { moves };
             journal
                 .append(std::slice::from_ref(&placed))
-                .map_err(|error| Failure::new(Reason::JournalFailed, format!("{error}.")))?;
+                .map_err(|error| crate::boot::journal_failure(&error))?;
             image.apply(&placed);
         }
         folder.identity.generation = Generation {

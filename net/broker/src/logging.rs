@@ -20,12 +20,18 @@ type Reload = Box<dyn Fn(EnvFilter) -> Result<(), String> + Send + Sync>;
 /// [`Reason::Config`] when `level` is neither a level nor a list of directives.
 pub fn start(level: Option<&str>, json: bool) -> Result<(), Failure> {
     let level = level.unwrap_or("info");
-    let filter = EnvFilter::builder().parse(level).map_err(|error| {
+    let refused = |error: &dyn std::fmt::Display| {
         Failure::new(
             Reason::Config,
-            format!("--log-level {level}: {error}; write error, warn, info, debug or trace, or target=level pairs."),
+            format!(
+                "--log-level {level}: {error}; write off, error, warn, info, debug or trace, or target=level pairs."
+            ),
         )
-    })?;
+    };
+    if let Some(word) = level.split(',').map(str::trim).find(|word| !is_directive(word)) {
+        return Err(refused(&format!("{word:?} is no level")));
+    }
+    let filter = EnvFilter::builder().parse(level).map_err(|error| refused(&error))?;
     let colour =
         std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let builder = tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(colour);
@@ -45,6 +51,12 @@ pub fn start(level: Option<&str>, json: bool) -> Result<(), Failure> {
         STARTED.get_or_init(|| (level.to_string(), reload));
     }
     Ok(())
+}
+
+/// The filter takes any word for the name of a target, which would silence all others: a word alone must be a level.
+fn is_directive(word: &str) -> bool {
+    !word.is_empty()
+        && (word.contains(['=', '[']) || word.parse::<tracing_subscriber::filter::LevelFilter>().is_ok())
 }
 
 /// For control: what changes levels while the process runs.
@@ -86,5 +98,17 @@ mod tests {
             directives("info", &levels(&[("root", "warn"), ("ringmill_core", "trace")])),
             "warn,ringmill_core=trace"
         );
+    }
+
+    #[test]
+    fn a_word_alone_must_be_a_level() {
+        for good in ["off", "error", "INFO", "trace", "ringmill_log=debug", "tokio[span]"] {
+            assert!(is_directive(good), "{good}");
+        }
+        for bad in ["", "verbose", "ringmill_log"] {
+            assert!(!is_directive(bad), "{bad:?}");
+        }
+        let failure = start(Some("info,verbose"), false).expect_err("a misspelt level is refused");
+        assert!(failure.to_string().contains("\"verbose\" is no level"), "{failure}");
     }
 }

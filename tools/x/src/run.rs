@@ -26,6 +26,9 @@ pub fn ci() -> Result<(), String> {
         let set = if off == "none" { String::new() } else { format!("--set features.off={off}") };
         command(&format!("tools/ci/smoke.sh target/release/ringmill {set}"))?;
     }
+    for method in ["dsync", "fdatasync"] {
+        command(&format!("tools/ci/smoke.sh target/release/ringmill --set flush.method={method}"))?;
+    }
     command("AS_NOBODY=1 tools/ci/smoke.sh target/release/ringmill --cores 8")?;
     command("RINGMILL_CRASH_ROUNDS=20 cargo test --release -p ringmill --test crash")?;
     command("tools/ci/filesystems.sh target/release/ringmill")?;

@@ -128,6 +128,13 @@ impl Describe {
             // Nobody promised that there is one, nor that it is this broker's: topic ids tell.
             None => admin_topics(&self.server.admin_guess(), GUESS_TIMEOUT).unwrap_or_default(),
         };
+        if self.admin.is_none() && !topics.iter().any(|topic| admin.iter().any(|known| known.id == topic.id))
+        {
+            crate::output::remark(&format!(
+                "cores and durable offsets are not shown: no admin port of this broker at {}; --admin HOST:PORT says where",
+                self.server.admin_guess()
+            ));
+        }
         Ok(Facts {
             first: client.offsets(topics, EARLIEST)?,
             end: client.offsets(topics, LATEST)?,
