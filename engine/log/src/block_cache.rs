@@ -79,15 +79,24 @@ impl BlockCache {
         self.bytes
     }
 
-    /// The file is gone: its blocks are of no use. Those being read are dropped when they arrive.
-    pub fn forget(&mut self, uid: u64) {
+    /// The file is gone: its blocks are of no use. Those being read are dropped when they arrive; who waits for one that
+    /// was not asked for yet is given back, to look again.
+    #[must_use]
+    pub fn forget(&mut self, uid: u64) -> Vec<u64> {
         let doomed: Vec<Key> = self.blocks.keys().filter(|k| k.0 == uid).copied().collect();
         for key in doomed {
             self.drop_block(key);
         }
+        let mut waiting = Vec::new();
+        for wanted in self.queue.iter().filter(|w| w.key.0 == uid) {
+            if let Some(Block::Reading { waiters }) = self.blocks.remove(&wanted.key) {
+                waiting.extend(waiters);
+            }
+        }
         self.queue.retain(|w| w.key.0 != uid);
         self.ghosts.retain(|key| key.0 != uid);
         self.ghost_keys.retain(|key| key.0 != uid);
+        waiting
     }
 
     /// The segment has more bytes than before. Blocks that end early are replaced when someone needs the rest.
@@ -245,7 +254,7 @@ mod tests {
     fn a_file_that_is_gone_leaves_nothing_behind() {
         let mut cache = BlockCache::new(LIMIT, 8);
         scan(&mut cache, 0..2 * FIRST_BYTES / BLOCK);
-        cache.forget(1);
+        assert!(cache.forget(1).is_empty(), "nobody waits");
         assert_eq!(cache.bytes(), 0);
         assert!(cache.ghosts.is_empty() && cache.ghost_keys.is_empty() && cache.blocks.is_empty());
     }

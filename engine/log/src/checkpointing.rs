@@ -42,6 +42,8 @@ pub(crate) struct CheckpointState {
     retry_ns: u64,
     finishing: bool,
     finished: bool,
+    /// Due although nothing changed.
+    forced: bool,
 }
 
 impl CheckpointState {
@@ -58,11 +60,18 @@ impl CheckpointState {
             retry_ns: 0,
             finishing: false,
             finished: false,
+            forced: false,
         }
     }
 
     pub fn note_changed(&mut self, slot: u32) {
         self.changed.insert(slot);
+    }
+
+    /// The next one is due now, changed or not.
+    pub fn hasten(&mut self) {
+        self.next_ns = 0;
+        self.forced = true;
     }
 
     pub fn note_deleted(&mut self, slot: u32) {
@@ -135,9 +144,12 @@ impl Log {
         let short = self.core_log.used_bytes() > self.core_log.capacity_bytes() * 3 / 8
             || !self.core_log.next_is_free();
         let due = now_ns >= self.checkpoint.next_ns
-            && (!self.checkpoint.changed.is_empty() || !self.checkpoint.deleted.is_empty());
+            && (!self.checkpoint.changed.is_empty()
+                || !self.checkpoint.deleted.is_empty()
+                || self.checkpoint.forced);
         if ready_to_stop || due || short && self.destaged_groups > self.checkpoint.done {
             self.checkpoint.finishing = ready_to_stop;
+            self.checkpoint.forced = false;
             self.checkpoint.next_ns = now_ns + INTERVAL_NS;
             self.start_checkpoint(io);
         }

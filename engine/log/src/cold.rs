@@ -194,6 +194,9 @@ impl Log {
 
     /// Has the file thread open a segment and load its index (or rebuild it, after a crash).
     fn open_cold<B: Backend>(&mut self, io: &mut B, slot: u32, at: usize, ticket: u64) {
+        if self.is_swapping(slot) {
+            return self.wait_for_swap(ticket);
+        }
         let serial = self.serial();
         let Some(part) = self.parts.get(slot as usize) else { return };
         let Some(segment) = part.segments.get(at) else { return };

@@ -5,8 +5,9 @@
 //! thread's work; the ring only ever writes inside allocated space.
 
 use crate::checkpointing::{DiskError, sync_names};
+use crate::compaction::CHECKPOINTS_UNTIL_SETTLED;
 use crate::index::SegmentIndex;
-use crate::log::{JobDone, JobFor, Log};
+use crate::log::{JobDone, JobFor, Log, LogEvent};
 use crate::partition::{DestageStep, OpenFile, Partition, Segment, segment_path};
 use crate::token::{self, token};
 use ringmill_reactor::{Backend, Errno, FileHandle, Flush, Fs, Op, OpenMode};
@@ -420,12 +421,14 @@ impl Log {
 
     pub(crate) fn segment_sealed(&mut self, slot: u32, result: Result<(), DiskError>) {
         self.destage.preparing -= 1;
+        let settled_at = self.metrics.checkpoints + CHECKPOINTS_UNTIL_SETTLED;
         let Some(part) = self.parts.get_mut(slot as usize) else { return };
         part.step = DestageStep::Idle;
         match result {
             Ok(()) => {
                 if let Some(segment) = part.segments.last_mut() {
                     segment.sealed = true;
+                    segment.settled_at = settled_at;
                     segment.index = None;
                     segment.tail_page = Vec::new();
                     segment.allocated_bytes = segment.bytes;
@@ -450,7 +453,8 @@ impl Log {
             return;
         }
         for segment in part.segments.drain(..) {
-            self.cache.forget(segment.uid);
+            let waiting = self.cache.forget(segment.uid);
+            self.events.extend(waiting.into_iter().map(LogEvent::Block));
             if let Some(open) = segment.open {
                 io.detach_file(open.id);
             }
@@ -474,6 +478,7 @@ impl Segment {
             offset_of_max: Offset(-1),
             created_ms,
             sealed: false,
+            settled_at: 0,
             uid,
             allocated_bytes: 0,
             open: None,
@@ -504,7 +509,10 @@ fn must_roll(part: &Partition, segment: &Segment, last: Offset, len: u64, wall_m
         && (segment.bytes + len > part.config.segment_bytes
             || last.0 - segment.base.0 > i64::from(i32::MAX)
             || segment.index.as_ref().is_some_and(|i| i.bytes() >= part.config.segment_index_bytes as usize)
-            || wall_ms.saturating_sub(segment.created_ms) > part.config.segment_ms)
+            || wall_ms.saturating_sub(segment.created_ms) > part.config.segment_ms
+            // What is in the active segment is not compacted.
+            || part.config.compacted
+                && wall_ms.saturating_sub(segment.created_ms) > part.config.max_compaction_lag_ms)
 }
 
 fn run_prepare(fs: &dyn Fs, order: &Prepare) -> io::Result<Prepared> {

@@ -10,6 +10,8 @@ mod block_cache;
 mod carry;
 mod checkpointing;
 mod cold;
+pub mod compact;
+mod compaction;
 mod core_log;
 mod damage;
 mod decompress;
@@ -34,6 +36,7 @@ mod testing;
 mod time;
 pub mod token;
 
+pub use compaction::{Answer, CompactJob};
 pub use fatal::Fatal;
 pub use log::{AckAt, AppendError, Appended, Log, LogEvent, LogMetrics, PartitionView, Slot};
 pub use options::{Faults, FlushMethod, LogOptions};

@@ -3,6 +3,7 @@
 use crate::block_cache::BlockCache;
 use crate::carry::Carry;
 use crate::checkpointing::{CheckpointState, DiskError};
+use crate::compaction::CompactionState;
 use crate::core_log::{CoreLog, Item, NoRoom, Sealed};
 use crate::destage::DestageState;
 use crate::examine;
@@ -89,6 +90,9 @@ pub struct LogMetrics {
     pub cold_reads: u64,
     pub cold_read_bytes: u64,
     pub cache_hits: u64,
+    /// Passes whose result took its place, and the records that went.
+    pub compactions: u64,
+    pub compacted_records: u64,
 }
 
 /// A group that is still (partly) in the tail ring.
@@ -109,6 +113,8 @@ pub(crate) enum JobFor {
     OpenCold(u32, u64),
     Remove,
     FindTime(u64),
+    Swap,
+    ClearSwap,
 }
 
 pub(crate) enum JobDone {
@@ -119,6 +125,8 @@ pub(crate) enum JobDone {
     ColdOpened(std::io::Result<crate::cold::ColdOpened>),
     Removed(std::io::Result<()>),
     TimeFound(std::io::Result<Option<TimeFound>>),
+    Swapped(Result<(), DiskError>),
+    SwapCleared(std::io::Result<()>),
 }
 
 pub struct Log {
@@ -142,6 +150,7 @@ pub struct Log {
     /// Offline partitions whose batches are being carried forward.
     pub(crate) carrying: Vec<u32>,
     pub(crate) checkpoint: CheckpointState,
+    pub(crate) compaction: CompactionState,
     pub(crate) cache: BlockCache,
     pub(crate) metrics: LogMetrics,
     /// An append found no room since the last `Room` event.
@@ -180,6 +189,7 @@ impl Log {
             next_serial: 1,
             destage: DestageState::default(),
             checkpoint,
+            compaction: CompactionState::default(),
             cache,
             metrics: LogMetrics::default(),
             starved: false,
@@ -209,6 +219,9 @@ impl Log {
 
     /// Makes a partition known, or changes its settings. Its folder is made when it is first destaged.
     pub fn upsert(&mut self, topic: &TopicSpec, spec: &PartitionSpec) -> Slot {
+        if topic.config.compacted {
+            self.compaction.look_soon();
+        }
         if let Some(slot) = self.by_id.get(&spec.id) {
             if let Some(part) = self.parts.get_mut(*slot as usize) {
                 part.config = topic.config.clone();
@@ -371,6 +384,7 @@ impl Log {
         self.poll_checkpoint(io, now_ns);
         self.poll_cold(io);
         self.poll_retention(io, now_ns);
+        self.poll_compaction(io, now_ns);
         // Memory that others need goes before what readers might still want.
         let pool = io.pool().stats();
         let short = pool.limit_bytes - pool.used_bytes.min(pool.limit_bytes) < POOL_RESERVE_BYTES;
@@ -392,6 +406,7 @@ impl Log {
             retry,
             Some(self.next_retention_ns),
             self.checkpoint.deadline_ns(),
+            self.compaction.deadline_ns(),
         ]
         .into_iter()
         .flatten()
@@ -504,6 +519,8 @@ impl Log {
             (JobFor::OpenCold(slot, uid), JobDone::ColdOpened(result)) => {
                 self.cold_opened(io, slot, uid, result)
             }
+            (JobFor::Swap, JobDone::Swapped(result)) => self.swapped(io, result),
+            (JobFor::ClearSwap, JobDone::SwapCleared(result)) => self.swap_cleared(result, io.now_ns()),
             (JobFor::Remove, JobDone::Removed(result)) => {
                 if let Err(error) = result {
                     tracing::warn!(%error, "removing files of a deleted partition or segment failed; they stay until the next start");

@@ -1,10 +1,12 @@
 //! What a core's log is told at start, and the switches by which the simulator plants faults.
 
+use crate::compaction::CompactJob;
 use crate::format::checkpoint::PartitionState;
 use ringmill_reactor::Flush;
 use ringmill_types::CoreId;
 use ringmill_types::limits;
 use std::path::PathBuf;
+use std::sync::mpsc::SyncSender;
 
 /// How acks become durable. `Dsync` only where a probe showed it better (kernel-notes/flush-method.md).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +45,12 @@ pub struct LogOptions {
     pub cold_reads_max: usize,
     pub producer_expiration_ms: i64,
     pub retention_check_ms: i64,
+    /// Who compacts; `None`: nobody.
+    pub compactor: Option<SyncSender<CompactJob>>,
+    /// Time between looks for a partition worth compacting.
+    pub compaction_check_ms: i64,
+    /// Memory for the keys of one pass.
+    pub compaction_map_bytes: usize,
     /// Segment files held open.
     pub open_files_max: usize,
     /// What other cores' last checkpoints said of partitions that are this core's now: a log without a checkpoint of its
@@ -70,6 +78,9 @@ impl LogOptions {
             cold_reads_max: 32,
             producer_expiration_ms: 24 * 3600 * 1000,
             retention_check_ms: 300_000,
+            compactor: None,
+            compaction_check_ms: 15_000,
+            compaction_map_bytes: 64 << 20,
             open_files_max: 512,
             inherited: Vec::new(),
             faults: Faults::default(),

@@ -30,6 +30,8 @@ pub struct Segment {
     pub offset_of_max: Offset,
     pub created_ms: i64,
     pub sealed: bool,
+    /// Compaction may take it from this many completed checkpoints on.
+    pub settled_at: u64,
     /// Never reused within a process: the cache's name for this file.
     pub uid: u64,
     pub allocated_bytes: u64,

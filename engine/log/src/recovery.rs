@@ -6,6 +6,7 @@
 
 use crate::adopt::AdoptError;
 use crate::checkpointing::{CheckpointState, Store, sync_names};
+use crate::compaction::{finish_swap, forget_swap};
 use crate::core_log::{CoreLog, GroupPlace, Item, Resume, RingFile, Sealed};
 use crate::epochs::EpochCache;
 use crate::format::checkpoint::{self, Checkpoint, PartitionState};
@@ -135,10 +136,17 @@ impl Log {
         if newest.is_none() {
             check_unlived(fs, &options.log_dir, &files)?;
         }
-        let start = newest.unwrap_or_else(|| first_checkpoint(&options));
+        let mut start = newest.unwrap_or_else(|| first_checkpoint(&options));
+        let (log_dir, topics_dir) = (options.log_dir.clone(), options.data_dir.join("topics"));
+        let swapped = finish_swap(fs, &log_dir, &mut start.partitions, &topics_dir).map_err(at(&log_dir))?;
         let mut replay = Replay::new(io, options, files, &start, topics, next_partition_id);
         replay.run(io)?;
-        replay.finish(io, start, incarnation)
+        let (mut log, report) = replay.finish(io, start, incarnation)?;
+        if swapped {
+            forget_swap(io.fs(), &log_dir).map_err(at(&log_dir))?;
+        }
+        log.load_compacted_to(io.fs());
+        Ok((log, report))
     }
 
     /// Grows the ring when it is short of files; the file thread zero-fills, the core never waits for it.

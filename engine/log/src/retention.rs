@@ -26,10 +26,9 @@ impl Log {
         for slot in 0..self.parts.len() as u32 {
             let Some(part) = self.parts.get_mut(slot as usize).filter(|p| !p.deleted) else { continue };
             part.producers.expire(now_ns, expiration_ms);
-            if !part.config.delete {
-                continue;
-            }
-            if let Some(start) = retained_from(part, wall_ms) {
+            let left_over = part.segments.get(1).is_some_and(|next| next.base <= part.log_start);
+            let start = part.config.delete.then(|| retained_from(part, wall_ms)).flatten();
+            if let Some(start) = start.or(left_over.then_some(part.log_start)) {
                 self.advance_log_start(io, slot, start);
             }
         }
@@ -72,6 +71,8 @@ impl Log {
     }
 
     fn advance_log_start<B: Backend>(&mut self, io: &mut B, slot: u32, start: Offset) -> bool {
+        // Files whose names are about to change hands are not removed now; the next look removes them.
+        let swapping = self.is_swapping(slot);
         let Some(part) = self.parts.get_mut(slot as usize) else { return false };
         let entry = Entry {
             partition: part.id,
@@ -82,17 +83,19 @@ impl Log {
             kind: EntryKind::LogStart,
         };
         let Ok(group) = self.core_log.append_event(io.pool(), io.now_ns(), slot, entry) else { return false };
-        part.log_start = start;
+        part.log_start = part.log_start.max(start);
         part.epochs.truncate_start(start);
         self.events.push_back(LogEvent::Advanced(Slot(slot)));
         self.checkpoint.note_changed(slot);
         let mut doomed = Vec::new();
-        while part.segments.len() > 1
+        while !swapping
+            && part.segments.len() > 1
             && part.segments.first().is_some_and(|s| s.sealed)
             && part.segments.get(1).is_some_and(|next| next.base <= start)
         {
             let segment = part.segments.remove(0);
-            self.cache.forget(segment.uid);
+            let waiting = self.cache.forget(segment.uid);
+            self.events.extend(waiting.into_iter().map(LogEvent::Block));
             if let Some(open) = segment.open {
                 io.detach_file(open.id);
             }

@@ -36,6 +36,9 @@ impl Log {
     /// Looks up the first record at or after `time_ms`, or the one with the largest timestamp. The answer is a
     /// [`crate::LogEvent::Found`] with the ticket.
     pub fn find_time<B: Backend>(&mut self, io: &mut B, slot: Slot, time_ms: Option<i64>, ticket: u64) {
+        if self.is_swapping(slot.0) {
+            return self.search_after_swap(slot, time_ms, ticket);
+        }
         let serial = self.serial();
         let mut order = FindTime { time_ms, segments: Vec::new(), tail: Vec::new(), from: Offset::ZERO };
         if let Some(part) = self.parts.get(slot.0 as usize) {

@@ -100,7 +100,7 @@ pub fn no_headers<'a>() -> std::iter::Empty<(&'a [u8], Option<&'a [u8]>)> {
 }
 
 /// Zigzag, as [`crate::records::varint`] reads it.
-fn put_varint(out: &mut Vec<u8>, value: i64) {
+pub fn put_varint(out: &mut Vec<u8>, value: i64) {
     let mut left = ((value << 1) ^ (value >> 63)) as u64;
     while left >= 0x80 {
         out.push(left as u8 | 0x80);

@@ -35,6 +35,14 @@ pub struct TopicConfig {
     pub compacted: bool,
     /// `cleanup.policy` contains `delete`: retention applies.
     pub delete: bool,
+    /// `min.cleanable.dirty.ratio` in millionths.
+    pub min_cleanable_dirty_ppm: u32,
+    /// Younger records are not compacted.
+    pub min_compaction_lag_ms: i64,
+    /// Older ones are, whatever their share.
+    pub max_compaction_lag_ms: i64,
+    /// How long compaction keeps delete markers.
+    pub delete_retention_ms: i64,
 }
 
 impl Default for TopicConfig {
@@ -56,6 +64,10 @@ impl Default for TopicConfig {
             timestamp_after_max_ms: 3_600_000,
             compacted: false,
             delete: true,
+            min_cleanable_dirty_ppm: 500_000,
+            min_compaction_lag_ms: 0,
+            max_compaction_lag_ms: i64::MAX,
+            delete_retention_ms: 24 * 3600 * 1000,
         }
     }
 }

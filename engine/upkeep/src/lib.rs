@@ -1,8 +1,9 @@
 //! Upkeep: bulk jobs on files nobody writes, one thread, out of the cores' way.
 //!
 //! Owns the scrub: sealed segments are read with `O_DIRECT` and the CRC of every batch is checked, a round at an interval
-//! and single files on request. Guarantees that a job stays under its rate limit and low priority, and that it only reads:
-//! what should follow from a finding is decided by who receives the [`Report`]. Never needed by start-up or retention:
+//! and single files on request; and the passes of log compaction that cores ask for. Guarantees that a job stays under its
+//! rate limit and low priority, and that it changes no file that is served: what should follow from a finding is decided by
+//! who receives the [`Report`], and compacted segments are written beside the old ones, for the core to put in place. Never needed by start-up or retention:
 //! where glommio cannot run (it asks for 512 KiB of lockable memory and io_uring), jobs are answered with
 //! [`Outcome::Resting`] and the thread says why, once.
 //!
@@ -10,6 +11,7 @@
 //! on a glommio executor that exists only while there is work; [`thread`] waits for jobs and rounds.
 
 pub mod check;
+mod compact;
 pub mod walk;
 
 mod scrub;

@@ -1,6 +1,7 @@
 //! Reading segments on a glommio executor, slowly.
 
 use crate::check::{SegmentCheck, Verdict};
+use crate::compact::{self, Stopped};
 use crate::{Outcome, ScrubRequest};
 use glommio::io::ImmutableFileBuilder;
 use glommio::timer::sleep;
@@ -8,6 +9,8 @@ use glommio::{
     GlommioError, Latency, LocalExecutor, LocalExecutorBuilder, Placement, PoolPlacement, Shares,
     TaskQueueHandle,
 };
+use ringmill_log::CompactJob;
+use ringmill_log::compact::Cleaned;
 use rustix::process::{Resource, getrlimit};
 use std::cell::Cell;
 use std::io::ErrorKind;
@@ -31,6 +34,7 @@ const PAUSE_SLICE: Duration = Duration::from_millis(200);
 pub struct Scrubber {
     executor: LocalExecutor,
     queue: TaskQueueHandle,
+    compaction: TaskQueueHandle,
 }
 
 impl Scrubber {
@@ -45,12 +49,30 @@ impl Scrubber {
             .blocking_thread_pool_placement(PoolPlacement::Unbound(1))
             .make()
             .map_err(|error| {
-                format!("sealed segments are not scrubbed: the executor did not start ({error})")
+                format!(
+                    "sealed segments are neither scrubbed nor compacted: the executor did not start ({error})"
+                )
             })?;
-        let queue = executor.run(async {
-            glommio::executor().create_task_queue(Shares::Static(SHARES), Latency::NotImportant, "scrub")
+        let (queue, compaction) = executor.run(async {
+            let executor = glommio::executor();
+            let scrub = executor.create_task_queue(Shares::Static(SHARES), Latency::NotImportant, "scrub");
+            (scrub, executor.create_task_queue(compact::SHARES, compact::LATENCY, "compaction"))
         });
-        Ok(Scrubber { executor, queue })
+        Ok(Scrubber { executor, queue, compaction })
+    }
+
+    /// Does one pass of compaction; blocks the calling thread until done or stopped.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub fn compact(&self, job: CompactJob, reins: Reins) -> Result<Cleaned, Stopped> {
+        let queue = self.compaction;
+        self.executor.run(async move {
+            match glommio::spawn_local_into(async move { compact::run(&job, &reins).await }, queue) {
+                Ok(task) => task.await,
+                Err(error) => Err(Stopped::Failed(error.to_string())),
+            }
+        })
     }
 
     /// Checks one segment; blocks the calling thread until done or stopped.
@@ -71,7 +93,7 @@ const LOCKABLE_BYTES_MIN: u64 = 512 << 10;
 fn check_lockable() -> Result<(), String> {
     match getrlimit(Resource::Memlock).current {
         Some(bytes) if bytes < LOCKABLE_BYTES_MIN => Err(format!(
-            "sealed segments are not scrubbed: the limit on locked memory, {} KiB, is below 512 KiB; raise it \
+            "sealed segments are neither scrubbed nor compacted: the limit on locked memory, {} KiB, is below 512 KiB; raise it \
              (ulimit -l, LimitMEMLOCK=)",
             bytes >> 10
         )),
@@ -112,11 +134,11 @@ pub struct Reins {
 }
 
 impl Reins {
-    fn stopped(&self) -> bool {
+    pub fn stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
 
-    async fn rest_until(&self, until: Instant) {
+    pub async fn rest_until(&self, until: Instant) {
         while !self.stopped() {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {

@@ -1,7 +1,9 @@
 //! The upkeep thread: waits for requests and rounds, without a runtime while there is nothing to do.
 
+use crate::compact::Stopped;
 use crate::scrub::{RateLimit, Reins, Scrubber};
 use crate::{Outcome, Report, ScrubRequest, walk};
+use ringmill_log::CompactJob;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,6 +21,10 @@ pub struct UpkeepOptions {
     pub topics: PathBuf,
     /// CPUs of the thread; empty: any.
     pub cpus: Vec<usize>,
+    /// Passes of compaction that cores ask for.
+    pub passes: Receiver<CompactJob>,
+    /// Bound on what a pass reads and writes together.
+    pub compact_bytes_per_second: u64,
     /// Bound on what is read; 0 switches rounds off and answers requests with [`Outcome::Resting`].
     pub bytes_per_second: u64,
     /// From one round's beginning to the next one's.
@@ -48,6 +54,11 @@ pub struct UpkeepStats {
     pub last_round_ms: AtomicU64,
     /// Jobs are not being done: the reason was logged.
     pub resting: AtomicBool,
+    /// Read and written by compaction.
+    pub compacted_bytes: Arc<AtomicU64>,
+    /// Passes done, and those that failed.
+    pub passes: AtomicU64,
+    pub passes_failed: AtomicU64,
 }
 
 /// Upkeep's handle. Ends with [`Upkeep::stop`]; dropped without it, the thread ends after the job in hand.
@@ -105,7 +116,18 @@ pub fn spawn(options: UpkeepOptions) -> std::io::Result<Upkeep> {
     let thread = std::thread::Builder::new().name("upkeep".into()).spawn({
         let (stop, stats) = (Arc::clone(&stop), Arc::clone(&stats));
         // Made on its own thread: an executor cannot move.
-        move || Worker { requests: receiver, stop, stats, limit: None, scrubber: None, options }.run()
+        move || {
+            Worker {
+                requests: receiver,
+                stop,
+                stats,
+                limit: None,
+                compact_limit: None,
+                scrubber: None,
+                options,
+            }
+            .run()
+        }
     })?;
     Ok(Upkeep { requests: Some(sender), stop, stats, thread: Some(thread) })
 }
@@ -115,6 +137,7 @@ struct Worker {
     stop: Arc<AtomicBool>,
     stats: Arc<UpkeepStats>,
     limit: Option<Rc<RateLimit>>,
+    compact_limit: Option<Rc<RateLimit>>,
     /// Exists while there is work: an idle broker keeps no rings for it.
     scrubber: Option<Scrubber>,
     options: UpkeepOptions,
@@ -135,6 +158,9 @@ impl Worker {
                 Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) if self.stopped() => return,
                 Err(RecvTimeoutError::Timeout) => {
+                    if self.compact_what_waits() {
+                        continue;
+                    }
                     self.scrubber = None;
                     if Instant::now() >= next_round && self.options.bytes_per_second > 0 {
                         next_round = Instant::now() + self.options.round_every;
@@ -177,6 +203,7 @@ impl Worker {
                 while let Ok(request) = self.requests.try_recv() {
                     self.do_one(request);
                 }
+                self.compact_what_waits();
                 if self.stopped() || self.stats.resting.load(Ordering::Relaxed) {
                     return;
                 }
@@ -207,6 +234,21 @@ impl Worker {
         if self.stopped() {
             return Outcome::Resting { why: "upkeep is stopping".into() };
         }
+        let rate = self.options.bytes_per_second;
+        let reins = Reins {
+            stop: Arc::clone(&self.stop),
+            bytes_read: Arc::clone(&self.stats.bytes_read),
+            limit: Rc::clone(self.limit.get_or_insert_with(|| Rc::new(RateLimit::new(rate)))),
+            second_look_after: self.options.second_look_after,
+        };
+        match self.scrubber() {
+            Ok(scrubber) => scrubber.run(request, reins),
+            Err(why) => Outcome::Resting { why },
+        }
+    }
+
+    /// The executor, made when it is needed.
+    fn scrubber(&mut self) -> Result<&Scrubber, String> {
         if self.scrubber.is_none() {
             match Scrubber::new() {
                 Ok(scrubber) => {
@@ -217,21 +259,62 @@ impl Worker {
                     if !self.stats.resting.swap(true, Ordering::Relaxed) {
                         tracing::warn!("{why}");
                     }
-                    return Outcome::Resting { why };
+                    return Err(why);
                 }
             }
         }
-        let Some(scrubber) = &self.scrubber else {
-            return Outcome::Resting { why: "the executor is gone".into() };
-        };
-        let rate = self.options.bytes_per_second;
+        self.scrubber.as_ref().ok_or_else(|| "the executor is gone".into())
+    }
+
+    /// False when nothing waited.
+    fn compact_what_waits(&mut self) -> bool {
+        let mut any = false;
+        while let Ok(job) = self.options.passes.try_recv() {
+            any = true;
+            if self.stopped() {
+                break;
+            }
+            self.compact(job);
+        }
+        any
+    }
+
+    fn compact(&mut self, job: CompactJob) {
+        let rate = self.options.compact_bytes_per_second;
         let reins = Reins {
             stop: Arc::clone(&self.stop),
-            bytes_read: Arc::clone(&self.stats.bytes_read),
-            limit: Rc::clone(self.limit.get_or_insert_with(|| Rc::new(RateLimit::new(rate)))),
+            bytes_read: Arc::clone(&self.stats.compacted_bytes),
+            limit: Rc::clone(self.compact_limit.get_or_insert_with(|| Rc::new(RateLimit::new(rate)))),
             second_look_after: self.options.second_look_after,
         };
-        scrubber.run(request, reins)
+        let (answer, folder) = (job.answer.clone(), job.order.dir.clone());
+        let began = Instant::now();
+        let result = match self.scrubber() {
+            Ok(scrubber) => scrubber.compact(job, reins),
+            // Said already.
+            Err(_) => Err(Stopped::Stopping),
+        };
+        let cleaned = match result {
+            Ok(cleaned) => {
+                count(&self.stats.passes);
+                tracing::debug!(
+                    folder = %folder.display(),
+                    kept = cleaned.records_kept,
+                    dropped = cleaned.records_dropped,
+                    ms = began.elapsed().as_millis() as u64,
+                    "compacted"
+                );
+                Some(cleaned)
+            }
+            Err(Stopped::Stopping) => None,
+            Err(Stopped::Failed(why)) => {
+                count(&self.stats.passes_failed);
+                tracing::warn!(folder = %folder.display(), "a compaction pass failed and changed nothing: {why}");
+                None
+            }
+        };
+        // Set once, here: nobody else has the job.
+        let _ = answer.set(cleaned);
     }
 }
 

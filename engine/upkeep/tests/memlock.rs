@@ -15,6 +15,8 @@ fn with_little_lockable_memory_it_rests_and_says_why() {
     let dir = tempfile::tempdir().unwrap();
     let (sender, reports) = channel();
     let upkeep = spawn(UpkeepOptions {
+        passes: std::sync::mpsc::sync_channel(1).1,
+        compact_bytes_per_second: 1 << 30,
         topics: dir.path().into(),
         cpus: Vec::new(),
         bytes_per_second: 1 << 20,

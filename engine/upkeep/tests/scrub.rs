@@ -35,6 +35,8 @@ fn write_segment(folder: &Path, base: i64, batches: i64, body: usize) -> ScrubRe
 fn options(topics: &Path) -> (UpkeepOptions, Receiver<Report>) {
     let (sender, receiver) = channel();
     let options = UpkeepOptions {
+        passes: std::sync::mpsc::sync_channel(1).1,
+        compact_bytes_per_second: 1 << 30,
         topics: topics.to_path_buf(),
         cpus: Vec::new(),
         bytes_per_second: 1 << 30,

@@ -222,6 +222,10 @@ impl Running {
         let mut cores =
             core_options(&ground.options, &folder, method, files, listeners, image.next_partition());
         bequeath(inherited, &topics, &mut cores);
+        let (compactor, passes) = std::sync::mpsc::sync_channel(cores.len());
+        for core in &mut cores {
+            core.log.compactor = Some(compactor.clone());
+        }
         let (links, cores) = ringmill_core::thread::start(cores, topics, &live, &bell)
             .map_err(|error| start_failure(&error))?;
         let features = cores.first().map_or(RingFeatures::ALL, |core| core.features);
@@ -237,7 +241,7 @@ impl Running {
             data: &folder.path,
         };
         let beats: Vec<_> = cores.iter().map(|core| Arc::clone(&core.heartbeat)).collect();
-        let upkeep = upkeep::start(&folder.path, &settings, events.clone());
+        let upkeep = upkeep::start(&folder.path, &settings, passes, events.clone());
         let scrub = upkeep.as_ref().map(|upkeep| upkeep::numbers(upkeep, &settings));
         let wiring = control::Wiring { image, journal, links, bell, admin, heartbeats: beats.clone(), scrub };
         let control = control::start(&brief, wiring, events.clone())?;

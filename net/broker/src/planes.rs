@@ -106,9 +106,16 @@ pub fn core_plan(
     log.cache_bytes = cache_bytes;
     log.producer_expiration_ms = settings.producer_id_expiration_ms;
     log.retention_check_ms = settings.log_retention_check_interval_ms;
+    log.compaction_check_ms = settings.log_cleaner_backoff_ms;
+    log.compaction_map_bytes = compaction_map(options.memory_bytes);
     log.open_files_max = files.segments;
     let ring = RingOptions { pool_limit_bytes: memory, features: features(settings) };
     CorePlan { settings: core_settings, log, ring }
+}
+
+/// Keys of a pass: one pass runs at a time, whatever the number of cores.
+fn compaction_map(memory_bytes: u64) -> usize {
+    (memory_bytes / 16).clamp(1 << 20, 128 << 20) as usize
 }
 
 /// The first file must hold the largest batch too, or it would wait until the ring has grown.

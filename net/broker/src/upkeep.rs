@@ -4,11 +4,12 @@ use crate::config::Settings;
 use crate::signals::Event;
 use ringmill_control::SegmentDamage;
 use ringmill_control::metrics_text::{Scrub, ScrubSource};
+use ringmill_log::CompactJob;
 use ringmill_upkeep::{Outcome, Report, Upkeep, UpkeepOptions};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{Receiver, Sender};
 use std::time::Duration;
 
 /// After a start the cores recover, destage and serve first.
@@ -17,11 +18,18 @@ const FIRST_ROUND_AFTER: Duration = Duration::from_secs(300);
 const SECOND_LOOK_AFTER: Duration = Duration::from_secs(10);
 
 /// Starts the upkeep thread; `None`, with a warning, where there can be none.
-pub fn start(data: &Path, settings: &Settings, events: Sender<Event>) -> Option<Upkeep> {
+pub fn start(
+    data: &Path,
+    settings: &Settings,
+    passes: Receiver<CompactJob>,
+    events: Sender<Event>,
+) -> Option<Upkeep> {
     let round_every = Duration::from_millis(settings.scrub_interval_ms.unsigned_abs());
     let options = UpkeepOptions {
         topics: data.join("topics"),
         cpus: settings.upkeep_cpus.clone().unwrap_or_default(),
+        passes,
+        compact_bytes_per_second: settings.log_cleaner_bytes_per_second,
         bytes_per_second: settings.scrub_bytes_per_second,
         round_every,
         first_round_after: FIRST_ROUND_AFTER.min(round_every),
@@ -34,7 +42,7 @@ pub fn start(data: &Path, settings: &Settings, events: Sender<Event>) -> Option<
     match ringmill_upkeep::spawn(options) {
         Ok(upkeep) => Some(upkeep),
         Err(error) => {
-            tracing::warn!("sealed segments are not scrubbed: no thread for it ({error})");
+            tracing::warn!("sealed segments are neither scrubbed nor compacted: no thread for it ({error})");
             None
         }
     }

@@ -346,7 +346,17 @@ pub fn effective(overrides: &BTreeMap<String, String>, defaults: &BrokerDefaults
         timestamp_after_max_ms: number("message.timestamp.after.max.ms"),
         compacted: policy.contains(&"compact"),
         delete: policy.contains(&"delete"),
+        min_cleanable_dirty_ppm: millionths(&defaults.text_of("min.cleanable.dirty.ratio", overrides)),
+        min_compaction_lag_ms: number("min.compaction.lag.ms"),
+        max_compaction_lag_ms: number("max.compaction.lag.ms"),
+        delete_retention_ms: number("delete.retention.ms"),
     }
+}
+
+/// A fraction that was checked before it got here; Kafka's default for anything else.
+fn millionths(fraction: &str) -> u32 {
+    let fraction = fraction.trim().parse::<f64>().ok().filter(|share| (0.0..=1.0).contains(share));
+    (fraction.unwrap_or(0.5) * 1e6).round() as u32
 }
 
 /// All configs of a topic, by name.

@@ -33,6 +33,7 @@ const DIFFERENCES: &[(ApiKey, &[&str])] = &[
         "Null records are answered with INVALID_RECORD (Kafka never answers); batches of magic 0 and 1 with UNSUPPORTED_FOR_MESSAGE_FORMAT (Kafka: INVALID_RECORD); unknown compression codes and impossible lengths with INVALID_RECORD (Kafka: UNKNOWN_SERVER_ERROR); bytes behind the batch with INVALID_RECORD (Kafka drops them); a negative epoch beside a producer id with INVALID_RECORD (Kafka takes it).",
     ]),
     (ApiKey::FETCH, &[
+        "On compacted topics, batches of transactions and control batches that a Kafka wrote stay as they are; records without a key that are older than the topic's compaction go, as in Kafka; a batch all of whose records went is gone too, where Kafka keeps an empty one for the producer's sequence, which is kept elsewhere here.",
         "read_committed sees what read_uncommitted does: there are no transactions, so the last stable offset is the high watermark.",
         "An answer of older records may be shorter than asked for; the next fetch gets the rest.",
     ]),

@@ -352,6 +352,7 @@ impl Settings {
             timestamp_after_max_ms: self.log_message_timestamp_after_max_ms,
             compacted: self.log_cleanup_policy.iter().any(|word| word == "compact"),
             delete: self.log_cleanup_policy.iter().any(|word| word == "delete"),
+            ..TopicConfig::default()
         }
     }
 }

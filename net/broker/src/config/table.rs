@@ -424,7 +424,7 @@ settings! {
     }
     Retention {
         log_cleanup_policy: Vec<String>, "log.cleanup.policy", Kafka, Kind::Choices(&["delete", "compact"]), Some("delete"),
-            "What becomes of old segments: delete removes them by age and size; compact refuses null keys and keeps everything for now. A topic's cleanup.policy overrides it.", "delete";
+            "What becomes of old segments: delete removes them by age and size; compact refuses null keys and removes what newer records of the same key supersede. A topic's cleanup.policy overrides it.", "delete";
         log_retention_bytes: i64, "log.retention.bytes", Kafka, Kind::Bytes { min: -1, max: BYTES_MAX }, Some("-1"),
             "A partition larger than this loses its oldest segments; -1: no limit. A topic's retention.bytes overrides it.", "10737418240";
         log_retention_ms: Option<i64>, "log.retention.ms", Kafka, Kind::Time { unit: TimeUnit::Millis, min: -1, max: MS_MAX }, None,
@@ -497,6 +497,10 @@ settings! {
             "Kernel features not to use although the kernel has them: to find out what one of them does, or to avoid a kernel bug.", "zero_copy,multishot_accept";
     }
     Upkeep {
+        log_cleaner_backoff_ms: i64, "log.cleaner.backoff.ms", Kafka, Kind::Time { unit: TimeUnit::Millis, min: 0, max: MS_MAX }, Some("15000"),
+            "Time between looks for a compacted partition that is worth a pass.", "1000";
+        log_cleaner_bytes_per_second: u64, "log.cleaner.io.max.bytes.per.second", Kafka, Kind::Bytes { min: 1, max: 1 << 40 }, Some("64MiB"),
+            "How fast compaction reads and writes, both together.", "16MiB";
         scrub_bytes_per_second: u64, "scrub.bytes.per.second", Ringmill, Kind::Bytes { min: 0, max: 1 << 40 }, Some("16MiB"),
             "How fast sealed segments are read to check the CRCs of their batches; 0 switches the scrub off.", "64MiB";
         scrub_interval_ms: i64, "scrub.interval.ms", Ringmill, Kind::Time { unit: TimeUnit::Millis, min: 1_000, max: MS_MAX }, Some("604800000"),

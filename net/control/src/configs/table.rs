@@ -27,7 +27,7 @@ macro_rules! configs {
 // name: type = default, range, [broker keys that set the default, the first given one wins (* factor)], effect, sentence.
 configs! {
     "cleanup.policy": List = "delete", Valid::EachOf(&["compact", "delete"]), ["log.cleanup.policy"], acts,
-        "delete removes old segments by age and size. compact refuses records without a key; superseded records are kept for now. Both may be given; neither keeps everything.";
+        "delete removes old segments by age and size. compact refuses records without a key and removes what newer ones of the same key supersede. Both may be given; neither keeps everything.";
     "compression.gzip.level": Int = "-1", Valid::OneOrRange(-1, 1, 9), ["compression.gzip.level"], shown,
         "Level of gzip applied by the broker. No effect: batches stay as their producer compressed them.";
     "compression.lz4.level": Int = "9", Valid::Range(1, 17), ["compression.lz4.level"], shown,
@@ -36,8 +36,8 @@ configs! {
         "Compression applied by the broker. No effect: batches stay as their producer compressed them, as with the value producer.";
     "compression.zstd.level": Int = "3", Valid::Range(-131_072, 22), ["compression.zstd.level"], shown,
         "Level of zstd applied by the broker. No effect: batches stay as their producer compressed them.";
-    "delete.retention.ms": Long = "86400000", Valid::AtLeast(0), ["log.cleaner.delete.retention.ms"], shown,
-        "How long compaction keeps delete markers. No effect: superseded records are not removed yet.";
+    "delete.retention.ms": Long = "86400000", Valid::AtLeast(0), ["log.cleaner.delete.retention.ms"], acts,
+        "How long compaction keeps delete markers, from the pass that met them first.";
     "file.delete.delay.ms": Long = "60000", Valid::AtLeast(0), ["log.segment.delete.delay.ms"], shown,
         "Wait before the files of a removed segment go. No effect: they go as soon as no reader can need them.";
     "flush.messages": Long = "1", Valid::AtLeast(1), ["log.flush.interval.messages"], acts,
@@ -54,8 +54,8 @@ configs! {
         "Size kept locally with tiered storage. No effect: there is no tiered storage.";
     "local.retention.ms": Long = "-2", Valid::AtLeast(-2), ["log.local.retention.ms"], shown,
         "Time kept locally with tiered storage. No effect: there is no tiered storage.";
-    "max.compaction.lag.ms": Long = NEVER, Valid::AtLeast(1), ["log.cleaner.max.compaction.lag.ms"], shown,
-        "The longest a record may stay uncompacted. No effect: superseded records are not removed yet.";
+    "max.compaction.lag.ms": Long = NEVER, Valid::AtLeast(1), ["log.cleaner.max.compaction.lag.ms"], acts,
+        "The longest a record may stay uncompacted: then the topic is compacted whatever its share is, and the active segment ends.";
     "max.message.bytes": Int = "1048588", Valid::AtLeast(0), ["message.max.bytes"], acts,
         "Largest batch the topic takes, as sent (compressed). A batch has to fit one core-log file, so a value near core.log.file.bytes is refused.";
     "message.timestamp.after.max.ms": Long = "3600000", Valid::AtLeast(0), ["log.message.timestamp.after.max.ms"], acts,
@@ -64,10 +64,10 @@ configs! {
         "How far behind the broker's clock a record's timestamp may be (CreateTime only).";
     "message.timestamp.type": Str = "CreateTime", Valid::OneOf(&["CreateTime", "LogAppendTime"]), ["log.message.timestamp.type"], acts,
         "Whether producers set timestamps, or the broker does when it appends.";
-    "min.cleanable.dirty.ratio": Double = "0.5", Valid::Fraction, ["log.cleaner.min.cleanable.ratio"], shown,
-        "Share of a log that must be uncompacted before it is compacted. No effect: superseded records are not removed yet.";
-    "min.compaction.lag.ms": Long = "0", Valid::AtLeast(0), ["log.cleaner.min.compaction.lag.ms"], shown,
-        "The shortest a record stays uncompacted. No effect: superseded records are not removed yet.";
+    "min.cleanable.dirty.ratio": Double = "0.5", Valid::Fraction, ["log.cleaner.min.cleanable.ratio"], acts,
+        "Share of a log that must be uncompacted before it is compacted. The active segment does not count.";
+    "min.compaction.lag.ms": Long = "0", Valid::AtLeast(0), ["log.cleaner.min.compaction.lag.ms"], acts,
+        "The shortest a record stays uncompacted.";
     "min.insync.replicas": Int = "1", Valid::AtLeast(1), ["min.insync.replicas"], shown,
         "Replicas that must hold a record before acks=all is answered. No effect: there is one replica, always in sync.";
     "preallocate": Bool = "false", Valid::Any, ["log.preallocate"], shown,

@@ -1,0 +1,416 @@
+//! Compaction end to end on a real disk: what stays, what goes, who is disturbed, and what a cut in any step leaves.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::Core;
+use ringmill_log::compact::{Cleaned, Compaction, Order, Step};
+use ringmill_log::{CompactJob, LogOptions, ReadOutcome, ReadRequest};
+use ringmill_reactor::stdfs::StdFs;
+use ringmill_reactor::{Backend, Fs, OpenMode};
+use ringmill_record::write::{Sealing, no_headers, put_record, seal};
+use ringmill_record::{Batches, HEADER_BYTES, Records};
+use ringmill_types::{
+    CoreId, LeaderEpoch, Offset, PartitionId, PartitionSpec, TopicConfig, TopicId, TopicSpec,
+};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
+
+/// What upkeep does, without its pace.
+fn drive(order: Order) -> Cleaned {
+    let dir = order.dir.clone();
+    let mut compaction = Compaction::new(order);
+    loop {
+        match compaction.next_step().unwrap() {
+            Step::Read { path, at, len } => {
+                let file = StdFs.open(&path, OpenMode::Read).unwrap();
+                let mut bytes = vec![0; len];
+                let got = StdFs.read_at(&file, &mut bytes, at).unwrap();
+                compaction.feed(&bytes[..got]);
+            }
+            Step::Write { path, at, bytes } => {
+                let file = StdFs.open(&path, OpenMode::Create).unwrap();
+                StdFs.write_at(&file, &bytes, at).unwrap();
+            }
+            Step::Seal { log, bytes, index, time_index } => {
+                let file = StdFs.open(&log, OpenMode::Write).unwrap();
+                StdFs.set_len(&file, bytes).unwrap();
+                StdFs.sync_data(&file).unwrap();
+                std::fs::write(index.0, index.1).unwrap();
+                std::fs::write(time_index.0, time_index.1).unwrap();
+            }
+            Step::Discard { path } => drop(std::fs::remove_file(path)),
+            Step::Done(cleaned) => {
+                StdFs.sync_dir(&dir).unwrap();
+                return cleaned;
+            }
+        }
+    }
+}
+
+/// Keys and values at their offsets; `None`: a delete marker.
+type Found = BTreeMap<i64, (String, Option<String>)>;
+
+struct Rig {
+    core: Core,
+    jobs: Receiver<CompactJob>,
+    /// Everything ever sent.
+    sent: Vec<(String, Option<String>)>,
+    tickets: u64,
+}
+
+fn config() -> TopicConfig {
+    TopicConfig {
+        segment_bytes: 16 << 10,
+        index_interval_bytes: 1000,
+        compacted: true,
+        delete: false,
+        min_cleanable_dirty_ppm: 10_000,
+        ..TopicConfig::default()
+    }
+}
+
+impl Rig {
+    fn open(data: &Path, life: u128, config: TopicConfig) -> Rig {
+        let (compactor, jobs) = sync_channel(4);
+        let options = LogOptions {
+            compactor: Some(compactor),
+            compaction_check_ms: 10,
+            // So little memory that what is sent goes into segments at once.
+            first_file_bytes: 256 << 10,
+            file_bytes: 256 << 10,
+            files_max: 3,
+            tail_bytes: 64 << 10,
+            group_bytes: 16 << 10,
+            ..LogOptions::new(CoreId(0), data.to_path_buf())
+        };
+        let (mut core, _) = Core::open_with(256 << 20, options, life);
+        let spec =
+            PartitionSpec { index: 0, id: PartitionId(10), owner: CoreId(0), leader_epoch: LeaderEpoch(2) };
+        let topic = TopicSpec {
+            name: "orders".into(),
+            id: TopicId([7; 16]),
+            config: Arc::new(config),
+            partitions: vec![spec.clone()],
+        };
+        core.log.upsert(&topic, &spec);
+        Rig { core, jobs, sent: Vec::new(), tickets: 1 << 40 }
+    }
+
+    /// A batch of these records, packed with the codec of these attributes.
+    fn send(&mut self, records: &[(String, Option<String>)], codec: i16) {
+        let mut payload = Vec::new();
+        for (at, (key, value)) in (0..).zip(records) {
+            let value = value.as_ref().map(String::as_bytes);
+            put_record(&mut payload, i64::from(at), at, Some(key.as_bytes()), value, no_headers());
+        }
+        let mut batch = vec![0; HEADER_BYTES];
+        batch.extend(match codec {
+            0 => payload,
+            1 => {
+                use std::io::Write as _;
+                let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+                packer.write_all(&payload).unwrap();
+                packer.finish().unwrap()
+            }
+            2 => snap::raw::Encoder::new().compress_vec(&payload).unwrap(),
+            3 => {
+                use std::io::Write as _;
+                let mut packer = lz4_flex::frame::FrameEncoder::new(Vec::new());
+                packer.write_all(&payload).unwrap();
+                packer.finish().unwrap()
+            }
+            4 => ruzstd::encoding::compress_to_vec(
+                payload.as_slice(),
+                ruzstd::encoding::CompressionLevel::Fastest,
+            ),
+            other => panic!("{other}"),
+        });
+        let now = self.core.io.wall_ms();
+        let count = records.len() as i32;
+        seal(
+            &mut batch,
+            &Sealing { attributes: codec, ..Sealing::plain(now, now + i64::from(count) - 1, count) },
+        );
+        self.core.append(0, &batch);
+        self.sent.extend_from_slice(records);
+    }
+
+    /// `rounds` over 40 keys, two records a batch, all codecs.
+    fn fill(&mut self, rounds: usize) {
+        for round in 0..rounds {
+            for pair in 0..20 {
+                let record = |key: usize| {
+                    let value = format!("value {round} of {key}, {}", "and more ".repeat(20));
+                    (format!("key {key}"), (!(key == 7 && round + 1 == rounds)).then_some(value))
+                };
+                self.send(&[record(pair * 2), record(pair * 2 + 1)], (pair % 5) as i16);
+            }
+        }
+        // Half of each of the last batches is superseded.
+        for pair in 0..20 {
+            self.send(&[(format!("key {}", pair * 2), Some(format!("last of {pair}")))], (pair % 5) as i16);
+        }
+        self.core.settle();
+    }
+
+    fn read(&mut self, from: i64) -> Found {
+        let slot = self.core.slot(0);
+        let end = self.core.log.view(slot).unwrap().high_watermark;
+        let (mut offset, mut found) = (Offset(from), Found::new());
+        while offset < end {
+            self.tickets += 1;
+            let request =
+                ReadRequest { slot, offset, max_bytes: 64 << 10, at_least_one: true, ticket: self.tickets };
+            match self.core.log.read(&mut self.core.io, request).unwrap() {
+                ReadOutcome::Wait => self.core.turn(),
+                ReadOutcome::Data { bufs, .. } => {
+                    let bytes: Vec<u8> = bufs.iter().flat_map(|b| b.iter().copied()).collect();
+                    assert!(!bytes.is_empty(), "nothing at {offset} below {end}");
+                    for (header, batch) in Batches::new(&bytes) {
+                        assert!(header.next_offset() > offset, "a reader goes on");
+                        ringmill_log::segment::check_batch(batch).unwrap();
+                        offset = header.next_offset();
+                        read_batch(&header, batch, from, &mut found);
+                    }
+                }
+            }
+        }
+        found
+    }
+
+    /// Turns until a pass is asked for.
+    fn next_job(&mut self, patience_ms: u64) -> Option<CompactJob> {
+        let until = self.core.io.now_ns() + patience_ms * 1_000_000;
+        while self.core.io.now_ns() < until {
+            if let Ok(job) = self.jobs.try_recv() {
+                return Some(job);
+            }
+            self.core.turn();
+        }
+        None
+    }
+
+    /// Passes until none is worth it any more; how far they came.
+    fn compact(&mut self) -> Offset {
+        let mut job = self.next_job(20_000).expect("a pass is worth it");
+        loop {
+            let cleaned = drive(*job.order);
+            job.answer.set(Some(cleaned.clone())).unwrap();
+            let before = self.core.log.metrics().compactions;
+            while self.core.log.metrics().compactions == before {
+                self.core.turn();
+            }
+            match self.next_job(1_500) {
+                Some(next) => job = next,
+                None => return cleaned.clean_to,
+            }
+        }
+    }
+
+    /// What must be there: of each key the newest record, and whatever is in segments that were not compacted.
+    fn check(&mut self, clean_to: Offset) {
+        let mut newest = BTreeMap::new();
+        for (offset, (key, _)) in (0..).zip(&self.sent) {
+            newest.insert(key.clone(), offset);
+        }
+        let found = self.read(0);
+        for (offset, record) in &found {
+            assert_eq!(record, &self.sent[*offset as usize], "offset {offset} is what it was");
+        }
+        for (key, offset) in &newest {
+            assert!(found.contains_key(offset), "the newest record of {key}, at {offset}");
+        }
+        let of_key = |key: &str| found.iter().filter(|(at, r)| r.0 == key && **at < clean_to.0).count();
+        for key in newest.keys() {
+            assert!(of_key(key) <= 1, "{key} once in what was compacted");
+        }
+        assert!((clean_to.0..self.sent.len() as i64).all(|at| found.contains_key(&at)), "the rest is whole");
+        // From anywhere, a reader gets what comes after.
+        for from in [1, 77, clean_to.0 / 2, clean_to.0, clean_to.0 + 1] {
+            let expected: Found = found.range(from..).map(|(at, r)| (*at, r.clone())).collect();
+            assert_eq!(self.read(from), expected, "from {from}");
+        }
+    }
+}
+
+fn read_batch(header: &ringmill_record::BatchHeader, batch: &[u8], from: i64, found: &mut Found) {
+    use std::io::Read as _;
+    let body = &batch[HEADER_BYTES..];
+    let mut payload = Vec::new();
+    match header.attributes & 7 {
+        0 => payload = body.to_vec(),
+        1 => drop(flate2::read::MultiGzDecoder::new(body).read_to_end(&mut payload).unwrap()),
+        2 if body.starts_with(b"\x82SNAPPY\0") => {
+            let mut rest = &body[16..];
+            while let Some((length, after)) = rest.split_first_chunk::<4>() {
+                let (block, next) = after.split_at(u32::from_be_bytes(*length) as usize);
+                payload.extend(snap::raw::Decoder::new().decompress_vec(block).unwrap());
+                rest = next;
+            }
+        }
+        2 => payload = snap::raw::Decoder::new().decompress_vec(body).unwrap(),
+        3 => drop(lz4_flex::frame::FrameDecoder::new(body).read_to_end(&mut payload).unwrap()),
+        4 => drop(ruzstd::decoding::StreamingDecoder::new(body).unwrap().read_to_end(&mut payload).unwrap()),
+        other => panic!("{other}"),
+    }
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    let mut count = 0;
+    for record in Records::of_payload(&payload, header.record_count) {
+        let record = record.unwrap();
+        count += 1;
+        let offset = header.base_offset.0 + i64::from(record.offset_delta);
+        if offset >= from {
+            found.insert(offset, (text(record.key.unwrap()), record.value.map(text)));
+        }
+    }
+    assert_eq!(count, header.record_count);
+}
+
+#[test]
+fn the_newest_of_each_key_stays_at_its_offset() {
+    let home = tempfile::tempdir().unwrap();
+    let mut rig = Rig::open(home.path(), 1, config());
+    rig.fill(40);
+    let everything = rig.read(0);
+    assert_eq!(everything.len(), rig.sent.len());
+    let before = rig.core.log.view(rig.core.slot(0)).unwrap();
+    let clean_to = rig.compact();
+    assert!(rig.core.log.metrics().compacted_records > 1000);
+    rig.check(clean_to);
+    let after = rig.core.log.view(rig.core.slot(0)).unwrap();
+    assert_eq!((after.log_start, after.log_end), (before.log_start, before.log_end));
+    assert!(after.size_bytes < before.size_bytes / 2 && after.segments < before.segments);
+
+    // More comes, the next pass takes what the first one left as its clean part, and the whole survives a restart.
+    rig.fill(30);
+    let clean_to = rig.compact();
+    rig.check(clean_to);
+    let sent = std::mem::take(&mut rig.sent);
+    rig.core.stop();
+    let mut rig = Rig::open(home.path(), 2, config());
+    rig.sent = sent;
+    rig.check(clean_to);
+    rig.core.stop();
+    // For Kafka's own DumpLogSegments.
+    if let Some(place) = std::env::var_os("RINGMILL_KEEP") {
+        let from = home.path().join("topics/orders-0");
+        assert!(Command::new("cp").arg("-a").arg(from).arg(place).status().unwrap().success());
+    }
+}
+
+#[test]
+fn delete_markers_stay_for_their_time_and_go_in_the_pass_after_it() {
+    let home = tempfile::tempdir().unwrap();
+    let keep = TopicConfig { delete_retention_ms: 5_000, ..config() };
+    let mut rig = Rig::open(home.path(), 1, keep.clone());
+    rig.fill(20);
+    let marker = rig.sent.iter().rposition(|(key, _)| key == "key 7").unwrap() as i64;
+    assert_eq!(rig.sent[marker as usize].1, None);
+    for at in 0..300 {
+        rig.send(&[(format!("filler {}", at % 50), Some("x".repeat(200)))], 0);
+    }
+    rig.core.settle();
+    let met = std::time::Instant::now();
+    assert!(marker < rig.compact().0);
+    assert!(met.elapsed().as_secs() < 5, "this machine is too slow for the times of this test");
+    assert_eq!(rig.read(marker).get(&marker), Some(&("key 7".to_string(), None)), "met for the first time");
+    let earlier = rig.read(0).values().filter(|r| r.0 == "key 7").count();
+    assert_eq!(earlier, 1, "what it deletes has gone");
+    std::thread::sleep(std::time::Duration::from_secs(5));
+    for at in 0..400 {
+        rig.send(&[(format!("filler {}", at % 50), Some("y".repeat(200)))], 0);
+    }
+    rig.core.settle();
+    rig.compact();
+    assert!(rig.read(0).values().all(|r| r.0 != "key 7"), "its time is over");
+    rig.core.stop();
+}
+
+/// kill -9 after each step of a swap, made by hand from what the steps leave; twice, as a cut may come again.
+#[test]
+fn a_cut_in_any_step_leaves_all_of_the_old_or_all_of_the_new() {
+    let home = tempfile::tempdir().unwrap();
+    let data = home.path().join("data");
+    let mut rig = Rig::open(&data, 1, config());
+    rig.fill(40);
+    let job = rig.next_job(20_000).unwrap();
+    let cleaned = drive(*job.order);
+    let copy = |name: &str| {
+        let to = home.path().join(name);
+        assert!(Command::new("cp").arg("-a").arg(&data).arg(&to).status().unwrap().success());
+        to
+    };
+    let whole = rig.read(0).len();
+    let written = copy("written");
+    let sent = rig.sent.clone();
+    job.answer.set(Some(cleaned.clone())).unwrap();
+    while rig.core.log.metrics().compactions == 0 {
+        rig.core.turn();
+    }
+    let swapped = copy("swapped");
+    let record = std::fs::read(swapped.join("core-0/swap")).expect("the record stays until checkpoints know");
+    // Between the record and the end of the renaming: the old folder with the record, and each half-done state of it.
+    let folder = |data: &Path| data.join("topics/orders-0");
+    let mut names: Vec<_> = std::fs::read_dir(folder(&written))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.ends_with(".cleaned"))
+        .collect();
+    names.sort();
+    assert!(names.len() >= 3);
+    let mut cuts = vec![(written.clone(), whole)];
+    let kept = rig.read(0).len();
+    for done in 0..=names.len() {
+        let at = home.path().join(format!("cut-{done}"));
+        assert!(Command::new("cp").arg("-a").arg(&written).arg(&at).status().unwrap().success());
+        std::fs::write(at.join("core-0/swap"), &record).unwrap();
+        for name in &names[..done] {
+            let to = name.strip_suffix(".cleaned").unwrap();
+            std::fs::rename(folder(&at).join(name), folder(&at).join(to)).unwrap();
+        }
+        cuts.push((at, kept));
+    }
+    cuts.push((swapped, kept));
+    drop(rig);
+    for (data, expected) in cuts {
+        for life in 2..4 {
+            let mut rig = Rig::open(&data, life, config());
+            assert!(!data.join("core-0/swap").exists());
+            rig.sent = sent.clone();
+            assert_eq!(rig.read(0).len(), expected, "{}", data.display());
+            if expected == kept {
+                rig.check(cleaned.clean_to);
+            }
+            if life == 3 {
+                rig.core.stop();
+            }
+        }
+    }
+}
+
+/// Retention, lookups by time and readers in the middle of a pass; a pass whose sources have gone changes nothing.
+#[test]
+fn a_pass_whose_sources_have_gone_changes_nothing() {
+    let home = tempfile::tempdir().unwrap();
+    let mut rig = Rig::open(home.path(), 1, TopicConfig { delete: true, ..config() });
+    rig.fill(40);
+    let job = rig.next_job(20_000).unwrap();
+    let cleaned = drive(*job.order);
+    let slot = rig.core.slot(0);
+    rig.core.log.delete_records(&mut rig.core.io, slot, Offset(500)).unwrap();
+    job.answer.set(Some(cleaned)).unwrap();
+    let before = rig.read(500);
+    for _ in 0..20 {
+        rig.core.turn();
+    }
+    assert_eq!(rig.core.log.metrics().compactions, 0);
+    assert_eq!(rig.read(500), before);
+    rig.compact();
+    let found = rig.read(500);
+    assert!(found.len() < before.len() && found.iter().all(|(at, record)| before.get(at) == Some(record)));
+    rig.core.stop();
+}
