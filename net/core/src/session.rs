@@ -12,6 +12,10 @@ use std::collections::HashMap;
 /// A session not used for this long may be pushed out by a new one.
 const EVICT_AFTER_NS: u64 = 120_000_000_000;
 
+/// Partitions that all sessions of a core remember, together: some 150 bytes each. A client for which there is no room
+/// is served without a session.
+const PARTS_MAX: usize = 500_000;
+
 /// A partition as the client names it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct PartKey {
@@ -66,11 +70,14 @@ pub(crate) struct Sessions {
     next_id: i32,
     core: CoreId,
     max: usize,
+    /// Partitions of all sessions, at most `parts_max`.
+    parts: usize,
+    parts_max: usize,
 }
 
 impl Sessions {
     pub fn new(core: CoreId, max: usize) -> Sessions {
-        Sessions { sessions: HashMap::new(), next_id: 0, core, max }
+        Sessions { sessions: HashMap::new(), next_id: 0, core, max, parts: 0, parts_max: PARTS_MAX }
     }
 
     /// Applies the session part of a request.
@@ -78,7 +85,7 @@ impl Sessions {
         let (id, epoch) = (request.session_id, request.session_epoch);
         if epoch == -1 || epoch == 0 {
             if id != 0 {
-                self.sessions.remove(&id);
+                self.remove(id);
             }
             let parts = parts_of(request);
             let session_id = if epoch == 0 { self.begin(&parts, now_ns) } else { 0 };
@@ -97,26 +104,42 @@ impl Sessions {
         if by_id != session.by_id {
             return Opened::Refused(ErrorCode::FetchSessionTopicIdError);
         }
+        let before = session.entries.len();
         for topic in request.forgotten() {
             let name = owned(topic.topic);
             for index in topic.partitions() {
-                let key = PartKey { topic: name.clone(), index };
-                if session.entries.remove(&key).is_some() {
-                    session.order.retain(|k| *k != key);
-                }
+                session.entries.remove(&PartKey { topic: name.clone(), index });
             }
+        }
+        if session.entries.len() < before {
+            // Once for all of them: a search for each would keep the core for seconds.
+            let entries = &session.entries;
+            session.order.retain(|key| entries.contains_key(key));
         }
         for (key, want) in parts {
             session.put(key, want);
         }
-        Opened::Incremental { session_id: id, parts: session.list() }
+        let (now, listed) = (session.entries.len(), session.list());
+        self.parts = self.parts - before + now;
+        if self.parts > self.parts_max {
+            // It begins anew, with what room there is then.
+            self.remove(id);
+            return Opened::Refused(ErrorCode::FetchSessionIdNotFound);
+        }
+        Opened::Incremental { session_id: id, parts: listed }
+    }
+
+    fn remove(&mut self, id: i32) {
+        if let Some(session) = self.sessions.remove(&id) {
+            self.parts -= session.entries.len();
+        }
     }
 
     fn begin(&mut self, parts: &Parts, now_ns: u64) -> i32 {
         if parts.is_empty() {
             return 0;
         }
-        if self.sessions.len() >= self.max {
+        while self.sessions.len() >= self.max || self.parts + parts.len() > self.parts_max {
             let stale = self
                 .sessions
                 .iter()
@@ -124,7 +147,7 @@ impl Sessions {
                 .map(|(id, _)| *id)
                 .next();
             let Some(stale) = stale else { return 0 };
-            self.sessions.remove(&stale);
+            self.remove(stale);
         }
         self.next_id = (self.next_id + 1) & 0x3f_ffff;
         // The core's number keeps ids of different cores apart, so that a moved client is told, not mixed up.
@@ -141,7 +164,10 @@ impl Sessions {
         for (key, want) in parts {
             session.put(key.clone(), *want);
         }
-        self.sessions.insert(id, session);
+        self.parts += session.entries.len();
+        if let Some(old) = self.sessions.insert(id, session) {
+            self.parts -= old.entries.len();
+        }
         id
     }
 
@@ -217,4 +243,75 @@ fn parts_of(request: &FetchRequest<'_>) -> Parts {
         }
     }
     parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ringmill_wire::RequestHeader;
+
+    /// Fetch 7 of partitions of the topic `t`, forgetting others.
+    fn open(sessions: &mut Sessions, (id, epoch): (i32, i32), parts: &[i32], forgotten: &[i32]) -> Opened {
+        let mut frame = Vec::new();
+        frame.extend(1i16.to_be_bytes());
+        frame.extend(7i16.to_be_bytes());
+        frame.extend(1i32.to_be_bytes());
+        frame.extend((-1i16).to_be_bytes());
+        for field in [-1, 0, 0, 1000] {
+            frame.extend(i32::to_be_bytes(field));
+        }
+        frame.push(0);
+        frame.extend(id.to_be_bytes());
+        frame.extend(epoch.to_be_bytes());
+        for (list, rest) in [(parts, 20), (forgotten, 0)] {
+            frame.extend(1i32.to_be_bytes());
+            frame.extend([0, 1, b't']);
+            frame.extend((list.len() as i32).to_be_bytes());
+            for index in list {
+                frame.extend(index.to_be_bytes());
+                frame.extend(vec![0; rest]);
+            }
+        }
+        let header = RequestHeader::parse(&frame).expect("a whole header");
+        sessions.open(&FetchRequest::parse(&header, &frame).expect("a whole request"), 0)
+    }
+
+    fn indexes(opened: Opened) -> (i32, Vec<i32>) {
+        match opened {
+            Opened::Full { session_id, parts } | Opened::Incremental { session_id, parts } => {
+                let mut indexes: Vec<i32> = parts.into_iter().map(|(key, _)| key.index).collect();
+                indexes.sort_unstable();
+                (session_id, indexes)
+            }
+            Opened::Refused(code) => panic!("refused with {code:?}"),
+        }
+    }
+
+    #[test]
+    fn forgotten_partitions_are_not_listed_again_and_give_back_their_room() {
+        let mut sessions = Sessions::new(CoreId(0), 10);
+        let (id, _) = indexes(open(&mut sessions, (0, 0), &[0, 1, 2, 3, 3], &[]));
+        assert_eq!(sessions.parts, 4);
+        let (_, left) = indexes(open(&mut sessions, (id, 1), &[2, 5], &[0, 2, 3, 77]));
+        assert_eq!(left, [1, 2, 5]);
+        assert_eq!(sessions.parts, 3);
+        open(&mut sessions, (id, -1), &[0], &[]);
+        assert_eq!(sessions.parts, 0);
+    }
+
+    #[test]
+    fn partitions_of_all_sessions_have_a_limit() {
+        let mut sessions = Sessions::new(CoreId(0), 10);
+        sessions.parts_max = 5;
+        let (first, _) = indexes(open(&mut sessions, (0, 0), &[0, 1, 2], &[]));
+        // Without room a fetch is served all the same.
+        assert_eq!(indexes(open(&mut sessions, (0, 0), &[0, 1, 2], &[])), (0, vec![0, 1, 2]));
+        assert_ne!(indexes(open(&mut sessions, (0, 0), &[0, 1], &[])).0, 0);
+        assert!(matches!(
+            open(&mut sessions, (first, 1), &[3], &[]),
+            Opened::Refused(ErrorCode::FetchSessionIdNotFound)
+        ));
+        assert_eq!(sessions.parts, 2);
+        assert_eq!(sessions.sessions.len(), 1);
+    }
 }

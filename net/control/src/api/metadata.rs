@@ -16,6 +16,7 @@ use kafka_wire::{
 use kafka_wire_core::Uuid;
 use ringmill_metadata::Topic;
 use ringmill_types::{ErrorCode, TopicId};
+use std::collections::HashSet;
 
 /// Bits of `AclOperation` that a topic and a cluster allow when nothing is forbidden.
 const TOPIC_OPERATIONS: i32 = 3576;
@@ -36,7 +37,12 @@ pub(crate) fn metadata(control: &mut Control, call: &Call<'_>) -> Result<Outcome
     if all {
         topics.extend(control.image.topics().map(|t| described(control.options.node_id, t, operations)));
     }
+    // As in Kafka each topic is described once, however often it is named.
+    let mut seen = HashSet::new();
     for wanted in request.topics.iter().flatten().filter(|_| !all) {
+        if !seen.insert((wanted.topic_id, wanted.name.as_ref())) {
+            continue;
+        }
         let id = TopicId(wanted.topic_id.to_bytes());
         let Some(name) = &wanted.name else {
             topics.push(match control.image.with_id(id) {
