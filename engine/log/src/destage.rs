@@ -6,6 +6,7 @@
 
 use crate::checkpointing::{DiskError, sync_names};
 use crate::compaction::CHECKPOINTS_UNTIL_SETTLED;
+use crate::folder;
 use crate::index::SegmentIndex;
 use crate::log::{JobDone, JobFor, Log, LogEvent};
 use crate::partition::{DestageStep, OpenFile, Partition, Segment, segment_path};
@@ -13,7 +14,7 @@ use crate::token::{self, token};
 use ringmill_reactor::{Backend, Errno, FileHandle, Flush, Fs, Op, OpenMode};
 use ringmill_record::BatchHeader;
 use ringmill_types::limits::{DESTAGE_BYTES, PAGE_BYTES};
-use ringmill_types::{GroupSeq, Offset};
+use ringmill_types::{GroupSeq, Offset, PartitionId, TopicId};
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::path::PathBuf;
@@ -65,7 +66,10 @@ pub(crate) struct Prepared {
 struct Prepare {
     dir: PathBuf,
     path: PathBuf,
-    metadata: Option<String>,
+    /// Make the folder this topic's own first, for the partition of this id.
+    settle: Option<(TopicId, PartitionId)>,
+    /// The checkpoint knows of bytes in the folder.
+    holds_bytes: bool,
     base: Offset,
     /// Bytes of it that count.
     bytes: u64,
@@ -113,7 +117,9 @@ impl Log {
         let wanted = self.options.destage_depth * 2;
         let Some(front) = self.groups.front().map(|g| g.sequence.0) else { return };
         let first = (self.destaged_groups.0 + 1).max(front);
-        let last = self.durable_seen.0.min(first + GROUPS_MAX);
+        // A stop looks at all: what a full disk holds back must not hide the rest from it.
+        let many = if self.stopping { u64::MAX } else { GROUPS_MAX };
+        let last = self.durable_seen.0.min(first.saturating_add(many));
         let mut offline = Vec::new();
         for sequence in first..=last {
             if self.destage.queue.len() >= wanted {
@@ -149,6 +155,10 @@ impl Log {
                 part.step = DestageStep::Queued;
                 self.destage.queue.push_back(slot as u32);
             }
+        }
+        // Whoever met the full disk was deleted, or has nothing more to write: the next to prepare a segment finds out.
+        if self.destage.queue.is_empty() && self.destage.preparing == 0 && self.destage.writes.is_empty() {
+            self.storage_full = false;
         }
     }
 
@@ -206,7 +216,8 @@ impl Log {
         let order = Prepare {
             path: segment_path(&part.dir, segment.base, "log"),
             dir: part.dir.clone(),
-            metadata: (!part.folder_known).then(|| crate::adopt::partition_metadata_text(part.topic_id)),
+            settle: (!part.folder_known).then_some((part.topic_id, part.id)),
+            holds_bytes: segment.bytes > 0 || part.segments.len() > 1,
             base: segment.base,
             bytes: segment.bytes,
             need_bytes,
@@ -460,10 +471,12 @@ impl Log {
             }
         }
         let dir = part.dir.clone();
-        let id = part.id;
+        let (topic, id) = (part.topic_id, part.id);
         self.jobs.insert(serial, JobFor::Remove);
         io.push(
-            Op::Run { job: Box::new(move |fs| Box::new(JobDone::Removed(remove_folder(fs, &dir, id.0)))) },
+            Op::Run {
+                job: Box::new(move |fs| Box::new(JobDone::Removed(folder::remove(fs, &dir, topic, id)))),
+            },
             token(token::JOB, serial),
         );
     }
@@ -521,17 +534,11 @@ fn run_prepare(fs: &dyn Fs, order: &Prepare) -> io::Result<Prepared> {
     let handle = match &order.open {
         Some(handle) => handle.clone(),
         None => {
-            fs.create_dir_all(&order.dir)?;
+            if let Some((topic, id)) = order.settle {
+                folder::settle(fs, &order.dir, topic, id, order.holds_bytes)?;
+            }
             if order.clean_strays {
                 remove_strays(fs, order)?;
-            }
-            if let Some(text) = &order.metadata {
-                let path = order.dir.join("partition.metadata");
-                if !fs.exists(&path) {
-                    let file = fs.open(&path, OpenMode::Create)?;
-                    fs.write_at(&file, text.as_bytes(), 0)?;
-                    fs.sync_data(&file)?;
-                }
             }
             fs.open(&order.path, OpenMode::CreateDirect)?
         }
@@ -588,20 +595,6 @@ fn remove_strays(fs: &dyn Fs, order: &Prepare) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// The name is free at once; the bytes go in their own time.
-fn remove_folder(fs: &dyn Fs, dir: &std::path::Path, id: u64) -> io::Result<()> {
-    if !fs.exists(dir) {
-        return Ok(());
-    }
-    let name = dir.file_name().and_then(|n| n.to_str()).unwrap_or("partition");
-    let doomed = dir.with_file_name(format!("{name}.{id:016x}-delete"));
-    fs.rename(dir, &doomed)?;
-    if let Some(parent) = dir.parent() {
-        fs.sync_dir(parent)?;
-    }
-    fs.remove_dir_all(&doomed)
 }
 
 /// Order for the file thread: a segment's file ends where its batches do, and its indexes are beside it.

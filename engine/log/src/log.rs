@@ -359,7 +359,7 @@ impl Log {
             part.epochs.assign(epoch, base);
         }
         if header.has_producer_id() {
-            part.producers.apply(header, base, wall_ms, now_ns);
+            part.producers.apply(header, base, append_ms.unwrap_or(wall_ms), now_ns);
         }
         part.log_end = item.last.plus(1);
         part.last_append_ms = part.last_append_ms.max(append_ms.unwrap_or(wall_ms));
@@ -404,7 +404,7 @@ impl Log {
             self.cache.has_more().then_some(0),
             mark,
             retry,
-            Some(self.next_retention_ns),
+            (!self.stopping).then_some(self.next_retention_ns),
             self.checkpoint.deadline_ns(),
             self.compaction.deadline_ns(),
         ]
@@ -739,7 +739,7 @@ impl Log {
     /// A line for the dump of a stuck core.
     pub fn describe(&self) -> String {
         format!(
-            "durable group {}, sealed {}, destaged {}, checkpointed {}; tail {} B ({} B not destaged); core log {} of {} B; jobs {}; destage writes {}; storage full: {}",
+            "durable group {}, sealed {}, destaged {}, checkpointed {}; tail {} B ({} B not destaged); core log {} of {} B; jobs {}; destage writes {}, queued {}; storage full: {}",
             self.core_log.durable(),
             self.core_log.sealed(),
             self.destaged_groups,
@@ -750,6 +750,7 @@ impl Log {
             self.core_log.capacity_bytes(),
             self.jobs.len(),
             self.destage.in_flight(),
+            self.destage.queue.len(),
             self.storage_full
         )
     }

@@ -569,6 +569,10 @@ impl Replay {
                         if header.has_producer_id() {
                             part.producers.apply(&header, item.base, header.max_timestamp_ms, 0);
                         }
+                        // Time that was given out: the clock of this life may be behind it.
+                        if header.is_log_append_time() {
+                            part.last_append_ms = part.last_append_ms.max(header.max_timestamp_ms);
+                        }
                     }
                     part.log_end = item.last.plus(1);
                     self.report.batches += 1;
@@ -799,6 +803,10 @@ impl Log {
         let Some(part) = self.parts.get(slot as usize).filter(|p| !p.deleted) else { return Ok(false) };
         let dir = part.dir.clone();
         if !fs.exists(&dir) {
+            return Ok(false);
+        }
+        // What a deleted topic of that name left is not this one's; it is removed when this one needs the folder.
+        if crate::folder::is_foreign(fs, &dir, part.topic_id).map_err(at(&dir))? {
             return Ok(false);
         }
         let (id, config) = (part.id, part.config.clone());

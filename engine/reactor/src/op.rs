@@ -58,7 +58,7 @@ pub enum Op {
     /// Receives whatever is there into a buffer that the backend provides only once data has arrived, so an idle
     /// connection holds no memory. One completion with [`Payload::Received`]; result 0 is end of stream.
     Recv { socket: SocketId },
-    /// Receives into the spare room of `buf` until at least `fill_to` bytes of it are filled, or end of stream.
+    /// Receives into the spare room of `buf` until `fill_to` bytes of it are filled, never more, or end of stream.
     /// Comes back as [`Payload::BufMut`], its length grown; the result counts the new bytes.
     RecvInto { socket: SocketId, buf: BufMut, fill_to: usize },
     /// Sends all of `parts` in order. The result counts bytes; fewer than asked means the peer is gone.

@@ -32,3 +32,4 @@ pub use messages::{
     PartitionSize, ReadReply, TopicDelta,
 };
 pub use ringmill_log::{Fatal, ProducerView};
+pub use thread::join_peers;

@@ -203,6 +203,20 @@ fn run(
     }
 }
 
+/// Wires cores that are not threads of their own to each other, in the order of their numbers.
+pub fn join_peers<'a, B: Backend + 'a>(
+    cores: impl ExactSizeIterator<Item = &'a mut Core<B>>,
+    wakers: &[Waker],
+) {
+    let queues = peer_queues(cores.len());
+    for (core, ends) in cores.zip(queues) {
+        let peers = ends.into_iter().zip(wakers);
+        core.connect(
+            peers.map(|(ends, waker)| ends.map(|(to, from)| Peer::new(to, from, waker.clone()))).collect(),
+        );
+    }
+}
+
 impl<B: Backend> Core<B> {
     /// The topics of control's image at start.
     pub fn know(&mut self, topics: &[TopicSpec]) {

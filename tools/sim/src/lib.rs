@@ -3,6 +3,7 @@
 //! [`run`] lives one seed: producers and consumers speak the Kafka protocol to a core, the process is killed and the
 //! power cut again and again, and whatever was acked or seen must be there for ever: at its offset, in order, once.
 
+mod catalog;
 mod consumer;
 mod frames;
 mod model;

@@ -1,8 +1,11 @@
 //! What the broker has promised so far, and what breaks it.
 
-use ringmill_record::{Batches, Records, validate_batch};
+use crate::catalog::Place;
+use ringmill_record::{BatchHeader, Batches, Records, validate_batch};
+use ringmill_types::{PartitionId, TimestampType, TopicConfig};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::sync::Arc;
 
 /// A broken promise, in words.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +22,8 @@ impl fmt::Display for Violation {
 pub(crate) struct Mark {
     pub producer: u32,
     pub number: u64,
+    /// Where it was sent: it may appear nowhere else, not even in a later topic of that name.
+    pub partition: u64,
     /// A retry may not make it appear twice, nor out of order.
     pub idempotent: bool,
 }
@@ -27,6 +32,7 @@ impl Mark {
     pub fn key(self) -> Vec<u8> {
         let mut out = self.producer.to_be_bytes().to_vec();
         out.extend(self.number.to_be_bytes());
+        out.extend(self.partition.to_be_bytes());
         out.push(u8::from(self.idempotent));
         out
     }
@@ -34,9 +40,11 @@ impl Mark {
     pub fn read(key: &[u8]) -> Option<Mark> {
         let (producer, rest) = key.split_at_checked(4)?;
         let (number, rest) = rest.split_at_checked(8)?;
+        let (partition, rest) = rest.split_at_checked(8)?;
         Some(Mark {
             producer: u32::from_be_bytes(producer.try_into().ok()?),
             number: u64::from_be_bytes(number.try_into().ok()?),
+            partition: u64::from_be_bytes(partition.try_into().ok()?),
             idempotent: rest == [1],
         })
     }
@@ -48,107 +56,272 @@ impl Mark {
     }
 }
 
-#[derive(Default)]
+/// A record that was acked or seen.
+#[derive(Clone, Copy)]
+struct Known {
+    mark: Mark,
+    /// When it was first acked or seen, virtual time.
+    since_ns: u64,
+    timestamp_ms: i64,
+    /// Its share of the bytes of its batch, rounded down.
+    bytes: u64,
+}
+
 struct Partition {
-    /// Acked or seen: there for ever.
-    known: BTreeMap<i64, Mark>,
+    config: Arc<TopicConfig>,
+    /// Acked or seen: there until retention takes it.
+    known: BTreeMap<i64, Known>,
     places: HashMap<Mark, i64>,
+    /// The largest log start heard of in this life.
+    start: i64,
+    /// Bytes that producers ever sent to it.
+    sent_bytes: u64,
+    /// Bytes that retention took, of records that were known; counted below `gone_until`.
+    gone_bytes: u64,
+    gone_until: i64,
+    /// By base offset, on topics where the broker gives the time.
+    stamps: BTreeMap<i64, i64>,
+}
+
+/// What one fetch of one partition gave.
+pub(crate) struct Read<'a> {
+    pub from: i64,
+    pub high_watermark: i64,
+    pub log_start: Option<i64>,
+    pub records: &'a [u8],
 }
 
 /// Everything acked or seen, over all lives.
 #[derive(Default)]
 pub(crate) struct Model {
-    partitions: Vec<Partition>,
+    partitions: BTreeMap<u64, Partition>,
+    pub now_ns: u64,
+    /// The latest that the broker's wall clock ever was.
+    pub wall_max_ms: i64,
     pub acked: u64,
     pub seen: u64,
+    pub retired: u64,
+    pub relaxed_lost: u64,
 }
 
 impl Model {
-    pub fn new(partitions: usize) -> Model {
-        Model { partitions: (0..partitions).map(|_| Partition::default()).collect(), ..Model::default() }
+    pub fn begin(&mut self, id: PartitionId, config: &Arc<TopicConfig>) {
+        self.partitions.entry(id.0).or_insert_with(|| Partition {
+            config: config.clone(),
+            known: BTreeMap::new(),
+            places: HashMap::new(),
+            start: 0,
+            sent_bytes: 0,
+            gone_bytes: 0,
+            gone_until: 0,
+            stamps: BTreeMap::new(),
+        });
     }
 
-    fn know(&mut self, partition: usize, offset: i64, mark: Mark, how: &str) -> Result<(), Violation> {
-        let Some(part) = self.partitions.get_mut(partition) else { return Ok(()) };
-        if let Some(before) = part.known.get(&offset)
-            && *before != mark
-        {
-            return Err(Violation(format!(
-                "partition {partition} offset {offset}: {how} {mark:?}, was {before:?}"
-            )));
+    pub fn sent(&mut self, id: PartitionId, bytes: usize) {
+        if let Some(part) = self.partitions.get_mut(&id.0) {
+            part.sent_bytes += bytes as u64;
+        }
+    }
+
+    /// Nothing acked before is at risk any more: the broker stopped in order.
+    pub fn flushed(&mut self) {
+        for known in self.partitions.values_mut().flat_map(|p| p.known.values_mut()) {
+            known.since_ns = 0;
+        }
+    }
+
+    /// A life begins with this log: what was promised is in it. A relaxed topic may have lost its last second.
+    pub fn recovered(
+        &mut self,
+        id: PartitionId,
+        log_start: i64,
+        log_end: i64,
+        ended_ns: u64,
+    ) -> Result<(), Violation> {
+        let Some(part) = self.partitions.get_mut(&id.0) else { return Ok(()) };
+        // Retention that was not durable yet may be undone.
+        part.start = log_start;
+        part.gone_bytes = 0;
+        part.gone_until = log_start;
+        let lost: Vec<(i64, Known)> = part.known.range(log_end..).map(|(o, k)| (*o, *k)).collect();
+        for (offset, known) in lost {
+            let sure_ns = known.since_ns + part.config.flush_ms.max(0) as u64 * 1_000_000;
+            if part.config.is_durable() || sure_ns < ended_ns {
+                return Err(Violation(format!(
+                    "partition {}: {:?} at {offset} was acked or seen at {} ns, and the log ends at {log_end}",
+                    id.0, known.mark, known.since_ns
+                )));
+            }
+            part.known.remove(&offset);
+            part.places.remove(&known.mark);
+            self.relaxed_lost += 1;
+        }
+        part.stamps.split_off(&log_end);
+        Ok(())
+    }
+
+    fn know(&mut self, id: u64, offset: i64, new: Known, how: &str) -> Result<(), Violation> {
+        let Some(part) = self.partitions.get_mut(&id) else { return Ok(()) };
+        let mark = new.mark;
+        if mark.partition != id {
+            return Err(Violation(format!("partition {id} offset {offset}: {how} {mark:?}")));
+        }
+        if let Some(before) = part.known.get(&offset) {
+            if before.mark != mark {
+                return Err(Violation(format!(
+                    "partition {id} offset {offset}: {how} {mark:?}, was {:?}",
+                    before.mark
+                )));
+            }
+            return Ok(());
         }
         if let Some(place) = part.places.get(&mark)
             && *place != offset
         {
-            return Err(Violation(format!(
-                "partition {partition}: {mark:?} {how} at {offset} and at {place}"
-            )));
+            return Err(Violation(format!("partition {id}: {mark:?} {how} at {offset} and at {place}")));
         }
-        part.known.insert(offset, mark);
+        part.known.insert(offset, new);
         part.places.insert(mark, offset);
         Ok(())
     }
 
-    pub fn acked(&mut self, partition: usize, base: i64, marks: &[Mark]) -> Result<(), Violation> {
+    /// The broker gave a batch this time; times do not step back along the log.
+    fn stamped(&mut self, id: u64, base: i64, ms: i64) -> Result<(), Violation> {
+        let Some(part) = self.partitions.get_mut(&id) else { return Ok(()) };
+        if part.config.timestamp_type != TimestampType::LogAppendTime {
+            return Ok(());
+        }
+        let before = part.stamps.range(..base).next_back();
+        let after = part.stamps.range(base + 1..).next();
+        if before.is_some_and(|(_, other)| *other > ms) || after.is_some_and(|(_, other)| *other < ms) {
+            return Err(Violation(format!(
+                "partition {id}: the batch at {base} was appended at {ms} ms, between {before:?} and {after:?}"
+            )));
+        }
+        match part.stamps.insert(base, ms) {
+            Some(was) if was != ms => Err(Violation(format!(
+                "partition {id}: the batch at {base} was appended at {was} and at {ms} ms"
+            ))),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    pub fn acked(
+        &mut self,
+        place: &Place,
+        base: i64,
+        marks: &[Mark],
+        (timestamp_ms, log_append_ms, bytes): (i64, i64, usize),
+    ) -> Result<(), Violation> {
+        if log_append_ms >= 0 {
+            self.stamped(place.id.0, base, log_append_ms)?;
+        }
+        let bytes = bytes as u64 / marks.len().max(1) as u64;
+        let timestamp_ms = timestamp_ms.max(log_append_ms);
         for (at, mark) in marks.iter().enumerate() {
-            self.know(partition, base + at as i64, *mark, "acked")?;
+            let known = Known { mark: *mark, since_ns: self.now_ns, timestamp_ms, bytes };
+            self.know(place.id.0, base + at as i64, known, "acked")?;
         }
         self.acked += marks.len() as u64;
         Ok(())
     }
 
-    /// Records as a fetch at `from` gave them. Returns the next offset.
-    pub fn fetched(&mut self, partition: usize, from: i64, end: i64, bytes: &[u8]) -> Result<i64, Violation> {
+    /// Readers were told that the log begins at `start`.
+    fn starts(&mut self, id: u64, start: i64) -> Result<(), Violation> {
+        let wall_max_ms = self.wall_max_ms;
+        let Some(part) = self.partitions.get_mut(&id) else { return Ok(()) };
+        // An answer that was overtaken by another may be older.
+        if start <= part.start {
+            return Ok(());
+        }
+        part.start = start;
+        let kept = part.known.split_off(&start);
+        let gone = std::mem::replace(&mut part.known, kept);
+        part.gone_bytes += gone.range(part.gone_until..).map(|(_, k)| k.bytes).sum::<u64>();
+        part.gone_until = start;
+        self.retired += gone.len() as u64;
+        let (bytes, ms) = (part.config.retention_bytes, part.config.retention_ms);
+        let left = part.sent_bytes.saturating_sub(part.gone_bytes);
+        let too_large = bytes >= 0 && left >= bytes as u64;
+        for (offset, known) in &gone {
+            let too_old = ms >= 0 && wall_max_ms - known.timestamp_ms > ms;
+            if !too_large && !too_old {
+                return Err(Violation(format!(
+                    "partition {id}: the log begins at {start}, but {:?} at {offset} ({} ms, at most {left} B after it) \
+                     may be read: retention is {ms} ms (now {wall_max_ms} ms), {bytes} B",
+                    known.mark, known.timestamp_ms
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Records as a fetch gave them. Returns the next offset.
+    pub fn fetched(&mut self, place: &Place, read: &Read<'_>) -> Result<i64, Violation> {
+        let id = place.id.0;
+        if let Some(start) = read.log_start {
+            self.starts(id, start)?;
+        }
+        let (from, end) = (read.from, read.high_watermark);
         let mut next = None;
-        let mut batches = Batches::new(bytes);
+        let mut batches = Batches::new(read.records);
         for (header, batch) in batches.by_ref() {
             if validate_batch(batch).is_err() {
-                return Err(Violation(format!("partition {partition}: a batch read at {from} is damaged")));
+                return Err(Violation(format!("partition {id}: a batch read at {from} is damaged")));
             }
             let base = header.base_offset.0;
             if next.is_some_and(|n| n != base)
                 || next.is_none() && !(base..=header.last_offset().0).contains(&from)
             {
                 return Err(Violation(format!(
-                    "partition {partition}: reading at {from} gave a batch at {base}, expected {next:?}"
+                    "partition {id}: reading at {from} gave a batch at {base}, expected {next:?}"
                 )));
             }
             next = Some(header.next_offset().0);
             if header.last_offset().0 >= end {
-                return Err(Violation(format!(
-                    "partition {partition}: {base} is beyond the high watermark {end}"
-                )));
+                return Err(Violation(format!("partition {id}: {base} is beyond the high watermark {end}")));
             }
-            let records = Records::new(&header, batch)
-                .map_err(|_| Violation(format!("partition {partition}: a batch at {base} cannot be read")))?;
-            for (at, record) in records.enumerate() {
-                let mark = record.ok().and_then(|r| {
-                    let mark = Mark::read(r.key?)?;
-                    (mark.value(r.value?.len()) == r.value?).then_some(mark)
-                });
-                let Some(mark) = mark else {
-                    return Err(Violation(format!(
-                        "partition {partition} offset {base}+{at}: not what was sent"
-                    )));
-                };
-                self.know(partition, base + at as i64, mark, "read")?;
-                self.seen += 1;
-            }
+            self.read_batch(id, &header, batch)?;
         }
         if !batches.rest().is_empty() {
-            return Err(Violation(format!("partition {partition}: a read at {from} ends inside a batch")));
+            return Err(Violation(format!("partition {id}: a read at {from} ends inside a batch")));
         }
         Ok(next.unwrap_or(from))
     }
 
+    fn read_batch(&mut self, id: u64, header: &BatchHeader, batch: &[u8]) -> Result<(), Violation> {
+        let base = header.base_offset.0;
+        self.stamped(id, base, header.max_timestamp_ms)?;
+        let records = Records::new(header, batch)
+            .map_err(|_| Violation(format!("partition {id}: a batch at {base} cannot be read")))?;
+        let bytes = batch.len() as u64 / header.record_count.max(1) as u64;
+        for (at, record) in records.enumerate() {
+            let mark = record.ok().and_then(|r| {
+                let mark = Mark::read(r.key?)?;
+                (mark.value(r.value?.len()) == r.value?).then_some(mark)
+            });
+            let Some(mark) = mark else {
+                return Err(Violation(format!("partition {id} offset {base}+{at}: not what was sent")));
+            };
+            let timestamp_ms = header.max_timestamp_ms;
+            let known = Known { mark, since_ns: self.now_ns, timestamp_ms, bytes };
+            self.know(id, base + at as i64, known, "read")?;
+            self.seen += 1;
+        }
+        Ok(())
+    }
+
     /// The last word: everything known lies below `end`, dense, and idempotent producers are in order.
-    pub fn check_whole(&self, partition: usize, end: i64) -> Result<(), Violation> {
-        let Some(part) = self.partitions.get(partition) else { return Ok(()) };
+    pub fn check_whole(&self, id: PartitionId, end: i64) -> Result<(), Violation> {
+        let Some(part) = self.partitions.get(&id.0) else { return Ok(()) };
         let mut newest: HashMap<u32, u64> = HashMap::new();
-        for (at, (offset, mark)) in part.known.iter().enumerate() {
-            if *offset != at as i64 {
+        for (at, (offset, known)) in (part.start..).zip(part.known.range(part.start..)) {
+            let mark = known.mark;
+            if *offset != at {
                 return Err(Violation(format!(
-                    "partition {partition}: no record at {at}, the next is at {offset}"
+                    "partition {}: no record at {at}, the next is at {offset}",
+                    id.0
                 )));
             }
             if !mark.idempotent {
@@ -158,13 +331,15 @@ impl Model {
                 && before >= mark.number
             {
                 return Err(Violation(format!(
-                    "partition {partition} offset {offset}: {mark:?} after {before}"
+                    "partition {} offset {offset}: {mark:?} after {before}",
+                    id.0
                 )));
             }
         }
         match part.known.last_key_value() {
-            Some((last, mark)) if *last >= end => Err(Violation(format!(
-                "partition {partition}: {mark:?} at {last} was acked or seen, and the log ends at {end}"
+            Some((last, known)) if *last >= end => Err(Violation(format!(
+                "partition {}: {:?} at {last} was acked or seen, and the log ends at {end}",
+                id.0, known.mark
             ))),
             Some(_) | None => Ok(()),
         }

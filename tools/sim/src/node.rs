@@ -1,22 +1,29 @@
-//! One life of the broker in a simulation: a core, its log, and control's end of its queues.
+//! One life of the broker in a simulation: its cores, their logs, and control's end of their queues.
 
 use ringmill_core::heartbeat::Heartbeat;
-use ringmill_core::{ControlMessage, Core, CoreEnds, CoreMessage, CoreSettings};
-use ringmill_log::{Log, LogOptions, RecoveryError};
-use ringmill_reactor::sim::{ListenerId, SimBackend, SimWorld};
+use ringmill_core::{ControlMessage, Core, CoreEnds, CoreMessage, CoreSettings, TopicDelta, join_peers};
+use ringmill_log::{Log, LogOptions, PartitionView, RecoveryError};
+use ringmill_reactor::sim::{ListenerId, SimBackend, SimRng, SimWorld};
 use ringmill_reactor::{Backend, Doorbell, Waker};
 use ringmill_types::limits::MAILBOX_SLOTS;
-use ringmill_types::{CoreId, PartitionSpec, TopicSpec};
+use ringmill_types::{CoreId, PartitionId, PartitionSpec, TopicSpec};
 use std::sync::Arc;
 
-/// A running core.
-pub(crate) struct Node {
+/// One core and control's ends of its queues.
+struct Unit {
     core: Core<SimBackend>,
     index: usize,
-    pub listener: ListenerId,
+    listener: ListenerId,
     to_core: rtrb::Producer<CoreMessage>,
     from_core: rtrb::Consumer<ControlMessage>,
     waker: Waker,
+    drained: bool,
+    stopped: bool,
+}
+
+/// A running broker.
+pub(crate) struct Node {
+    units: Vec<Unit>,
 }
 
 /// What a turn asked for.
@@ -25,68 +32,135 @@ pub(crate) enum Turned {
     Nothing,
     /// The process would have ended with this reason.
     Fatal(String),
+    /// All cores have stopped.
     Stopped,
 }
 
+/// What a life begins with.
+pub(crate) struct Boot<'a> {
+    /// Options of core 0; the others differ in their number and folder.
+    pub options: &'a LogOptions,
+    pub cores: u16,
+    pub topics: &'a [TopicSpec],
+    pub next_partition: u64,
+}
+
 impl Node {
-    pub fn boot(
-        world: &SimWorld,
-        options: LogOptions,
-        topic: &TopicSpec,
-        incarnation: u128,
-    ) -> Result<Node, RecoveryError> {
+    pub fn boot(world: &SimWorld, boot: &Boot<'_>, rng: &mut SimRng) -> Result<Node, RecoveryError> {
+        let mut units = Vec::new();
+        for core in 0..boot.cores {
+            units.push(Unit::open(world, boot, CoreId(core), rng)?);
+        }
+        let wakers: Vec<Waker> = units.iter().map(|u| u.waker.clone()).collect();
+        join_peers(units.iter_mut().map(|u| &mut u.core), &wakers);
+        for unit in &mut units {
+            unit.core.know(boot.topics);
+        }
+        Ok(Node { units })
+    }
+
+    /// Cores that have a reason to turn.
+    pub fn runnable(&self, world: &SimWorld) -> Vec<usize> {
+        let ready =
+            |(at, unit): (usize, &Unit)| (!unit.stopped && world.is_runnable(unit.index)).then_some(at);
+        self.units.iter().enumerate().filter_map(ready).collect()
+    }
+
+    pub fn turn(&mut self, world: &SimWorld, at: usize) -> Turned {
+        let Some(unit) = self.units.get_mut(at) else { return Turned::Nothing };
+        unit.core.turn();
+        let mut drained = false;
+        while let Ok(message) = unit.from_core.pop() {
+            match message {
+                ControlMessage::Fatal { reason, .. } => return Turned::Fatal(reason.to_string()),
+                ControlMessage::Drained { .. } => drained = true,
+                ControlMessage::Stopped { .. } => unit.stopped = true,
+                ControlMessage::Frame(_) | ControlMessage::Reply { .. } | ControlMessage::Applied { .. } => {}
+            }
+        }
+        unit.drained |= drained;
+        if unit.stopped {
+            world.retire_core(unit.index);
+        }
+        if drained && self.units.iter().all(|u| u.drained) {
+            self.units.iter_mut().for_each(|u| u.tell(CoreMessage::Finish));
+        }
+        if self.units.iter().all(|u| u.stopped) { Turned::Stopped } else { Turned::Nothing }
+    }
+
+    /// A core to connect to: the kernel's choice.
+    pub fn listener(&self, rng: &mut SimRng) -> Option<ListenerId> {
+        self.units.get(rng.below(self.units.len() as u64) as usize).map(|u| u.listener)
+    }
+
+    /// SIGTERM.
+    pub fn stop(&mut self) {
+        for unit in &mut self.units {
+            unit.tell(CoreMessage::Stop);
+        }
+    }
+
+    pub fn publish(&mut self, delta: TopicDelta) {
+        let delta = Arc::new(delta);
+        for unit in &mut self.units {
+            unit.tell(CoreMessage::Topics(delta.clone()));
+        }
+    }
+
+    /// A partition as its owner has it.
+    pub fn view(&self, id: PartitionId) -> Option<PartitionView> {
+        self.units.iter().find_map(|unit| {
+            let log = unit.core.log();
+            log.slot_of(id).and_then(|slot| log.view(slot))
+        })
+    }
+
+    pub fn describe(&self) -> String {
+        let one = |unit: &Unit| {
+            let log = unit.core.log();
+            let ends: Vec<String> = log
+                .slots()
+                .filter_map(|slot| log.view(slot))
+                .map(|v| {
+                    let offline = v.offline.map(|why| format!(" offline: {why}")).unwrap_or_default();
+                    let (start, end) = (v.log_start.0, v.log_end.0);
+                    format!("{}: {start}..{}..{end}{offline}", v.id.0, v.high_watermark.0)
+                })
+                .collect();
+            let stopped = if unit.stopped { " (stopped)" } else { "" };
+            format!("{}{stopped}; partitions {}", log.describe(), ends.join(", "))
+        };
+        self.units.iter().map(one).collect::<Vec<_>>().join(" | ")
+    }
+}
+
+impl Unit {
+    fn open(world: &SimWorld, boot: &Boot<'_>, id: CoreId, rng: &mut SimRng) -> Result<Unit, RecoveryError> {
         let (index, mut io) = world.add_core();
-        let own: Vec<(&TopicSpec, &PartitionSpec)> = topic.partitions.iter().map(|p| (topic, p)).collect();
-        let next_id = topic.partitions.len() as u64 + 1;
-        let (log, _) = Log::open(&mut io, options, &own, next_id, incarnation)?;
+        let own: Vec<(&TopicSpec, &PartitionSpec)> = boot
+            .topics
+            .iter()
+            .flat_map(|t| t.partitions.iter().filter(|p| p.owner == id).map(move |p| (t, p)))
+            .collect();
+        let mut options = boot.options.clone();
+        options.core = id;
+        options.log_dir = options.data_dir.join(format!("core-{id}"));
+        let incarnation = u128::from(rng.next_u64()) << 64 | u128::from(rng.next_u64());
+        let (log, _) = Log::open(&mut io, options, &own, boot.next_partition, incarnation)?;
         let (socket, listener) = io.listen();
         let (to_core, from_control) = rtrb::RingBuffer::new(MAILBOX_SLOTS);
         let (to_control, from_core) = rtrb::RingBuffer::new(MAILBOX_SLOTS);
         let waker = io.waker();
         let control_bell = Doorbell::new().expect("one descriptor a life, closed with it");
         let ends = CoreEnds { to_control, from_control, control_bell };
-        let mut settings = CoreSettings::new(CoreId(0), 1);
+        let mut settings = CoreSettings::new(id, 1);
         settings.slow_request_ms = u64::MAX / 2_000_000;
-        let mut core = Core::new(io, log, settings, ends, Arc::new(Heartbeat::default()), Some(socket));
-        core.know(std::slice::from_ref(topic));
-        Ok(Node { core, index, listener, to_core, from_core, waker })
+        let core = Core::new(io, log, settings, ends, Arc::new(Heartbeat::default()), Some(socket));
+        Ok(Unit { core, index, listener, to_core, from_core, waker, drained: false, stopped: false })
     }
 
-    pub fn is_runnable(&self, world: &SimWorld) -> bool {
-        world.is_runnable(self.index)
-    }
-
-    pub fn turn(&mut self) -> Turned {
-        self.core.turn();
-        let mut turned = Turned::Nothing;
-        while let Ok(message) = self.from_core.pop() {
-            match message {
-                ControlMessage::Fatal { reason, .. } => turned = Turned::Fatal(reason.to_string()),
-                ControlMessage::Stopped { .. } => turned = Turned::Stopped,
-                ControlMessage::Frame(_)
-                | ControlMessage::Reply { .. }
-                | ControlMessage::Applied { .. }
-                | ControlMessage::Drained { .. } => {}
-            }
-        }
-        turned
-    }
-
-    /// SIGTERM.
-    pub fn stop(&mut self) {
-        for message in [CoreMessage::Stop, CoreMessage::Finish] {
-            assert!(self.to_core.push(message).is_ok(), "nothing else is sent to a simulated core");
-        }
+    fn tell(&mut self, message: CoreMessage) {
+        assert!(self.to_core.push(message).is_ok(), "a simulated core is told little");
         self.waker.wake();
-    }
-
-    pub fn describe(&self) -> String {
-        let log = self.core.log();
-        let ends: Vec<String> = log
-            .slots()
-            .filter_map(|slot| log.view(slot))
-            .map(|v| format!("{}: {}..{}..{}", v.id.0, v.log_start.0, v.high_watermark.0, v.log_end.0))
-            .collect();
-        format!("{}; partitions {}", log.describe(), ends.join(", "))
     }
 }

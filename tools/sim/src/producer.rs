@@ -1,59 +1,92 @@
-//! A producer: keeps a few batches in flight, retries them when it is idempotent, forgets them when it is not.
+//! A producer: keeps a few requests in flight, retries them when it is idempotent, forgets them when it is not.
 
-use crate::frames::{Frames, produce, read_produced};
+use crate::catalog::{Catalog, Place};
+use crate::frames::{Frames, Named, Naming, Produced, produce, read_produced};
 use crate::model::{Mark, Model, Violation};
 use ringmill_client::batch::{BatchBuilder, Identity, Record};
 use ringmill_reactor::sim::{ListenerId, SimConn, SimRng, SimWorld};
 use std::collections::VecDeque;
+use std::sync::Arc;
 
-struct Batch {
+/// One batch of a request.
+struct Item {
+    target: usize,
     bytes: Vec<u8>,
     marks: Vec<Mark>,
+    timestamp_ms: i64,
+}
+
+struct Request {
+    items: Vec<Item>,
     correlation: i32,
     sent: bool,
 }
 
+/// A partition that it writes to, and its sequence there.
+struct Target {
+    place: Place,
+    producer_id: i64,
+    sequence: i32,
+}
+
 pub(crate) struct Producer {
     id: u32,
-    partition: usize,
+    topic: Arc<str>,
+    naming: Naming,
+    targets: Vec<Target>,
     idempotent: bool,
     depth: usize,
     bytes_max: u64,
     gap_ns: u64,
+    /// Chance in a million that it drops its connection at some step.
+    reset_ppm: u32,
     rng: SimRng,
     conn: Option<SimConn>,
     frames: Frames,
-    batches: VecDeque<Batch>,
+    requests: VecDeque<Request>,
     number: u64,
-    sequence: i32,
     correlation: i32,
+    /// How often it took new producer ids.
+    identity: i64,
     next_ns: u64,
 }
 
+/// What became of a batch.
+enum Fate {
+    Done,
+    /// The answer may be other in a while.
+    Retry,
+    /// Its topic is gone, or its place in the sequence.
+    Dropped,
+}
+
 impl Producer {
-    pub fn new(id: u32, partitions: u64, rng: &mut SimRng) -> Producer {
+    pub fn new(id: u32, topic: Arc<str>, short_lived: bool, rng: &mut SimRng) -> Producer {
         let mut rng = rng.fork();
         Producer {
             id,
-            partition: rng.below(partitions) as usize,
+            topic,
+            naming: if short_lived || rng.coin() { Naming::Id } else { Naming::Name },
+            targets: Vec::new(),
             idempotent: rng.coin(),
             depth: rng.between(1, 5) as usize,
             bytes_max: *[40, 400, 4_000, 30_000].get(rng.below(4) as usize).unwrap_or(&400),
             gap_ns: if rng.coin() { 2_000_000 } else { 30_000_000 },
+            reset_ppm: if rng.below(4) == 0 { 20_000 } else { 0 },
             rng,
             conn: None,
             frames: Frames::default(),
-            batches: VecDeque::new(),
+            requests: VecDeque::new(),
             number: 0,
-            sequence: 0,
             correlation: 0,
+            identity: 0,
             next_ns: 0,
         }
     }
 
     /// Nothing is waiting for an answer.
     pub fn is_idle(&self) -> bool {
-        self.batches.is_empty()
+        self.requests.is_empty()
     }
 
     pub fn lost(&mut self, now_ns: u64) {
@@ -61,40 +94,67 @@ impl Producer {
         self.frames = Frames::default();
         self.next_ns = now_ns + self.rng.between(100_000, 5_000_000);
         if self.idempotent {
-            for batch in &mut self.batches {
-                batch.sent = false;
+            for request in &mut self.requests {
+                request.sent = false;
             }
         } else {
-            self.batches.clear();
+            self.requests.clear();
         }
     }
 
+    /// Finds the topic of its name as it is now; all before is forgotten.
+    fn find(&mut self, catalog: &Catalog) {
+        self.requests.clear();
+        self.identity += 1;
+        let (id, identity) = (i64::from(self.id), self.identity);
+        let target = |(at, place): (usize, Place)| Target {
+            producer_id: 1_000 + id + identity * 1_000_000 + at as i64 * 1_000,
+            place,
+            sequence: 0,
+        };
+        self.targets = catalog.places(&self.topic).into_iter().enumerate().map(target).collect();
+    }
+
     fn make(&mut self) -> Option<()> {
+        let first = self.rng.below(self.targets.len() as u64) as usize;
+        let count = if self.rng.below(4) == 0 { 2.min(self.targets.len()) } else { 1 };
+        let mut items = Vec::new();
+        for at in 0..count {
+            items.push(self.batch((first + at) % self.targets.len())?);
+        }
+        self.correlation += 1;
+        self.requests.push_back(Request { items, correlation: self.correlation, sent: false });
+        Some(())
+    }
+
+    fn batch(&mut self, target: usize) -> Option<Item> {
+        let place = self.targets.get_mut(target)?;
         let count = self.rng.between(1, 4);
         let mut builder = BatchBuilder::default();
         let mut marks = Vec::new();
+        let mut timestamp_ms = 0;
         for _ in 0..count {
-            let mark = Mark { producer: self.id, number: self.number, idempotent: self.idempotent };
+            let (number, partition) = (self.number, place.place.id.0);
+            let mark = Mark { producer: self.id, number, partition, idempotent: self.idempotent };
             self.number += 1;
+            timestamp_ms = 1_700_000_000_000 + self.number as i64;
             let len = self.rng.below(self.bytes_max / count) as usize;
             builder.push(&Record {
                 key: Some(mark.key()),
                 value: Some(mark.value(len)),
                 headers: Vec::new(),
-                timestamp_ms: 1_600_000_000_000 + self.number as i64,
+                timestamp_ms,
             });
             marks.push(mark);
         }
         let identity = self.idempotent.then_some(Identity {
-            producer_id: 1_000 + i64::from(self.id),
+            producer_id: place.producer_id,
             epoch: 0,
-            base_sequence: self.sequence,
+            base_sequence: place.sequence,
         });
-        self.sequence += marks.len() as i32;
-        self.correlation += 1;
+        place.sequence += marks.len() as i32;
         let bytes = builder.finish(identity).ok()?;
-        self.batches.push_back(Batch { bytes, marks, correlation: self.correlation, sent: false });
-        Some(())
+        Some(Item { target, bytes, marks, timestamp_ms })
     }
 
     /// Takes answers, sends what may be sent. Counts down `ops` for each new batch.
@@ -102,6 +162,7 @@ impl Producer {
         &mut self,
         world: &SimWorld,
         listener: ListenerId,
+        catalog: &Catalog,
         model: &mut Model,
         ops: &mut u64,
     ) -> Result<(), Violation> {
@@ -111,64 +172,131 @@ impl Producer {
             let over = conn.is_over();
             self.frames.push(&bytes);
             while let Some(frame) = self.frames.next() {
-                if !self.answered(&frame, model)? {
+                if !self.answered(&frame, catalog, model)? {
                     self.lost(now_ns);
                     return Ok(());
                 }
             }
-            if over {
+            if over || self.rng.chance_ppm(self.reset_ppm) {
                 self.lost(now_ns);
             }
         }
         if now_ns < self.next_ns {
             return Ok(());
         }
+        if self.targets.is_empty() {
+            self.find(catalog);
+            if self.targets.is_empty() {
+                // Its topic is deleted at present. It wants nothing, so that the story can end.
+                *ops = ops.saturating_sub(1);
+                self.next_ns = now_ns + self.rng.between(1_000_000, 30_000_000);
+                return Ok(());
+            }
+        }
         if self.conn.is_none() {
-            if *ops == 0 && self.batches.is_empty() {
+            if *ops == 0 && self.requests.is_empty() {
                 return Ok(());
             }
             self.conn = Some(world.connect(listener));
         }
-        if self.batches.len() < self.depth && *ops > 0 && self.make().is_some() {
+        if self.requests.len() < self.depth && *ops > 0 && self.make().is_some() {
             *ops -= 1;
             self.next_ns = now_ns + self.rng.below(self.gap_ns);
         }
-        if let Some(conn) = &self.conn {
-            for batch in self.batches.iter_mut().filter(|b| !b.sent) {
-                batch.sent = true;
-                let acks = if batch.correlation % 3 == 0 { 1 } else { -1 };
-                conn.send(&produce(batch.correlation, acks, "t", self.partition as i32, &batch.bytes));
-            }
-        }
+        self.send(model);
         Ok(())
     }
 
+    fn send(&mut self, model: &mut Model) {
+        let Some(conn) = &self.conn else { return };
+        for request in self.requests.iter_mut().filter(|r| !r.sent) {
+            request.sent = true;
+            let acks = if request.correlation % 3 == 0 { 1 } else { -1 };
+            let mut items = Vec::new();
+            for item in &request.items {
+                let Some(Target { place, .. }) = self.targets.get(item.target) else { continue };
+                model.sent(place.id, item.bytes.len());
+                let named = Named { name: &place.name, id: place.topic.0, index: place.index };
+                items.push((named, item.bytes.as_slice()));
+            }
+            conn.send(&produce(self.naming, request.correlation, acks, &items));
+        }
+    }
+
     pub fn deadline_ns(&self, ops: u64) -> u64 {
-        let wants = self.batches.len() < self.depth && ops > 0 || self.batches.iter().any(|b| !b.sent);
+        let wants = self.requests.len() < self.depth && ops > 0 || self.requests.iter().any(|r| !r.sent);
         if wants { self.next_ns } else { u64::MAX }
     }
 
     /// False: start over on a new connection.
-    fn answered(&mut self, frame: &[u8], model: &mut Model) -> Result<bool, Violation> {
-        let Some(answer) = read_produced(frame) else {
+    fn answered(&mut self, frame: &[u8], catalog: &Catalog, model: &mut Model) -> Result<bool, Violation> {
+        let Some((correlation, parts)) = read_produced(self.naming, frame) else {
             return Err(Violation("an answer to Produce cannot be read".to_string()));
         };
-        let Some(batch) = self.batches.front().filter(|b| b.correlation == answer.correlation) else {
-            return Err(Violation(format!("an answer out of order: {}", answer.correlation)));
+        let waiting: Vec<i32> = self.requests.iter().map(|r| r.correlation).collect();
+        let Some(mut request) = self.requests.pop_front().filter(|r| r.correlation == correlation) else {
+            return Err(Violation(format!(
+                "producer {}: an answer to request {correlation}, while it waits for {waiting:?}",
+                self.id
+            )));
         };
-        match answer.error {
+        let mut again = Vec::new();
+        let mut dropped = false;
+        for item in request.items.drain(..) {
+            let Some(target) = self.targets.get(item.target) else { continue };
+            let Some(part) = parts.iter().find(|p| p.index == target.place.index) else {
+                return Err(Violation(format!("an answer without partition {}", target.place.index)));
+            };
+            match self.judge(&item, target, *part, catalog, model)? {
+                Fate::Done => {}
+                Fate::Retry => again.push(item),
+                Fate::Dropped => dropped = true,
+            }
+        }
+        if dropped {
+            self.targets.clear();
+            self.requests.clear();
+            return Ok(false);
+        }
+        if again.is_empty() {
+            return Ok(true);
+        }
+        request.items = again;
+        self.requests.push_front(request);
+        Ok(false)
+    }
+
+    fn judge(
+        &self,
+        item: &Item,
+        target: &Target,
+        part: Produced,
+        catalog: &Catalog,
+        model: &mut Model,
+    ) -> Result<Fate, Violation> {
+        let place = &target.place;
+        let relaxed = catalog.named(&place.name).is_some_and(|t| !t.config.is_durable());
+        match part.error {
             0 => {
-                model.acked(self.partition, answer.base_offset, &batch.marks)?;
-                self.batches.pop_front();
-                Ok(true)
+                let about = (item.timestamp_ms, part.log_append_ms, item.bytes.len());
+                model.acked(place, part.base_offset, &item.marks, about)?;
+                Ok(Fate::Done)
             }
             // Out of disk, out of time: again later.
-            56 | 7 | 6 | 19 => Ok(false),
+            56 | 7 | 6 | 19 => Ok(Fate::Retry),
+            3 | 100 if !catalog.exists(place.topic) => Ok(Fate::Dropped),
+            // The core of this connection has not heard of the topic yet.
+            3 | 100 => Ok(Fate::Retry),
+            // A relaxed topic lost what it had acked: a producer begins anew, as Kafka's do with a new epoch.
+            45 if self.idempotent && relaxed => Ok(Fate::Dropped),
             45 if self.idempotent => Err(Violation(format!(
-                "producer {}: the batch after its last acked one is refused as out of order",
-                self.id
+                "producer {}: the batch after its last acked one is refused as out of order in partition {}",
+                self.id, place.id.0
             ))),
-            other => Err(Violation(format!("producer {}: refused with error {other}", self.id))),
+            other => Err(Violation(format!(
+                "producer {}: partition {} refused its batch with error {other}",
+                self.id, place.id.0
+            ))),
         }
     }
 }

@@ -1,13 +1,15 @@
 //! One seed: a setup drawn from it, lives that end in stops, kills and power cuts, and the reading at the end.
 
+use crate::catalog::{Catalog, SHORT_LIVED};
 use crate::consumer::Consumer;
 use crate::model::{Model, Violation};
-use crate::node::{Node, Turned};
+use crate::node::{Boot, Node, Turned};
 use crate::producer::Producer;
+use ringmill_log::format::checkpoint;
 use ringmill_log::{Faults, FlushMethod, LogOptions, RecoveryError};
 use ringmill_reactor::Fs;
 use ringmill_reactor::sim::{Cut, DiskFaults, SimOptions, SimRng, SimWorld};
-use ringmill_types::{CoreId, LeaderEpoch, PartitionId, PartitionSpec, TopicConfig, TopicId, TopicSpec};
+use ringmill_types::CoreId;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -46,6 +48,13 @@ impl Default for Settings {
 pub struct Report {
     pub acked: u64,
     pub seen: u64,
+    /// Known records that retention took.
+    pub retired: u64,
+    /// Acked or seen on relaxed topics, and lost with the power.
+    pub relaxed_lost: u64,
+    pub topics_deleted: u64,
+    /// Lives that began with another number of cores.
+    pub resized: u64,
     pub crashes: u64,
     pub virtual_ms: u64,
     /// Equal for equal seeds.
@@ -61,7 +70,7 @@ struct Story {
     world: SimWorld,
     rng: SimRng,
     options: LogOptions,
-    topic: TopicSpec,
+    catalog: Catalog,
     settings: Settings,
     faults: DiskFaults,
     producers: Vec<Producer>,
@@ -69,11 +78,18 @@ struct Story {
     model: Model,
     node: Option<Node>,
     ops: u64,
-    crashes: u64,
+    report: Report,
     turns: u64,
+    /// Milliseconds that the wall clock was moved by, all in all.
+    wall_skew_ms: i64,
+    /// When the last life ended.
+    ended_ns: u64,
     next_end_ns: u64,
     next_disk_ns: u64,
+    next_topic_ns: u64,
     disk_is_full: bool,
+    /// The old core logs are drained, and not needed any more.
+    drained: bool,
 }
 
 /// Runs one seed.
@@ -83,7 +99,7 @@ struct Story {
 pub fn run(seed: u64, settings: Settings) -> Result<Report, Violation> {
     let mut story = Story::new(seed, settings);
     if settings.narrate {
-        eprintln!("{:?}", story.options);
+        eprintln!("{} cores, {:?}", story.catalog.cores, story.options);
     }
     story.prepare();
     story.boot()?;
@@ -94,32 +110,18 @@ pub fn run(seed: u64, settings: Settings) -> Result<Report, Violation> {
     Ok(Report {
         acked: story.model.acked,
         seen: story.model.seen,
-        crashes: story.crashes,
+        retired: story.model.retired,
+        relaxed_lost: story.model.relaxed_lost,
         virtual_ms: story.world.now_ns() / 1_000_000,
         trace: story.world.trace_hash(),
+        ..story.report
     })
-}
-
-fn topic(rng: &mut SimRng) -> TopicSpec {
-    let config = TopicConfig {
-        segment_bytes: rng.between(32 << 10, 512 << 10),
-        retention_ms: -1,
-        ..TopicConfig::default()
-    };
-    let spec = |at: u64| PartitionSpec {
-        index: at as i32,
-        id: PartitionId(at + 1),
-        owner: CoreId(0),
-        leader_epoch: LeaderEpoch(0),
-    };
-    let partitions = (0..rng.between(1, 5)).map(spec).collect();
-    TopicSpec { name: "t".into(), id: TopicId([7; 16]), config: Arc::new(config), partitions }
 }
 
 fn log_options(rng: &mut SimRng, planted: Faults) -> LogOptions {
     let mut options = LogOptions::new(CoreId(0), PathBuf::from("/data"));
     options.flush_method = if rng.below(4) == 0 { FlushMethod::Dsync } else { FlushMethod::Fdatasync };
-    options.flush_depth = rng.between(1, 3) as usize;
+    options.flush_depth = rng.between(1, 4) as usize;
     options.linger_us = if rng.coin() { 0 } else { rng.between(1, 500) };
     options.group_bytes = rng.between(8 << 10, 128 << 10) as usize;
     options.first_file_bytes = 4096 * rng.between(48, 128);
@@ -127,18 +129,35 @@ fn log_options(rng: &mut SimRng, planted: Faults) -> LogOptions {
     options.files_max = rng.between(2, 4) as usize;
     options.tail_bytes = 16 << 20;
     options.cache_bytes = 1 << 20;
+    // In operation and in replay, memory holds less than the core log.
+    if rng.below(3) == 0 {
+        options.tail_bytes = rng.between(256 << 10, 768 << 10);
+        options.cache_bytes = 256 << 10;
+    }
+    options.retention_check_ms = 100;
     options.faults = planted;
     options
 }
 
+fn world_options(rng: &mut SimRng, lean: bool, settings: Settings) -> SimOptions {
+    SimOptions {
+        // A slow disk has several groups on their way when the power goes.
+        disk_us: if rng.below(3) == 0 { (500, 9_000) } else { (20, 900) },
+        // What the tail ring may hold, the regions that its last slices keep, and a little for everything else.
+        pool_bytes: if lean { rng.between(24, 40) << 20 } else { 256 << 20 },
+        release_early: settings.release_early,
+        ..SimOptions::default()
+    }
+}
+
 impl Story {
     fn new(seed: u64, settings: Settings) -> Story {
-        let options = SimOptions { release_early: settings.release_early, ..SimOptions::default() };
-        let world = SimWorld::new(seed, options);
-        let mut rng = world.fork_rng();
-        let topic = topic(&mut rng);
-        let count = topic.partitions.len();
+        let mut rng = SimRng::new(seed ^ 0x5eed);
         let options = log_options(&mut rng, settings.planted);
+        let world = world_options(&mut rng, options.tail_bytes < 1 << 20, settings);
+        let world = SimWorld::new(seed, world);
+        let cores = *[1, 1, 2, 3].get(rng.below(4) as usize).unwrap_or(&1);
+        let catalog = Catalog::draw(&mut rng, cores);
         let with_errors = settings.disk_errors && rng.below(4) == 0;
         let ppm = |rng: &mut SimRng| if with_errors { rng.below(2_000) as u32 } else { 0 };
         let faults = DiskFaults {
@@ -146,34 +165,69 @@ impl Story {
             write_error_ppm: ppm(&mut rng),
             sync_error_ppm: ppm(&mut rng),
         };
-        let producers =
-            (0..rng.between(1, 5)).map(|id| Producer::new(id as u32, count as u64, &mut rng)).collect();
-        let consumers =
-            (0..rng.between(1, 4)).map(|at| Consumer::new(at as usize % count, &mut rng)).collect();
-        Story {
+        let names = catalog.names();
+        let name = |rng: &mut SimRng| {
+            let name: &Arc<str> = &names[rng.below(names.len() as u64) as usize];
+            (name.clone(), &**name == SHORT_LIVED)
+        };
+        let mut producers = Vec::new();
+        for id in 0..rng.between(1, 6) {
+            let (topic, short_lived) = name(&mut rng);
+            producers.push(Producer::new(id as u32, topic, short_lived, &mut rng));
+        }
+        let mut consumers = Vec::new();
+        for _ in 0..rng.between(1, 5) {
+            let (topic, short_lived) = name(&mut rng);
+            consumers.push(Consumer::new(topic, short_lived, &mut rng));
+        }
+        let mut story = Story {
             world,
             rng,
             options,
-            topic,
+            catalog,
             settings,
             faults,
             producers,
             consumers,
-            model: Model::new(count),
+            model: Model::default(),
             node: None,
             ops: settings.ops,
-            crashes: 0,
+            report: Report::default(),
             turns: 0,
+            wall_skew_ms: 0,
+            ended_ns: 0,
             next_end_ns: 0,
             next_disk_ns: u64::MAX,
+            next_topic_ns: u64::MAX,
             disk_is_full: false,
+            drained: false,
+        };
+        story.note_topics();
+        story
+    }
+
+    fn note_topics(&mut self) {
+        for (id, config) in self.catalog.partitions() {
+            self.model.begin(id, config);
         }
+    }
+
+    fn tick(&mut self) {
+        let now_ns = self.world.now_ns();
+        self.model.now_ns = now_ns;
+        // Where the wall clock of every world begins.
+        let wall_ms = 1_700_000_000_000 + (now_ns / 1_000_000) as i64 + self.wall_skew_ms;
+        self.model.wall_max_ms = self.model.wall_max_ms.max(wall_ms);
+    }
+
+    fn is_sound(&self) -> bool {
+        self.faults == DiskFaults::default()
     }
 
     /// What the broker's boot does before a core starts: the folders and their names.
     fn prepare(&mut self) {
         let fs = self.world.fs();
-        for dir in ["/data", "/data/topics", "/data/core-0"] {
+        for dir in ["/data", "/data/topics"] {
             let parent = Path::new(dir).parent().unwrap_or(Path::new("/"));
             let made = fs.create_dir_all(Path::new(dir)).and_then(|()| fs.sync_dir(parent));
             made.expect("no faults yet");
@@ -181,6 +235,10 @@ impl Story {
     }
 
     fn boot(&mut self) -> Result<(), Violation> {
+        let mut wanted = self.catalog.cores;
+        if self.drained || self.rng.below(10) == 0 {
+            wanted = self.rng.between(1, 4) as u16;
+        }
         for attempt in 0..20 {
             // The last tries are left in peace: a node must come up then.
             let peace = attempt > 10;
@@ -190,34 +248,139 @@ impl Story {
             }
             let fuse = !peace && self.rng.below(3) == 0;
             self.world.set_fuse(fuse.then(|| self.rng.below(60)));
-            let incarnation = u128::from(self.rng.next_u64()) << 64 | u128::from(self.rng.next_u64());
-            let booted = Node::boot(&self.world, self.options.clone(), &self.topic, incarnation);
+            let came_up = self.settle(wanted, peace)? && self.open(peace)?;
             if self.world.power_is_gone() {
                 self.end_life(Cut::Power);
                 continue;
             }
             self.world.set_fuse(None);
-            match booted {
-                Ok(node) => {
-                    if self.settings.narrate {
-                        eprintln!("{} ns: up; {}", self.world.now_ns(), node.describe());
-                    }
-                    self.node = Some(node);
-                    self.plan();
-                    return Ok(());
+            if !came_up {
+                self.end_life(Cut::Process);
+                // The operator goes back to what was, unless that is gone.
+                if !self.drained && self.rng.coin() {
+                    wanted = self.catalog.cores;
                 }
-                Err(RecoveryError::Io { .. } | RecoveryError::Checkpoint { .. })
-                    if !peace && (self.disk_is_full || self.faults != DiskFaults::default()) =>
-                {
-                    self.end_life(Cut::Process);
-                }
-                Err(error) => return Err(Violation(format!("the node does not start: {error}"))),
+                continue;
             }
+            self.begin_life()?;
+            self.plan();
+            return Ok(());
         }
         Err(Violation("the node does not come up".to_string()))
     }
 
-    /// When this life ends, and when the disk fills.
+    /// Recovers all logs. False when this attempt has to be repeated.
+    fn open(&mut self, peace: bool) -> Result<bool, Violation> {
+        let boot = Boot {
+            options: &self.options,
+            cores: self.catalog.cores,
+            topics: &self.catalog.topics,
+            next_partition: self.catalog.next_partition(),
+        };
+        match Node::boot(&self.world, &boot, &mut self.rng) {
+            Ok(node) => {
+                if self.settings.narrate {
+                    eprintln!("{} ns: up; {}", self.world.now_ns(), node.describe());
+                }
+                self.node = Some(node);
+                Ok(true)
+            }
+            Err(_) if self.world.power_is_gone() => Ok(false),
+            Err(RecoveryError::Io { .. } | RecoveryError::Checkpoint { .. } | RecoveryError::Adopt(_))
+                if !peace && (self.disk_is_full || !self.is_sound()) =>
+            {
+                Ok(false)
+            }
+            Err(error) => Err(Violation(format!("the node does not start: {error}"))),
+        }
+    }
+
+    /// Brings the folder to another number of cores, as the broker's boot does: drain the old logs, remove them, place
+    /// every partition anew. False when this attempt has to be repeated.
+    fn settle(&mut self, wanted: u16, peace: bool) -> Result<bool, Violation> {
+        if wanted == self.catalog.cores && !self.drained {
+            return Ok(true);
+        }
+        if !self.drained {
+            if !self.open(peace)? || !self.drain()? {
+                return Ok(false);
+            }
+            // As node.toml would say, durably.
+            self.drained = true;
+        }
+        let fs = self.world.fs();
+        for core in 0..self.catalog.cores {
+            let dir = PathBuf::from(format!("/data/core-{core}"));
+            if fs.exists(&dir) && fs.remove_dir_all(&dir).is_err() {
+                return Ok(false);
+            }
+        }
+        if fs.sync_dir(Path::new("/data")).is_err() {
+            return Ok(false);
+        }
+        self.catalog.place_all(wanted);
+        self.drained = false;
+        self.report.resized += 1;
+        Ok(true)
+    }
+
+    /// Stops the cores of the old logs in order, and sees that nothing is left in them.
+    fn drain(&mut self) -> Result<bool, Violation> {
+        self.check_logs()?;
+        if let Some(node) = &mut self.node {
+            node.stop();
+        }
+        let until = self.world.now_ns() + 120_000_000_000;
+        loop {
+            let turned = self.turn(until)?;
+            if self.world.power_is_gone() {
+                return Ok(false);
+            }
+            match turned {
+                Turned::Stopped => break,
+                Turned::Fatal(_) if !self.is_sound() => return Ok(false),
+                Turned::Fatal(reason) => return Err(Violation(format!("fatal while draining: {reason}"))),
+                Turned::Nothing if self.world.now_ns() < until => {}
+                Turned::Nothing if self.disk_is_full || !self.is_sound() => return Ok(false),
+                Turned::Nothing => return Err(Violation("draining does not end".to_string())),
+            }
+        }
+        let fs = self.world.fs();
+        for core in 0..self.catalog.cores {
+            let dir = PathBuf::from(format!("/data/core-{core}"));
+            let clean = checkpoint::read_newest(&fs, &dir).is_ok_and(|c| c.is_some_and(|c| c.clean));
+            if !clean && self.is_sound() && !self.disk_is_full && !self.world.power_is_gone() {
+                return Err(Violation(format!(
+                    "core {core} was drained, and its checkpoint does not say so"
+                )));
+            }
+            if !clean {
+                return Ok(false);
+            }
+        }
+        self.model.flushed();
+        self.node = None;
+        self.world.end_life(Cut::Process);
+        self.ended_ns = self.world.now_ns();
+        Ok(true)
+    }
+
+    /// What recovery kept is what was promised.
+    fn check_logs(&mut self) -> Result<(), Violation> {
+        let Some(node) = &self.node else { return Ok(()) };
+        for (id, _) in self.catalog.partitions() {
+            let view = node.view(id).ok_or_else(|| Violation(format!("partition {} has no owner", id.0)))?;
+            self.model.recovered(id, view.log_start.0, view.log_end.0, self.ended_ns)?;
+        }
+        Ok(())
+    }
+
+    fn begin_life(&mut self) -> Result<(), Violation> {
+        self.tick();
+        self.check_logs()
+    }
+
+    /// When this life ends, when the disk fills, and when a topic goes or comes.
     fn plan(&mut self) {
         let now = self.world.now_ns();
         let longest =
@@ -225,8 +388,11 @@ impl Story {
         self.next_end_ns = now + self.rng.between(200_000, longest);
         let fills = self.settings.full_disk && self.rng.below(6) == 0;
         self.next_disk_ns = if fills { now + self.rng.below(200_000_000) } else { u64::MAX };
+        self.next_topic_ns = now + self.rng.between(1_000_000, 200_000_000);
         if self.rng.below(8) == 0 {
-            self.world.jump_wall(self.rng.below(7_200_000) as i64 - 3_600_000);
+            let by = self.rng.below(7_200_000) as i64 - 3_600_000;
+            self.wall_skew_ms += by;
+            self.world.jump_wall(by);
         }
     }
 
@@ -243,8 +409,9 @@ impl Story {
         }
         self.node = None;
         self.world.end_life(cut);
-        self.crashes += 1;
+        self.report.crashes += 1;
         let now = self.world.now_ns();
+        self.ended_ns = now;
         for producer in &mut self.producers {
             producer.lost(now);
         }
@@ -281,17 +448,18 @@ impl Story {
                 break;
             }
             match turned {
-                Turned::Stopped => self.end_life(Cut::Power),
-                Turned::Fatal(_) if self.faults != DiskFaults::default() => self.end_life(Cut::Process),
+                Turned::Stopped => {
+                    self.model.flushed();
+                    self.end_life(Cut::Power);
+                }
+                Turned::Fatal(_) if !self.is_sound() => self.end_life(Cut::Process),
                 Turned::Fatal(reason) => return Err(Violation(format!("fatal while stopping: {reason}"))),
                 Turned::Nothing => {}
             }
         }
         match &self.node {
             // A full or failing disk may keep a stop from ending; the operator then kills.
-            Some(_) if self.disk_is_full || self.faults != DiskFaults::default() => {
-                self.end_life(Cut::Process)
-            }
+            Some(_) if self.disk_is_full || !self.is_sound() => self.end_life(Cut::Process),
             Some(node) => {
                 return Err(Violation(format!(
                     "a stop does not end: {}; {}",
@@ -304,7 +472,7 @@ impl Story {
         Ok(())
     }
 
-    /// Turns the core if it has a reason, otherwise lets time pass, at most to `until_ns`.
+    /// Turns a core that has a reason, otherwise lets time pass, at most to `until_ns`.
     fn turn(&mut self, until_ns: u64) -> Result<Turned, Violation> {
         self.turns += 1;
         if self.turns > TURNS_MAX || self.world.now_ns() > VIRTUAL_NS_MAX {
@@ -312,13 +480,20 @@ impl Story {
             return Err(Violation(format!("no end in sight: {what}; {}", self.world.describe())));
         }
         let Some(node) = &mut self.node else { return Ok(Turned::Nothing) };
-        if node.is_runnable(&self.world) {
-            let turned = node.turn();
-            self.world.spend(self.rng.between(500, 20_000));
-            return Ok(turned);
-        }
-        self.world.advance(until_ns.max(self.world.now_ns() + 1));
-        Ok(Turned::Nothing)
+        let runnable = node.runnable(&self.world);
+        let turned = match runnable.get(self.rng.below(runnable.len().max(1) as u64) as usize) {
+            Some(core) => {
+                let turned = node.turn(&self.world, *core);
+                self.world.spend(self.rng.between(500, 20_000));
+                turned
+            }
+            None => {
+                self.world.advance(until_ns.max(self.world.now_ns() + 1));
+                Turned::Nothing
+            }
+        };
+        self.tick();
+        Ok(turned)
     }
 
     /// When something outside the broker wants to happen.
@@ -326,7 +501,8 @@ impl Story {
         let now = self.world.now_ns();
         let clients = self.producers.iter().map(|p| p.deadline_ns(self.ops));
         let clients = clients.chain(self.consumers.iter().map(|c| c.deadline_ns(now)));
-        clients.chain([self.next_end_ns, self.next_disk_ns]).min().unwrap_or(u64::MAX)
+        let own = [self.next_end_ns, self.next_disk_ns, self.next_topic_ns];
+        clients.chain(own).min().unwrap_or(u64::MAX)
     }
 
     fn step(&mut self) -> Result<(), Violation> {
@@ -336,7 +512,7 @@ impl Story {
             return self.boot();
         }
         if let Turned::Fatal(reason) = turned {
-            if self.faults == DiskFaults::default() {
+            if self.is_sound() {
                 return Err(Violation(format!("fatal without a disk error: {reason}")));
             }
             self.end_life(Cut::Process);
@@ -348,16 +524,41 @@ impl Story {
             self.fill_disk(full);
             self.next_disk_ns = if full { now + self.rng.between(1_000_000, 400_000_000) } else { u64::MAX };
         }
-        if let Some(node) = &self.node {
-            let listener = node.listener;
-            for producer in &mut self.producers {
-                producer.step(&self.world, listener, &mut self.model, &mut self.ops)?;
-            }
-            for consumer in &mut self.consumers {
-                consumer.step(&self.world, listener, &mut self.model)?;
+        if now >= self.next_topic_ns {
+            self.turn_topic_over();
+        }
+        self.step_clients()?;
+        if now >= self.next_end_ns { self.end_and_boot() } else { Ok(()) }
+    }
+
+    /// Deletes the short-lived topic or makes it again; sometimes both in one breath.
+    fn turn_topic_over(&mut self) {
+        let now = self.world.now_ns();
+        self.next_topic_ns = now + self.rng.between(1_000_000, 200_000_000);
+        let times = 1 + self.rng.below(2);
+        for _ in 0..times {
+            let Some(delta) = self.catalog.turn_over() else {
+                self.next_topic_ns = u64::MAX;
+                return;
+            };
+            self.report.topics_deleted += delta.deletes.len() as u64;
+            self.note_topics();
+            if let Some(node) = &mut self.node {
+                node.publish(delta);
             }
         }
-        if now >= self.next_end_ns { self.end_and_boot() } else { Ok(()) }
+    }
+
+    fn step_clients(&mut self) -> Result<(), Violation> {
+        let Some(node) = &self.node else { return Ok(()) };
+        for producer in &mut self.producers {
+            let Some(listener) = node.listener(&mut self.rng) else { continue };
+            producer.step(&self.world, listener, &self.catalog, &mut self.model, &mut self.ops)?;
+        }
+        for consumer in &mut self.consumers {
+            consumer.step(&self.world, node, &self.catalog, &mut self.model)?;
+        }
+        Ok(())
     }
 
     /// A last cut, then everything is read from the start.
@@ -368,16 +569,24 @@ impl Story {
         self.fill_disk(false);
         self.end_life(Cut::Power);
         self.boot()?;
-        let count = self.topic.partitions.len();
         self.producers.clear();
         self.next_end_ns = u64::MAX;
         self.next_disk_ns = u64::MAX;
-        self.consumers = (0..count).map(|at| Consumer::whole(at, &mut self.rng)).collect();
-        while self.consumers.iter().any(|c| c.caught_up.is_none()) {
+        self.next_topic_ns = u64::MAX;
+        let mut whole = Vec::new();
+        for topic in &self.catalog.topics {
+            for spec in &topic.partitions {
+                let consumer = Consumer::whole(topic.name.clone(), spec.index as usize, &mut self.rng);
+                whole.push((spec.id, consumer));
+            }
+        }
+        let ids: Vec<_> = whole.iter().map(|(id, _)| *id).collect();
+        self.consumers = whole.into_iter().map(|(_, consumer)| consumer).collect();
+        while self.consumers.iter().any(|c| c.caught_up().is_none()) {
             self.step()?;
         }
-        for (at, consumer) in self.consumers.iter().enumerate() {
-            self.model.check_whole(at, consumer.caught_up.unwrap_or(0))?;
+        for (id, consumer) in ids.into_iter().zip(&self.consumers) {
+            self.model.check_whole(id, consumer.caught_up().unwrap_or(0))?;
         }
         Ok(())
     }

@@ -163,7 +163,8 @@ impl World {
         let state = std::mem::replace(&mut pending.state, OpState::Recv);
         let (result, payload) = match state {
             OpState::RecvInto { mut buf, fill_to, mut got } => {
-                let room = buf.capacity() - buf.len();
+                // Not a byte more: it would be the next frame's.
+                let room = fill_to.saturating_sub(buf.len());
                 let bytes = self.take(socket, room);
                 buf.extend(&bytes);
                 got += bytes.len() as u32;

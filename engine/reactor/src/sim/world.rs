@@ -413,6 +413,14 @@ impl SimWorld {
         })
     }
 
+    /// This core's thread has ended: nothing wakes it any more.
+    pub fn retire_core(&self, core: usize) {
+        if let Some(side) = self.world.borrow_mut().cores.get_mut(core) {
+            side.ready.clear();
+            side.deadline_ns = u64::MAX;
+        }
+    }
+
     fn run_due(&self) {
         let mut world = self.world.borrow_mut();
         let world = &mut *world;
