@@ -6,7 +6,7 @@ use crate::carry::Carry;
 use crate::epochs::EpochCache;
 use crate::index::SegmentIndex;
 use crate::producer::ProducerTable;
-use ringmill_reactor::{Buf, FileHandle, FileId};
+use ringmill_reactor::{Buf, FileHandle, FileId, Fs};
 use ringmill_types::{GroupSeq, LeaderEpoch, Offset, PartitionId, TopicConfig, TopicId};
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -178,6 +178,24 @@ impl Partition {
         self.segments.partition_point(|s| s.base <= offset).checked_sub(1)
     }
 
+    /// The active segment holds bytes by the checkpoint, and has no file.
+    pub fn misses_active(&self, fs: &dyn Fs) -> bool {
+        let active = self.segments.last().filter(|s| !s.sealed && s.bytes > 0);
+        active.is_some_and(|s| s.open.is_none() && !fs.exists(&segment_path(&self.dir, s.base, "log")))
+    }
+
+    /// Takes out the segments that retention has unlinked, or would have: its entry is durable. The active one is among
+    /// them when it was sealed and retired after the newest checkpoint, which still names it as active; its file is
+    /// asked for only where the log start is past all of it.
+    pub fn drop_below_start(&mut self, fs: &dyn Fs) -> Vec<Segment> {
+        let keep = self.segments.partition_point(|s| s.base <= self.log_start).saturating_sub(1);
+        let mut gone: Vec<Segment> = self.segments.drain(..keep).collect();
+        if self.destaged <= self.log_start && self.misses_active(fs) {
+            gone.append(&mut self.segments);
+        }
+        gone
+    }
+
     /// Remembers where a sequential reader continues.
     pub fn note_hint(&mut self, offset: Offset, uid: u64, position: u64) {
         const HINTS_MAX: usize = 16;
@@ -192,6 +210,11 @@ impl Partition {
 /// `DATA/topics/NAME-N`.
 pub fn partition_dir(data_dir: &Path, topic: &str, index: i32) -> PathBuf {
     data_dir.join("topics").join(format!("{topic}-{index}"))
+}
+
+/// A segment and its indexes.
+pub fn segment_files(dir: &Path, base: Offset) -> impl Iterator<Item = PathBuf> {
+    ["log", "index", "timeindex"].map(|extension| segment_path(dir, base, extension)).into_iter()
 }
 
 /// `…/00000000000000000000.log` and its siblings.

@@ -14,7 +14,7 @@ use crate::format::group::{DecodedGroup, EntryKind, GROUP_HEADER_BYTES, GroupHea
 use crate::inline::Inline;
 use crate::log::{JobDone, JobFor, Log};
 use crate::options::LogOptions;
-use crate::partition::Segment;
+use crate::partition::{Segment, segment_files};
 use crate::producer::ProducerTable;
 use crate::token::{self, token};
 use ringmill_reactor::{AppendBuf, Backend, FileHandle, FileId, Fs, Op, OpenMode};
@@ -280,9 +280,21 @@ struct Replay {
     restored: HashMap<u32, ()>,
     replayed: HashMap<u32, ()>,
     doomed: Vec<u32>,
+    /// Whose active segment is not there although the checkpoint names it, and where its batches end: retention has
+    /// unlinked it, or the log start that replay finds says otherwise.
+    retired: Vec<Retired>,
+    looked_for_active: bool,
     /// Segment files that destaging attached on the way.
     destage_files: HashMap<FileId, FileHandle>,
     report: RecoveryReport,
+}
+
+/// Segments that a checkpoint names, whose active one is not there.
+struct Retired {
+    slot: u32,
+    /// Where their batches end.
+    end: Offset,
+    segments: Vec<Segment>,
 }
 
 /// A stretch of one file in memory, so that many small groups cost few reads.
@@ -376,6 +388,8 @@ impl Replay {
             restored,
             replayed: HashMap::new(),
             doomed,
+            retired: Vec::new(),
+            looked_for_active: false,
             destage_files: HashMap::new(),
             report: RecoveryReport { clean: start.clean, ..RecoveryReport::default() },
         }
@@ -469,6 +483,9 @@ impl Replay {
         log.durable_seen = GroupSeq(self.next_sequence - 1);
         for part in &mut log.parts {
             part.durable = part.log_end;
+        }
+        if !std::mem::replace(&mut self.looked_for_active, true) {
+            self.retired = log.pass_over_retired(io.fs());
         }
         let mut inline = Inline::new(io, std::mem::take(&mut self.destage_files));
         loop {
@@ -677,10 +694,17 @@ impl Replay {
                 self.report.adopted += u64::from(log.adopt(io.fs(), slot)?);
             }
         }
+        for retired in self.retired {
+            log.settle_retired(retired);
+        }
         for part in &mut log.parts {
-            // Retention's entry is durable, its unlinking may have been: whole segments below the log start are gone.
-            while part.segments.get(1).is_some_and(|next| next.base <= part.log_start) {
-                part.segments.remove(0);
+            let gone = part.drop_below_start(io.fs());
+            let files = gone.iter().flat_map(|s| segment_files(&part.dir, s.base)).collect::<Vec<_>>();
+            for open in gone.into_iter().filter_map(|s| s.open) {
+                io.detach_file(open.id);
+            }
+            if !files.is_empty() {
+                log.doomed_files.push_back((GroupSeq(0), files));
             }
             part.producers.touch(io.now_ns());
             part.durable = part.log_end;
@@ -777,6 +801,34 @@ impl Log {
             self.by_id.remove(&id);
             self.destage.remove_dirs.push_back(slot);
             self.checkpoint.note_deleted(slot);
+        }
+    }
+
+    /// The newest checkpoint may name a segment as active that was sealed and retired after it: nothing can be written to
+    /// it, and its log-start entry may come later in the replay. Batches go on in a new segment. Looks at every partition
+    /// that has an active segment, which a start that fits into memory never needs.
+    fn pass_over_retired(&mut self, fs: &dyn Fs) -> Vec<Retired> {
+        let mut retired = Vec::new();
+        for (slot, part) in self.parts.iter_mut().enumerate().filter(|(_, p)| !p.deleted) {
+            if part.misses_active(fs) {
+                let segments = std::mem::take(&mut part.segments);
+                retired.push(Retired { slot: slot as u32, end: part.destaged, segments });
+            }
+        }
+        retired
+    }
+
+    /// Replay is over: the log start says whether retention took the segments, or somebody else did.
+    fn settle_retired(&mut self, retired: Retired) {
+        let Some(part) = self.parts.get_mut(retired.slot as usize) else { return };
+        let is_lost = part.log_start < retired.end;
+        part.segments.splice(0..0, retired.segments.into_iter().map(|s| Segment { sealed: true, ..s }));
+        // Nothing was written after it.
+        if let Some(active) = part.segments.last_mut().filter(|s| s.base < retired.end) {
+            active.sealed = false;
+        }
+        if is_lost {
+            self.take_offline(retired.slot, "its active segment is missing", &io::ErrorKind::NotFound.into());
         }
     }
 

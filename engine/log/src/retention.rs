@@ -3,7 +3,7 @@
 
 use crate::format::group::{Entry, EntryKind};
 use crate::log::{JobDone, JobFor, Log, LogEvent, Slot};
-use crate::partition::{Partition, segment_path};
+use crate::partition::{Partition, segment_files};
 use crate::token::{self, token};
 use ringmill_reactor::{Backend, Fs, Op};
 use ringmill_types::{ErrorCode, GroupSeq, LeaderEpoch, Offset};
@@ -99,7 +99,7 @@ impl Log {
             if let Some(open) = segment.open {
                 io.detach_file(open.id);
             }
-            doomed.extend(["log", "index", "timeindex"].map(|e| segment_path(&part.dir, segment.base, e)));
+            doomed.extend(segment_files(&part.dir, segment.base));
         }
         if !doomed.is_empty() {
             self.doomed_files.push_back((group, doomed));

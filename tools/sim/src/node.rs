@@ -115,6 +115,14 @@ impl Node {
         })
     }
 
+    /// Why a partition is offline, the first of them.
+    pub fn offline(&self) -> Option<(PartitionId, &'static str)> {
+        self.units.iter().find_map(|unit| {
+            let log = unit.core.log();
+            log.slots().filter_map(|slot| log.view(slot)).find_map(|v| Some((v.id, v.offline?)))
+        })
+    }
+
     pub fn describe(&self) -> String {
         let one = |unit: &Unit| {
             let log = unit.core.log();

@@ -88,6 +88,8 @@ struct Story {
     next_disk_ns: u64,
     next_topic_ns: u64,
     disk_is_full: bool,
+    /// Errors the disk had given when the last attempt to start began.
+    errors_before: u64,
     /// The old core logs are drained, and not needed any more.
     drained: bool,
 }
@@ -200,6 +202,7 @@ impl Story {
             next_disk_ns: u64::MAX,
             next_topic_ns: u64::MAX,
             disk_is_full: false,
+            errors_before: 0,
             drained: false,
         };
         story.note_topics();
@@ -246,6 +249,7 @@ impl Story {
             if peace {
                 self.fill_disk(false);
             }
+            self.errors_before = self.world.disk_errors();
             let fuse = !peace && self.rng.below(3) == 0;
             self.world.set_fuse(fuse.then(|| self.rng.below(60)));
             let came_up = self.settle(wanted, peace)? && self.open(peace)?;
@@ -365,6 +369,16 @@ impl Story {
         Ok(true)
     }
 
+    /// Without an error of the disk no partition goes offline.
+    fn check_online(&self) -> Result<(), Violation> {
+        match self.node.as_ref().and_then(Node::offline) {
+            Some((id, why)) if self.world.disk_errors() == self.errors_before => {
+                Err(Violation(format!("partition {} is offline without a disk error: {why}", id.0)))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// What recovery kept is what was promised.
     fn check_logs(&mut self) -> Result<(), Violation> {
         let Some(node) = &self.node else { return Ok(()) };
@@ -479,6 +493,7 @@ impl Story {
             let what = self.node.as_ref().map(Node::describe).unwrap_or_default();
             return Err(Violation(format!("no end in sight: {what}; {}", self.world.describe())));
         }
+        self.check_online()?;
         let Some(node) = &mut self.node else { return Ok(Turned::Nothing) };
         let runnable = node.runnable(&self.world);
         let turned = match runnable.get(self.rng.below(runnable.len().max(1) as u64) as usize) {

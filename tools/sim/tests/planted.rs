@@ -37,6 +37,26 @@ fn an_honest_broker_keeps_its_promises_on_failing_disks() {
     }
 }
 
+/// Seeds that once broke a promise, and what was wrong then.
+const ONCE_BROKEN: [(u64, &str); 8] = [
+    (126, "a checkpoint named a segment as active that retention had unlinked: offline for ever"),
+    (455, "the same, with small memory"),
+    (475, "the same"),
+    (719, "the same, met by a change of the number of cores"),
+    (923, "the same, met on another core"),
+    (932, "the same"),
+    (944, "the same"),
+    (1107, "the same, on two cores at once"),
+];
+
+#[test]
+fn what_was_once_broken_stays_whole() {
+    for (seed, what) in ONCE_BROKEN {
+        let outcome = run(seed, Settings::default());
+        assert!(outcome.is_ok(), "ringmill-sim --seeds {seed} ({what}): {}", outcome.unwrap_err());
+    }
+}
+
 #[test]
 fn equal_seeds_are_equal_runs() {
     for seed in 0..8 {

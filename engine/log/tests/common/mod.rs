@@ -117,9 +117,13 @@ impl Core {
     }
 
     pub fn try_read_all(&mut self, index: i32) -> Result<Vec<Vec<u8>>, ReadError> {
+        self.read_from(index, Offset(0))
+    }
+
+    pub fn read_from(&mut self, index: i32, start: Offset) -> Result<Vec<Vec<u8>>, ReadError> {
         let slot = self.slot(index);
         let end = self.log.view(slot).unwrap().high_watermark;
-        let (mut offset, mut out) = (Offset(0), Vec::new());
+        let (mut offset, mut out) = (start, Vec::new());
         while offset < end {
             self.reads += 1;
             assert!(

@@ -178,6 +178,8 @@ pub(crate) struct Disk {
     pub rng: SimRng,
     pub capacity_bytes: u64,
     pub faults: DiskFaults,
+    /// Errors given so far.
+    pub errors: u64,
     /// Incarnation: operations that began in an earlier one fail.
     pub life: u64,
     /// File-system calls until the power goes, if it is to go in the middle of one of them.
@@ -201,6 +203,7 @@ impl Disk {
             rng,
             capacity_bytes,
             faults: DiskFaults::default(),
+            errors: 0,
             life: 0,
             fuse: None,
         }
@@ -386,7 +389,11 @@ impl Disk {
     }
 
     fn fail(&mut self, ppm: u32) -> io::Result<()> {
-        if self.rng.chance_ppm(ppm) { Err(os(libc::EIO)) } else { Ok(()) }
+        if !self.rng.chance_ppm(ppm) {
+            return Ok(());
+        }
+        self.errors += 1;
+        Err(os(libc::EIO))
     }
 
     pub fn len(&self, node: u64) -> io::Result<u64> {

@@ -389,6 +389,11 @@ impl SimWorld {
         self.world.borrow().disk().capacity_bytes = capacity_bytes;
     }
 
+    /// EIO given so far.
+    pub fn disk_errors(&self) -> u64 {
+        self.world.borrow_mut().disk().errors
+    }
+
     pub fn disk_used_bytes(&self) -> u64 {
         self.world.borrow().disk().used_bytes()
     }
