@@ -728,7 +728,7 @@ impl Replay {
         next.partitions = live;
         // Into both slots before anything of this life is acked: the other one may be what is left when this one rots,
         // and groups of a life that it did not know would be taken for stale ones and passed over.
-        checkpoint::write_slot(io.fs(), &log.options.log_dir, &next).map_err(at(&log.options.log_dir))?;
+        checkpoint::replace_slot(io.fs(), &log.options.log_dir, &next).map_err(at(&log.options.log_dir))?;
         next.sequence += 1;
         checkpoint::write_slot(io.fs(), &log.options.log_dir, &next).map_err(at(&log.options.log_dir))?;
         let store = Store {

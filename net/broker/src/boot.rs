@@ -228,6 +228,7 @@ impl Running {
         }
         let (links, cores) = ringmill_core::thread::start(cores, topics, &live, &bell)
             .map_err(|error| start_failure(&error))?;
+        generation::forget(&folder.path, fs.as_ref())?;
         let features = cores.first().map_or(RingFeatures::ALL, |core| core.features);
         let (advertised, advertised_by_name) =
             ground.options.advertised(ground.listen.port(), &ground.facts.hostname);

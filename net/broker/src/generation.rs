@@ -6,9 +6,13 @@
 //! be repeated, so a cut anywhere is finished by the next start:
 //!
 //! ```text
-//! drain ─▶ node.toml: drained ─▶ remove old core folders ─▶ journal: Placed ─▶ node.toml: next generation
-//!          └─ from here on the old logs are not needed; before, nothing was changed
+//! drain ─▶ handed-on ─▶ node.toml: drained ─▶ remove old core folders ─▶ journal: Placed ─▶ node.toml: next generation
+//!                       └─ from here on the old logs are not needed; before, nothing was changed
 //! ```
+//!
+//! `handed-on` holds what the old cores' last checkpoints said of their partitions. It stays until the new cores have
+//! checkpoints of their own: the segments alone do not say where a log begins once a file that retention unlinked came
+//! back with a power cut.
 
 use crate::args::{BrokerOptions, CorePlacement};
 use crate::exit::{Failure, Reason, core_failure};
@@ -16,7 +20,7 @@ use crate::identity::{self, DataFolder, Generation, Method, Wanted};
 use crate::planes;
 use ringmill_core::thread::{CoreHandle, CoreOptions};
 use ringmill_core::{ControlMessage, CoreLink, CoreMessage};
-use ringmill_log::format::checkpoint::PartitionState;
+use ringmill_log::format::checkpoint::{self, Checkpoint, PartitionState};
 use ringmill_metadata::{FileJournal, Image, Journal as _, Record};
 use ringmill_reactor::{Doorbell, Fs};
 use ringmill_types::{CoreId, TopicSpec};
@@ -43,7 +47,7 @@ pub struct Change<'a> {
 
 impl Change<'_> {
     /// Brings the folder to the wanted generation; does nothing when it is there already. Gives what the old cores' last
-    /// checkpoints say, so that the new ones need not read all segments; a cut on the way loses that, and nothing else.
+    /// checkpoints say, for the new ones to begin with; [`forget`] it when they run.
     ///
     /// # Errors
     /// Whatever stopped it; the next start goes on from there.
@@ -56,7 +60,7 @@ impl Change<'_> {
         let (wanted, fs) = (self.wanted, self.fs);
         let old = folder.identity.generation.clone();
         if old.cores == wanted.cores && old.log_dir == wanted.log_dir && !old.drained {
-            return Ok(Vec::new());
+            return Ok(handed_on(&folder.path, old.number, fs).unwrap_or_default());
         }
         tracing::info!(
             "the core logs are those of {} cores, {} are wanted: moving what they hold to segments",
@@ -66,10 +70,12 @@ impl Change<'_> {
         check_target(&old, wanted, &folder.path, fs)?;
         if !old.drained {
             self.drain(folder, &old, image)?;
+            hand_on(&folder.path, old.number + 1, last_words(&old, &folder.path, fs), fs)?;
             folder.identity.generation.drained = true;
             folder.save(fs)?;
         }
-        let inherited = last_words(&old, &folder.path, fs);
+        let inherited =
+            handed_on(&folder.path, old.number + 1, fs).unwrap_or_else(|| last_words(&old, &folder.path, fs));
         remove_old(&old, &folder.path, fs)?;
         let moves = image.replace_all(wanted.cores);
         if !moves.is_empty() {
@@ -146,7 +152,7 @@ fn check_target(old: &Generation, wanted: &Wanted, data: &Path, fs: &dyn Fs) -> 
 
 /// The last word of a drained core log is a checkpoint that says so; without it the log must stay.
 fn check_drained(dir: &Path, fs: &dyn Fs) -> Result<(), Failure> {
-    match ringmill_log::format::checkpoint::read_newest(fs, dir) {
+    match checkpoint::read_newest(fs, dir) {
         Ok(Some(checkpoint)) if checkpoint.clean => Ok(()),
         Ok(_) => Err(Failure::new(
             Reason::Internal,
@@ -161,10 +167,63 @@ fn check_drained(dir: &Path, fs: &dyn Fs) -> Result<(), Failure> {
 
 /// The partitions in the clean checkpoints of drained cores. What cannot be read is found again by reading segments.
 fn last_words(old: &Generation, data: &Path, fs: &dyn Fs) -> Vec<PartitionState> {
-    let checkpoints = (0..old.cores).filter_map(|core| {
-        ringmill_log::format::checkpoint::read_newest(fs, &old.core_dir(data, core)).ok()?
-    });
+    let checkpoints =
+        (0..old.cores).filter_map(|core| checkpoint::read_newest(fs, &old.core_dir(data, core)).ok()?);
     checkpoints.filter(|checkpoint| checkpoint.clean).flat_map(|checkpoint| checkpoint.partitions).collect()
+}
+
+const HANDED_ON: &str = "handed-on";
+
+/// Writes down, durably, what generation `number` begins with: the envelope and the archive of a checkpoint.
+fn hand_on(data: &Path, number: u64, partitions: Vec<PartitionState>, fs: &dyn Fs) -> Result<(), Failure> {
+    let words = Checkpoint {
+        sequence: number,
+        lives: Vec::new(),
+        core: 0,
+        start_file: 0,
+        start_offset: 0,
+        next_group: 1,
+        prev_header_crc: 0,
+        durable_group: 0,
+        clean: true,
+        partitions,
+    };
+    let path = data.join(HANDED_ON);
+    fs.replace(&path, &checkpoint::encode(&words)).map_err(|error| unusable(&path, "written", &error))
+}
+
+/// What generation `number` begins with, if its cores may not have begun yet. One that cannot be read is made up for by
+/// reading segments.
+fn handed_on(data: &Path, number: u64, fs: &dyn Fs) -> Option<Vec<PartitionState>> {
+    let path = data.join(HANDED_ON);
+    if !fs.exists(&path) {
+        return None;
+    }
+    let words = fs.read_all(&path).map_err(|error| error.to_string());
+    match words.and_then(|bytes| checkpoint::decode(&bytes).map_err(|error| error.to_string())) {
+        Ok(words) => (words.sequence == number).then_some(words.partitions),
+        Err(error) => {
+            tracing::warn!(path = %path.display(), error, "it cannot be read; the segments are read instead");
+            None
+        }
+    }
+}
+
+/// The cores have checkpoints of their own.
+///
+/// # Errors
+/// It must not stay: a later start would take it for the truth.
+pub fn forget(data: &Path, fs: &dyn Fs) -> Result<(), Failure> {
+    let path = data.join(HANDED_ON);
+    if !fs.exists(&path) {
+        return Ok(());
+    }
+    let gone = fs.remove_file(&path).and_then(|()| fs.sync_dir(data));
+    gone.map_err(|error| unusable(&path, "removed", &error))
+}
+
+fn unusable(path: &Path, what: &str, error: &std::io::Error) -> Failure {
+    Failure::new(Reason::DataUnusable, format!("{} cannot be {what} ({error}).", path.display()))
 }
 
 fn stop_all(mut links: Vec<CoreLink>, handles: Vec<CoreHandle>) -> Result<(), Failure> {
@@ -220,18 +279,15 @@ fn stop_all(mut links: Vec<CoreLink>, handles: Vec<CoreHandle>) -> Result<(), Fa
 }
 
 fn remove_old(old: &Generation, data: &Path, fs: &dyn Fs) -> Result<(), Failure> {
-    let unusable = |dir: &Path, error: &std::io::Error| {
-        Failure::new(Reason::DataUnusable, format!("{} cannot be removed ({error}).", dir.display()))
-    };
     for core in 0..old.cores {
         let dir = old.core_dir(data, core);
         if fs.exists(&dir) {
-            fs.remove_dir_all(&dir).map_err(|error| unusable(&dir, &error))?;
+            fs.remove_dir_all(&dir).map_err(|error| unusable(&dir, "removed", &error))?;
         }
     }
     let parent = old.log_dir.as_deref().unwrap_or(data);
     if fs.exists(parent) {
-        fs.sync_dir(parent).map_err(|error| unusable(parent, &error))?;
+        fs.sync_dir(parent).map_err(|error| unusable(parent, "synced", &error))?;
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use ringmill_core::heartbeat::Heartbeat;
 use ringmill_core::{ControlMessage, Core, CoreEnds, CoreMessage, CoreSettings, TopicDelta, join_peers};
+use ringmill_log::format::checkpoint::PartitionState;
 use ringmill_log::{Log, LogOptions, PartitionView, RecoveryError};
 use ringmill_reactor::sim::{ListenerId, SimBackend, SimRng, SimWorld};
 use ringmill_reactor::{Backend, Doorbell, Waker};
@@ -43,6 +44,8 @@ pub(crate) struct Boot<'a> {
     pub cores: u16,
     pub topics: &'a [TopicSpec],
     pub next_partition: u64,
+    /// What the cores of another number had in their last checkpoints.
+    pub inherited: &'a [PartitionState],
 }
 
 impl Node {
@@ -153,6 +156,8 @@ impl Unit {
         let mut options = boot.options.clone();
         options.core = id;
         options.log_dir = options.data_dir.join(format!("core-{id}"));
+        let owned = |s: &&PartitionState| own.iter().any(|(_, p)| p.id.0 == s.id);
+        options.inherited = boot.inherited.iter().filter(owned).cloned().collect();
         let incarnation = u128::from(rng.next_u64()) << 64 | u128::from(rng.next_u64());
         let (log, _) = Log::open(&mut io, options, &own, boot.next_partition, incarnation)?;
         let (socket, listener) = io.listen();

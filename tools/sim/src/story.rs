@@ -5,7 +5,7 @@ use crate::consumer::Consumer;
 use crate::model::{Model, Violation};
 use crate::node::{Boot, Node, Turned};
 use crate::producer::Producer;
-use ringmill_log::format::checkpoint;
+use ringmill_log::format::checkpoint::{self, PartitionState};
 use ringmill_log::{Faults, FlushMethod, LogOptions, RecoveryError};
 use ringmill_reactor::Fs;
 use ringmill_reactor::sim::{Cut, DiskFaults, SimOptions, SimRng, SimWorld};
@@ -92,6 +92,8 @@ struct Story {
     errors_before: u64,
     /// The old core logs are drained, and not needed any more.
     drained: bool,
+    /// The broker's `handed-on`: what the drained cores' last checkpoints said, until the next cores have their own.
+    inherited: Vec<PartitionState>,
 }
 
 /// Runs one seed.
@@ -204,6 +206,7 @@ impl Story {
             disk_is_full: false,
             errors_before: 0,
             drained: false,
+            inherited: Vec::new(),
         };
         story.note_topics();
         story
@@ -280,6 +283,7 @@ impl Story {
             cores: self.catalog.cores,
             topics: &self.catalog.topics,
             next_partition: self.catalog.next_partition(),
+            inherited: &self.inherited,
         };
         match Node::boot(&self.world, &boot, &mut self.rng) {
             Ok(node) => {
@@ -287,6 +291,7 @@ impl Story {
                     eprintln!("{} ns: up; {}", self.world.now_ns(), node.describe());
                 }
                 self.node = Some(node);
+                self.inherited.clear();
                 Ok(true)
             }
             Err(_) if self.world.power_is_gone() => Ok(false),
@@ -306,9 +311,11 @@ impl Story {
             return Ok(true);
         }
         if !self.drained {
-            if !self.open(peace)? || !self.drain()? {
+            if !self.open(peace)? {
                 return Ok(false);
             }
+            let Some(inherited) = self.drain()? else { return Ok(false) };
+            self.inherited = inherited;
             // As node.toml would say, durably.
             self.drained = true;
         }
@@ -328,8 +335,8 @@ impl Story {
         Ok(true)
     }
 
-    /// Stops the cores of the old logs in order, and sees that nothing is left in them.
-    fn drain(&mut self) -> Result<bool, Violation> {
+    /// Stops the cores of the old logs in order, and sees that nothing is left in them. Gives what their checkpoints say.
+    fn drain(&mut self) -> Result<Option<Vec<PartitionState>>, Violation> {
         self.check_logs()?;
         if let Some(node) = &mut self.node {
             node.stop();
@@ -338,35 +345,35 @@ impl Story {
         loop {
             let turned = self.turn(until)?;
             if self.world.power_is_gone() {
-                return Ok(false);
+                return Ok(None);
             }
             match turned {
                 Turned::Stopped => break,
-                Turned::Fatal(_) if !self.is_sound() => return Ok(false),
+                Turned::Fatal(_) if !self.is_sound() => return Ok(None),
                 Turned::Fatal(reason) => return Err(Violation(format!("fatal while draining: {reason}"))),
                 Turned::Nothing if self.world.now_ns() < until => {}
-                Turned::Nothing if self.disk_is_full || !self.is_sound() => return Ok(false),
+                Turned::Nothing if self.disk_is_full || !self.is_sound() => return Ok(None),
                 Turned::Nothing => return Err(Violation("draining does not end".to_string())),
             }
         }
         let fs = self.world.fs();
+        let mut inherited = Vec::new();
         for core in 0..self.catalog.cores {
             let dir = PathBuf::from(format!("/data/core-{core}"));
-            let clean = checkpoint::read_newest(&fs, &dir).is_ok_and(|c| c.is_some_and(|c| c.clean));
-            if !clean && self.is_sound() && !self.disk_is_full && !self.world.power_is_gone() {
+            let last = checkpoint::read_newest(&fs, &dir).ok().flatten().filter(|c| c.clean);
+            if last.is_none() && self.is_sound() && !self.disk_is_full && !self.world.power_is_gone() {
                 return Err(Violation(format!(
                     "core {core} was drained, and its checkpoint does not say so"
                 )));
             }
-            if !clean {
-                return Ok(false);
-            }
+            let Some(last) = last else { return Ok(None) };
+            inherited.extend(last.partitions);
         }
         self.model.flushed();
         self.node = None;
         self.world.end_life(Cut::Process);
         self.ended_ns = self.world.now_ns();
-        Ok(true)
+        Ok(Some(inherited))
     }
 
     /// Without an error of the disk no partition goes offline.

@@ -38,7 +38,7 @@ fn an_honest_broker_keeps_its_promises_on_failing_disks() {
 }
 
 /// Seeds that once broke a promise, and what was wrong then.
-const ONCE_BROKEN: [(u64, &str); 8] = [
+const ONCE_BROKEN: [(u64, &str); 15] = [
     (126, "a checkpoint named a segment as active that retention had unlinked: offline for ever"),
     (455, "the same, with small memory"),
     (475, "the same"),
@@ -47,6 +47,16 @@ const ONCE_BROKEN: [(u64, &str); 8] = [
     (932, "the same"),
     (944, "the same"),
     (1107, "the same, on two cores at once"),
+    (1474, "a cut after a change of the number of cores brought back files that retention had unlinked"),
+    (
+        2377,
+        "a start wrote over the only slot that was on the disk, after a life whose sync of the other had failed",
+    ),
+    (4014, "files that retention had unlinked came back"),
+    (5859, "a start wrote over the only slot that was on the disk"),
+    (6498, "the same"),
+    (7233, "files of retired segments came back, and with them records at two places"),
+    (8047, "the same, and a producer was refused as out of order"),
 ];
 
 #[test]

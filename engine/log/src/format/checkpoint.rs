@@ -11,7 +11,7 @@
 //! means damage and "one never written" always means that no group was ever acked. Never read from anything but disk.
 
 use super::{put, u32_at, u64_at};
-use ringmill_reactor::{FileHandle, Fs, OpenMode};
+use ringmill_reactor::{Errno, FileHandle, Fs, OpenMode};
 use rkyv::rancor::Error as ArchiveError;
 use rkyv::{Archive, Deserialize, Serialize};
 use std::fmt;
@@ -233,6 +233,29 @@ pub fn write_slot(fs: &dyn Fs, dir: &Path, checkpoint: &Checkpoint) -> io::Resul
         fs.sync_data(&other)?;
     }
     Ok(())
+}
+
+/// The first slot that a start writes, under a new file that takes the old one's name once it is durable.
+///
+/// The newest slot may have been read from the page cache only: a life whose sync of it failed leaves it there, and the
+/// disk may not have it. The other slot is the only one that is sure then, and writing over it in place could tear it.
+/// Only a disk without room for another file gets it written in place.
+///
+/// # Errors
+/// Whatever the file system says; both slots are as they were.
+pub fn replace_slot(fs: &dyn Fs, dir: &Path, checkpoint: &Checkpoint) -> io::Result<()> {
+    let path = slot_path(dir, slot_of(checkpoint.sequence));
+    if !fs.exists(&path) {
+        return write_slot(fs, dir, checkpoint);
+    }
+    match fs.replace(&path, &encode(checkpoint)) {
+        Err(error) if error.raw_os_error() == Some(Errno::NO_SPACE.0) => {
+            // It would hold the room that the slot needs.
+            fs.remove_file(&path.with_extension("tmp"))?;
+            write_slot(fs, dir, checkpoint)
+        }
+        other => other,
+    }
 }
 
 /// Makes room for twice what is needed, so that a disk that fills up later does not stop checkpoints at once.
