@@ -291,3 +291,26 @@ fn remove_old(old: &Generation, data: &Path, fs: &dyn Fs) -> Result<(), Failure>
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use ringmill_reactor::stdfs::StdFs;
+
+    #[test]
+    fn last_words_are_for_the_generation_they_were_written_for() {
+        let data = tempfile::tempdir().unwrap();
+        let data = data.path();
+        assert!(handed_on(data, 2, &StdFs).is_none());
+        hand_on(data, 2, Vec::new(), &StdFs).unwrap();
+        assert_eq!(handed_on(data, 2, &StdFs).map(|words| words.len()), Some(0));
+        assert!(handed_on(data, 3, &StdFs).is_none(), "they may be older than the data");
+        std::fs::write(data.join(HANDED_ON), "half").unwrap();
+        assert!(handed_on(data, 2, &StdFs).is_none(), "segments are read instead");
+        forget(data, &StdFs).unwrap();
+        assert!(!data.join(HANDED_ON).exists());
+        forget(data, &StdFs).unwrap();
+    }
+}
