@@ -112,4 +112,9 @@ error_codes! {
     UnknownTopicId = 100, "This broker does not host the topic id.";
     InconsistentTopicId = 103, "The topic id in the log is not the one of the request.";
     FetchSessionTopicIdError = 106, "The fetch session mixes topic ids with topic names.";
+    FencedMemberEpoch = 110, "The member epoch is not the one the group knows; the member has to join again.";
+    UnreleasedInstanceId = 111, "Another member still has this group.instance.id.";
+    UnsupportedAssignor = 112, "The assignor is not known here.";
+    StaleMemberEpoch = 113, "The member epoch is old; the member has to wait for its next heartbeat.";
+    InvalidRegularExpression = 128, "The regular expression of the subscription is invalid.";
 }

@@ -504,6 +504,7 @@ impl Control {
         let mut delta = TopicDelta::default();
         let mut gone = Vec::new();
         let mut live = false;
+        let mut known = Vec::new();
         for record in records {
             if let Record::TopicDeleted { id } = record {
                 gone.extend(self.image.with_id(*id).map(|t| t.name.clone()));
@@ -527,6 +528,7 @@ impl Control {
                 let spec = spec_of(topic, &self.options.defaults);
                 say_if_relaxed(&spec);
                 delta.upserts.push(spec);
+                known.push(crate::groups::known(topic));
             }
         }
         if let Err(error) = self.journal.compact_if_large(&self.image) {
@@ -547,6 +549,9 @@ impl Control {
         }
         if !gone.is_empty() {
             self.groups_topics_deleted(gone);
+        }
+        if !known.is_empty() {
+            self.groups_topics_changed(known);
         }
         Ok(())
     }

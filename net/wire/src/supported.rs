@@ -54,6 +54,8 @@ pub static SUPPORTED: &[Supported] = &[
     api(ApiKey::UPDATE_FEATURES, 0, 2),
     api(ApiKey::DESCRIBE_CLUSTER, 0, 2),
     api(ApiKey::DESCRIBE_PRODUCERS, 0, 0),
+    api(ApiKey::CONSUMER_GROUP_HEARTBEAT, 0, 1),
+    api(ApiKey::CONSUMER_GROUP_DESCRIBE, 0, 1),
     api(ApiKey::LIST_CONFIG_RESOURCES, 0, 1),
     api(ApiKey::DESCRIBE_TOPIC_PARTITIONS, 0, 0),
 ];

@@ -11,6 +11,12 @@ pub struct GroupConfig {
     pub initial_rebalance_delay_ms: i32,
     /// `group.max.size`
     pub size_max: usize,
+    /// `group.consumer.session.timeout.ms`
+    pub consumer_session_timeout_ms: i32,
+    /// `group.consumer.heartbeat.interval.ms`
+    pub consumer_heartbeat_interval_ms: i32,
+    /// `group.consumer.max.size`
+    pub consumer_size_max: usize,
     /// A new member that waits longer than this for its group to form has most likely gone; Kafka's fixed five minutes.
     pub new_member_join_timeout_ms: i32,
     /// `offsets.retention.minutes`, in milliseconds.
@@ -29,6 +35,9 @@ impl Default for GroupConfig {
             session_timeout_ms_max: 1_800_000,
             initial_rebalance_delay_ms: 3_000,
             size_max: i32::MAX as usize,
+            consumer_session_timeout_ms: 45_000,
+            consumer_heartbeat_interval_ms: 5_000,
+            consumer_size_max: i32::MAX as usize,
             new_member_join_timeout_ms: 300_000,
             offsets_retention_ms: 7 * 24 * 3600 * 1000,
             retention_check_ms: 600_000,

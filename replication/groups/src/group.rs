@@ -1,6 +1,7 @@
 //! One group: members, state, generation, and the offsets that are durable. Changes here are bookkeeping; what they lead
 //! to is decided in the modules of the requests.
 
+use crate::consumer::ConsumerGroup;
 use crate::messages::{JoinAnswer, JoinedMember, SyncAnswer, Text, Ticket, WriteId};
 use crate::records::{GroupValue, MemberValue, OffsetValue};
 use crate::subscription;
@@ -114,6 +115,9 @@ pub(crate) struct Group {
     pub offsets: BTreeMap<Text, BTreeMap<i32, OffsetEntry>>,
     /// Writes of offsets under way: the group is not deleted before they are settled.
     pub commits_under_way: usize,
+    /// What is in place of everything above, except offsets, where the group is one of the consumer protocol: it has no
+    /// members and is Empty as a classic group.
+    pub consumer: Option<Box<ConsumerGroup>>,
 }
 
 impl Group {
@@ -137,12 +141,18 @@ impl Group {
             assigning: None,
             offsets: BTreeMap::new(),
             commits_under_way: 0,
+            consumer: None,
         }
     }
 
     pub fn enter(&mut self, state: State, now_ms: i64) {
         self.previous = std::mem::replace(&mut self.state, state);
         self.state_ms = now_ms;
+    }
+
+    /// No members of either protocol.
+    pub fn is_empty(&self) -> bool {
+        self.state == State::Empty && self.consumer.as_ref().is_none_or(|c| c.members.is_empty())
     }
 
     pub fn is_leader(&self, member: &str) -> bool {
@@ -283,6 +293,9 @@ impl Group {
 
     /// Topics that members are subscribed to; `None` when nobody can tell.
     pub fn subscribed(&self) -> Option<BTreeSet<String>> {
+        if let Some(consumer) = &self.consumer {
+            return Some(consumer.subscribed().iter().map(ToString::to_string).collect());
+        }
         if self.state == State::Empty && self.protocol_type.as_deref() == Some(CONSUMER) {
             return Some(BTreeSet::new());
         }
@@ -298,7 +311,7 @@ impl Group {
     }
 
     pub fn is_consumers(&self) -> bool {
-        self.protocol_type.as_deref() == Some(CONSUMER)
+        self.consumer.is_some() || self.protocol_type.as_deref() == Some(CONSUMER)
     }
 
     /// As it is stored, with these assignments.

@@ -49,6 +49,9 @@ impl Groups {
         let id = group.id.clone();
         let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
         let desk = &mut self.desk;
+        if !desk.becomes_classic(group) {
+            return Err((ErrorCode::InconsistentGroupProtocol, member));
+        }
         let written = desk.out.writes.len();
         let result = if desk.has_room(group, &member) {
             let protocols = join.protocols.iter().map(|(name, m)| (Text::from(name.as_str()), m.clone()));

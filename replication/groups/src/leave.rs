@@ -17,6 +17,11 @@ impl Groups {
                 let answer = Answer::Leave(ErrorCode::None, results.collect());
                 return self.desk.answer(ticket, answer);
             }
+            Some(group) if group.consumer.is_some() => {
+                let answers = self.desk.consumers_leave(group, leave.members);
+                let answer = Answer::Leave(ErrorCode::None, answers);
+                return self.desk.answer(ticket, answer);
+            }
             Some(group) => {
                 let desk = &mut self.desk;
                 let before = group.members.len();
@@ -37,7 +42,7 @@ impl Groups {
         for (place, name) in names.into_iter().enumerate() {
             let code = match self.groups.get(name.as_str()) {
                 None => ErrorCode::GroupIdNotFound,
-                Some(group) if group.state != State::Empty => ErrorCode::NonEmptyGroup,
+                Some(group) if !group.is_empty() => ErrorCode::NonEmptyGroup,
                 Some(_) => {
                     deletion.left += self.delete_group(ticket, place, &name);
                     ErrorCode::None
@@ -71,7 +76,7 @@ impl Groups {
         }
         let mut records: Vec<(Bytes, Option<Bytes>)> =
             offsets.into_iter().map(|(topic, partition)| tombstone(&group.id, &topic, partition)).collect();
-        records.push((Key::Group(group.id.to_string()).encode(), None));
+        records.extend(group.tombstones());
         let id = group.id.clone();
         let mut group = Some(Box::new(group));
         let mut writes = 0;

@@ -1,4 +1,5 @@
-//! The group coordinator as a pure state machine: classic consumer groups and their committed offsets.
+//! The group coordinator as a pure state machine: groups of the classic and of the consumer protocol, and their committed
+//! offsets.
 //!
 //! Owns every group's members, generation and offsets, and what is not yet durable. An event and a time go in; records
 //! for `__consumer_offsets` and answers come out ([`Groups::step`]). Answers that promise something durable are kept back
@@ -9,6 +10,7 @@
 //! of its records are Kafka's ([`records`]).
 
 mod config;
+mod consumer;
 mod group;
 mod join;
 mod leave;
@@ -23,10 +25,12 @@ mod timers;
 mod views;
 
 pub use config::GroupConfig;
+pub use consumer::{About, DescribedConsumer, DescribedConsumerGroup, Held, Partitions, Progress, Standing};
 pub use group::{OffsetEntry, State};
 pub use machine::{Groups, partition_of};
 pub use messages::{
-    Answer, Commit, CommitOffset, DeleteOffsets, Effects, Event, Heartbeat, Identity, Join, JoinAnswer,
-    JoinedMember, Leave, Now, Sync, SyncAnswer, Text, Ticket, TopicResults, Write, WriteId,
+    Answer, Commit, CommitOffset, ConsumerAnswer, ConsumerBeat, DeleteOffsets, Effects, Event, Heartbeat,
+    Identity, Join, JoinAnswer, JoinedMember, Leave, Now, Refused, Sync, SyncAnswer, Text, Ticket,
+    TopicResults, Write, WriteId,
 };
-pub use views::{DescribedGroup, DescribedMember, ListedGroup};
+pub use views::{DescribedGroup, DescribedMember, ListedGroup, Protocol};

@@ -1,6 +1,7 @@
 //! The machine: takes events, keeps what is under way, and releases what waited for it.
 
 use crate::config::GroupConfig;
+use crate::consumer::Topics;
 use crate::group::{Group, OffsetEntry, State};
 use crate::messages::{Answer, Effects, Event, Now, SyncAnswer, Text, Ticket, TopicResults, Write, WriteId};
 use crate::records::{GroupValue, Key, OffsetValue, RecordError};
@@ -33,6 +34,11 @@ pub(crate) enum UnderWay {
     },
     /// A static member under its new id.
     Static(Ticket, Answer),
+    /// What a group of the consumer protocol decided, and who is told.
+    Consumers {
+        group: Text,
+        answers: Vec<(Ticket, Answer)>,
+    },
     Offsets {
         ticket: Ticket,
         group: Text,
@@ -69,6 +75,7 @@ pub(crate) struct Desk {
     pub timers: Timers,
     pub under_way: BTreeMap<WriteId, UnderWay>,
     pub deletions: BTreeMap<Ticket, Deletion>,
+    pub topics: Topics,
     pub out: Effects,
     next_write: u64,
 }
@@ -144,6 +151,7 @@ impl Groups {
                 timers,
                 under_way: BTreeMap::new(),
                 deletions: BTreeMap::new(),
+                topics: Topics::default(),
                 out: Effects::default(),
                 next_write: 0,
             },
@@ -170,9 +178,16 @@ impl Groups {
                 let value = GroupValue::decode(value)?;
                 self.group_or_simple(id.as_str().into()).restore(value);
             }
-            (Key::Group(id), None) => {
-                self.groups.remove(id.as_str());
-            }
+            (Key::Group(id), None) => self.classic_is_gone(&id),
+            (
+                key @ (Key::ConsumerGroup(_)
+                | Key::ConsumerMember { .. }
+                | Key::TargetEpoch(_)
+                | Key::Target { .. }
+                | Key::Standing { .. }
+                | Key::Pattern { .. }),
+                value,
+            ) => self.load_consumer(&key, value)?,
         }
         Ok(())
     }
@@ -185,6 +200,21 @@ impl Groups {
             for member in members {
                 self.desk.renew_session(group, &member);
             }
+            self.desk.consumers_loaded(group);
+        }
+    }
+
+    /// A group's own record was deleted. Its offsets have records of their own, and it may have gone over to the other
+    /// protocol.
+    fn classic_is_gone(&mut self, id: &str) {
+        let now_ms = self.desk.now.wall_ms;
+        let Some(group) = self.groups.get_mut(id) else { return };
+        let blank = Group::new(group.id.clone(), now_ms);
+        let old = std::mem::replace(group, blank);
+        group.offsets = old.offsets;
+        group.consumer = old.consumer;
+        if group.offsets.is_empty() && group.consumer.is_none() {
+            self.groups.remove(id);
         }
     }
 
@@ -202,7 +232,13 @@ impl Groups {
             Event::Commit(ticket, commit) => self.commit(ticket, commit),
             Event::DeleteOffsets(ticket, request) => self.delete_offsets(ticket, &request),
             Event::DeleteGroups(ticket, names) => self.delete_groups(ticket, names),
-            Event::TopicsDeleted(topics) => self.topics_deleted(&topics),
+            Event::ConsumerBeat(ticket, beat) => self.consumer_beat(ticket, &beat),
+            Event::Topics(topics) => self.desk.topics.reset(topics),
+            Event::TopicsChanged(topics) => self.desk.topics.set(topics),
+            Event::TopicsDeleted(topics) => {
+                self.desk.topics.remove(&topics);
+                self.topics_deleted(&topics);
+            }
             Event::Durable(write) => self.settle(write, Ok(())),
             Event::Failed(write, code) => self.settle(write, Err(code)),
             Event::Tick => {}
@@ -238,6 +274,8 @@ impl Groups {
         while let Some(due) = self.desk.timers.take_due(self.desk.now.mono_ms) {
             match due {
                 Due::Member(group, member) => self.session_over(&group, &member),
+                Due::Consumer(group, member) => self.consumer_session_over(&group, &member),
+                Due::Revocation { group, member, epoch } => self.revocation_over(&group, &member, epoch),
                 Due::Initial { group, delay_ms, left_ms } => {
                     if let Some(group) = self.groups.get_mut(&group) {
                         self.desk.initial_delay_over(group, delay_ms, left_ms);
@@ -285,6 +323,7 @@ impl Groups {
                 };
                 self.desk.answer(ticket, answer);
             }
+            UnderWay::Consumers { group, answers } => self.consumers_settled(&group, answers, outcome),
             UnderWay::Offsets { ticket, group, offsets, results } => {
                 self.commit_settled(group, outcome, offsets);
                 self.desk.answer(ticket, Answer::Commit(with_outcome(results, outcome)));

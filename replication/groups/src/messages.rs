@@ -1,5 +1,6 @@
 //! What goes into the machine and what comes out.
 
+use crate::consumer::Partitions;
 use bytes::Bytes;
 use ringmill_types::{ErrorCode, TopicId};
 use std::sync::Arc;
@@ -87,6 +88,8 @@ pub struct Commit {
     pub instance: Option<String>,
     /// -1 for a consumer that is in no group.
     pub generation: i32,
+    /// Version 9 and later: the generation may be a member epoch.
+    pub knows_epochs: bool,
     /// `retention_time_ms` of version 2 to 4: the offsets expire that long after now.
     pub retention_ms: Option<i64>,
     pub offsets: Vec<CommitOffset>,
@@ -110,6 +113,48 @@ pub struct DeleteOffsets {
     pub partitions: Vec<(Text, i32)>,
 }
 
+/// ConsumerGroupHeartbeat. What is `None` has not changed since the member said it last.
+#[derive(Clone, Debug, Default)]
+pub struct ConsumerBeat {
+    pub group: String,
+    /// Empty for a member that wants an id; only before version 1.
+    pub member: String,
+    /// 0 joins, -1 leaves, -2 leaves for a while.
+    pub epoch: i32,
+    pub instance: Option<String>,
+    pub rack: Option<String>,
+    pub client_id: String,
+    pub client_host: String,
+    /// -1: not changed.
+    pub rebalance_timeout_ms: i32,
+    pub topics: Option<Vec<String>>,
+    pub regex: Option<String>,
+    pub assignor: Option<String>,
+    pub owned: Option<Partitions>,
+    /// Version 1 and later: members make their ids.
+    pub id_required: bool,
+    /// Random text of the caller: a new member's id.
+    pub fresh: String,
+}
+
+/// Answer to a [`ConsumerBeat`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConsumerAnswer {
+    pub member: Text,
+    pub epoch: i32,
+    /// Of the next heartbeat.
+    pub interval_ms: i32,
+    /// `None`: as it was.
+    pub assignment: Option<Partitions>,
+}
+
+/// A request that was refused, and why in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    pub code: ErrorCode,
+    pub reason: String,
+}
+
 /// What happens to the machine. Time passes with every one; [`Event::Tick`] is nothing but that.
 #[derive(Clone, Debug)]
 pub enum Event {
@@ -120,6 +165,11 @@ pub enum Event {
     Commit(Ticket, Commit),
     DeleteOffsets(Ticket, DeleteOffsets),
     DeleteGroups(Ticket, Vec<String>),
+    ConsumerBeat(Ticket, ConsumerBeat),
+    /// All topics there are, with their ids and numbers of partitions.
+    Topics(Vec<(Text, TopicId, i32)>),
+    /// These have this id and so many partitions now; others stay as they are.
+    TopicsChanged(Vec<(Text, TopicId, i32)>),
     /// Topics are gone: so are offsets in them.
     TopicsDeleted(Vec<Text>),
     /// The records of this write survive a power cut.
@@ -173,6 +223,7 @@ pub enum Answer {
     Commit(TopicResults),
     DeleteOffsets(ErrorCode, TopicResults),
     DeleteGroups(Vec<(String, ErrorCode)>),
+    ConsumerBeat(Result<ConsumerAnswer, Refused>),
 }
 
 /// Records for one partition of `__consumer_offsets`, to be appended in this order.

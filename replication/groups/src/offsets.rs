@@ -60,8 +60,11 @@ impl Groups {
                 Err(ErrorCode::IllegalGeneration)
             };
         };
-        if commit.generation < 0 && group.state == State::Empty {
+        if commit.generation < 0 && group.is_empty() {
             return Ok(());
+        }
+        if let Some(consumer) = &group.consumer {
+            return consumer.check_commit(commit);
         }
         if commit.generation < 0 && commit.member.is_empty() && commit.instance.is_none() {
             // Not a member, and there are some.
@@ -111,7 +114,7 @@ impl Groups {
                 let answer = Answer::DeleteOffsets(ErrorCode::GroupIdNotFound, Vec::new());
                 return self.desk.answer(ticket, answer);
             }
-            Some(group) if group.state != State::Empty && !group.is_consumers() => {
+            Some(group) if !group.is_empty() && !group.is_consumers() => {
                 let answer = Answer::DeleteOffsets(ErrorCode::NonEmptyGroup, Vec::new());
                 return self.desk.answer(ticket, answer);
             }
@@ -166,12 +169,12 @@ impl Groups {
         let mut gone = Vec::new();
         for group in self.groups.values_mut() {
             let mut records = expired(group, now_ms, retention_ms);
-            let is_over = group.state == State::Empty
+            let is_over = group.is_empty()
                 && group.offsets.is_empty()
                 && group.commits_under_way == 0
                 && group.pending_join.is_empty();
             if is_over {
-                records.push((Key::Group(group.id.to_string()).encode(), None));
+                records.extend(group.tombstones());
                 gone.push(group.id.clone());
             }
             for chunk in records.chunks(TOMBSTONES_PER_WRITE) {
@@ -187,6 +190,7 @@ impl Groups {
 /// Made for a commit that came to nothing.
 fn is_blank(group: &Group) -> bool {
     group.state == State::Empty
+        && group.consumer.is_none()
         && group.protocol_type.is_none()
         && group.generation == 0
         && group.offsets.is_empty()
@@ -201,6 +205,10 @@ fn expired(group: &mut Group, now_ms: i64, retention_ms: i64) -> Vec<(Bytes, Opt
     for (topic, partitions) in &group.offsets {
         for (partition, entry) in partitions {
             let since = match (&group.protocol_type, group.state) {
+                _ if group.consumer.is_some() => {
+                    let left = subscribed.as_ref().is_some_and(|topics| !topics.contains(&**topic));
+                    left.then_some(entry.commit_ms)
+                }
                 (None, _) => Some(entry.commit_ms),
                 // A group's offsets live as long as it has members, and then for the retention time.
                 (Some(_), State::Empty) if group.state_ms >= 0 => Some(group.state_ms),

@@ -13,6 +13,10 @@
 //! ```
 //! Every key and value begins with its version as i16. Big-endian. A record without a value deletes.
 
+mod consumer;
+
+pub use consumer::ConsumerValue;
+
 use bytes::Bytes;
 use ringmill_types::TopicId;
 use std::fmt;
@@ -25,6 +29,12 @@ const MEMBERS_MAX: usize = 100_000;
 pub enum Key {
     Offset { group: String, topic: String, partition: i32 },
     Group(String),
+    ConsumerGroup(String),
+    ConsumerMember { group: String, member: String },
+    TargetEpoch(String),
+    Target { group: String, member: String },
+    Standing { group: String, member: String },
+    Pattern { group: String, pattern: String },
 }
 
 /// A committed offset as it is stored.
@@ -86,18 +96,39 @@ impl fmt::Display for RecordError {
 impl std::error::Error for RecordError {}
 
 impl Key {
+    fn version(&self) -> i16 {
+        match self {
+            Key::Offset { .. } => 1,
+            Key::Group(_) => 2,
+            Key::ConsumerGroup(_) => 3,
+            Key::ConsumerMember { .. } => 5,
+            Key::TargetEpoch(_) => 6,
+            Key::Target { .. } => 7,
+            Key::Standing { .. } => 8,
+            Key::Pattern { .. } => 16,
+        }
+    }
+
     pub fn encode(&self) -> Bytes {
         let mut out = Vec::new();
         match self {
             Key::Offset { group, topic, partition } => {
-                put_i16(&mut out, 1);
+                put_i16(&mut out, self.version());
                 put_string(&mut out, group);
                 put_string(&mut out, topic);
                 put_i32(&mut out, *partition);
             }
-            Key::Group(group) => {
-                put_i16(&mut out, 2);
+            Key::Group(group) | Key::ConsumerGroup(group) | Key::TargetEpoch(group) => {
+                put_i16(&mut out, self.version());
                 put_string(&mut out, group);
+            }
+            Key::ConsumerMember { group, member: of }
+            | Key::Target { group, member: of }
+            | Key::Standing { group, member: of }
+            | Key::Pattern { group, pattern: of } => {
+                put_i16(&mut out, self.version());
+                put_string(&mut out, group);
+                put_string(&mut out, of);
             }
         }
         Bytes::from(out)
@@ -111,6 +142,12 @@ impl Key {
         let key = match version {
             0 | 1 => Key::Offset { group: from.string()?, topic: from.string()?, partition: from.i32()? },
             2 => Key::Group(from.string()?),
+            3 => Key::ConsumerGroup(from.string()?),
+            5 => Key::ConsumerMember { group: from.string()?, member: from.string()? },
+            6 => Key::TargetEpoch(from.string()?),
+            7 => Key::Target { group: from.string()?, member: from.string()? },
+            8 => Key::Standing { group: from.string()?, member: from.string()? },
+            16 => Key::Pattern { group: from.string()?, pattern: from.string()? },
             other => return Err(RecordError::Version(other)),
         };
         from.end()?;

@@ -15,6 +15,14 @@ pub(crate) struct TimerKey {
 pub(crate) enum Due {
     /// No sign of life from a member, or from one that was given an id and did not come back with it.
     Member(Text, Text),
+    /// No sign of life from a member of the consumer protocol.
+    Consumer(Text, Text),
+    /// A member that has not given up its partitions since this epoch.
+    Revocation {
+        group: Text,
+        member: Text,
+        epoch: i32,
+    },
     /// An empty group's time for more members; the part that is left of its longest time.
     Initial {
         group: Text,

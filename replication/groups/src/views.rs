@@ -11,7 +11,27 @@ use std::collections::BTreeMap;
 pub struct ListedGroup {
     pub id: Text,
     pub protocol_type: Text,
-    pub state: State,
+    /// As Kafka shows it; the two protocols have different states.
+    pub state: &'static str,
+    pub protocol: Protocol,
+}
+
+/// How members and coordinator talk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    Classic,
+    /// KIP-848
+    Consumer,
+}
+
+impl Protocol {
+    /// Kafka's name for such groups.
+    pub fn name(self) -> &'static str {
+        match self {
+            Protocol::Classic => "Classic",
+            Protocol::Consumer => "Consumer",
+        }
+    }
 }
 
 /// DescribeGroups.
@@ -46,15 +66,25 @@ impl Groups {
     }
 
     pub fn list(&self) -> impl Iterator<Item = ListedGroup> {
-        self.groups.values().map(|group| ListedGroup {
-            id: group.id.clone(),
-            protocol_type: group.protocol_type.clone().unwrap_or_else(|| "".into()),
-            state: group.state,
+        self.groups.values().map(|group| match &group.consumer {
+            Some(consumer) => ListedGroup {
+                id: group.id.clone(),
+                protocol_type: "consumer".into(),
+                state: consumer.state(),
+                protocol: Protocol::Consumer,
+            },
+            None => ListedGroup {
+                id: group.id.clone(),
+                protocol_type: group.protocol_type.clone().unwrap_or_else(|| "".into()),
+                state: group.state.name(),
+                protocol: Protocol::Classic,
+            },
         })
     }
 
+    /// A classic group.
     pub fn describe(&self, group: &str) -> Option<DescribedGroup> {
-        let group = self.groups.get(group)?;
+        let group = self.groups.get(group).filter(|g| g.consumer.is_none())?;
         let is_stable = group.state == State::Stable;
         let protocol = group.protocol.clone().filter(|_| is_stable).unwrap_or_else(|| "".into());
         let members = group.members.values().map(|m| DescribedMember {

@@ -3,7 +3,7 @@
 //! in hexadecimal).
 #![allow(clippy::unwrap_used)]
 
-use ringmill_groups::records::{GroupValue, Key, OffsetValue};
+use ringmill_groups::records::{ConsumerValue, GroupValue, Key, OffsetValue};
 use ringmill_groups::{GroupConfig, Groups, Now, State, partition_of};
 
 fn bytes(hex: &str) -> Vec<u8> {
@@ -18,7 +18,15 @@ struct Row {
 }
 
 fn rows() -> Vec<Row> {
-    let text = include_str!("golden/consumer_offsets.txt");
+    parse(include_str!("golden/consumer_offsets.txt"))
+}
+
+/// Two console consumers with group.protocol=consumer: the second joins, partition 2 goes over to it, both leave.
+fn consumer_rows() -> Vec<Row> {
+    parse(include_str!("golden/consumer_protocol.txt"))
+}
+
+fn parse(text: &str) -> Vec<Row> {
     let rows = text.lines().map(|line| {
         let fields: Vec<&str> = line.split(' ').collect();
         Row {
@@ -46,6 +54,7 @@ fn what_kafka_wrote_is_read_and_written_to_the_byte() {
                 assert_eq!(OffsetValue::decode(value).unwrap().encode(), *value);
             }
             (_, None) => gone += 1,
+            (other, Some(_)) => panic!("{other:?}"),
         }
     }
     assert_eq!((groups, offsets, gone), (9, 12, 3));
@@ -54,7 +63,9 @@ fn what_kafka_wrote_is_read_and_written_to_the_byte() {
 #[test]
 fn a_group_lies_where_kafka_puts_it() {
     for row in rows() {
-        let (Key::Group(group) | Key::Offset { group, .. }) = Key::decode(&row.key).unwrap();
+        let (Key::Group(group) | Key::Offset { group, .. }) = Key::decode(&row.key).unwrap() else {
+            panic!()
+        };
         assert_eq!(partition_of(&group, 50), row.partition, "{group}");
     }
 }
@@ -66,7 +77,7 @@ fn replay_gives_what_kafka_would_show() {
         machine.load(&row.key, row.value.as_deref()).unwrap();
     }
     machine.loaded(Now::default());
-    let names: Vec<String> = machine.list().map(|g| format!("{} {:?}", g.id, g.state)).collect();
+    let names: Vec<String> = machine.list().map(|g| format!("{} {}", g.id, g.state)).collect();
     assert_eq!(names, ["g-java Empty", "g-static Empty"]);
     for partition in 0..2 {
         let entry = machine.offset("g-java", "t1", partition).unwrap();
@@ -100,5 +111,36 @@ fn broken_bytes_are_refused() {
             );
         }
     }
-    assert!(Key::decode(&[0, 3, 0, 0]).is_err());
+    assert!(Key::decode(&[0, 9, 0, 0]).is_err());
+}
+
+#[test]
+fn groups_of_the_consumer_protocol_are_written_to_the_byte() {
+    let mut values = 0;
+    for row in consumer_rows() {
+        let key = Key::decode(&row.key).unwrap();
+        assert_eq!(key.encode(), row.key);
+        let Some(value) = row.value.filter(|_| !matches!(key, Key::Offset { .. })) else { continue };
+        assert_eq!(ConsumerValue::decode(&key, &value).unwrap().encode(), value);
+        values += 1;
+        for cut in 0..value.len() {
+            assert!(ConsumerValue::decode(&key, &value[..cut]).is_err());
+        }
+    }
+    assert_eq!(values, 20);
+}
+
+#[test]
+fn replay_gives_the_consumer_group_as_kafka_had_it() {
+    let mut machine = Groups::new(GroupConfig::default(), 50, Now::default());
+    // Up to where the second member has its partition.
+    for row in consumer_rows().into_iter().take(21) {
+        machine.load(&row.key, row.value.as_deref()).unwrap();
+    }
+    machine.loaded(Now::default());
+    let group = machine.describe_consumers("g848").unwrap();
+    assert_eq!((group.state, group.epoch, group.target_epoch, group.assignor), ("Stable", 3, 3, "uniform"));
+    let counts: Vec<usize> = group.members.iter().map(|m| m.assigned.values().flatten().count()).collect();
+    assert_eq!(counts.iter().sum::<usize>(), 3);
+    assert!(group.members.iter().all(|m| m.assigned == m.target && m.epoch == 3));
 }

@@ -447,6 +447,12 @@ settings! {
             "Longest session timeout a member may ask for, in milliseconds.", "1800000";
         group_max_size: i32, "group.max.size", Kafka, Kind::Int { min: 1, max: INT_MAX }, Some("2147483647"),
             "Members of one group; a further one is refused.", "1000";
+        group_consumer_session_timeout_ms: i32, "group.consumer.session.timeout.ms", Kafka, Kind::Int { min: 1, max: INT_MAX }, Some("45000"),
+            "A member of a group of the consumer protocol (KIP-848) that says nothing for this long is out.", "45000";
+        group_consumer_heartbeat_interval_ms: i32, "group.consumer.heartbeat.interval.ms", Kafka, Kind::Int { min: 1, max: INT_MAX }, Some("5000"),
+            "How often members of groups of the consumer protocol are told to send heartbeats.", "5000";
+        group_consumer_max_size: i32, "group.consumer.max.size", Kafka, Kind::Int { min: 1, max: INT_MAX }, Some("2147483647"),
+            "Members of one group of the consumer protocol; a further one is refused.", "1000";
         offset_metadata_max_bytes: i32, "offset.metadata.max.bytes", Kafka, Kind::Int { min: 0, max: INT_MAX }, Some("4096"),
             "Text that a consumer may store with an offset.", "4096";
         offsets_retention_minutes: i64, "offsets.retention.minutes", Kafka, Kind::Time { unit: TimeUnit::Minutes, min: 1, max: INT_MAX }, Some("10080"),

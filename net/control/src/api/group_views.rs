@@ -9,9 +9,7 @@ use ringmill_groups::Groups;
 use ringmill_types::ErrorCode;
 
 /// Bits of `AclOperation` that a group allows when nothing is forbidden.
-const GROUP_OPERATIONS: i32 = 3400;
-/// The only kind of group there is so far.
-const CLASSIC: &str = "Classic";
+pub(super) const GROUP_OPERATIONS: i32 = 3400;
 /// The state of a group that is not there.
 const DEAD: &str = "Dead";
 
@@ -30,8 +28,8 @@ pub(crate) fn list_groups(control: &mut Control, call: &Call<'_>) -> Result<Outc
     };
     let mut rows = Vec::new();
     for group in groups.list() {
-        let state = group.state.name();
-        if !wanted(&request.states_filter, state) || !wanted(&request.types_filter, CLASSIC) {
+        let (state, kind) = (group.state, group.protocol.name());
+        if !wanted(&request.states_filter, state) || !wanted(&request.types_filter, kind) {
             continue;
         }
         let mut row =
@@ -40,7 +38,7 @@ pub(crate) fn list_groups(control: &mut Control, call: &Call<'_>) -> Result<Outc
             row.group_state = text(state);
         }
         if version >= 5 {
-            row.group_type = text(CLASSIC);
+            row.group_type = text(kind);
         }
         rows.push(row);
     }
@@ -72,7 +70,8 @@ fn described(groups: &Groups, name: &str, version: i16) -> DescribedGroup {
         // Before version 6 a group that is not there is one without members.
         if version >= 6 {
             missing.error_code = code(ErrorCode::GroupIdNotFound);
-            missing.error_message = Some(text(format!("Group {name} not found.")));
+            let why = if groups.exists(name) { "is not a classic group" } else { "not found" };
+            missing.error_message = Some(text(format!("Group {name} {why}.")));
         }
         return missing;
     };

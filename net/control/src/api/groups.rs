@@ -22,7 +22,7 @@ fn own(bytes: &Bytes) -> Bytes {
     Bytes::copy_from_slice(bytes)
 }
 
-fn owned(value: &Option<StrBytes>) -> Option<String> {
+pub(super) fn owned(value: &Option<StrBytes>) -> Option<String> {
     value.as_ref().map(ToString::to_string)
 }
 
@@ -31,7 +31,7 @@ fn shown(value: &Option<Text>) -> Option<StrBytes> {
 }
 
 /// As Java prints an address; tools show it.
-fn host_of(peer: SocketAddr) -> String {
+pub(super) fn host_of(peer: SocketAddr) -> String {
     match peer.ip() {
         IpAddr::V4(ip) => format!("/{ip}"),
         IpAddr::V6(ip) => {
@@ -42,7 +42,7 @@ fn host_of(peer: SocketAddr) -> String {
 }
 
 /// The random end of a member's id, in the form of a UUID of version 4.
-fn fresh_id() -> Result<String, Refusal> {
+pub(super) fn fresh_id() -> Result<String, Refusal> {
     let mut bytes = [0u8; 16];
     let read = std::fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes));
     read.map_err(|error| format!("no random bytes for a member id: {error}"))?;
@@ -102,7 +102,7 @@ pub(crate) fn join(control: &mut Control, call: &Call<'_>) -> Result<Outcome, Re
 }
 
 /// Why there is no answer of the right kind: the coordinator's error. It never answers with another kind.
-fn refusal(result: &Result<Answer, ErrorCode>) -> ErrorCode {
+pub(super) fn refusal(result: &Result<Answer, ErrorCode>) -> ErrorCode {
     result.as_ref().err().copied().unwrap_or(ErrorCode::UnknownServerError)
 }
 

@@ -3,6 +3,7 @@
 mod alter_configs;
 mod cluster;
 mod configs;
+mod consumer_groups;
 mod create;
 mod delete;
 mod delete_records;
@@ -155,6 +156,8 @@ pub(crate) fn handle(
         ApiKey::OFFSET_DELETE => offset_commit::offset_delete(control, &call),
         ApiKey::LIST_GROUPS => group_views::list_groups(control, &call),
         ApiKey::DESCRIBE_GROUPS => group_views::describe_groups(control, &call),
+        ApiKey::CONSUMER_GROUP_HEARTBEAT => consumer_groups::heartbeat(control, &call),
+        ApiKey::CONSUMER_GROUP_DESCRIBE => consumer_groups::describe(control, &call),
         ApiKey::DELETE_GROUPS => groups::delete_groups(&call),
         ApiKey::DELETE_RECORDS => delete_records::delete_records(control, &call),
         ApiKey::DESCRIBE_PRODUCERS => producers::describe_producers(control, &call),

@@ -26,6 +26,7 @@ pub(crate) fn offset_commit(control: &mut Control, call: &Call<'_>) -> Result<Ou
         member: request.member_id.to_string(),
         instance: request.group_instance_id.as_ref().map(ToString::to_string),
         generation: request.generation_id_or_member_epoch,
+        knows_epochs: version >= 9,
         retention_ms: (version <= 4 && request.retention_time_ms >= 0).then_some(request.retention_time_ms),
         offsets: Vec::new(),
         says_group_not_found: version >= 9,

@@ -15,6 +15,8 @@ use ringmill_types::{ErrorCode, TopicId};
 
 /// From this version on a request names several groups.
 const GROUPS_FROM: i16 = 8;
+/// From this version on a member of the consumer protocol says who it is.
+const MEMBERS_FROM: i16 = 9;
 /// From this version on topics have ids instead of names.
 const IDS_FROM: i16 = 10;
 
@@ -63,6 +65,15 @@ fn fetched(control: &Control, group: &OffsetFetchRequestGroup, version: i16) -> 
             });
         }
     };
+    if version >= MEMBERS_FROM
+        && let Err(error) =
+            groups.check_fetch(&group.group_id, group.member_id.as_deref(), group.member_epoch)
+    {
+        return message!(OffsetFetchResponseGroup {
+            group_id: group.group_id.clone(),
+            error_code: code(error)
+        });
+    }
     let topics = match &group.topics {
         Some(topics) => {
             topics.iter().map(|t| wanted(groups, &control.image, &group.group_id, t, version)).collect()

@@ -27,11 +27,12 @@ impl Control {
     pub(crate) fn groups_load(&mut self) {
         let partitions = self.partition_ids().len() as i32;
         if partitions == 0 {
-            return;
+            return self.groups_know_topics();
         }
         let settings = &self.groups.settings;
         // The count that the topic has decides where a group lies, not the one that a new topic would get.
         self.groups.machine = Groups::new(settings.config.clone(), partitions, self.groups.now());
+        self.groups_know_topics();
         let left = (0..partitions).map(|p| (p, Offset::ZERO)).collect();
         self.groups.loading =
             Some(Loading { left, began: Instant::now(), records: 0, skipped: 0, failed: Vec::new() });
@@ -87,6 +88,8 @@ impl Control {
         {
             let now = self.groups.now();
             self.groups.machine.loaded(now);
+            // Again: nobody told the machine of topics that were deleted while it was being loaded.
+            self.groups_know_topics();
             tracing::info!(
                 records = done.records,
                 skipped = done.skipped,

@@ -16,7 +16,8 @@ use crate::control::Control;
 use loading::Loading;
 use ringmill_core::{ConnKey, CoreQuery, CoreReply};
 use ringmill_groups::{Answer, Event, Groups, Now, Ticket, Write, WriteId};
-use ringmill_types::{ErrorCode, PartitionId};
+use ringmill_metadata::Topic;
+use ringmill_types::{ErrorCode, PartitionId, TopicId};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -210,6 +211,17 @@ impl Control {
         }
     }
 
+    /// Tells the machine of every topic.
+    fn groups_know_topics(&mut self) {
+        let topics = self.image.topics().map(known).collect();
+        self.groups_step(Event::Topics(topics));
+    }
+
+    /// A topic was made, or has more partitions.
+    pub(crate) fn groups_topics_changed(&mut self, topics: Vec<(std::sync::Arc<str>, TopicId, i32)>) {
+        self.groups_step(Event::TopicsChanged(topics));
+    }
+
     /// The broker stops: who waits for a group is sent elsewhere, which ends its wait.
     pub(crate) fn groups_resign(&mut self) {
         self.groups_step(Event::Resign);
@@ -229,6 +241,7 @@ impl Control {
             }
             // Numbers are not used again: late replies belong to nobody.
             self.groups.tickets = old.tickets;
+            self.groups_know_topics();
         } else if self.groups.groups().is_ok() {
             self.groups_step(Event::TopicsDeleted(topics));
         }
@@ -238,6 +251,11 @@ impl Control {
         let topic = self.image.named(OFFSETS_TOPIC);
         topic.map(|t| t.partitions.iter().map(|p| (p.id, p.core)).collect()).unwrap_or_default()
     }
+}
+
+/// A topic as the coordinator has to know it.
+pub(crate) fn known(topic: &Topic) -> (std::sync::Arc<str>, TopicId, i32) {
+    (topic.name.clone(), topic.id, topic.partitions.len() as i32)
 }
 
 /// What a member is told when its records were refused, as Kafka's coordinator translates it.

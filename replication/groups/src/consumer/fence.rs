@@ -1,0 +1,231 @@
+//! How members of the consumer protocol go: by their own word, an operator's, or their silence. And how what the group
+//! decided reaches the log.
+
+use super::beat::{Records, known, refuse};
+use super::beat::{epoch_record, member_record, standing_record, target_epoch_record, target_record};
+use super::group::{ConsumerGroup, ConsumerMember, RETURNS};
+use super::reconcile::Standing;
+use crate::group::Group;
+use crate::machine::{Desk, Groups, TOMBSTONES_PER_WRITE, UnderWay};
+use crate::messages::{Answer, Commit, ConsumerAnswer, ConsumerBeat, Identity, Refused, Text, Ticket};
+use crate::records::Key;
+use bytes::Bytes;
+use ringmill_types::ErrorCode;
+
+impl ConsumerGroup {
+    /// Whether this member may commit: it is of the group, and the partitions are its own since that epoch or before.
+    pub(crate) fn check_commit(&self, commit: &Commit) -> Result<(), ErrorCode> {
+        let member = known(self, &commit.member, commit.instance.as_deref()).map_err(|r| r.code)?;
+        if !commit.knows_epochs {
+            return Err(ErrorCode::UnsupportedVersion);
+        }
+        if commit.generation == member.standing.epoch {
+            return Ok(());
+        }
+        let is_own = |one: &crate::messages::CommitOffset| {
+            let since = member.standing.assigned.get(&one.topic_id).and_then(|h| h.get(&one.partition));
+            since.is_some_and(|since| *since <= commit.generation)
+        };
+        // An older epoch of partitions that it has kept since (KIP-1251).
+        if commit.generation < member.standing.epoch && commit.offsets.iter().all(is_own) {
+            return Ok(());
+        }
+        Err(ErrorCode::StaleMemberEpoch)
+    }
+}
+
+impl Group {
+    /// Everything that is stored of the group itself, deleted.
+    pub(crate) fn tombstones(&self) -> Records {
+        match &self.consumer {
+            None => vec![(Key::Group(self.id.to_string()).encode(), None)],
+            Some(consumer) => consumer_tombstones(&self.id, consumer),
+        }
+    }
+}
+
+fn consumer_tombstones(group: &str, consumer: &ConsumerGroup) -> Records {
+    let of = |text: &str| Key::Pattern { group: group.to_string(), pattern: text.to_string() }.encode();
+    let mut records: Records = consumer.patterns.keys().map(|text| (of(text), None)).collect();
+    records.push((Key::TargetEpoch(group.to_string()).encode(), None));
+    records.push((Key::ConsumerGroup(group.to_string()).encode(), None));
+    records
+}
+
+impl Desk {
+    /// An empty group of the consumer protocol becomes a classic one. False when it has members.
+    pub(crate) fn becomes_classic(&mut self, group: &mut Group) -> bool {
+        let Some(consumer) = &group.consumer else { return true };
+        if !consumer.members.is_empty() {
+            return false;
+        }
+        let records = consumer_tombstones(&group.id, consumer);
+        group.consumer = None;
+        self.write(&group.id, records, UnderWay::Record);
+        true
+    }
+
+    pub(super) fn consumer_leaves(
+        &mut self,
+        group: &mut Group,
+        beat: &ConsumerBeat,
+        records: &mut Records,
+    ) -> Result<ConsumerAnswer, Refused> {
+        let name = group.id.clone();
+        let Some(consumer) = group.consumer.as_deref_mut() else {
+            return Err(refuse(ErrorCode::UnknownServerError, "no consumer group"));
+        };
+        let member = known(consumer, &beat.member, beat.instance.as_deref())?;
+        let id = member.id.clone();
+        if beat.epoch == RETURNS {
+            // Its session goes on; what it has is kept for it until then.
+            let standing = Standing { epoch: RETURNS, ..member.standing.clone() };
+            records.push(standing_record(&name, &id, &standing));
+            consumer.stand(&id, standing);
+        } else {
+            self.fence(&name, consumer, &id, records);
+        }
+        Ok(ConsumerAnswer { member: id, epoch: beat.epoch, interval_ms: 0, assignment: None })
+    }
+
+    /// LeaveGroup: an operator takes out members.
+    pub(crate) fn consumers_leave(
+        &mut self,
+        group: &mut Group,
+        members: Vec<Identity>,
+    ) -> Vec<(Identity, ErrorCode)> {
+        let name = group.id.clone();
+        let mut records = Records::new();
+        let mut results = Vec::new();
+        if let Some(consumer) = group.consumer.as_deref_mut() {
+            for who in members {
+                let by_instance = who.instance.as_ref().filter(|_| who.member.is_empty());
+                let id = by_instance.and_then(|i| consumer.statics.get(i.as_str()).cloned());
+                let id = id.unwrap_or_else(|| who.member.as_str().into());
+                let found = known(consumer, &id, who.instance.as_deref()).map(|_| ()).map_err(|r| r.code);
+                if found.is_ok() {
+                    self.fence(&name, consumer, &id, &mut records);
+                }
+                results.push((who, found.err().unwrap_or(ErrorCode::None)));
+            }
+        }
+        self.write_consumers(group, records, Vec::new());
+        results
+    }
+
+    /// Takes a member out; the others have a new epoch to reach.
+    pub(super) fn fence(
+        &mut self,
+        name: &Text,
+        consumer: &mut ConsumerGroup,
+        id: &str,
+        records: &mut Records,
+    ) {
+        if self.unseat(name, consumer, id, records).is_some() {
+            consumer.epoch = consumer.epoch.saturating_add(1);
+            consumer.topics_hash = consumer.hash_of(&self.topics);
+            records.push(epoch_record(name, consumer));
+        }
+    }
+
+    pub(super) fn unseat(
+        &mut self,
+        name: &Text,
+        consumer: &mut ConsumerGroup,
+        id: &str,
+        records: &mut Records,
+    ) -> Option<ConsumerMember> {
+        let mut member = consumer.remove(id)?;
+        self.timers.cancel(member.session.take());
+        self.timers.cancel(member.revocation.take());
+        let (group, member_id) = (name.to_string(), id.to_string());
+        records.push((Key::Standing { group: group.clone(), member: member_id.clone() }.encode(), None));
+        records.push((Key::Target { group: group.clone(), member: member_id.clone() }.encode(), None));
+        records.push((Key::ConsumerMember { group, member: member_id }.encode(), None));
+        Some(member)
+    }
+
+    /// Writes what was decided, and answers when it and everything before it is durable.
+    pub(super) fn write_consumers(
+        &mut self,
+        group: &mut Group,
+        records: Records,
+        answers: Vec<(Ticket, Answer)>,
+    ) {
+        let Some(consumer) = group.consumer.as_deref_mut() else { return };
+        let records = if consumer.is_torn {
+            consumer.is_torn = false;
+            [records, everything(&group.id, consumer)].concat()
+        } else {
+            records
+        };
+        if records.is_empty() {
+            if let Some(write) = consumer.last_write
+                && let Some(UnderWay::Consumers { answers: waiting, .. }) = self.under_way.get_mut(&write)
+            {
+                waiting.extend(answers);
+            } else {
+                self.out.answers.extend(answers);
+            }
+            return;
+        }
+        let mut answers = Some(answers);
+        let chunks = records.len().div_ceil(TOMBSTONES_PER_WRITE);
+        for (at, chunk) in records.chunks(TOMBSTONES_PER_WRITE).enumerate() {
+            let answers = if at + 1 == chunks { answers.take().unwrap_or_default() } else { Vec::new() };
+            let then = UnderWay::Consumers { group: group.id.clone(), answers };
+            consumer.last_write = Some(self.write(&group.id, chunk.to_vec(), then));
+        }
+    }
+}
+
+/// All records of the group, with which the log says again what is.
+fn everything(group: &Text, consumer: &ConsumerGroup) -> Records {
+    let mut records: Vec<(Bytes, Option<Bytes>)> = vec![epoch_record(group, consumer)];
+    records.extend(consumer.members.values().map(|m| member_record(group, m)));
+    records.extend(consumer.target.iter().map(|(member, t)| target_record(group, member, t)));
+    records.push(target_epoch_record(group, consumer));
+    records.extend(consumer.members.values().map(|m| standing_record(group, &m.id, &m.standing)));
+    records
+}
+
+impl Groups {
+    pub(crate) fn consumers_settled(
+        &mut self,
+        group: &str,
+        answers: Vec<(Ticket, Answer)>,
+        outcome: Result<(), ErrorCode>,
+    ) {
+        let Err(code) = outcome else { return self.desk.out.answers.extend(answers) };
+        if let Some(consumer) = self.groups.get_mut(group).and_then(|g| g.consumer.as_deref_mut()) {
+            consumer.is_torn = true;
+        }
+        for (ticket, _) in answers {
+            let refused = refuse(code, "What the group decided could not be stored.");
+            self.desk.answer(ticket, Answer::ConsumerBeat(Err(refused)));
+        }
+    }
+
+    pub(crate) fn consumer_session_over(&mut self, group: &str, member: &str) {
+        self.consumer_out(group, member);
+    }
+
+    /// It still has not given up what it was asked to in this epoch.
+    pub(crate) fn revocation_over(&mut self, group: &str, member: &str, epoch: i32) {
+        let consumer = self.groups.get(group).and_then(|g| g.consumer.as_deref());
+        let stuck = consumer.and_then(|c| c.members.get(member)).is_some_and(|m| m.standing.epoch == epoch);
+        if stuck {
+            self.consumer_out(group, member);
+        }
+    }
+
+    fn consumer_out(&mut self, group: &str, member: &str) {
+        let Some(group) = self.groups.get_mut(group) else { return };
+        let name = group.id.clone();
+        let mut records = Records::new();
+        if let Some(consumer) = group.consumer.as_deref_mut() {
+            self.desk.fence(&name, consumer, member, &mut records);
+        }
+        self.desk.write_consumers(group, records, Vec::new());
+    }
+}

@@ -1,0 +1,183 @@
+//! A consumer group's members, its target, and who has which partition. Bookkeeping only.
+
+use super::reconcile::{Partitions, Standing};
+use super::subscribe::{Pattern, Topics};
+use crate::messages::{Text, WriteId};
+use crate::timers::TimerKey;
+use ringmill_types::TopicId;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+/// Epoch with which a member leaves.
+pub(crate) const LEAVES: i32 = -1;
+/// Epoch with which a static member goes away for a while.
+pub(crate) const RETURNS: i32 = -2;
+
+#[derive(Debug)]
+pub(crate) struct ConsumerMember {
+    pub id: Text,
+    pub instance: Option<Text>,
+    pub about: About,
+    pub standing: Standing,
+    pub session: Option<TimerKey>,
+    /// Runs while it has partitions to give up.
+    pub revocation: Option<TimerKey>,
+}
+
+/// What a member says about itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct About {
+    pub rack: Option<String>,
+    pub client_id: String,
+    pub client_host: String,
+    pub topics: BTreeSet<Text>,
+    /// Empty is none, too; the Java client says so.
+    pub regex: Option<String>,
+    pub rebalance_timeout_ms: i32,
+    pub assignor: Option<String>,
+}
+
+#[derive(Debug)]
+pub(crate) struct ConsumerGroup {
+    /// Grows with every change of members, subscriptions or topics.
+    pub epoch: i32,
+    pub topics_hash: i64,
+    pub members: BTreeMap<Text, ConsumerMember>,
+    /// Instance to member.
+    pub statics: BTreeMap<Text, Text>,
+    /// The epoch that the target was made for; at most `epoch`.
+    pub target_epoch: i32,
+    pub target_ms: i64,
+    pub target: BTreeMap<Text, Partitions>,
+    pub patterns: BTreeMap<String, Pattern>,
+    /// Partition to the member that has it, assigned or to be given up.
+    owners: HashMap<(TopicId, i32), Text>,
+    /// Topics as they were when `topics_hash` was made.
+    pub topics_version: Option<u64>,
+    /// A write failed: what is stored is not what is here, and everything is written again.
+    pub is_torn: bool,
+    /// The newest write; answers that show its outcome wait for it.
+    pub last_write: Option<WriteId>,
+}
+
+impl ConsumerGroup {
+    pub fn new() -> ConsumerGroup {
+        ConsumerGroup {
+            // Kafka's first generation has epoch 2; tools and tests that look see the same here.
+            epoch: 1,
+            topics_hash: 0,
+            members: BTreeMap::new(),
+            statics: BTreeMap::new(),
+            target_epoch: 0,
+            target_ms: 0,
+            target: BTreeMap::new(),
+            patterns: BTreeMap::new(),
+            owners: HashMap::new(),
+            topics_version: None,
+            is_torn: false,
+            last_write: None,
+        }
+    }
+
+    pub fn state(&self) -> &'static str {
+        if self.members.is_empty() {
+            "Empty"
+        } else if self.epoch > self.target_epoch {
+            "Assigning"
+        } else if self.members.values().all(|m| m.standing.is_reconciled(self.target_epoch)) {
+            "Stable"
+        } else {
+            "Reconciling"
+        }
+    }
+
+    /// Another member than this has the partition.
+    pub fn is_held(&self, topic: TopicId, partition: i32, member: &str) -> bool {
+        self.owners.get(&(topic, partition)).is_some_and(|owner| **owner != *member)
+    }
+
+    pub fn stand(&mut self, member: &Text, standing: Standing) {
+        self.release(member);
+        for place in standing.holds() {
+            self.owners.insert(place, member.clone());
+        }
+        if let Some(member) = self.members.get_mut(member) {
+            member.standing = standing;
+        }
+    }
+
+    fn release(&mut self, member: &str) {
+        let Some(member) = self.members.get(member) else { return };
+        for place in member.standing.holds() {
+            if self.owners.get(&place) == Some(&member.id) {
+                self.owners.remove(&place);
+            }
+        }
+    }
+
+    pub fn add(&mut self, member: ConsumerMember) {
+        if let Some(instance) = &member.instance {
+            self.statics.insert(instance.clone(), member.id.clone());
+        }
+        let (id, standing) = (member.id.clone(), member.standing.clone());
+        self.members.insert(id.clone(), member);
+        self.stand(&id, standing);
+    }
+
+    /// The caller cancels its timers.
+    pub fn remove(&mut self, id: &str) -> Option<ConsumerMember> {
+        self.release(id);
+        let member = self.members.remove(id)?;
+        self.target.remove(id);
+        if let Some(instance) = &member.instance
+            && self.statics.get(instance).is_some_and(|m| **m == *id)
+        {
+            self.statics.remove(instance);
+        }
+        Some(member)
+    }
+
+    /// Topics that a member is subscribed to by name or by pattern.
+    pub fn topics_of<'a>(&'a self, about: &'a About) -> impl Iterator<Item = &'a Text> {
+        let pattern = about.regex.as_ref().and_then(|regex| self.patterns.get(regex));
+        let matched = pattern.into_iter().flat_map(|p| &p.topics);
+        let new = matched.filter(|t| !about.topics.contains(*t));
+        about.topics.iter().chain(new)
+    }
+
+    pub fn subscribed(&self) -> BTreeSet<Text> {
+        self.members.values().flat_map(|m| self.topics_of(&m.about).cloned()).collect()
+    }
+
+    /// A number that changes with the topics the group reads and their partitions.
+    pub fn hash_of(&self, topics: &Topics) -> i64 {
+        let subscribed = self.subscribed();
+        if subscribed.is_empty() {
+            return 0;
+        }
+        let mut hash = 0xcbf2_9ce4_8422_2325u64;
+        let mut eat = |bytes: &[u8]| {
+            for byte in bytes {
+                hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+            }
+        };
+        for name in subscribed {
+            if let Some((id, partitions)) = topics.get(&name) {
+                eat(name.as_bytes());
+                eat(&id.0);
+                eat(&partitions.to_be_bytes());
+            }
+        }
+        hash as i64
+    }
+
+    /// The assignor most members want; where nobody says, the first there is.
+    pub fn assignor(&self) -> &'static str {
+        let count =
+            |name: &str| self.members.values().filter(|m| m.about.assignor.as_deref() == Some(name)).count();
+        if count(super::assign::RANGE) > count(super::assign::UNIFORM) {
+            super::assign::RANGE
+        } else {
+            super::assign::UNIFORM
+        }
+    }
+}

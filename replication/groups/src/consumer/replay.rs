@@ -1,0 +1,125 @@
+//! A consumer group out of its records, in any order in which compaction may leave them.
+
+use super::group::{About, ConsumerGroup, ConsumerMember};
+use super::reconcile::{Progress, Standing};
+use super::subscribe::Pattern;
+use crate::group::Group;
+use crate::machine::{Desk, Groups};
+use crate::messages::Text;
+use crate::records::{ConsumerValue, Key, RecordError};
+use crate::timers::Due;
+
+impl ConsumerGroup {
+    /// The member, made when another of its records comes first.
+    fn member(&mut self, id: &str) -> &mut ConsumerMember {
+        self.members.entry(id.into()).or_insert_with(|| ConsumerMember {
+            id: id.into(),
+            instance: None,
+            about: About::default(),
+            standing: Standing::default(),
+            session: None,
+            revocation: None,
+        })
+    }
+}
+
+impl Groups {
+    pub(crate) fn load_consumer(&mut self, key: &Key, value: Option<&[u8]>) -> Result<(), RecordError> {
+        let (Key::ConsumerGroup(group)
+        | Key::TargetEpoch(group)
+        | Key::ConsumerMember { group, .. }
+        | Key::Target { group, .. }
+        | Key::Standing { group, .. }
+        | Key::Pattern { group, .. }) = key
+        else {
+            return Err(RecordError::Malformed);
+        };
+        let Some(value) = value else {
+            self.forget(group, key);
+            return Ok(());
+        };
+        let value = ConsumerValue::decode(key, value)?;
+        let group = self.group_or_simple(group.as_str().into());
+        let consumer = group.consumer.get_or_insert_with(|| Box::new(ConsumerGroup::new()));
+        match (key, value) {
+            (_, ConsumerValue::Epoch { epoch, topics_hash }) => {
+                consumer.epoch = epoch;
+                consumer.topics_hash = topics_hash;
+            }
+            (_, ConsumerValue::TargetEpoch { epoch, at_ms }) => {
+                consumer.target_epoch = epoch;
+                consumer.target_ms = at_ms;
+            }
+            (Key::ConsumerMember { member, .. }, ConsumerValue::Member { instance, about }) => {
+                let member = consumer.member(member);
+                member.instance = instance.as_deref().map(Into::into);
+                member.about = about;
+            }
+            (Key::Target { member, .. }, ConsumerValue::Target(target)) => {
+                consumer.target.insert(member.as_str().into(), target);
+            }
+            (Key::Standing { member, .. }, ConsumerValue::Standing(standing)) => {
+                consumer.member(member).standing = standing;
+            }
+            (Key::Pattern { pattern, .. }, ConsumerValue::Pattern { topics, .. }) => {
+                // One that is no pattern here was made by another broker; its topics stay as they were.
+                let mut resolved = Pattern::new(pattern).map_err(|_| RecordError::Malformed)?;
+                resolved.topics = topics.iter().map(|t| t.as_str().into()).collect();
+                consumer.patterns.insert(pattern.clone(), resolved);
+            }
+            _ => return Err(RecordError::Malformed),
+        }
+        Ok(())
+    }
+
+    fn forget(&mut self, id: &str, key: &Key) {
+        let Some(group) = self.groups.get_mut(id) else { return };
+        let Some(consumer) = group.consumer.as_deref_mut() else { return };
+        match key {
+            Key::ConsumerGroup(_) => {
+                group.consumer = None;
+                if group.offsets.is_empty() && group.protocol_type.is_none() {
+                    self.groups.remove(id);
+                }
+            }
+            Key::ConsumerMember { member, .. } => {
+                consumer.members.remove(member.as_str());
+            }
+            Key::Target { member, .. } => {
+                consumer.target.remove(member.as_str());
+            }
+            Key::Standing { member, .. } => {
+                if let Some(member) = consumer.members.get_mut(member.as_str()) {
+                    member.standing = Standing::default();
+                }
+            }
+            Key::Pattern { pattern, .. } => {
+                consumer.patterns.remove(pattern);
+            }
+            Key::TargetEpoch(_) => consumer.target_epoch = 0,
+            Key::Offset { .. } | Key::Group(_) => {}
+        }
+    }
+}
+
+impl Desk {
+    /// Sessions begin, and who has what is known again.
+    pub(crate) fn consumers_loaded(&mut self, group: &mut Group) {
+        let name = group.id.clone();
+        let Some(consumer) = group.consumer.as_deref_mut() else { return };
+        for member in std::mem::take(&mut consumer.members).into_values() {
+            consumer.add(member);
+        }
+        let ids: Vec<Text> = consumer.members.keys().cloned().collect();
+        for id in ids {
+            self.renew_consumer(&name, consumer, &id);
+            let Some(member) = consumer.members.get_mut(&id) else { continue };
+            if member.standing.progress == Progress::Unrevoked {
+                let at_ms = self.after(member.about.rebalance_timeout_ms);
+                let epoch = member.standing.epoch;
+                let due = Due::Revocation { group: name.clone(), member: id.clone(), epoch };
+                member.revocation = Some(self.timers.add(at_ms, due));
+            }
+        }
+    }
+}
