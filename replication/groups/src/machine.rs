@@ -323,7 +323,7 @@ impl Groups {
                 };
                 self.desk.answer(ticket, answer);
             }
-            UnderWay::Consumers { group, answers } => self.consumers_settled(&group, answers, outcome),
+            UnderWay::Consumers { group, answers } => self.consumers_settled(write, &group, answers, outcome),
             UnderWay::Offsets { ticket, group, offsets, results } => {
                 self.commit_settled(group, outcome, offsets);
                 self.desk.answer(ticket, Answer::Commit(with_outcome(results, outcome)));

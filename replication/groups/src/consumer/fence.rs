@@ -3,11 +3,13 @@
 
 use super::beat::{Records, known, refuse};
 use super::beat::{epoch_record, member_record, standing_record, target_epoch_record, target_record};
-use super::group::{ConsumerGroup, ConsumerMember, RETURNS};
+use super::group::{ConsumerGroup, ConsumerMember, RETURNS, Torn};
 use super::reconcile::Standing;
 use crate::group::Group;
 use crate::machine::{Desk, Groups, TOMBSTONES_PER_WRITE, UnderWay};
-use crate::messages::{Answer, Commit, ConsumerAnswer, ConsumerBeat, Identity, Refused, Text, Ticket};
+use crate::messages::{
+    Answer, Commit, ConsumerAnswer, ConsumerBeat, Identity, Refused, Text, Ticket, WriteId,
+};
 use crate::records::Key;
 use bytes::Bytes;
 use ringmill_types::ErrorCode;
@@ -138,10 +140,8 @@ impl Desk {
         let mut member = consumer.remove(id)?;
         self.timers.cancel(member.session.take());
         self.timers.cancel(member.revocation.take());
-        let (group, member_id) = (name.to_string(), id.to_string());
-        records.push((Key::Standing { group: group.clone(), member: member_id.clone() }.encode(), None));
-        records.push((Key::Target { group: group.clone(), member: member_id.clone() }.encode(), None));
-        records.push((Key::ConsumerMember { group, member: member_id }.encode(), None));
+        records.extend(tombstones_of(name, id));
+        consumer.gone.insert(member.id.clone());
         Some(member)
     }
 
@@ -153,12 +153,8 @@ impl Desk {
         answers: Vec<(Ticket, Answer)>,
     ) {
         let Some(consumer) = group.consumer.as_deref_mut() else { return };
-        let records = if consumer.is_torn {
-            consumer.is_torn = false;
-            [records, everything(&group.id, consumer)].concat()
-        } else {
-            records
-        };
+        let mends = consumer.torn == Some(Torn::Open);
+        let records = if mends { [records, everything(&group.id, consumer)].concat() } else { records };
         if records.is_empty() {
             if let Some(write) = consumer.last_write
                 && let Some(UnderWay::Consumers { answers: waiting, .. }) = self.under_way.get_mut(&write)
@@ -176,12 +172,26 @@ impl Desk {
             let then = UnderWay::Consumers { group: group.id.clone(), answers };
             consumer.last_write = Some(self.write(&group.id, chunk.to_vec(), then));
         }
+        if let Some(write) = consumer.last_write.filter(|_| mends) {
+            consumer.torn = Some(Torn::Mending(write));
+        }
     }
+}
+
+fn tombstones_of(group: &str, member: &str) -> [(Bytes, Option<Bytes>); 3] {
+    let (group, member) = (group.to_string(), member.to_string());
+    [
+        (Key::Standing { group: group.clone(), member: member.clone() }.encode(), None),
+        (Key::Target { group: group.clone(), member: member.clone() }.encode(), None),
+        (Key::ConsumerMember { group, member }.encode(), None),
+    ]
 }
 
 /// All records of the group, with which the log says again what is.
 fn everything(group: &Text, consumer: &ConsumerGroup) -> Records {
-    let mut records: Vec<(Bytes, Option<Bytes>)> = vec![epoch_record(group, consumer)];
+    let gone = consumer.gone.iter().filter(|id| !consumer.members.contains_key(*id));
+    let mut records: Records = gone.flat_map(|id| tombstones_of(group, id)).collect();
+    records.push(epoch_record(group, consumer));
     records.extend(consumer.members.values().map(|m| member_record(group, m)));
     records.extend(consumer.target.iter().map(|(member, t)| target_record(group, member, t)));
     records.push(target_epoch_record(group, consumer));
@@ -192,14 +202,25 @@ fn everything(group: &Text, consumer: &ConsumerGroup) -> Records {
 impl Groups {
     pub(crate) fn consumers_settled(
         &mut self,
+        write: WriteId,
         group: &str,
         answers: Vec<(Ticket, Answer)>,
         outcome: Result<(), ErrorCode>,
     ) {
-        let Err(code) = outcome else { return self.desk.out.answers.extend(answers) };
+        let mut outcome = outcome;
         if let Some(consumer) = self.groups.get_mut(group).and_then(|g| g.consumer.as_deref_mut()) {
-            consumer.is_torn = true;
+            match (outcome, consumer.torn) {
+                (Err(_), _) => consumer.torn = Some(Torn::Open),
+                (Ok(()), Some(Torn::Mending(last))) if write >= last => consumer.torn = None,
+                // Durable itself, but it stands on something that is not.
+                (Ok(()), Some(_)) => outcome = Err(ErrorCode::CoordinatorNotAvailable),
+                (Ok(()), None) => {}
+            }
+            if outcome.is_ok() && consumer.last_write == Some(write) {
+                consumer.gone.clear();
+            }
         }
+        let Err(code) = outcome else { return self.desk.out.answers.extend(answers) };
         for (ticket, _) in answers {
             let refused = refuse(code, "What the group decided could not be stored.");
             self.desk.answer(ticket, Answer::ConsumerBeat(Err(refused)));

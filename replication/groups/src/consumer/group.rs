@@ -36,6 +36,15 @@ pub struct About {
     pub assignor: Option<String>,
 }
 
+/// How far the repair of a group's records is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Torn {
+    /// The next write brings everything.
+    Open,
+    /// It ends with this write.
+    Mending(WriteId),
+}
+
 #[derive(Debug)]
 pub(crate) struct ConsumerGroup {
     /// Grows with every change of members, subscriptions or topics.
@@ -53,8 +62,10 @@ pub(crate) struct ConsumerGroup {
     owners: HashMap<(TopicId, i32), Text>,
     /// Topics as they were when `topics_hash` was made.
     pub topics_version: Option<u64>,
-    /// A write failed: what is stored is not what is here, and everything is written again.
-    pub is_torn: bool,
+    /// A write failed: what is stored is not what is here. Nobody is told anything before everything was written again.
+    pub torn: Option<Torn>,
+    /// Members that are gone, until their tombstones are known to be durable.
+    pub gone: BTreeSet<Text>,
     /// The newest write; answers that show its outcome wait for it.
     pub last_write: Option<WriteId>,
 }
@@ -73,7 +84,8 @@ impl ConsumerGroup {
             patterns: BTreeMap::new(),
             owners: HashMap::new(),
             topics_version: None,
-            is_torn: false,
+            torn: None,
+            gone: BTreeSet::new(),
             last_write: None,
         }
     }

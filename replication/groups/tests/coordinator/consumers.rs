@@ -126,10 +126,7 @@ fn silence_and_holding_on_end_a_membership() {
         "gave nothing up for 30 s"
     );
     beat(&mut rig, again("b", epoch, None)).unwrap();
-    assert_eq!(
-        rig.groups.describe_consumers("g").unwrap().members[0].assigned[&T],
-        BTreeSet::from([0, 1])
-    );
+    assert_eq!(rig.groups.describe_consumers("g").unwrap().members[0].assigned[&T], BTreeSet::from([0, 1]));
     rig.pass(46_000);
     assert_eq!(state(&rig), "Empty");
 }

@@ -1,6 +1,7 @@
 //! The coordinator's rules, one test each, and its invariants under random events.
 #![allow(clippy::unwrap_used)]
 
+mod consumer_story;
 mod consumers;
 mod invariants;
 mod membership;
