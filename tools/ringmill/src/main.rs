@@ -7,6 +7,7 @@ mod check;
 mod completion;
 mod consume;
 mod exit;
+mod group;
 mod log;
 mod output;
 mod perf;
@@ -46,6 +47,9 @@ enum Command {
     /// Create, list, describe, alter and delete topics
     #[command(subcommand)]
     Topic(topic::Topic),
+    /// List, describe, reset and delete consumer groups, and see how far they are behind
+    #[command(subcommand)]
+    Group(group::Group),
     /// Send lines from stdin to a topic
     Produce(produce::Produce),
     /// Print the records of a topic
@@ -67,6 +71,7 @@ fn main() -> ExitCode {
         // It has exit codes of its own.
         Command::Serve(serve) => return serve.run(),
         Command::Topic(topic) => topic.run(),
+        Command::Group(group) => group.run(),
         Command::Produce(produce) => produce.run(),
         Command::Consume(consume) => consume.run(),
         Command::Perf(perf) => perf.run(),

@@ -2,6 +2,7 @@
 
 mod format;
 mod start;
+pub use start::{ago, now_ms, timestamp};
 
 use crate::exit::{Code, Failed};
 use crate::output::{Out, remark, throughput};

@@ -31,13 +31,13 @@ fn offset(offset: i64) -> Result<Start, String> {
     if offset < 0 { Err("offsets begin at 0".to_string()) } else { Ok(Start::Offset(offset)) }
 }
 
-fn now_ms() -> i64 {
+pub fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// Milliseconds of `30s`, `5m`, `2h`, `7d`.
-fn ago(text: &str) -> Result<i64, String> {
+pub fn ago(text: &str) -> Result<i64, String> {
     let wrong = || format!("{text} is not a time such as 30s, 5m, 2h or 7d");
     let unit = match text.chars().last() {
         Some('s') => 1000,
@@ -51,7 +51,7 @@ fn ago(text: &str) -> Result<i64, String> {
 }
 
 /// Milliseconds since 1970, or a date and time in UTC.
-fn timestamp(text: &str) -> Result<i64, String> {
+pub fn timestamp(text: &str) -> Result<i64, String> {
     if let Ok(ms) = text.parse::<i64>() {
         return if ms < 0 { Err("timestamps begin at 0".to_string()) } else { Ok(ms) };
     }
