@@ -174,7 +174,8 @@ pub enum Event {
     TopicsDeleted(Vec<Text>),
     /// The records of this write survive a power cut.
     Durable(WriteId),
-    /// They were refused, or nobody knows; this is what the waiting requests are told.
+    /// They were refused, or nobody knows; this is what the waiting requests are told. Writes of the same partition that
+    /// came after it must fail, too: they stand on it.
     Failed(WriteId, ErrorCode),
     Tick,
     /// The broker stops: who waits for other members is sent away.

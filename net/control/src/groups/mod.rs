@@ -191,7 +191,14 @@ impl Control {
             (None, reply) => Some(reply),
             (Some(Asked::Append(partition)), CoreReply::Append(result)) => {
                 let lane = self.groups.lanes.get_mut(&partition);
-                let writes = lane.map(|l| std::mem::take(&mut l.under_way)).unwrap_or_default();
+                let mut writes = Vec::new();
+                if let Some(lane) = lane {
+                    writes = std::mem::take(&mut lane.under_way);
+                    if result.is_err() {
+                        // What waits was decided on top of what is not stored now: it goes with it.
+                        writes.extend(lane.waiting.drain(..).map(|write| write.id));
+                    }
+                }
                 if let Err(error) = result {
                     tracing::warn!(%partition, ?error, "records of groups were not taken");
                 }

@@ -171,6 +171,8 @@ impl Story {
             if now_ms.saturating_sub(c.heard_ms) >= SESSION_MS / 2 {
                 c.epoch = 0;
                 c.owned.clear();
+                // An answer that comes later still is for somebody it is no more.
+                c.asked = None;
             }
         }
     }

@@ -82,9 +82,11 @@ impl Rig {
         }
     }
 
+    /// A write fails, and with it those behind it: nothing is appended on top of what is not there.
     pub fn fail(&mut self) {
-        let write = self.unwritten.remove(0);
-        self.step(Event::Failed(write.id, ErrorCode::CoordinatorNotAvailable));
+        for write in std::mem::take(&mut self.unwritten) {
+            self.step(Event::Failed(write.id, ErrorCode::CoordinatorNotAvailable));
+        }
     }
 
     pub fn ask(&mut self, event: impl FnOnce(Ticket) -> Event) -> Ticket {

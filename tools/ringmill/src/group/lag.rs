@@ -88,10 +88,7 @@ impl Lag {
 
     fn look(&self, client: &mut Client) -> Result<Report<'_>, Failed> {
         let committed = client.committed(&self.group)?;
-        let found = match client.group_members(&self.group) {
-            Ok(found) => found,
-            Err(error) => return Err(error.into()),
-        };
+        let found = client.group_members(&self.group)?;
         let mut owners = BTreeMap::new();
         for member in &found.members {
             for (topic, partitions) in &member.assignment {
