@@ -9,6 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 const T: TopicId = TopicId([7; 16]);
 const SESSION_MS: u64 = 45_000;
+/// Longer than a session: a member put out for holding on could not know it, as in Kafka; one that is silent stops itself.
+const REBALANCE_MS: i32 = 90_000;
 
 #[derive(Clone, Debug)]
 enum Act {
@@ -96,7 +98,7 @@ impl Story {
             group: "g".into(),
             member: self.member(client),
             epoch: self.clients[client].epoch,
-            rebalance_timeout_ms: if says_all { 30_000 } else { -1 },
+            rebalance_timeout_ms: if says_all { REBALANCE_MS } else { -1 },
             topics: says_all.then(|| vec!["t".into()]),
             owned: Some(owned),
             id_required: true,
