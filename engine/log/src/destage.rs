@@ -149,13 +149,17 @@ impl Log {
         }
     }
 
-    fn retry_after_full(&mut self) {
+    fn queue_no_space(&mut self) {
         for slot in 0..self.parts.len() {
             if let Some(part) = self.parts.get_mut(slot).filter(|p| p.step == DestageStep::NoSpace) {
                 part.step = DestageStep::Queued;
                 self.destage.queue.push_back(slot as u32);
             }
         }
+    }
+
+    fn retry_after_full(&mut self) {
+        self.queue_no_space();
         // Whoever met the full disk was deleted, or has nothing more to write: the next to prepare a segment finds out.
         if self.destage.queue.is_empty() && self.destage.preparing == 0 && self.destage.writes.is_empty() {
             self.storage_full = false;
@@ -274,6 +278,8 @@ impl Log {
                 if self.storage_full {
                     tracing::info!("disk space is back: produce goes on");
                     self.storage_full = false;
+                    // Others met the full disk too, and nobody else would try them again.
+                    self.queue_no_space();
                 }
                 self.start_destage(io, slot);
             }
