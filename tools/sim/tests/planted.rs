@@ -38,7 +38,7 @@ fn an_honest_broker_keeps_its_promises_on_failing_disks() {
 }
 
 /// Seeds that once broke a promise, and what was wrong then.
-const ONCE_BROKEN: [(u64, &str); 15] = [
+const ONCE_BROKEN: [(u64, &str); 16] = [
     (126, "a checkpoint named a segment as active that retention had unlinked: offline for ever"),
     (455, "the same, with small memory"),
     (475, "the same"),
@@ -57,6 +57,7 @@ const ONCE_BROKEN: [(u64, &str); 15] = [
     (6498, "the same"),
     (7233, "files of retired segments came back, and with them records at two places"),
     (8047, "the same, and a producer was refused as out of order"),
+    (4690, "one partition found room again, and those that had met the full disk with it were never tried again"),
 ];
 
 #[test]
