@@ -57,7 +57,7 @@ const ONCE_BROKEN: [(u64, &str); 16] = [
     (6498, "the same"),
     (7233, "files of retired segments came back, and with them records at two places"),
     (8047, "the same, and a producer was refused as out of order"),
-    (4690, "one partition found room again, and those that had met the full disk with it were never tried again"),
+    (4690, "one partition found room again, and the others that had met the full disk waited for ever"),
 ];
 
 #[test]
