@@ -128,7 +128,7 @@ fn rebuilt(
         put_varint(&mut records, body.len() as i64);
         records.extend_from_slice(&body);
     }
-    let packed = decompress::pack(header.compression()?, records).ok()?;
+    let packed = ringmill_compression::compress(header.compression()?, records).ok()?;
     let mut out = batch.get(..HEADER_BYTES)?.to_vec();
     out.extend_from_slice(&packed);
     let length = i32::try_from(out.len() - 12).ok()?;
