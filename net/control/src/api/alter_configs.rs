@@ -180,8 +180,17 @@ fn counted<'a>(resources: impl Iterator<Item = (i8, &'a str)>) -> HashMap<(i8, &
     counts
 }
 
-fn twice() -> Problem {
-    (ErrorCode::InvalidRequest, "Each resource must appear at most once.".into())
+/// What is to be altered, unless the request names it more than once.
+fn sole_target<'a>(
+    control: &Control,
+    counts: &HashMap<(i8, &'a str), usize>,
+    kind: i8,
+    name: &'a str,
+) -> Result<Target<'a>, Problem> {
+    if counts.get(&(kind, name)).is_some_and(|times| *times > 1) {
+        return Err((ErrorCode::InvalidRequest, "Each resource must appear at most once.".into()));
+    }
+    Target::of(control, kind, name)
 }
 
 fn null(name: &str) -> Problem {
@@ -209,8 +218,7 @@ pub(crate) fn alter_configs(control: &mut Control, call: &Call<'_>) -> Result<Ou
     let counts = counted(request.resources.iter().map(|r| (r.resource_type, r.resource_name.as_str())));
     for resource in &request.resources {
         let (kind, name) = (resource.resource_type, resource.resource_name.as_str());
-        let repeated = counts.get(&(kind, name)).is_some_and(|times| *times > 1);
-        let target = if repeated { Err(twice()) } else { Target::of(control, kind, name) };
+        let target = sole_target(control, &counts, kind, name);
         let result = target.and_then(|target| {
             if target.kind == Resource::BrokerLogger {
                 return Err((ErrorCode::InvalidRequest, format!("Unknown resource type {kind}")));
@@ -242,8 +250,7 @@ pub(crate) fn incremental_alter_configs(control: &mut Control, call: &Call<'_>) 
     let counts = counted(request.resources.iter().map(|r| (r.resource_type, r.resource_name.as_str())));
     for resource in &request.resources {
         let (kind, name) = (resource.resource_type, resource.resource_name.as_str());
-        let repeated = counts.get(&(kind, name)).is_some_and(|times| *times > 1);
-        let target = if repeated { Err(twice()) } else { Target::of(control, kind, name) };
+        let target = sole_target(control, &counts, kind, name);
         let changes: Vec<Change<'_>> = resource
             .configs
             .iter()
