@@ -185,8 +185,6 @@ def raw_line(*command):
     return json.loads(check([str(c) for c in command]).strip().splitlines()[-1])
 
 
-# Milliseconds that a client sees of the least that this machine can do for it, by quantile; filled in by disk.floor.
-FLOOR = {}
 # MB/s that fio reads at 1 MiB, 8 at a time; filled in by cold_read.
 FIO_READ = []
 

@@ -48,15 +48,3 @@ def paced(rounds, small):
     ratio = median(ours) / median(raws)
     return [row('P4', f'CPU per record at {RATE}/s, {median(ours):.1f} µs; raw receive + write + flush + send {median(raws):.1f} µs',
                 round(ratio, 2), '≤ 1.3 × raw', ratio <= 1.3, '', '× raw')]
-
-
-def floor(rounds, small):
-    """P1: what a client that spins, as rdkafka_performance does, sees of a bare loop of receive, write, flush, send."""
-    seen = []
-    with Folder('floor') as folder:
-        for _ in range(max(rounds, 3)):
-            line = raw_line(RAW, 'serve', folder, RATE, 2 if small else 8, FRAME_BYTES, 'spin')
-            seen.append([line[f'client_{q}_us'] / 1e3 for q in ('p50', 'p99', 'p999')])
-            note(f'raw loop, seen by its client: p50, p99, p99.9 {seen[-1]} ms')
-    FLOOR.update({q: median([s[at] for s in seen]) for at, q in enumerate(('p50', 'p99', 'p999'))})
-    return []

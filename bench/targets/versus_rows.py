@@ -1,6 +1,6 @@
 """The targets that bench/peers/versus.py measures, read from its rows: medians of rounds, tails of pooled samples."""
 import os, re
-from common import FIO_READ, FLOOR, median, row
+from common import FIO_READ, median, row
 
 # A client thread, or the machine, this busy is what limits a workload.
 BUSY = 0.9
@@ -41,9 +41,10 @@ class Rows:
         return f'{who}: busiest client thread {busiest:.0%}, client {client:.2f} + broker {broker or 0:.2f} of {cpus} CPUs'
 
 
-def floor(workload, key):
-    """What the least that this machine can do for a client takes, where it was measured."""
-    return f'a bare loop of receive, write, flush, send: {FLOOR[key]:.2f} ms' if workload == 'lat1' and key in FLOOR else ''
+def floor(data, workload, key):
+    """What the same client sees of a loop that does no more than an ack needs, in the same rounds."""
+    least = data.value(workload, 'floor', key)
+    return f'the same client and a bare loop of receive, write, flush, send: {least:g}' if least else ''
 
 
 def disk_limits(data, workload):
@@ -58,7 +59,7 @@ def ratio(data, target, workload, key, against, goal, at_least, excuse=None):
         return row(target, f'{workload} {key} / {against}', None, f'{"≥" if at_least else "≤"} {goal} ×', None, 'not measured')
     got = ours / other
     met = got >= goal if at_least else got <= goal
-    limit = data.limit(workload) if at_least else floor(workload, key) if target == 'P1' else ''
+    limit = '; '.join(filter(None, [floor(data, workload, key), data.limit(workload) if at_least else '']))
     if excuse == 'disk' and data.value(workload, 'ours', 'disk_read_mb_s') is not None:
         fio = f', fio {median(FIO_READ):.0f}' if FIO_READ else ''
         limit = f'disk read at {data.value(workload, "ours", "disk_read_mb_s"):.0f} MB/s{fio}; {limit}'
@@ -69,7 +70,7 @@ def ratio(data, target, workload, key, against, goal, at_least, excuse=None):
 
 def ceiling(data, target, workload, key, most):
     ours = data.value(workload, 'ours', key)
-    return row(target, f'{workload} {key}', ours, f'≤ {most} ms', None if ours is None else ours <= most, floor(workload, key), 'ms')
+    return row(target, f'{workload} {key}', ours, f'≤ {most} ms', None if ours is None else ours <= most, floor(data, workload, key), 'ms')
 
 
 MORE, LESS = True, False

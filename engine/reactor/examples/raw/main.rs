@@ -8,15 +8,21 @@
 //! : a paced client (a process of its own) sends RATE frames a second; each is received, written, flushed, answered.
 //! : Between frames the client sleeps, or keeps a CPU busy as `rdkafka_performance -r` does.
 //!
-//! Prints one line of JSON. CPU is that of the whole process, its io-wq workers included, the client's not.
+//! `… -- kafka FOLDER PORT`
+//! : as much of Kafka's protocol as a producer needs, around receive, write, flush, send and nothing else: what a client
+//! : that nobody here wrote sees of that floor. Runs until it is killed.
+//!
+//! The others print one line of JSON. CPU is that of the whole process, its io-wq workers included, the client's not.
 #![allow(clippy::unwrap_used)]
 
-use io_uring::{IoUring, opcode, squeue, types};
-use ringmill_reactor::{BufMut, Fs, OpenMode, Pool, stdfs::StdFs};
+mod kafka;
+mod rig;
+
+use rig::Rig;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::os::fd::AsRawFd;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -32,106 +38,6 @@ fn cpu_ns() -> u64 {
     // SAFETY: writes one timespec, which is ours.
     unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) };
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
-}
-
-/// A zero-filled file, its registered buffer and a ring with both.
-struct Rig {
-    ring: IoUring,
-    memory: BufMut,
-    _file: OwnedFd,
-    path: PathBuf,
-    offset: u64,
-}
-
-impl Rig {
-    fn new(folder: &Path) -> Rig {
-        let path = folder.join(format!("raw-{}", std::process::id()));
-        let file = StdFs.open(&path, OpenMode::CreateDirect).unwrap();
-        assert!(file.is_direct(), "a file system with direct I/O");
-        let mut memory = Pool::new(16 << 20).take(1 << 20).unwrap();
-        memory.as_mut_full().fill(0);
-        memory.set_len(1 << 20);
-        for at in (0..FILE_BYTES).step_by(1 << 20) {
-            StdFs.write_at(&file, &memory, at).unwrap();
-        }
-        StdFs.sync_data(&file).unwrap();
-        let name = std::ffi::CString::new(path.as_os_str().as_encoded_bytes()).unwrap();
-        // SAFETY: a new descriptor, or an error that the assertion shows.
-        let fd = unsafe {
-            let fd = libc::open(name.as_ptr(), libc::O_RDWR | libc::O_DIRECT | libc::O_CLOEXEC);
-            assert!(fd >= 0, "{}", std::io::Error::last_os_error());
-            OwnedFd::from_raw_fd(fd)
-        };
-        let ring = IoUring::builder()
-            .setup_single_issuer()
-            .setup_defer_taskrun()
-            .setup_taskrun_flag()
-            .build(64)
-            .unwrap();
-        let vector =
-            libc::iovec { iov_base: memory.as_mut_full().as_mut_ptr().cast(), iov_len: memory.capacity() };
-        // SAFETY: the memory lives in the rig beside the ring, and no rig outlives this process's use of it.
-        unsafe { ring.submitter().register_buffers(&[vector]).unwrap() };
-        ring.submitter().register_files(&[fd.as_raw_fd()]).unwrap();
-        Rig { ring, memory, _file: fd, path, offset: 0 }
-    }
-
-    fn push(&mut self, entry: &squeue::Entry) {
-        // SAFETY: every entry here names memory of this rig, and its completion is waited for before that changes.
-        unsafe { self.ring.submission().push(entry).unwrap() };
-    }
-
-    /// Waits for `count` completions; the results in order of their user data, which counts from 0.
-    fn finish(&mut self, count: usize) -> [i32; 2] {
-        let mut results = [0; 2];
-        let mut left = count;
-        self.ring.submit_and_wait(count).unwrap();
-        while left > 0 {
-            for done in self.ring.completion() {
-                let result = done.result();
-                assert!(result >= 0, "{}", std::io::Error::from_raw_os_error(-result));
-                results[done.user_data() as usize] = result;
-                left -= 1;
-            }
-            if left > 0 {
-                self.ring.submit_and_wait(1).unwrap();
-            }
-        }
-        results
-    }
-
-    /// The first `len` bytes of the memory, durable when this returns.
-    fn write(&mut self, len: usize) {
-        let len = len.next_multiple_of(PAGE_BYTES);
-        if self.offset + len as u64 > FILE_BYTES {
-            self.offset = 0;
-        }
-        let file = types::Fixed(0);
-        let write = opcode::WriteFixed::new(file, self.memory.as_ptr(), len as u32, 0).offset(self.offset);
-        self.push(&write.build().flags(squeue::Flags::IO_LINK).user_data(0));
-        self.push(&opcode::Fsync::new(file).flags(types::FsyncFlags::DATASYNC).build().user_data(1));
-        assert_eq!(self.finish(2)[0] as usize, len, "a whole write");
-        self.offset += len as u64;
-    }
-
-    fn receive(&mut self, socket: i32) -> usize {
-        let start = self.memory.as_mut_full().as_mut_ptr();
-        self.push(&opcode::Recv::new(types::Fd(socket), start, BUFFER_BYTES as u32).build().user_data(0));
-        self.finish(1)[0] as usize
-    }
-
-    fn send(&mut self, socket: i32, bytes: &[u8]) {
-        self.push(
-            &opcode::Send::new(types::Fd(socket), bytes.as_ptr(), bytes.len() as u32).build().user_data(0),
-        );
-        assert_eq!(self.finish(1)[0] as usize, bytes.len(), "a whole answer");
-    }
-}
-
-impl Drop for Rig {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
-    }
 }
 
 /// p50, p99 and p99.9 as members of a JSON object.
@@ -247,13 +153,15 @@ fn main() {
         ["serve", folder, rate, seconds, frame, between @ ("sleep" | "spin")] => {
             serve(Path::new(folder), rate, seconds, frame, between);
         }
+        ["kafka", folder, port] => kafka::serve(Path::new(folder), port.parse().expect("a port")),
         ["client", address, rate, seconds, frame, between] => {
             let number = |text: &str| text.parse::<f64>().expect("a number");
             client(address, number(rate), number(seconds), number(frame) as usize, *between == "spin");
         }
         _ => {
             eprintln!(
-                "usage: raw write FOLDER SECONDS | raw serve FOLDER RATE SECONDS FRAME_BYTES sleep|spin"
+                "usage: raw write FOLDER SECONDS | raw serve FOLDER RATE SECONDS FRAME_BYTES sleep|spin \
+                 | raw kafka FOLDER PORT"
             );
             std::process::exit(2);
         }
