@@ -6,10 +6,13 @@
 mod check;
 mod completion;
 mod consume;
+#[allow(dead_code, reason = "those who restart it and look at it come with tune and plan")]
+mod embedded;
 mod exit;
 mod group;
 mod log;
 mod output;
+mod page;
 mod perf;
 mod produce;
 mod serve;

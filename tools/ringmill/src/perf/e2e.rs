@@ -6,11 +6,11 @@ use super::cluster;
 use super::consume::{deal, sources};
 use super::consumer_properties::ConsumerProperties;
 use super::cpu::BrokerCpu;
-use super::embedded::Embedded;
 use super::produce::{facts, report, say, table};
 use super::report::{Files, Series};
 use super::sending::Sending;
 use super::{failed, quantiles};
+use crate::embedded::{Embedded, Settings};
 use crate::exit::{Code, Failed};
 use crate::output::{Out, grouped};
 use crate::server::Server;
@@ -70,7 +70,7 @@ impl EndToEnd {
             self.server.bootstrap_server = server.clone();
         }
         let stop = cluster::stop_on_signals()?;
-        let embedded = if self.embedded { Some(Embedded::start()?) } else { None };
+        let embedded = if self.embedded { Some(Embedded::start(&Settings::default())?) } else { None };
         if let Some(broker) = &embedded {
             self.server.bootstrap_server = broker.address.clone();
         }

@@ -1,16 +1,13 @@
-//! One self-contained page about a run: percentile curves, latency over time, throughput. SVG that follows the reader's
-//! light or dark setting.
+//! The page about a run: percentile curves, latency over time, throughput.
 
 use super::report::Series;
+use crate::page::{
+    self, BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, escape, facts_table, horizontal, nice, open, round, short,
+    vertical,
+};
 use ringmill_load::{Latency, Timeline};
 use std::fmt::Write;
 
-const WIDTH: f64 = 860.0;
-const HEIGHT: f64 = 300.0;
-const LEFT: f64 = 66.0;
-const RIGHT: f64 = 16.0;
-const TOP: f64 = 12.0;
-const BOTTOM: f64 = 40.0;
 /// Rows of the heat map per factor of ten.
 const ROWS: f64 = 8.0;
 /// Columns of a heat map; stretches are put together beyond that.
@@ -25,33 +22,9 @@ const TICKS: [(f64, &str); 6] = [
     (4.0, "99.99 %"),
 ];
 
-const STYLE: &str = "
-:root{--bg:#fcfcfb;--ink:#1c2430;--soft:#667080;--line:#dfe3e8;--c0:#1f6feb;--c1:#d97706;--c2:#0f9d76;--heat:31,111,235}
-@media(prefers-color-scheme:dark){:root{--bg:#12161c;--ink:#e6e9ee;--soft:#98a2b0;--line:#2b333e;--c0:#6ea8ff;--c1:#f0a94a;
---c2:#3ecfa3;--heat:110,168,255}}
-body{background:var(--bg);color:var(--ink);font:15px/1.5 system-ui,sans-serif;max-width:900px;margin:2rem auto;padding:0 1rem}
-h1{font-size:1.4rem;margin:0 0 .2rem}h2{font-size:1.05rem;margin:2rem 0 .3rem}p{color:var(--soft);margin:.2rem 0 .6rem}
-svg{width:100%;height:auto;display:block}svg text{fill:var(--soft);font:12px system-ui,sans-serif}
-.grid{stroke:var(--line);stroke-width:1}.s0{stroke:var(--c0)}.s1{stroke:var(--c1)}.s2{stroke:var(--c2)}
-.curve{fill:none;stroke-width:2;stroke-linejoin:round}.area{fill:rgba(var(--heat),.25);stroke:none}
-.cell{fill:rgb(var(--heat))}table{border-collapse:collapse;font-variant-numeric:tabular-nums}
-td,th{padding:.15rem 1.2rem .15rem 0;text-align:right;font-weight:400}td:first-child,th:first-child{text-align:left;color:var(--soft)}
-th{color:var(--soft);border-bottom:1px solid var(--line)}.key{display:inline-block;width:1.6em;border-top:3px solid;margin:0 .4em .25em 0}
-.k0{border-color:var(--c0)}.k1{border-color:var(--c1)}.k2{border-color:var(--c2)}.wide{overflow-x:auto}
-";
-
 /// The page.
 pub fn page(title: &str, series: &[Series<'_>], facts: &[(String, String)]) -> String {
-    let mut out = String::new();
-    let title = escape(title);
-    let command: Vec<String> = std::env::args().skip(1).collect();
-    let _ = write!(
-        out,
-        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\">\
-         <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\"><title>ringmill {title}</title>\
-         <style>{STYLE}</style><h1>ringmill {title}</h1><p><code>ringmill {}</code></p>",
-        escape(&command.join(" "))
-    );
+    let mut out = page::head(title);
     facts_table(&mut out, facts);
     out.push_str("<h2>Latency</h2>");
     percentiles(&mut out, series);
@@ -82,25 +55,8 @@ pub fn page(title: &str, series: &[Series<'_>], facts: &[(String, String)]) -> S
             throughput(&mut out, timeline);
         }
     }
-    out.push_str("</html>\n");
+    page::end(&mut out);
     out
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
-}
-
-fn facts_table(out: &mut String, facts: &[(String, String)]) {
-    out.push_str("<div class=wide><table>");
-    for (name, value) in facts {
-        let _ = write!(
-            out,
-            "<tr><td>{}</td><td style=\"text-align:left\">{}</td></tr>",
-            escape(name),
-            escape(value)
-        );
-    }
-    out.push_str("</table></div>");
 }
 
 fn percentiles(out: &mut String, series: &[Series<'_>]) {
@@ -162,29 +118,6 @@ impl Decades {
     }
 }
 
-fn horizontal(out: &mut String, y: f64, label: &str) {
-    let _ = write!(
-        out,
-        "<line class=grid x1={LEFT} x2={} y1={y:.1} y2={y:.1} /><text x={} y={:.1} text-anchor=end>{label}</text>",
-        WIDTH - RIGHT,
-        LEFT - 6.0,
-        y + 4.0
-    );
-}
-
-fn vertical(out: &mut String, x: f64, label: &str) {
-    let bottom = HEIGHT - BOTTOM;
-    let _ = write!(
-        out,
-        "<line class=grid x1={x:.1} x2={x:.1} y1={TOP} y2={bottom} /><text x={x:.1} y={} text-anchor=middle>{label}</text>",
-        bottom + 18.0
-    );
-}
-
-fn open(out: &mut String, label: &str) {
-    let _ = write!(out, "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=img aria-label=\"{}\">", escape(label));
-}
-
 fn curves(out: &mut String, series: &[Series<'_>]) {
     let decades = Decades::of(series.iter().map(|s| s.latency));
     let count = series.iter().map(|s| s.latency.count()).max().unwrap_or(1).max(10);
@@ -229,20 +162,6 @@ impl Span {
             second += step;
         }
     }
-}
-
-/// 1, 2 or 5 times a power of ten, at least this.
-fn nice(least: f64) -> f64 {
-    let power = 10f64.powf(least.max(1e-9).log10().floor());
-    [1.0, 2.0, 5.0, 10.0]
-        .into_iter()
-        .map(|factor| factor * power)
-        .find(|step| *step >= least)
-        .unwrap_or(power)
-}
-
-fn round(value: f64) -> f64 {
-    (value * 1000.0).round() / 1000.0
 }
 
 fn heat(out: &mut String, timeline: &Timeline) {
@@ -321,15 +240,6 @@ fn throughput(out: &mut String, timeline: &Timeline) {
         out,
         "<polygon class=area points=\"{from:.1},{base} {points}{to:.1},{base}\"/><polyline class=\"curve s0\" points=\"{points}\"/></svg>"
     );
-}
-
-/// `1.5M`.
-fn short(number: f64) -> String {
-    match number {
-        n if n >= 1e6 => format!("{}M", round(n / 1e6)),
-        n if n >= 1e3 => format!("{}k", round(n / 1e3)),
-        n => format!("{}", round(n)),
-    }
 }
 
 #[cfg(test)]

@@ -9,7 +9,6 @@ mod consume;
 mod consumer_properties;
 mod cpu;
 mod e2e;
-mod embedded;
 mod group;
 mod html;
 mod live;

@@ -2,10 +2,10 @@
 
 use super::cluster;
 use super::cpu::BrokerCpu;
-use super::embedded::Embedded;
 use super::report::{Files, Series};
 use super::sending::Sending;
 use super::{MEBIBYTE, QUANTILES, metrics, name, quantiles};
+use crate::embedded::{Embedded, Settings};
 use crate::exit::{Code, Failed};
 use crate::output::{Out, grouped};
 use crate::server::Server;
@@ -69,7 +69,7 @@ impl Produce {
             self.server.bootstrap_server = server.clone();
         }
         let stop = cluster::stop_on_signals()?;
-        let embedded = if self.embedded { Some(Embedded::start()?) } else { None };
+        let embedded = if self.embedded { Some(Embedded::start(&Settings::default())?) } else { None };
         if let Some(broker) = &embedded {
             self.server.bootstrap_server = broker.address.clone();
         }

@@ -8,10 +8,10 @@ use super::cluster::{self, Place};
 use super::consume::{deal, sources};
 use super::consumer_properties::ConsumerProperties;
 use super::cpu::BrokerCpu;
-use super::embedded::Embedded;
 use super::produce::kafka_lines;
 use super::sending::Sending;
 use super::{failed, quantiles};
+use crate::embedded::{Embedded, Settings};
 use crate::exit::{Code, Failed};
 use crate::output::{Align, Out, Paint, Table, grouped};
 use crate::server::Server;
@@ -192,7 +192,7 @@ impl Suite {
             return Err(Failed::new(Code::Usage, format!("--only {unknown}: --list says what there is")));
         }
         let stop = cluster::stop_on_signals()?;
-        let embedded = if self.embedded { Some(Embedded::start()?) } else { None };
+        let embedded = if self.embedded { Some(Embedded::start(&Settings::default())?) } else { None };
         if let Some(broker) = &embedded {
             self.server.bootstrap_server = broker.address.clone();
         }
