@@ -1,12 +1,13 @@
 //! The data folder's file system and device.
 
-use super::{Finding, read};
+use super::Finding;
 use crate::output::bytes;
 use ringmill_broker::host::{self, Footing};
+use ringmill_device::{Identity, WriteCache};
 use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Writes of the core log are multiples of this.
 const PAGE_BYTES: u32 = 4096;
@@ -107,27 +108,26 @@ fn free(folder: &Path) -> Finding {
 /// What a flush costs is decided here: with a volatile cache and no FUA, it empties the whole cache.
 fn write_cache(folder: &Path) -> Finding {
     const NAME: &str = "write cache";
-    let Some((device, queue)) = queue_of(folder) else {
+    let Some(found) = Identity::of(folder) else {
         return Finding::ok(NAME, "no block device of its own; the file system below decides");
     };
-    let setting = |file: &str| read(&queue.join(file).to_string_lossy());
-    let fua = setting("fua").as_deref() == Some("1");
-    match setting("write_cache").as_deref() {
-        Some("write through") => Finding::ok(
+    let device = found.name;
+    match found.write_cache {
+        WriteCache::WriteThrough => Finding::ok(
             NAME,
             format!("{device}: none that is volatile (write through): a flush costs little"),
         ),
-        Some("write back") if fua => Finding::ok(
+        WriteCache::WriteBack if found.fua => Finding::ok(
             NAME,
             format!("{device}: volatile, with FUA: the broker measures which way to flush is faster"),
         ),
-        Some("write back") => Finding::ok(
+        WriteCache::WriteBack => Finding::ok(
             NAME,
             format!(
                 "{device}: volatile, without FUA: each flush empties it; drives with power-loss protection are faster"
             ),
         ),
-        Some(_) | None => Finding::warn(
+        WriteCache::Unknown => Finding::warn(
             NAME,
             format!("{device}: the kernel does not tell"),
             "see the data sheet of the device",
@@ -135,46 +135,9 @@ fn write_cache(folder: &Path) -> Finding {
     }
 }
 
-/// Name and queue folder of the block device that holds `folder`.
-fn queue_of(folder: &Path) -> Option<(String, PathBuf)> {
-    let stat = rustix::fs::stat(folder).ok()?;
-    let number = (rustix::fs::major(stat.st_dev), rustix::fs::minor(stat.st_dev));
-    let by_number = PathBuf::from(format!("/sys/dev/block/{}:{}", number.0, number.1));
-    // btrfs and overlay have numbers of their own; the mount table names what they were mounted from.
-    let node = std::fs::canonicalize(&by_number).ok().or_else(|| {
-        let table = read("/proc/self/mountinfo")?;
-        let source = source_of(&table, number)?;
-        let device = rustix::fs::stat(source).ok()?.st_rdev;
-        let path = format!("/sys/dev/block/{}:{}", rustix::fs::major(device), rustix::fs::minor(device));
-        std::fs::canonicalize(path).ok()
-    })?;
-    // A partition has no queue; the disk above it has.
-    let disk = [node.as_path(), node.parent()?].into_iter().find(|path| path.join("queue").is_dir())?;
-    Some((disk.file_name()?.to_string_lossy().into_owned(), disk.join("queue")))
-}
-
-/// The mount source of device `number`, by proc_pid_mountinfo(5): `… major:minor … - type source options`.
-fn source_of(table: &str, number: (u32, u32)) -> Option<&str> {
-    let wanted = format!("{}:{}", number.0, number.1);
-    table.lines().find_map(|line| {
-        let (head, tail) = line.split_once(" - ")?;
-        let is_it = head.split(' ').nth(2) == Some(wanted.as_str());
-        tail.split(' ').nth(1).filter(|source| is_it && source.starts_with("/dev/"))
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_mount_table_names_a_device() {
-        let table = "22 1 0:21 / /proc rw shared:5 - proc proc rw\n\
-                     36 35 0:45 /sub /data rw,noatime shared:1 - btrfs /dev/sdb1 rw,space_cache";
-        assert_eq!(source_of(table, (0, 45)), Some("/dev/sdb1"));
-        assert_eq!(source_of(table, (0, 21)), None);
-        assert_eq!(source_of(table, (8, 1)), None);
-    }
 
     #[test]
     fn a_folder_that_does_not_exist_yet_is_checked_at_its_parent() {
