@@ -72,7 +72,13 @@ impl Address {
         };
         let bad = || format!("`{text}` is not HOST:PORT (IPv6 in brackets, as in [::1]:9092)");
         let (host, port) = plain.rsplit_once(':').ok_or_else(bad)?;
-        let port = port.parse().map_err(|_| bad())?;
+        let port = match port.parse::<u16>() {
+            Ok(port) => port,
+            Err(_) if !port.is_empty() && port.bytes().all(|digit| digit.is_ascii_digit()) => {
+                return Err(format!("`{text}` has no port that exists; ports are 0 (any free one) to 65535"));
+            }
+            Err(_) => return Err(bad()),
+        };
         let host = match host.strip_prefix('[') {
             Some(rest) => {
                 let inner = rest.strip_suffix(']').ok_or_else(bad)?;

@@ -87,7 +87,11 @@ impl Banner {
             format!("up to {} of buffers, tail rings and caches", show_bytes(self.memory_bytes as i64)),
         );
         line("kernel", format!("uses {}", list(&self.features_used)));
-        line("", format!("does without {}", list(&self.features_without)));
+        if self.features_without.is_empty() {
+            line("", "and misses nothing that it can use".to_string());
+        } else {
+            line("", format!("does without {}", list(&self.features_without)));
+        }
         line("flush", self.flush_line());
         line("an ack", self.ack().to_string());
         line("ready", format!("after {} ms; SIGTERM or Ctrl-C stops", self.started_in.as_millis()));
@@ -197,7 +201,7 @@ mod tests {
             "2 on CPU 0-1, pinned",
             "up to 1GiB",
             "uses fixed-buffers",
-            "does without nothing",
+            "misses nothing",
             "linked fdatasync (not measured yet), one in flight",
             "means on disk: it leaves after the flush",
             "after 12 ms",

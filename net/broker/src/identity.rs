@@ -248,6 +248,9 @@ fn unusable(path: &Path, verb: &str, error: &std::io::Error) -> Failure {
     let advice = match error.kind() {
         std::io::ErrorKind::PermissionDenied => "give this user the right to, or choose another --data",
         std::io::ErrorKind::StorageFull => "free space there",
+        std::io::ErrorKind::AlreadyExists | std::io::ErrorKind::NotADirectory => {
+            "a file is in the way where a folder must be: choose another --data"
+        }
         _ => "choose another --data, or look at the file system",
     };
     Failure::new(reason, format!("{} cannot be {verb} ({error}); {advice}.", path.display()))

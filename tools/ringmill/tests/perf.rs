@@ -1,11 +1,13 @@
 //! `ringmill perf` against a real broker.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+use ringmill_client::admin::LATEST;
+use ringmill_client::client::{Absent, Client, Options};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 struct Broker {
     child: Child,
@@ -46,6 +48,21 @@ impl Broker {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ringmill"));
         command.args(["perf", "consume", "--topic", "t", "--bootstrap-server", &self.address]).args(args);
         command.output().unwrap()
+    }
+
+    /// Until that many records are in the topic: the load is under way.
+    fn wait_for_records(&self, count: i64) {
+        let begun = Instant::now();
+        let mut client = Client::connect(&self.address, Options::default()).unwrap();
+        loop {
+            let topic = client.topic("t", Absent::Leave);
+            let ends = topic.and_then(|topic| client.offsets(&[topic], LATEST)).unwrap_or_default();
+            if ends.values().filter_map(|end| end.ok()).sum::<i64>() >= count {
+                return;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(30), "the load never came");
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     fn signal(&self, signal: Signal) {
@@ -92,7 +109,7 @@ fn a_broker_stopped_for_half_a_second_shows_in_the_intended_latencies() {
         ["--num-records", "3000", "--throughput", "1000", "--command-property", "linger.ms=0", "--json"];
     let mut command = broker.produce(&args);
     let running = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    std::thread::sleep(Duration::from_millis(1200));
+    broker.wait_for_records(1000);
     broker.signal(Signal::STOP);
     std::thread::sleep(Duration::from_millis(500));
     broker.signal(Signal::CONT);
@@ -133,7 +150,7 @@ fn a_broker_that_dies_leaves_the_results_so_far() {
     let args = ["--num-records", "100000", "--throughput", "2000", "--json"];
     let mut command = broker.produce(&args);
     let running = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    std::thread::sleep(Duration::from_millis(1500));
+    broker.wait_for_records(1000);
     broker.signal(Signal::KILL);
     let output = running.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));

@@ -30,6 +30,7 @@ pub fn ci() -> Result<(), String> {
         command(&format!("tools/ci/smoke.sh target/release/ringmill --set flush.method={method}"))?;
     }
     command("AS_NOBODY=1 tools/ci/smoke.sh target/release/ringmill --cores 8")?;
+    command("tools/ci/forbidden.sh target/release/ringmill")?;
     command("RINGMILL_CRASH_ROUNDS=20 cargo test --release -p ringmill --test crash")?;
     command("tools/ci/filesystems.sh target/release/ringmill")?;
     // Chatty: all of it only when something was found.

@@ -36,7 +36,7 @@ dynamic! {
     "background.threads": Int = "10", Valid::AtLeast(1), false, "No effect: the file thread of each core does such work.";
     "follower.replication.throttled.rate": Long = "9223372036854775807", Valid::AtLeast(0), false, "No effect: there is one replica.";
     "leader.replication.throttled.rate": Long = "9223372036854775807", Valid::AtLeast(0), false, "No effect: there is one replica.";
-    "log.cleaner.backoff.ms": Long = "15000", Valid::AtLeast(0), false, "No effect: upkeep looks for work by itself.";
+    "log.cleaner.backoff.ms": Long = "15000", Valid::AtLeast(0), false, "No effect as a dynamic config: it is read from the file or --set when the broker starts.";
     "log.cleaner.dedupe.buffer.size": Long = "134217728", Valid::Any, false, "No effect: upkeep sizes its own memory.";
     "log.cleaner.io.buffer.load.factor": Double = "0.9", Valid::Any, false, "No effect: upkeep sizes its own memory.";
     "log.cleaner.io.buffer.size": Int = "524288", Valid::AtLeast(0), false, "No effect: upkeep sizes its own memory.";

@@ -13,7 +13,7 @@ const STOP_LOOK_EVERY: Duration = Duration::from_millis(50);
 static STARTED: AtomicU32 = AtomicU32::new(0);
 
 /// `RINGMILL=PATH` tries another build, a debug one for instance.
-fn binary() -> PathBuf {
+pub fn binary() -> PathBuf {
     std::env::var_os("RINGMILL").map_or_else(|| PathBuf::from("target/release/ringmill"), PathBuf::from)
 }
 

@@ -2,12 +2,15 @@
 //! what was committed stays committed when the broker is killed.
 
 use super::Report;
-use super::broker::Broker;
+use super::broker::{Broker, binary};
 use super::tool::{need, talk, timed};
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 const RECORDS: u32 = 200;
 const SECONDS: u32 = 60;
+const JOIN_MAX: Duration = Duration::from_secs(12);
+const JOIN_LOOK_EVERY: Duration = Duration::from_millis(100);
 const ASSIGNORS: [&str; 3] = ["range", "roundrobin", "cooperative-sticky"];
 
 pub fn run(report: &mut Report) -> Result<(), String> {
@@ -55,6 +58,24 @@ fn same(out: &str, numbers: std::ops::Range<u32>) -> Result<(), String> {
     Err(format!("{} records, {} different ones, came back for {numbers:?}", lines.len(), seen.len()))
 }
 
+/// Until the group is stable with so many members.
+fn wait_for_members(at: &str, group: &str, count: usize) -> Result<(), String> {
+    let begun = Instant::now();
+    loop {
+        let mut describe = timed(SECONDS, &binary().to_string_lossy());
+        describe.args(["group", "describe", "--json", "-b", at, group]);
+        // A group that nobody has joined yet is an error here.
+        let said = talk(&mut describe, "").unwrap_or_default();
+        if said.contains("\"Stable\"") && said.matches("\"member\":").count() == count {
+            return Ok(());
+        }
+        if begun.elapsed() > JOIN_MAX {
+            return Err(format!("after {} s the group is: {said}", JOIN_MAX.as_secs()));
+        }
+        std::thread::sleep(JOIN_LOOK_EVERY);
+    }
+}
+
 /// Two members share four partitions: each gets records, together they get all, and none twice.
 fn two_members(at: &str, assignor: &str) -> Result<(), String> {
     let topic = format!("shared-{assignor}");
@@ -69,7 +90,7 @@ fn two_members(at: &str, assignor: &str) -> Result<(), String> {
         std::thread::spawn(move || talk(&mut command, ""))
     };
     let members = [member(), member()];
-    std::thread::sleep(std::time::Duration::from_secs(8));
+    wait_for_members(at, &topic, 2)?;
     produce(at, &topic, 1..RECORDS)?;
     let mut all = String::new();
     for member in members {
