@@ -179,7 +179,8 @@ async fn live(options: ControlOptions, wiring: Wiring, stops: mpsc::Receiver<Con
     let (requests, admin_requests): (mpsc::Sender<AdminRequest>, _) = mpsc::channel(ADMIN_QUEUE);
     match tokio::net::TcpListener::from_std(wiring.admin) {
         Ok(listener) => {
-            tokio::spawn(admin::serve(listener, requests, wiring.heartbeats, wiring.scrub));
+            let data = options.data_dir.clone();
+            tokio::spawn(admin::serve(listener, requests, wiring.heartbeats, wiring.scrub, data));
         }
         Err(error) => tracing::error!("the admin port is not served: {error}"),
     }

@@ -7,17 +7,18 @@
 
 mod questions;
 
-use crate::metrics_text::{self, Broker, Process, Scrape, ScrubSource};
+use crate::metrics_text::{self, Broker, Disk, Process, Scrape, ScrubSource};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-pub use questions::{AdminPartition, AdminRequest, AdminTopic};
+pub use questions::{AdminConnection, AdminConnections, AdminPartition, AdminRequest, AdminTopic};
 use ringmill_core::heartbeat::{Beat, Heartbeat};
 use ringmill_types::CoreId;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
@@ -47,6 +48,7 @@ const ENDPOINTS: &[(&str, &str)] = &[
     ("/health/ready", "200 while it takes requests, 503 while it starts or stops"),
     ("/v1/cores", "what each core is doing, as text"),
     ("/v1/topics", "topics and partitions with placement, offsets and sizes, as JSON"),
+    ("/v1/connections", "who is connected and what came and went over it, as JSON"),
     ("/v1/config", "the configuration in force, as JSON"),
 ];
 
@@ -56,8 +58,9 @@ pub async fn serve(
     requests: mpsc::Sender<AdminRequest>,
     heartbeats: Vec<Arc<Heartbeat>>,
     scrub: Option<ScrubSource>,
+    data: PathBuf,
 ) {
-    let port = Arc::new(AdminPort { requests, heartbeats, scrub });
+    let port = Arc::new(AdminPort { requests, heartbeats, scrub, data });
     let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut failing = false;
     loop {
@@ -124,6 +127,8 @@ struct AdminPort {
     /// By core number.
     heartbeats: Vec<Arc<Heartbeat>>,
     scrub: Option<ScrubSource>,
+    /// The folder whose file system is told of.
+    data: PathBuf,
 }
 
 impl AdminPort {
@@ -166,6 +171,7 @@ impl AdminPort {
             "/health/ready" => self.ready().await,
             "/v1/cores" => self.cores().await,
             "/v1/topics" => self.topics().await,
+            "/v1/connections" => self.connections().await,
             "/v1/config" => self.config().await,
             _ => Ok(Reply::text(StatusCode::NOT_FOUND, format!("nothing here; there are\n{}", index()))),
         };
@@ -191,9 +197,11 @@ impl AdminPort {
         let mut answered: BTreeMap<CoreId, _> = metrics.into_iter().collect();
         let cores = self.cores_known().map(|core| (core, answered.remove(&core))).collect();
         let scrub = self.scrub.as_ref().map(|look| look());
+        let data = self.data.clone();
         let text = aside(move || {
             let broker = Broker { ready, topics: topics.len() as u64 };
-            metrics_text::render(&Scrape { broker, process: Process::now(), scrub, cores, topics })
+            let disk = Disk::of(&data);
+            metrics_text::render(&Scrape { broker, process: Process::now(), disk, scrub, cores, topics })
         });
         Ok(Reply::ok(metrics_text::CONTENT_TYPE, text.await))
     }
@@ -238,6 +246,11 @@ impl AdminPort {
         Ok(json(aside(move || serde_json::to_string_pretty(&topics)).await))
     }
 
+    async fn connections(&self) -> Result<Reply, Silent> {
+        let all = self.ask(AdminRequest::Connections).await?;
+        Ok(json(aside(move || serde_json::to_string(&all)).await))
+    }
+
     async fn config(&self) -> Result<Reply, Silent> {
         let settings: BTreeMap<String, String> = self.ask(AdminRequest::Config).await?.into_iter().collect();
         Ok(json(serde_json::to_string_pretty(&settings)))
@@ -262,7 +275,7 @@ fn json(text: serde_json::Result<String>) -> Reply {
 }
 
 fn index() -> String {
-    ENDPOINTS.iter().map(|(path, what)| format!("{path:<15} {what}\n")).collect()
+    ENDPOINTS.iter().map(|(path, what)| format!("{path:<16} {what}\n")).collect()
 }
 
 /// The report of a core that was asked and did not answer, from its heartbeat before and after.

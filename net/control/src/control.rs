@@ -3,7 +3,7 @@
 //! A request is answered at once, or when every core has applied what it changed, or when the cores it asked have
 //! answered. Each of these waits is an entry in a table with a deadline; nothing is awaited per request.
 
-use crate::admin::{AdminPartition, AdminRequest, AdminTopic};
+use crate::admin::{AdminConnection, AdminConnections, AdminPartition, AdminRequest, AdminTopic};
 use crate::api::{self, Outcome};
 use crate::configs::{self, BrokerDefaults, DynamicValues, Resource};
 use crate::groups::{Coordinator, GroupSettings};
@@ -649,6 +649,19 @@ impl Control {
                 );
             }
             AdminRequest::Topics(reply) => self.admin_topics(reply),
+            AdminRequest::Connections(reply) => self.ask_all(
+                || CoreQuery::Connections,
+                move |replies| {
+                    let mut all = AdminConnections::default();
+                    for (_, of_core) in replies {
+                        if let CoreReply::Connections { count, shown } = of_core {
+                            all.connections += count;
+                            all.shown.extend(shown.into_iter().map(AdminConnection::from));
+                        }
+                    }
+                    let _ = reply.send(all);
+                },
+            ),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Metrics as Prometheus text (exposition format 0.0.4), from the one table in [`table`].
 //!
-//! Pure but for [`Process::now`], which reads `/proc/self`. A core that did not answer, and a topic with a partition on
+//! Pure but for [`Process::now`], which reads `/proc/self`, and [`Disk::of`]. A core that did not answer, and a topic with a partition on
 //! such a core, has no samples in this scrape: a counter that read 0 for once would look like a restart.
 
 mod table;
@@ -9,6 +9,7 @@ use crate::admin::AdminTopic;
 use ringmill_core::metrics::{ApiMetrics, CoreMetrics, Histogram};
 use ringmill_types::CoreId;
 use std::fmt::Write as _;
+use std::path::Path;
 pub use table::METRICS;
 
 /// The content type of [`render`].
@@ -26,6 +27,7 @@ pub enum Read {
     BrokerGauge(fn(&Broker) -> Number),
     ScrubCounter(fn(&Scrub) -> Number),
     ScrubGauge(fn(&Scrub) -> Number),
+    DiskGauge(fn(&Disk) -> Number),
     ProcessCounter(fn(&Process) -> Option<Number>),
     ProcessGauge(fn(&Process) -> Option<Number>),
     CoreAnswered,
@@ -72,6 +74,23 @@ impl Unit {
 pub struct Broker {
     pub ready: bool,
     pub topics: u64,
+}
+
+/// The file system that holds the data.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Disk {
+    pub capacity_bytes: u64,
+    /// What the broker may still take; the system keeps a part for root.
+    pub free_bytes: u64,
+}
+
+impl Disk {
+    /// None where the system does not say.
+    pub fn of(folder: &Path) -> Option<Disk> {
+        let stat = rustix::fs::statvfs(folder).ok()?;
+        let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+        Some(Disk { capacity_bytes: bytes(stat.f_blocks), free_bytes: bytes(stat.f_bavail) })
+    }
 }
 
 /// The scrub of sealed segments, as upkeep counts it.
@@ -182,6 +201,7 @@ fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
 pub struct Scrape {
     pub broker: Broker,
     pub process: Process,
+    pub disk: Option<Disk>,
     /// None where there is no upkeep thread.
     pub scrub: Option<Scrub>,
     /// All cores; None for one that did not answer.
@@ -200,6 +220,7 @@ impl MetricDef {
             | Read::TopicCounter(_) => "counter",
             Read::BrokerGauge(_)
             | Read::ScrubGauge(_)
+            | Read::DiskGauge(_)
             | Read::ProcessGauge(_)
             | Read::CoreAnswered
             | Read::CoreGauge(_)
@@ -214,6 +235,7 @@ impl MetricDef {
             Read::BrokerGauge(_)
             | Read::ScrubCounter(_)
             | Read::ScrubGauge(_)
+            | Read::DiskGauge(_)
             | Read::ProcessCounter(_)
             | Read::ProcessGauge(_) => "",
             Read::CoreAnswered | Read::CoreCounter(_) | Read::CoreGauge(_) | Read::CoreHistogram(..) => {
@@ -258,6 +280,11 @@ fn family(out: &mut String, def: &MetricDef, scrape: &Scrape, topics: &[(String,
         Read::ScrubCounter(read) | Read::ScrubGauge(read) => {
             if let Some(scrub) = &scrape.scrub {
                 sample(out, name, "", read(scrub));
+            }
+        }
+        Read::DiskGauge(read) => {
+            if let Some(disk) = &scrape.disk {
+                sample(out, name, "", read(disk));
             }
         }
         Read::ProcessCounter(read) | Read::ProcessGauge(read) => {

@@ -47,7 +47,7 @@ impl<B: Backend> Core<B> {
                 return;
             }
             self.metrics.connections_accepted += 1;
-            self.open(socket, peer, Vec::new());
+            self.open(socket, peer, None, Vec::new());
         } else if let Err(errno) = completion.result
             && !self.stopping
         {

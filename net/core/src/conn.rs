@@ -3,6 +3,7 @@
 //! Owned by one core; ends when the peer closes, misbehaves, or is idle for too long. Memory follows the bytes that have
 //! arrived, not the length a frame claims.
 
+use crate::clients::Client;
 use crate::closing::Closing;
 use crate::messages::ConnKey;
 use ringmill_reactor::{Buf, BufMut, SocketId};
@@ -65,6 +66,7 @@ pub(crate) struct Conn {
     pub key: ConnKey,
     pub socket: SocketId,
     pub peer: SocketAddr,
+    pub client: Client,
     /// Bytes received and not yet a frame.
     pub input: Vec<u8>,
     /// A frame too large for `input`, being filled by the ring or waiting for memory.
@@ -108,6 +110,7 @@ impl Conn {
             key,
             socket,
             peer,
+            client: Client::new(now_ns),
             input: Vec::new(),
             large_need: 0,
             large_piece: 0,

@@ -1,6 +1,7 @@
 //! The core loop: completions in, events applied, operations out.
 
 use crate::accept::Accepting;
+use crate::clients::Client;
 use crate::closing::Closing;
 use crate::conn::{AnswerState, Conn, FrameBytes, SentKind};
 use crate::fetch::{FetchPending, Sessions, Waiters};
@@ -288,7 +289,13 @@ impl<B: Backend> Core<B> {
     }
 
     /// Takes up a connection, new or from another core.
-    pub(crate) fn open(&mut self, socket: SocketId, peer: std::net::SocketAddr, input: Vec<u8>) {
+    pub(crate) fn open(
+        &mut self,
+        socket: SocketId,
+        peer: std::net::SocketAddr,
+        client: Option<Client>,
+        input: Vec<u8>,
+    ) {
         let (core, now_ns) = (self.settings.id, self.now_ns);
         let key = self.conns.insert(|key| {
             let mut conn = Conn::new(
@@ -297,6 +304,7 @@ impl<B: Backend> Core<B> {
                 peer,
                 now_ns,
             );
+            conn.client = client.unwrap_or_else(|| Client::new(now_ns));
             conn.input = input;
             conn
         });
@@ -370,6 +378,7 @@ impl<B: Backend> Core<B> {
             (Ok(_), Payload::Received(bytes)) => {
                 conn.last_active_ns = self.now_ns;
                 self.metrics.bytes_received += bytes.len() as u64;
+                conn.client.received_bytes += bytes.len() as u64;
                 if conn.input.is_empty() {
                     conn.frame_since_ns = self.now_ns;
                 }
@@ -390,6 +399,7 @@ impl<B: Backend> Core<B> {
             return;
         };
         self.metrics.bytes_received += u64::from(got);
+        conn.client.received_bytes += u64::from(got);
         conn.last_active_ns = self.now_ns;
         if got == 0 {
             conn.eof = true;
@@ -586,6 +596,7 @@ impl<B: Backend> Core<B> {
             conn.barrier = true;
             return true;
         }
+        conn.client.request(header.client_id);
         match api {
             ApiKey::PRODUCE => self.handle_produce(key, frame),
             ApiKey::FETCH => self.handle_fetch(key, frame),
@@ -741,6 +752,7 @@ impl<B: Backend> Core<B> {
         };
         conn.last_active_ns = now_ns;
         self.metrics.bytes_sent += u64::from(bytes);
+        conn.client.sent_bytes += u64::from(bytes);
         if !conn.out.is_empty() {
             self.send_next(key);
             return;
@@ -920,9 +932,9 @@ impl<B: Backend> Core<B> {
             }
             PeerMessage::Advanced { key } => self.poke.push(key),
             PeerMessage::Unwatch { from, key } => self.waiters.unwatch_remote(from, key),
-            PeerMessage::Adopt { socket, peer, input } => {
+            PeerMessage::Adopt { socket, peer, client, input } => {
                 let socket = self.io.adopt_socket(socket);
-                self.open(socket, peer, input);
+                self.open(socket, peer, Some(client), input);
             }
         }
     }
@@ -934,7 +946,8 @@ impl<B: Backend> Core<B> {
             self.sessions.note_gone(session);
         }
         if let Some(socket) = self.io.release_socket(conn.socket) {
-            self.tell_peer(CoreId(target), PeerMessage::Adopt { socket, peer: conn.peer, input: conn.input });
+            let (peer, client, input) = (conn.peer, conn.client, conn.input);
+            self.tell_peer(CoreId(target), PeerMessage::Adopt { socket, peer, client, input });
         }
     }
 

@@ -4,6 +4,7 @@
 //! completions → a closed event → a synchronous `apply` that changes state and queues operations → one submit.
 
 mod accept;
+pub mod clients;
 mod closing;
 mod conn;
 pub mod core;
@@ -24,6 +25,7 @@ mod token;
 mod topics;
 mod warn;
 
+pub use clients::ConnectionView;
 pub use core::{Core, CoreEnds, CoreSettings};
 pub use link::CoreLink;
 pub use live::Live;

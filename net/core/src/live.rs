@@ -71,6 +71,9 @@ impl<B: Backend> Core<B> {
         {
             let (name, version) = (request.client_software_name, request.client_software_version);
             self.metrics.client_software.note(name, version);
+            if let Some(conn) = self.conns.get_mut(key) {
+                conn.client.runs(name, version);
+            }
         }
         let Some(conn) = self.conns.get_mut(key) else { return false };
         let slot = conn.reserve();

@@ -3,6 +3,7 @@
 //! A request is sent only with the slot of its answer reserved, so answers never wait: each core has at most
 //! [`QUERIES_MAX`] queries of control outstanding, and at most `PIPELINE_MAX` forwarded frames per connection.
 
+use crate::clients::ConnectionView;
 use crate::live::Live;
 use crate::metrics::CoreMetrics;
 use ringmill_log::ProducerView;
@@ -133,6 +134,8 @@ pub enum CoreQuery {
     },
     /// All counters and histograms.
     Metrics,
+    /// Who is connected.
+    Connections,
     /// Text that explains what the core is doing: connections, queues, groups, waits.
     Dump,
 }
@@ -189,6 +192,11 @@ pub enum CoreReply {
     Append(Result<Offset, ErrorCode>),
     Read(Result<ReadReply, ErrorCode>),
     Metrics(Box<CoreMetrics>),
+    Connections {
+        count: u64,
+        /// At most [`CONNECTIONS_SHOWN_MAX`](crate::clients::CONNECTIONS_SHOWN_MAX) of them.
+        shown: Vec<ConnectionView>,
+    },
     Dump(String),
 }
 

@@ -120,8 +120,7 @@ impl SoftwareCounts {
         let known = |rows: &[(Software, u64)], name: &str, version: &str| {
             rows.iter().position(|(s, _)| s.name == name && s.version == version)
         };
-        let fits = name.len() <= Self::TEXT_BYTES_MAX && version.len() <= Self::TEXT_BYTES_MAX;
-        let room = self.rows.len() < Self::KINDS_MAX - 1 && fits;
+        let room = self.rows.len() < Self::KINDS_MAX - 1 && Self::is_shown(name, version);
         let (name, version) = match known(&self.rows, name, version) {
             Some(_) => (name, version),
             None if room => (name, version),
@@ -131,6 +130,11 @@ impl SoftwareCounts {
             Some((_, count)) => *count += 1,
             None => self.rows.push((Software { name: name.into(), version: version.into() }, 1)),
         }
+    }
+
+    /// Whether a name and version are short enough to be kept.
+    pub fn is_shown(name: &str, version: &str) -> bool {
+        name.len() <= Self::TEXT_BYTES_MAX && version.len() <= Self::TEXT_BYTES_MAX
     }
 
     /// Kinds and how often each connected.

@@ -1,6 +1,7 @@
 //! What cores say to each other. Buffers travel by reference and come back in the answer, so that they are released on
 //! the core whose pool they belong to.
 
+use crate::clients::Client;
 use crate::slab::Key;
 use ringmill_log::Appended;
 use ringmill_reactor::{Buf, MovedSocket};
@@ -46,6 +47,7 @@ pub(crate) enum PeerMessage {
     Adopt {
         socket: MovedSocket,
         peer: SocketAddr,
+        client: Client,
         input: Vec<u8>,
     },
 }

@@ -45,6 +45,10 @@ impl<B: Backend> Core<B> {
                 return self.read_for_control(ControlRead { id, partition, offset, max_bytes });
             }
             CoreQuery::Metrics => CoreReply::Metrics(Box::new(self.snapshot())),
+            CoreQuery::Connections => {
+                let (count, shown) = self.connections();
+                CoreReply::Connections { count, shown }
+            }
             CoreQuery::Dump => CoreReply::Dump(self.dump()),
         };
         let core = self.settings.id;

@@ -17,6 +17,7 @@ mod perf;
 mod produce;
 mod serve;
 mod server;
+mod top;
 mod topic;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -60,6 +61,8 @@ enum Command {
     /// Measure a broker: open-loop load, latency from the intended time
     #[command(subcommand)]
     Perf(perf::Perf),
+    /// Watch a broker: cores, flush groups, latency, topics, clients, disks
+    Top(top::Top),
     /// Look at files on disk, offline: dump, verify, repair
     #[command(subcommand)]
     Log(log::Log),
@@ -78,6 +81,7 @@ fn main() -> ExitCode {
         Command::Produce(produce) => produce.run(),
         Command::Consume(consume) => consume.run(),
         Command::Perf(perf) => perf.run(),
+        Command::Top(top) => top.run(),
         Command::Log(log) => log.run(),
         Command::Check(check) => check.run(),
         Command::Completion(completion) => completion.run(&mut Cli::command()),

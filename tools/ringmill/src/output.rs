@@ -25,6 +25,11 @@ pub fn stderr_colours() -> bool {
     colours(io::stderr().is_terminal())
 }
 
+/// Whether stdout shows colours.
+pub fn stdout_colours() -> bool {
+    colours(io::stdout().is_terminal())
+}
+
 /// Stdout, buffered and locked.
 pub struct Out {
     writer: BufWriter<StdoutLock<'static>>,

@@ -4,7 +4,7 @@ use crate::exit::{Code, Failed};
 use clap::Args;
 use ringmill_client::{Client, Options};
 use serde::Deserialize;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
@@ -92,10 +92,26 @@ const ANSWER_BYTES_MAX: u64 = 256 << 20;
 pub fn admin_topics(address: &str, timeout: Duration) -> Result<Vec<AdminTopic>, Failed> {
     // As the banner of `serve` prints it, it is a URL.
     let address = address.strip_prefix("http://").unwrap_or(address).trim_end_matches('/');
-    let body = get(address, "/v1/topics", timeout)
-        .map_err(|error| Failed::new(Code::Unreachable, format!("the admin port at {address}: {error}")))?;
+    let body = admin_get(address, "/v1/topics", timeout)?;
     serde_json::from_slice(&body).map_err(|error| {
         Failed::new(Code::Garbled, format!("{address} does not answer as an admin port of ringmill: {error}"))
+    })
+}
+
+/// The body of an answer of the admin port.
+///
+/// # Errors
+/// Code 3 when nothing answers, or not with 200.
+pub fn admin_get(address: &str, path: &str, timeout: Duration) -> Result<Vec<u8>, Failed> {
+    get(address, path, timeout).map_err(|error| {
+        let why = match error.kind() {
+            // What a socket's own deadline gives.
+            ErrorKind::WouldBlock | ErrorKind::TimedOut => {
+                format!("no answer in {} s", timeout.as_secs_f64())
+            }
+            _ => error.to_string(),
+        };
+        Failed::new(Code::Unreachable, format!("the admin port at {address}: {why}"))
     })
 }
 

@@ -1,7 +1,7 @@
 //! What the admin port asks of the control loop.
 
-use ringmill_core::PartitionSize;
 use ringmill_core::metrics::CoreMetrics;
+use ringmill_core::{ConnectionView, PartitionSize};
 use ringmill_types::{CoreId, PartitionId};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -12,8 +12,59 @@ pub enum AdminRequest {
     Metrics(oneshot::Sender<Vec<(CoreId, Box<CoreMetrics>)>>),
     Dump(oneshot::Sender<Vec<(CoreId, Option<String>)>>),
     Topics(oneshot::Sender<Vec<AdminTopic>>),
+    Connections(oneshot::Sender<AdminConnections>),
     Config(oneshot::Sender<Vec<(String, String)>>),
     Ready(oneshot::Sender<bool>),
+}
+
+/// What `/v1/connections` shows. A core that did not answer has none of its connections here.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct AdminConnections {
+    /// All of them.
+    pub connections: u64,
+    /// At most [`CONNECTIONS_SHOWN_MAX`](ringmill_core::clients::CONNECTIONS_SHOWN_MAX) of each core: those in use
+    /// first, then those that moved most.
+    pub shown: Vec<AdminConnection>,
+}
+
+/// A connection of it. Counters began when it was accepted.
+#[derive(Clone, Debug, Serialize)]
+pub struct AdminConnection {
+    pub peer: String,
+    pub core: u16,
+    /// What its first request said, cut at 64 bytes; empty where it said nothing.
+    pub client_id: String,
+    /// As the client calls itself (KIP-511); empty where it does not.
+    pub software: String,
+    pub software_version: String,
+    pub age_ms: u64,
+    pub idle_ms: u64,
+    pub requests: u64,
+    pub received_bytes: u64,
+    pub sent_bytes: u64,
+    /// Requests that were taken and are not answered.
+    pub waiting: u64,
+    /// Not read from, because its Produce finds no room.
+    pub muted: bool,
+}
+
+impl From<ConnectionView> for AdminConnection {
+    fn from(view: ConnectionView) -> AdminConnection {
+        AdminConnection {
+            peer: view.peer.to_string(),
+            core: view.core.0,
+            client_id: view.client_id,
+            software: view.software,
+            software_version: view.software_version,
+            age_ms: view.age_ms,
+            idle_ms: view.idle_ms,
+            requests: view.requests,
+            received_bytes: view.received_bytes,
+            sent_bytes: view.sent_bytes,
+            waiting: view.waiting,
+            muted: view.muted,
+        }
+    }
 }
 
 /// A topic as `/v1/topics` shows it.

@@ -42,6 +42,23 @@ async fn control(mut questions: mpsc::Receiver<AdminRequest>, manner: Manner, se
                     config,
                 }]));
             }
+            AdminRequest::Connections(reply) => {
+                let view = ringmill_core::ConnectionView {
+                    core: CoreId(1),
+                    peer: ([127, 0, 0, 1], 5).into(),
+                    client_id: "c\"1".into(),
+                    software: "librdkafka".into(),
+                    software_version: "2".into(),
+                    age_ms: 9,
+                    idle_ms: 8,
+                    requests: 7,
+                    received_bytes: 6,
+                    sent_bytes: 5,
+                    waiting: 4,
+                    muted: true,
+                };
+                drop(reply.send(AdminConnections { connections: 3, shown: vec![view.into()] }));
+            }
             AdminRequest::Config(reply) => drop(reply.send(vec![("node.id".into(), "1".into())])),
             AdminRequest::Ready(reply) => drop(reply.send(manner != Manner::Stops)),
         }
@@ -59,7 +76,7 @@ async fn answer(manner: Manner, path: &str) -> Reply {
             beat.set_phase(Phase::Destaging);
         }
     });
-    let port = AdminPort { requests, heartbeats, scrub: None };
+    let port = AdminPort { requests, heartbeats, scrub: None, data: PathBuf::from("/") };
     tokio::select! {
         reply = port.answer(path) => reply,
         () = loop_of_control => panic!("control does not end while the port holds its queue"),
@@ -83,6 +100,14 @@ async fn every_endpoint_answers() {
         (&partition["core"], &partition["log_end"], &partition["relaxed"]),
         (&1.into(), &(-1).into(), &true.into())
     );
+    let connections: serde_json::Value =
+        serde_json::from_str(&answer(Manner::Answers, "/v1/connections").await.body).unwrap();
+    let shown = serde_json::json!([{
+        "peer": "127.0.0.1:5", "core": 1, "client_id": "c\"1", "software": "librdkafka",
+        "software_version": "2", "age_ms": 9, "idle_ms": 8, "requests": 7, "received_bytes": 6,
+        "sent_bytes": 5, "waiting": 4, "muted": true,
+    }]);
+    assert_eq!(connections, serde_json::json!({ "connections": 3, "shown": shown }));
     let config: serde_json::Value =
         serde_json::from_str(&answer(Manner::Answers, "/v1/config").await.body).unwrap();
     assert_eq!(config, serde_json::json!({ "node.id": "1" }));
@@ -115,7 +140,7 @@ async fn readiness_is_controls_word() {
 
 #[tokio::test(start_paused = true)]
 async fn a_control_loop_that_hangs_is_reported_in_time() {
-    for path in ["/metrics", "/health/ready", "/v1/topics", "/v1/config", "/v1/cores"] {
+    for path in ["/metrics", "/health/ready", "/v1/topics", "/v1/connections", "/v1/config", "/v1/cores"] {
         let began = tokio::time::Instant::now();
         let reply = answer(Manner::Ignores, path).await;
         assert_eq!(reply.status, StatusCode::SERVICE_UNAVAILABLE, "{path}");
@@ -130,7 +155,7 @@ async fn a_control_loop_that_hangs_is_reported_in_time() {
 async fn a_control_loop_that_is_gone_is_the_end() {
     let (requests, questions) = mpsc::channel(1);
     drop(questions);
-    let port = AdminPort { requests, heartbeats: Vec::new(), scrub: None };
+    let port = AdminPort { requests, heartbeats: Vec::new(), scrub: None, data: PathBuf::from("/") };
     assert_eq!(
         port.answer("/metrics").await,
         Reply::text(StatusCode::SERVICE_UNAVAILABLE, "the broker is stopping\n")
@@ -158,7 +183,7 @@ async fn over_http<T>(client: impl AsyncFnOnce(std::net::SocketAddr) -> T) -> T 
     let (requests, questions) = mpsc::channel(4);
     tokio::select! {
         done = client(at) => done,
-        () = serve(listener, requests, vec![Arc::new(Heartbeat::default())], None) => unreachable!("it never ends by itself"),
+        () = serve(listener, requests, vec![Arc::new(Heartbeat::default())], None, PathBuf::from("/")) => unreachable!("it never ends by itself"),
         () = control(questions, Manner::Answers, || ()) => unreachable!("its queue stays open"),
     }
 }

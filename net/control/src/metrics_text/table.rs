@@ -14,7 +14,8 @@ macro_rules! metrics {
 use Number::{Int, Millis, Seconds};
 use Read::{
     ApiCounter, ApiHistogram, BrokerGauge, ClientSoftware, CoreAnswered, CoreCounter, CoreGauge,
-    CoreHistogram, ProcessCounter, ProcessGauge, ScrubCounter, ScrubGauge, TopicCounter, TopicGauge,
+    CoreHistogram, DiskGauge, ProcessCounter, ProcessGauge, ScrubCounter, ScrubGauge, TopicCounter,
+    TopicGauge,
 };
 
 // A name ending in _total is a counter; `tests.rs` keeps that.
@@ -25,6 +26,11 @@ metrics! {
         "1 while the broker takes requests, 0 while it stops.";
     "ringmill_topics" BrokerGauge(|b| Int(b.topics)),
         "Topics.";
+
+    "ringmill_data_capacity_bytes" DiskGauge(|d| Int(d.capacity_bytes)),
+        "Size of the file system that holds the data.";
+    "ringmill_data_free_bytes" DiskGauge(|d| Int(d.free_bytes)),
+        "Of it, what the broker may still take.";
 
     "ringmill_scrub_read_bytes_total" ScrubCounter(|s| Int(s.read_bytes)),
         "Bytes of sealed segments that upkeep read to check them; its rate is how fast the scrub goes.";

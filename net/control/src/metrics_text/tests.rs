@@ -110,6 +110,7 @@ fn scrape() -> Scrape {
     Scrape {
         broker: Broker { ready: true, topics: 2 },
         process: Process { cpu_ns: 2_000_000_000, resident_bytes: Some(4096), ..Process::default() },
+        disk: Some(Disk { capacity_bytes: 4 << 30, free_bytes: 1 << 30 }),
         scrub: Some(Scrub { last_round_unix_ms: 1_500, segments_damaged: 2, ..Scrub::default() }),
         cores: vec![(CoreId(0), Some(Box::new(metrics()))), (CoreId(1), None)],
         topics: vec![topic("events", &[10, 20]), topic("half", &[10, -1])],
