@@ -246,6 +246,7 @@ fn stop_all(mut links: Vec<CoreLink>, handles: Vec<CoreHandle>) -> Result<(), Fa
                     ControlMessage::Frame(_)
                     | ControlMessage::Reply { .. }
                     | ControlMessage::Applied { .. }
+                    | ControlMessage::Limits { .. }
                     | ControlMessage::Drained { .. } => {}
                 }
             }

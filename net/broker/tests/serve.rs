@@ -49,6 +49,7 @@ fn main() -> ExitCode {
         ),
         ("answers_are_those_of_kafka_to_the_byte", answers_are_those_of_kafka_to_the_byte),
         ("records_at_fault_are_named", records_at_fault_are_named),
+        ("quotas_hold_over_cores_and_a_restart", quotas_hold_over_cores_and_a_restart),
         ("without_descriptors_those_who_are_in_go_on", without_descriptors_those_who_are_in_go_on),
         ("a_folder_in_use_is_left_alone", a_folder_in_use_is_left_alone),
         ("small_limits_are_gone_along_with", small_limits_are_gone_along_with),
@@ -609,6 +610,68 @@ fn records_at_fault_are_named() {
         assert_eq!(answers, [6, 8, 10, -1, 12]);
     }
     broker.stop();
+}
+
+/// One user on four connections, which the kernel spreads over the cores, and partitions of both: together they get what
+/// the quota says, and every answer says how long to wait.
+fn quotas_hold_over_cores_and_a_restart() {
+    const RATE: f64 = 1_000_000.0;
+    let dir = folder();
+    let plan = Plan { data: dir.path().join("data"), cores: "2", ..Plan::default() };
+    let broker = plan.start();
+    let mut admin = Client::connect(broker.address);
+    admin.create_with("q", 2, "retention.ms", "-1");
+    assert_eq!(admin.produce_throttled("q", 0, 1000), 0, "nobody has a quota yet");
+    assert_eq!(admin.set_quota("producer_byte_rate", Some(RATE)), 0);
+    let send = |client: &mut Client, partition| (client.produce_throttled("q", partition, 40_000), 40_000);
+    let per_second = rate_of_four(broker.address, send);
+    assert!((0.9 * RATE..1.1 * RATE).contains(&per_second), "produced {per_second} bytes a second");
+
+    assert_eq!(admin.set_quota("consumer_byte_rate", Some(2.0 * RATE)), 0);
+    let read = |client: &mut Client, partition| client.fetch_throttled("q", partition, 50_000);
+    let per_second = rate_of_four(broker.address, read);
+    assert!((1.8 * RATE..2.2 * RATE).contains(&per_second), "fetched {per_second} bytes a second");
+
+    // A tenth of a per cent of a thread, a millisecond in each second: soon used up by anything that control decides.
+    assert_eq!(admin.set_quota("request_percentage", Some(0.1)), 0);
+    let begun = std::time::Instant::now();
+    while admin.metadata_throttled("q") == 0 {
+        assert!(begun.elapsed().as_secs() < 60, "no request was throttled");
+    }
+    assert_eq!(admin.set_quota("request_percentage", None), 0);
+    broker.stop();
+
+    let broker = plan.start();
+    let mut admin = Client::connect(broker.address);
+    let waits: Vec<i64> = (0..60).map(|_| admin.produce_throttled("q", 0, 40_000)).collect();
+    assert!(waits.iter().any(|ms| *ms > 0), "the quota is forgotten");
+    assert_eq!(admin.set_quota("producer_byte_rate", None), 0);
+    let mut other = Client::connect(broker.address);
+    assert!((0..100).all(|_| other.produce_throttled("q", 1, 40_000) == 0), "the quota is gone");
+    broker.stop();
+}
+
+/// Bytes that four connections get through in a second, after the first one; `step` gives its throttle time and bytes.
+fn rate_of_four(address: SocketAddr, step: fn(&mut Client, i32) -> (i64, usize)) -> f64 {
+    use std::time::{Duration, Instant};
+    let from = Instant::now() + Duration::from_millis(1500);
+    let until = from + Duration::from_secs(6);
+    let threads = (0..4).map(|n| {
+        std::thread::spawn(move || {
+            let mut client = Client::connect(address);
+            let (mut bytes, mut throttled) = (0, false);
+            while Instant::now() < until {
+                let (throttle_ms, got) = step(&mut client, n % 2);
+                throttled |= throttle_ms > 0;
+                bytes += if (from..until).contains(&Instant::now()) { got } else { 0 };
+            }
+            assert!(throttled, "no answer says that it is throttled");
+            bytes
+        })
+    });
+    let threads: Vec<_> = threads.collect();
+    let bytes: usize = threads.into_iter().map(|thread| thread.join().unwrap()).sum();
+    bytes as f64 / (until - from).as_secs_f64()
 }
 
 fn unhex(text: &str) -> Vec<u8> {

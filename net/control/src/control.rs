@@ -7,6 +7,7 @@ use crate::admin::{AdminConnection, AdminConnections, AdminPartition, AdminReque
 use crate::api::{self, Outcome};
 use crate::configs::{self, BrokerDefaults, DynamicValues, Resource};
 use crate::groups::{Coordinator, GroupSettings};
+use crate::limits::LimitsGiven;
 use crate::loggers::Loggers;
 use ringmill_core::Fatal;
 use ringmill_core::{
@@ -130,6 +131,7 @@ pub struct Control {
     pub(crate) producer_next: i64,
     pub(crate) groups: Coordinator,
     pub(crate) loggers: Loggers,
+    pub(crate) limits: LimitsGiven,
 }
 
 /// The image as cores know it; `defaults` as they were at the start.
@@ -156,6 +158,7 @@ pub fn live_of(image: &Image, cores: u16) -> Arc<Live> {
         connections_max: connections.map(|most| most.div_ceil(usize::from(cores.max(1)))),
         producer_expiration_ms: number("producer.id.expiration.ms"),
         slow_request_ms: number("slow.request.ms").and_then(|ms| u64::try_from(ms).ok()),
+        quotas: crate::limits::any(image.quotas()),
     })
 }
 
@@ -239,6 +242,7 @@ impl Control {
             producer_next,
             groups,
             loggers,
+            limits: LimitsGiven::default(),
         }
     }
 
@@ -337,6 +341,7 @@ impl Control {
             ControlMessage::Reply { core, id, reply } => self.reply(core, id, reply),
             ControlMessage::Applied { core, version } => self.applied(core, version),
             ControlMessage::Fatal { core, reason } => self.fatal = Some(Ended::Core(core, reason)),
+            ControlMessage::Limits { core, client, now_ns } => self.tell_limits(core, client, now_ns),
             ControlMessage::Drained { core } => self.drained(core),
             ControlMessage::Stopped { core } => {
                 self.stopped.insert(core);
@@ -356,7 +361,9 @@ impl Control {
         }
         let head = header.response_head();
         let began = Instant::now();
-        match api::handle(self, &header, &frame) {
+        let outcome = api::handle(self, &header, &frame);
+        self.limits.worked(frame.conn, frame.slot, &self.image, began);
+        match outcome {
             Ok(Outcome::Now(bytes)) => self.answer(frame.conn, frame.slot, bytes),
             Ok(Outcome::Applied(bytes)) => {
                 let version = self.version;
@@ -379,6 +386,7 @@ impl Control {
 
     /// The connection's core closes it, and logs why, as often as it logs such things.
     fn refuse(&mut self, frame: &Frame, reason: String) {
+        let busy_ns = self.limits.work_of(frame.conn, frame.slot);
         self.send(
             frame.conn.core,
             CoreMessage::Answer(Answer {
@@ -386,12 +394,14 @@ impl Control {
                 slot: frame.slot,
                 bytes: Vec::new(),
                 refusal: Some(reason),
+                busy_ns,
             }),
         );
     }
 
     pub(crate) fn answer(&mut self, conn: ringmill_core::ConnKey, slot: u64, bytes: Vec<u8>) {
-        self.send(conn.core, CoreMessage::Answer(Answer { conn, slot, bytes, refusal: None }));
+        let busy_ns = self.limits.work_of(conn, slot);
+        self.send(conn.core, CoreMessage::Answer(Answer { conn, slot, bytes, refusal: None, busy_ns }));
     }
 
     pub(crate) fn id(&mut self) -> u64 {

@@ -6,7 +6,7 @@
 mod table;
 
 use crate::admin::AdminTopic;
-use ringmill_core::metrics::{ApiMetrics, CoreMetrics, Histogram};
+use ringmill_core::metrics::{ApiMetrics, CoreMetrics, Histogram, Throttled};
 use ringmill_types::CoreId;
 use std::fmt::Write as _;
 use std::path::Path;
@@ -37,6 +37,7 @@ pub enum Read {
     CoreHistogram(Unit, fn(&CoreMetrics) -> &Histogram),
     ApiCounter(fn(&ApiMetrics) -> Number),
     ApiHistogram(Unit, fn(&ApiMetrics) -> &Histogram),
+    QuotaCounter(fn(&Throttled) -> Number),
     TopicCounter(fn(&TopicTotals) -> Number),
     TopicGauge(fn(&TopicTotals) -> Number),
 }
@@ -217,6 +218,7 @@ impl MetricDef {
             | Read::CoreCounter(_)
             | Read::ApiCounter(_)
             | Read::ClientSoftware
+            | Read::QuotaCounter(_)
             | Read::TopicCounter(_) => "counter",
             Read::BrokerGauge(_)
             | Read::ScrubGauge(_)
@@ -243,6 +245,7 @@ impl MetricDef {
             }
             Read::ApiCounter(_) | Read::ApiHistogram(..) => "core, api",
             Read::ClientSoftware => "core, software, version",
+            Read::QuotaCounter(_) => "core, quota",
             Read::TopicCounter(_) | Read::TopicGauge(_) => "topic",
         }
     }
@@ -317,6 +320,12 @@ fn family(out: &mut String, def: &MetricDef, scrape: &Scrape, topics: &[(String,
         }
         Read::ApiHistogram(unit, read) => answered().for_each(|(labels, core)| {
             apis(core, |api, of| histogram(out, name, &format!("{labels},api=\"{api}\""), *unit, read(of)));
+        }),
+        Read::QuotaCounter(read) => answered().for_each(|(labels, core)| {
+            let of = [&core.throttled_produce, &core.throttled_fetch, &core.throttled_time];
+            for (quota, throttled) in crate::limits::KEYS.iter().zip(of) {
+                sample(out, name, &format!("{labels},quota=\"{quota}\""), read(throttled));
+            }
         }),
         Read::TopicCounter(read) | Read::TopicGauge(read) => {
             topics.iter().for_each(|(labels, totals)| sample(out, name, labels, read(totals)))

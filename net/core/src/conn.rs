@@ -5,6 +5,7 @@
 
 use crate::clients::Client;
 use crate::closing::Closing;
+use crate::limits::ClientId;
 use crate::messages::ConnKey;
 use ringmill_reactor::{Buf, BufMut, SocketId};
 use std::collections::VecDeque;
@@ -86,6 +87,10 @@ pub(crate) struct Conn {
     pub barrier: bool,
     /// A produce that met no room; the connection is not read further until it went through.
     pub stalled: bool,
+    /// A quota was exceeded: not read before then. Past and 0 mean nothing.
+    pub paused_until_ns: u64,
+    /// The request that control is deciding, where somebody has quotas.
+    pub asked: Option<(ringmill_wire::ResponseHead, ClientId)>,
     pub out: VecDeque<Buf>,
     pub sending: bool,
     pub send_since_ns: u64,
@@ -123,6 +128,8 @@ impl Conn {
             answers: VecDeque::new(),
             barrier: false,
             stalled: false,
+            paused_until_ns: 0,
+            asked: None,
             out: VecDeque::new(),
             sending: false,
             send_since_ns: 0,
@@ -213,9 +220,19 @@ impl Conn {
         }
     }
 
-    /// Nothing is owed to the client and nothing of it is half-read.
-    pub fn is_quiet(&self) -> bool {
-        self.owes_nothing() && !self.stalled && self.large_part.is_none() && self.large_need == 0
+    /// What is left of its pause, as answers say it.
+    pub fn throttle_ms(&self, now_ns: u64) -> i32 {
+        let left_ns = self.paused_until_ns.saturating_sub(now_ns);
+        i32::try_from(left_ns.div_ceil(1_000_000)).unwrap_or(i32::MAX)
+    }
+
+    /// Nothing is owed to the client, it is not made to pause, and nothing of it is half-read.
+    pub fn is_quiet(&self, now_ns: u64) -> bool {
+        self.owes_nothing()
+            && !self.stalled
+            && self.paused_until_ns <= now_ns
+            && self.large_part.is_none()
+            && self.large_need == 0
     }
 }
 

@@ -6,6 +6,7 @@ use crate::closing::Closing;
 use crate::conn::{AnswerState, Conn, FrameBytes, SentKind};
 use crate::fetch::{FetchPending, Sessions, Waiters};
 use crate::heartbeat::{Heartbeat, Phase};
+use crate::limits::{Limited, Limits, client_of};
 use crate::live::Live;
 use crate::messages::{Answer, ConnKey, ControlMessage, CoreMessage, Frame};
 use crate::metrics::CoreMetrics;
@@ -130,6 +131,7 @@ pub struct Core<B: Backend> {
     send_queue: Vec<Key>,
     pub(crate) versions: ApiVersionsAnswers,
     pub(crate) live: Arc<Live>,
+    pub(crate) limits: Limits,
 }
 
 /// How long a stop waits for requests that are in flight.
@@ -193,6 +195,7 @@ impl<B: Backend> Core<B> {
             send_queue: Vec::new(),
             versions: ApiVersionsAnswers::new(&Live::default().features),
             live: Arc::default(),
+            limits: Limits::default(),
         }
     }
 
@@ -264,6 +267,9 @@ impl<B: Backend> Core<B> {
             deadline = deadline.min(at);
         }
         if let Some(at) = self.waiters.next_deadline_ns() {
+            deadline = deadline.min(at);
+        }
+        if let Some(at) = self.limits.next_deadline_ns() {
             deadline = deadline.min(at);
         }
         if let Some(at) = self.accept_deadline_ns() {
@@ -352,6 +358,7 @@ impl<B: Backend> Core<B> {
         let Some(conn) = self.conns.remove(key) else { return };
         self.metrics.connections -= 1;
         self.metrics.muted_connections -= u64::from(conn.stalled);
+        self.limits.closed(key, conn.paused_until_ns);
         self.note_closing(conn.peer, reason);
         if let Some(session) = conn.session {
             self.sessions.note_gone(session);
@@ -465,6 +472,7 @@ impl<B: Backend> Core<B> {
             let eof = conn.eof;
             if conn.ending
                 || conn.stalled
+                || conn.paused_until_ns > self.now_ns
                 || conn.barrier
                 || conn.move_to.is_some()
                 || conn.waiting() >= PIPELINE_MAX
@@ -505,7 +513,7 @@ impl<B: Backend> Core<B> {
             return;
         }
         if let Some(target) = conn.move_to
-            && conn.is_quiet()
+            && conn.is_quiet(self.now_ns)
             && !conn.receiving
         {
             self.move_away(key, target);
@@ -597,6 +605,24 @@ impl<B: Backend> Core<B> {
             return true;
         }
         conn.client.request(header.client_id);
+        if !self.live.quotas {
+            return self.dispatch(key, api, frame);
+        }
+        let (client, bytes, began_ns) = (client_of(header.client_id), frame.len() as u64, self.io.now_ns());
+        if api == ApiKey::PRODUCE {
+            self.charge(key, &client, Limited::Produce, bytes);
+        } else if api == ApiKey::FETCH {
+            self.limits.fetching = Some(client.clone());
+        } else {
+            conn.asked = Some((header.response_head(), client.clone()));
+        }
+        let open = self.dispatch(key, api, frame);
+        let busy_ns = self.io.now_ns().saturating_sub(began_ns);
+        self.charge(key, &client, Limited::Time, busy_ns);
+        open
+    }
+
+    fn dispatch(&mut self, key: Key, api: ApiKey, frame: FrameBytes) -> bool {
         match api {
             ApiKey::PRODUCE => self.handle_produce(key, frame),
             ApiKey::FETCH => self.handle_fetch(key, frame),
@@ -665,6 +691,7 @@ impl<B: Backend> Core<B> {
             match message {
                 CoreMessage::Answer(answer) => self.control_answered(answer),
                 CoreMessage::Topics(delta) => self.deltas.push_back(delta),
+                CoreMessage::Limits { client, limits } => self.limits_known(client, limits),
                 CoreMessage::Query { id, query } => self.answer_query(id, query),
                 CoreMessage::SegmentDamaged { partition, base, what } => {
                     if !self.log.segment_damaged(partition, base, &what) {
@@ -687,9 +714,15 @@ impl<B: Backend> Core<B> {
             self.answer_nothing(key, answer.slot, Closing::Refused(why));
             return;
         }
+        let asked = self.conns.get_mut(key).and_then(|conn| conn.asked.take());
         let mut bytes = Vec::with_capacity(4 + answer.bytes.len());
         bytes.extend_from_slice(&(answer.bytes.len() as u32).to_be_bytes());
         bytes.extend_from_slice(&answer.bytes);
+        if let Some((head, client)) = asked {
+            self.charge(key, &client, Limited::Time, answer.busy_ns);
+            let throttle_ms = self.conns.get(key).map_or(0, |conn| conn.throttle_ms(self.now_ns));
+            ringmill_wire::patch_throttle(head, &mut bytes, throttle_ms);
+        }
         self.answer(key, answer.slot, AnswerState::Ready(vec![Buf::from_vec(bytes)], SentKind::Other));
     }
 
@@ -829,6 +862,7 @@ impl<B: Backend> Core<B> {
     }
 
     fn run_timers(&mut self) {
+        self.end_pauses();
         self.waiters.expired(self.now_ns, &mut self.poke);
         self.run_pokes();
         if self.now_ns < self.next_sweep_ns {
@@ -846,14 +880,14 @@ impl<B: Backend> Core<B> {
             (self.settings.idle_ms * 1_000_000, self.settings.frame_ms * 1_000_000, self.now_ns);
         for key in self.conns.keys() {
             let Some(conn) = self.conns.get_mut(key) else { continue };
-            if conn.stalled || conn.barrier || conn.waiting() > 0 {
+            if conn.stalled || conn.paused_until_ns > now || conn.barrier || conn.waiting() > 0 {
                 conn.frame_since_ns = now;
             }
             if let Some(reason) = conn.overdue(now, frame_ns) {
                 self.close(key, Some(reason));
             } else if conn.sending && now.saturating_sub(conn.send_since_ns) > frame_ns {
                 self.close(key, Some(Closing::ReaderTooSlow { seconds: frame_ns / 1_000_000_000 }));
-            } else if idle_ns > 0 && conn.is_quiet() && now.saturating_sub(conn.last_active_ns) > idle_ns {
+            } else if idle_ns > 0 && conn.is_quiet(now) && now.saturating_sub(conn.last_active_ns) > idle_ns {
                 self.metrics.connections_closed_idle += 1;
                 self.close(key, None);
             } else if conn.large_need > 0 && !conn.receiving {

@@ -6,6 +6,7 @@
 use crate::closing::Closing;
 use crate::conn::{AnswerState, FrameBytes, SentKind};
 use crate::core::Core;
+use crate::limits::{ClientId, Limited};
 use crate::peer::{PeerMessage, RemoteRead, RemoteReadDone};
 use crate::session::{Opened, PartKey};
 use crate::slab::Key;
@@ -58,6 +59,8 @@ pub(crate) struct FetchPending {
     conn: Key,
     slot: u64,
     head: ResponseHead,
+    /// Who is charged for the answer, where somebody has quotas.
+    client: Option<ClientId>,
     isolation: IsolationLevel,
     min_bytes: usize,
     max_bytes: usize,
@@ -161,6 +164,7 @@ impl Waiters {
 impl<B: Backend> Core<B> {
     pub(crate) fn handle_fetch(&mut self, key: Key, frame: FrameBytes) -> bool {
         self.metrics.fetch.requests += 1;
+        let client = self.limits.fetching.take();
         let parsed = RequestHeader::parse(&frame).map_err(Closing::Header).and_then(|header| {
             let (api, version) = (header.api_key, header.api_version);
             let request = FetchRequest::parse(&header, &frame);
@@ -191,6 +195,7 @@ impl<B: Backend> Core<B> {
             }
         };
         let parts = keys.into_iter().map(|(k, want)| self.fetch_part(k, want)).collect();
+        let allowed = client.as_ref().map_or(usize::MAX, |client| self.fetch_bytes_max(client));
         let Some(conn) = self.conns.get_mut(key) else { return false };
         if session_id != 0 {
             conn.session = Some(session_id as u32);
@@ -201,9 +206,10 @@ impl<B: Backend> Core<B> {
             conn: key,
             slot,
             head: header.response_head(),
+            client,
             isolation: request.isolation,
-            min_bytes: request.min_bytes.max(0) as usize,
-            max_bytes: (request.max_bytes.max(0) as usize).min(ANSWER_BYTES_MAX),
+            min_bytes: (request.min_bytes.max(0) as usize).min(allowed),
+            max_bytes: (request.max_bytes.max(0) as usize).min(ANSWER_BYTES_MAX).min(allowed),
             deadline_ns: self.now_ns + request.max_wait_ms.max(0) as u64 * 1_000_000,
             began_ns: self.now_ns,
             session_id,
@@ -452,6 +458,9 @@ impl<B: Backend> Core<B> {
             }
         }
         self.count_bytes(pending.conn, own, foreign, owner);
+        if let Some(client) = &pending.client {
+            self.charge(pending.conn, client, Limited::Fetch, own + foreign);
+        }
         let (conn, slot) = (pending.conn, pending.slot);
         match self.encode_fetch(pending) {
             Some(bufs) => self.answer(conn, slot, AnswerState::Ready(bufs, SentKind::Fetch)),
@@ -477,7 +486,9 @@ impl<B: Backend> Core<B> {
                 last = Some(&part.key.topic);
             }
         }
-        let mut response = FetchResponse::begin(pending.head, 0, ErrorCode::None, pending.session_id, topics);
+        let throttle_ms = self.conns.get(pending.conn).map_or(0, |conn| conn.throttle_ms(self.now_ns));
+        let mut response =
+            FetchResponse::begin(pending.head, throttle_ms, ErrorCode::None, pending.session_id, topics);
         let mut at = 0;
         while let Some(first) = included.get(at) {
             let run = included.iter().skip(at).take_while(|p| p.key.topic == first.key.topic).count();

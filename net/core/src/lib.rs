@@ -10,6 +10,7 @@ mod conn;
 pub mod core;
 mod fetch;
 pub mod heartbeat;
+pub mod limits;
 pub mod link;
 mod live;
 pub mod messages;

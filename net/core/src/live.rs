@@ -19,6 +19,8 @@ pub struct Live {
     pub producer_expiration_ms: Option<i64>,
     /// 0: none is slow.
     pub slow_request_ms: Option<u64>,
+    /// Somebody has a quota for produce, fetch or time.
+    pub quotas: bool,
 }
 
 impl Default for Live {
@@ -29,6 +31,7 @@ impl Default for Live {
             connections_max: None,
             producer_expiration_ms: None,
             slow_request_ms: None,
+            quotas: false,
         }
     }
 }
@@ -53,6 +56,7 @@ impl<B: Backend> Core<B> {
     pub(crate) fn go_by(&mut self, live: Arc<Live>) {
         self.versions = ApiVersionsAnswers::new(&live.features);
         self.log.set_producer_expiration(live.producer_expiration_ms);
+        self.limits.forget();
         self.live = live;
     }
 

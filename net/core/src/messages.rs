@@ -4,6 +4,7 @@
 //! [`QUERIES_MAX`] queries of control outstanding, and at most `PIPELINE_MAX` forwarded frames per connection.
 
 use crate::clients::ConnectionView;
+use crate::limits::ClientLimits;
 use crate::live::Live;
 use crate::metrics::CoreMetrics;
 use ringmill_log::ProducerView;
@@ -40,6 +41,8 @@ pub struct Answer {
     pub bytes: Vec<u8>,
     /// Close the connection instead: why the request could not be understood.
     pub refusal: Option<String>,
+    /// How long control worked on the request, where anybody has quotas.
+    pub busy_ns: u64,
 }
 
 /// Core to control.
@@ -55,6 +58,13 @@ pub enum ControlMessage {
     Applied {
         core: CoreId,
         version: u64,
+    },
+    /// A client came of which the core does not know what limits it has; answered with [`CoreMessage::Limits`].
+    Limits {
+        core: CoreId,
+        client: Arc<[u8]>,
+        /// On the clock of cores.
+        now_ns: u64,
     },
     /// The core met what it must not survive (a failed flush): the process ends with this reason.
     Fatal {
@@ -78,6 +88,11 @@ pub enum CoreMessage {
     Query {
         id: u64,
         query: CoreQuery,
+    },
+    /// What limits a client, until other [`Live`] settings are applied.
+    Limits {
+        client: Arc<[u8]>,
+        limits: Arc<ClientLimits>,
     },
     /// Upkeep found a sealed segment of a partition of this core damaged; `what` goes on after "a sealed segment of X".
     SegmentDamaged {

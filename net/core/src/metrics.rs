@@ -143,6 +143,13 @@ impl SoftwareCounts {
     }
 }
 
+/// Requests over a client quota, and the pauses that followed.
+#[derive(Clone, Debug, Default)]
+pub struct Throttled {
+    pub requests: u64,
+    pub pauses_ns: u64,
+}
+
 /// Everything a core counts.
 #[derive(Clone, Debug, Default)]
 pub struct CoreMetrics {
@@ -180,6 +187,10 @@ pub struct CoreMetrics {
     pub produce_waiting: u64,
     pub fetch_waiting: u64,
     pub muted_connections: u64,
+    pub throttled_connections: u64,
+    pub throttled_produce: Throttled,
+    pub throttled_fetch: Throttled,
+    pub throttled_time: Throttled,
     pub partitions: u64,
     pub partitions_offline: u64,
     pub relaxed_partitions: u64,

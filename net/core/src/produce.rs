@@ -430,7 +430,8 @@ impl<B: Backend> Core<B> {
             }
             return;
         }
-        let bytes = encode(&pending);
+        let throttle_ms = self.conns.get(pending.conn).map_or(0, |conn| conn.throttle_ms(self.now_ns));
+        let bytes = encode(&pending, throttle_ms);
         self.answer(
             pending.conn,
             pending.slot,
@@ -587,7 +588,7 @@ fn append_one<B: Backend>(
         .map(|appended| (appended, produced.header.record_count as u64))
 }
 
-fn encode(pending: &ProducePending) -> Vec<u8> {
+fn encode(pending: &ProducePending, throttle_ms: i32) -> Vec<u8> {
     let mut out = Vec::new();
     let mut response = ProduceResponse::begin(&mut out, pending.head, pending.topics.len());
     let mut at = 0;
@@ -615,6 +616,6 @@ fn encode(pending: &ProducePending) -> Vec<u8> {
         }
         at = end;
     }
-    response.finish(0, &[]);
+    response.finish(throttle_ms, &[]);
     out
 }

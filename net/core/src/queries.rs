@@ -232,6 +232,7 @@ impl<B: Backend> Core<B> {
             out.cache_bytes,
         ) = gauges;
         out.tail_limit_bytes = self.log.tail_limit_bytes();
+        out.throttled_connections = self.limits.paused();
         out.produce_waiting = self.produces.len() as u64;
         out.partitions = self.log.slots().count() as u64;
         let views: Vec<_> = self.log.slots().filter_map(|s| self.log.view(s)).collect();

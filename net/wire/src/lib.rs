@@ -17,10 +17,12 @@ pub mod frame;
 pub mod produce;
 pub mod reader;
 pub mod supported;
+mod throttle;
 pub mod topic;
 pub mod writer;
 
 pub use api::ApiKey;
 pub use error::{WireError, WireErrorKind};
 pub use frame::{FrameError, FrameLength, RequestHeader, ResponseHead};
+pub use throttle::patch_throttle;
 pub use topic::{LeaderAndEpoch, NodeEndpoint, TopicRef};

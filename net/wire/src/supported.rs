@@ -50,6 +50,8 @@ pub static SUPPORTED: &[Supported] = &[
     api(ApiKey::INCREMENTAL_ALTER_CONFIGS, 0, 1),
     api(ApiKey::LIST_PARTITION_REASSIGNMENTS, 0, 0),
     api(ApiKey::OFFSET_DELETE, 0, 0),
+    api(ApiKey::DESCRIBE_CLIENT_QUOTAS, 0, 1),
+    api(ApiKey::ALTER_CLIENT_QUOTAS, 0, 1),
     api(ApiKey::DESCRIBE_USER_SCRAM_CREDENTIALS, 0, 0),
     api(ApiKey::UPDATE_FEATURES, 0, 2),
     api(ApiKey::DESCRIBE_CLUSTER, 0, 2),

@@ -44,6 +44,17 @@ const DIFFERENCES: &[(ApiKey, &[&str])] = &[
     ]),
     (ApiKey::DELETE_RECORDS, &["The answer leaves when the new log start is durable; Kafka writes it to a file later."]),
     (ApiKey::API_VERSIONS, &["Features shown are metadata.version, as Kafka 4.3 has it, and group.version once the protocol of KIP-848 is served; kraft, transaction, share, streams and eligible.leader.replicas versions are not."]),
+    (ApiKey::DESCRIBE_CLIENT_QUOTAS, &[
+        "Entities and their quotas come in order of their names; Kafka's come in the order of its hash tables.",
+        "Everybody is the user ANONYMOUS: there is no authentication yet.",
+    ]),
+    (ApiKey::ALTER_CLIENT_QUOTAS, &[
+        "producer_byte_rate, consumer_byte_rate and request_percentage are kept to over all cores together, in Kafka's order of precedence. A client may use the quota of one second at once (quota.window.size.seconds), not that of quota.window.num seconds as in Kafka, so the rate holds over shorter times too.",
+        "A fetch over the quota is answered with its records, and its connection pauses afterwards; Kafka reads them, throws them away, answers empty and lets the client ask again after the pause.",
+        "request_percentage counts the time that a core or control works on a request when it comes; time of other cores and of the disk is not counted. A pause for bytes is an hour at most.",
+        "controller_mutation_rate and connection_creation_rate are kept and shown, and not acted on.",
+        "Addresses are taken, names of hosts are not (Kafka looks them up). What is not a number is refused (Kafka takes it).",
+    ]),
     (ApiKey::ALTER_REPLICA_LOG_DIRS, &["There is one folder: it is accepted, every other is unknown."]),
     (ApiKey::DESCRIBE_USER_SCRAM_CREDENTIALS, &["There are no users yet: none has a credential."]),
     (ApiKey::UPDATE_FEATURES, &["Features that are not shown are unknown; metadata.version stays where it is."]),

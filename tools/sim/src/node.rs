@@ -78,7 +78,10 @@ impl Node {
                 ControlMessage::Fatal { reason, .. } => return Turned::Fatal(reason.to_string()),
                 ControlMessage::Drained { .. } => drained = true,
                 ControlMessage::Stopped { .. } => unit.stopped = true,
-                ControlMessage::Frame(_) | ControlMessage::Reply { .. } | ControlMessage::Applied { .. } => {}
+                ControlMessage::Frame(_)
+                | ControlMessage::Reply { .. }
+                | ControlMessage::Limits { .. }
+                | ControlMessage::Applied { .. } => {}
             }
         }
         unit.drained |= drained;

@@ -149,6 +149,59 @@ impl Client {
         ProduceAnswer { error, offset, records, message: answer.string() }
     }
 
+    /// One batch of `bytes`, acks=all (Produce 3); the throttle time of its answer in ms.
+    pub fn produce_throttled(&mut self, topic: &str, partition: i32, bytes: usize) -> i64 {
+        let mut answer = self.ask(0, 3, &produce_body(topic, partition, &batch_of(bytes)));
+        answer.int(4);
+        answer.string();
+        answer.int(4);
+        answer.int(4);
+        assert_eq!(answer.int(2), 0, "produce error");
+        answer.int(8);
+        answer.int(8);
+        answer.int(4)
+    }
+
+    /// Fetch 4 from offset 0: the throttle time in ms, and the bytes of the answer.
+    pub fn fetch_throttled(&mut self, topic: &str, partition: i32, max_bytes: i32) -> (i64, usize) {
+        let mut body = (-1i32).to_be_bytes().to_vec();
+        for number in [1_000, 1, max_bytes] {
+            body.extend(i32::to_be_bytes(number));
+        }
+        body.push(0);
+        body.extend(1i32.to_be_bytes());
+        string(&mut body, topic);
+        body.extend(1i32.to_be_bytes());
+        body.extend(partition.to_be_bytes());
+        body.extend(0i64.to_be_bytes());
+        body.extend(max_bytes.to_be_bytes());
+        let mut answer = self.ask(1, 4, &body);
+        (answer.int(4), answer.bytes.len())
+    }
+
+    /// The throttle time of a Metadata 3 answer about one topic.
+    pub fn metadata_throttled(&mut self, topic: &str) -> i64 {
+        let mut body = 1i32.to_be_bytes().to_vec();
+        string(&mut body, topic);
+        self.ask(3, 3, &body).int(4)
+    }
+
+    /// AlterClientQuotas 0 of the default user; `None` removes. The error code.
+    pub fn set_quota(&mut self, key: &str, value: Option<f64>) -> i64 {
+        let mut body = 1i32.to_be_bytes().to_vec();
+        body.extend(1i32.to_be_bytes());
+        string(&mut body, "user");
+        body.extend((-1i16).to_be_bytes());
+        body.extend(1i32.to_be_bytes());
+        string(&mut body, key);
+        body.extend(value.unwrap_or(0.0).to_be_bytes());
+        body.extend([u8::from(value.is_none()), 0]);
+        let mut answer = self.ask(49, 0, &body);
+        answer.int(4);
+        answer.int(4);
+        answer.int(2)
+    }
+
     /// Sends a request without its length, and gives the answer without its.
     pub fn exchange(&mut self, frame: &[u8]) -> Vec<u8> {
         self.stream.write_all(&(frame.len() as u32).to_be_bytes()).unwrap();
@@ -300,7 +353,31 @@ fn produce_body(topic: &str, partition: i32, batch: &[u8]) -> Vec<u8> {
 /// A batch of one record with value `x`.
 fn batch() -> Vec<u8> {
     // length 7, attributes, timestamp delta, offset delta, no key, value of 1, no headers
-    let record = [14u8, 0, 0, 0, 1, 2, b'x', 0];
+    batch_with(&[14u8, 0, 0, 0, 1, 2, b'x', 0])
+}
+
+/// A batch of one record, of about so many bytes.
+fn batch_of(bytes: usize) -> Vec<u8> {
+    let mut rest = vec![0, 0, 0, 1];
+    varint(&mut rest, bytes);
+    rest.resize(rest.len() + bytes, b'x');
+    rest.push(0);
+    let mut record = Vec::new();
+    varint(&mut record, rest.len());
+    record.extend(rest);
+    batch_with(&record)
+}
+
+fn varint(out: &mut Vec<u8>, value: usize) {
+    let mut zigzag = value * 2;
+    while zigzag >= 128 {
+        out.push(zigzag as u8 | 128);
+        zigzag >>= 7;
+    }
+    out.push(zigzag as u8);
+}
+
+fn batch_with(record: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0u8; 61];
     bytes[8..12].copy_from_slice(&((49 + record.len()) as i32).to_be_bytes());
     bytes[12..16].copy_from_slice(&(-1i32).to_be_bytes());

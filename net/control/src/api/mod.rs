@@ -17,7 +17,10 @@ mod offset_commit;
 mod offset_fetch;
 mod offsets;
 mod producers;
+pub(crate) mod quotas;
 mod resources;
+#[cfg(test)]
+mod throttle_tests;
 mod users;
 
 pub use create::new_topic_id;
@@ -164,6 +167,8 @@ pub(crate) fn handle(
         ApiKey::ELECT_LEADERS => elections::elect_leaders(control, &call),
         ApiKey::DESCRIBE_LOG_DIRS => log_dirs::describe_log_dirs(control, &call),
         ApiKey::ALTER_REPLICA_LOG_DIRS => log_dirs::alter_replica_log_dirs(control, &call),
+        ApiKey::DESCRIBE_CLIENT_QUOTAS => quotas::describe_client_quotas(control, &call),
+        ApiKey::ALTER_CLIENT_QUOTAS => quotas::alter_client_quotas(control, &call),
         ApiKey::DESCRIBE_USER_SCRAM_CREDENTIALS => users::describe_user_scram_credentials(&call),
         ApiKey::LIST_CONFIG_RESOURCES => resources::list_config_resources(control, &call),
         ApiKey::UPDATE_FEATURES => features::update_features(control, &call),

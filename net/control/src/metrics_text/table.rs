@@ -14,8 +14,8 @@ macro_rules! metrics {
 use Number::{Int, Millis, Seconds};
 use Read::{
     ApiCounter, ApiHistogram, BrokerGauge, ClientSoftware, CoreAnswered, CoreCounter, CoreGauge,
-    CoreHistogram, DiskGauge, ProcessCounter, ProcessGauge, ScrubCounter, ScrubGauge, TopicCounter,
-    TopicGauge,
+    CoreHistogram, DiskGauge, ProcessCounter, ProcessGauge, QuotaCounter, ScrubCounter, ScrubGauge,
+    TopicCounter, TopicGauge,
 };
 
 // A name ending in _total is a counter; `tests.rs` keeps that.
@@ -98,6 +98,12 @@ metrics! {
         "Connections closed because of an error or of a request that could not be understood.";
     "ringmill_connections_muted" CoreGauge(|m| Int(m.muted_connections)),
         "Connections that are not read from because their Produce finds no room yet.";
+    "ringmill_connections_throttled" CoreGauge(|m| Int(m.throttled_connections)),
+        "Connections that are not read from because their client is over a quota.";
+    "ringmill_throttled_requests_total" QuotaCounter(|t| Int(t.requests)),
+        "Requests whose client was over the quota: producer_byte_rate, consumer_byte_rate or request_percentage.";
+    "ringmill_throttled_seconds_total" QuotaCounter(|t| Seconds(t.pauses_ns)),
+        "Throttle times of these requests, as their answers had them.";
     "ringmill_received_bytes_total" CoreCounter(|m| Int(m.bytes_received)),
         "Bytes received from Kafka clients.";
     "ringmill_sent_bytes_total" CoreCounter(|m| Int(m.bytes_sent)),

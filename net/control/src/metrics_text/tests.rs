@@ -201,13 +201,14 @@ fn everything_a_core_counts_is_shown() {
         number
     };
     macro_rules! fill {
-        ($($field:ident),*; $($histogram:ident),*; $($api:ident),*; $flag:ident; $software:ident) => {{
-            let CoreMetrics { $($field),*, $($histogram),*, $($api),*, $flag, $software } = &mut core;
+        ($($field:ident),*; $($histogram:ident),*; $($api:ident),*; $($quota:ident),*; $flag:ident; $software:ident) => {{
+            let CoreMetrics { $($field),*, $($histogram),*, $($api),*, $($quota),*, $flag, $software } = &mut core;
             $(*$field = next() * 1_000_000_000;)*
             $($histogram.record(next());)*
             $(let ApiMetrics { requests, errors, receive_us, wait_us, send_us } = $api;
             (*requests, *errors) = (next(), next());
             for histogram in [receive_us, wait_us, send_us] { histogram.record(next()); })*
+            $((*$quota).requests = next(); (*$quota).pauses_ns = next() * 1_000_000_000;)*
             *$flag = true;
             $software.note("librdkafka", "2.12.1");
         }};
@@ -216,10 +217,11 @@ fn everything_a_core_counts_is_shown() {
         bytes_received, bytes_sent, fetch_bytes_in_place, fetch_bytes_copied, records_in, batches_in, connections, connections_accepted,
         connections_closed_idle, connections_closed_error, flush_groups, core_log_used_bytes, core_log_capacity_bytes, tail_bytes,
         tail_limit_bytes, destage_bytes, destage_writes, destage_lag_bytes, checkpoints, cold_reads, cold_read_bytes, cache_hits,
-        cache_bytes, produce_waiting, fetch_waiting, muted_connections, partitions, partitions_offline, relaxed_partitions, turns,
+        cache_bytes, produce_waiting, fetch_waiting, muted_connections, throttled_connections, partitions, partitions_offline, relaxed_partitions, turns,
         thread_cpu_ns, pool_mapped_bytes, pool_used_bytes;
         flush_group_bytes, flush_us, turn_us;
         produce, fetch, other;
+        throttled_produce, throttled_fetch, throttled_time;
         storage_full;
         client_software
     );
