@@ -6,7 +6,7 @@ use crate::closing::Closing;
 use crate::conn::{AnswerState, Conn, FrameBytes, SentKind};
 use crate::fetch::{FetchPending, Sessions, Waiters};
 use crate::heartbeat::{Heartbeat, Phase};
-use crate::limits::{Limited, Limits, client_of};
+use crate::limits::Limits;
 use crate::live::Live;
 use crate::messages::{Answer, ConnKey, ControlMessage, CoreMessage, Frame};
 use crate::metrics::CoreMetrics;
@@ -608,21 +608,10 @@ impl<B: Backend> Core<B> {
         if !self.live.quotas {
             return self.dispatch(key, api, frame);
         }
-        let (client, bytes, began_ns) = (client_of(header.client_id), frame.len() as u64, self.io.now_ns());
-        if api == ApiKey::PRODUCE {
-            self.charge(key, &client, Limited::Produce, bytes);
-        } else if api == ApiKey::FETCH {
-            self.limits.fetching = Some(client.clone());
-        } else {
-            conn.asked = Some((header.response_head(), client.clone()));
-        }
-        let open = self.dispatch(key, api, frame);
-        let busy_ns = self.io.now_ns().saturating_sub(began_ns);
-        self.charge(key, &client, Limited::Time, busy_ns);
-        open
+        self.dispatch_charged(key, frame)
     }
 
-    fn dispatch(&mut self, key: Key, api: ApiKey, frame: FrameBytes) -> bool {
+    pub(crate) fn dispatch(&mut self, key: Key, api: ApiKey, frame: FrameBytes) -> bool {
         match api {
             ApiKey::PRODUCE => self.handle_produce(key, frame),
             ApiKey::FETCH => self.handle_fetch(key, frame),
@@ -714,15 +703,10 @@ impl<B: Backend> Core<B> {
             self.answer_nothing(key, answer.slot, Closing::Refused(why));
             return;
         }
-        let asked = self.conns.get_mut(key).and_then(|conn| conn.asked.take());
         let mut bytes = Vec::with_capacity(4 + answer.bytes.len());
         bytes.extend_from_slice(&(answer.bytes.len() as u32).to_be_bytes());
         bytes.extend_from_slice(&answer.bytes);
-        if let Some((head, client)) = asked {
-            self.charge(key, &client, Limited::Time, answer.busy_ns);
-            let throttle_ms = self.conns.get(key).map_or(0, |conn| conn.throttle_ms(self.now_ns));
-            ringmill_wire::patch_throttle(head, &mut bytes, throttle_ms);
-        }
+        self.charge_for_control(key, answer.busy_ns, &mut bytes);
         self.answer(key, answer.slot, AnswerState::Ready(vec![Buf::from_vec(bytes)], SentKind::Other));
     }
 

@@ -7,10 +7,12 @@
 //! A request is never refused and never waits: it is answered at once with its throttle time, and its connection is not
 //! read until that is over. While nobody has quotas a request costs one look at a flag.
 
+use crate::conn::FrameBytes;
 use crate::core::Core;
 use crate::messages::ControlMessage;
 use crate::slab::Key;
 use ringmill_reactor::Backend;
+use ringmill_wire::{ApiKey, RequestHeader};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -161,6 +163,32 @@ pub(crate) fn client_of(client_id: Option<&[u8]>) -> ClientId {
 }
 
 impl<B: Backend> Core<B> {
+    /// Handles a request where somebody has quotas: its bytes and the time it takes are charged.
+    pub(crate) fn dispatch_charged(&mut self, key: Key, frame: FrameBytes) -> bool {
+        let began_ns = self.io.now_ns();
+        let Ok(header) = RequestHeader::parse(&frame) else { return false };
+        let (api, client) = (header.api_key, client_of(header.client_id));
+        if api == ApiKey::PRODUCE {
+            self.charge(key, &client, Limited::Produce, frame.len() as u64);
+        } else if api == ApiKey::FETCH {
+            self.limits.fetching = Some(client.clone());
+        } else if let Some(conn) = self.conns.get_mut(key) {
+            conn.asked = Some((header.response_head(), client.clone()));
+        }
+        let open = self.dispatch(key, api, frame);
+        let busy_ns = self.io.now_ns().saturating_sub(began_ns);
+        self.charge(key, &client, Limited::Time, busy_ns);
+        open
+    }
+
+    /// The same for what control worked; its answer, which begins with its length, says how long to pause.
+    pub(crate) fn charge_for_control(&mut self, key: Key, busy_ns: u64, answer: &mut [u8]) {
+        let Some((head, client)) = self.conns.get_mut(key).and_then(|conn| conn.asked.take()) else { return };
+        self.charge(key, &client, Limited::Time, busy_ns);
+        let throttle_ms = self.conns.get(key).map_or(0, |conn| conn.throttle_ms(self.now_ns));
+        ringmill_wire::patch_throttle(head, answer, throttle_ms);
+    }
+
     /// Charges a client for what its connection did; where that is more than it may, the connection pauses.
     pub(crate) fn charge(&mut self, key: Key, client: &ClientId, limited: Limited, amount: u64) {
         match self.limits.clients.get_mut(client) {
