@@ -5,6 +5,7 @@ mod null_disk;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use null_disk::NullDisk;
+use ringmill_bench_micro::frames::{Asked, FETCH_VERSION, PRODUCE_VERSION, fetch_frame, produce_frame};
 use ringmill_bench_micro::{LogRig, batch};
 use ringmill_log::LogOptions;
 use ringmill_log::index::SegmentIndex;
@@ -14,7 +15,6 @@ use ringmill_types::{CoreId, ErrorCode, Offset, TopicId};
 use ringmill_wire::fetch::{FetchPartitionAnswer, FetchRequest, FetchResponse};
 use ringmill_wire::produce::{ProducePartitionAnswer, ProduceRequest, ProduceResponse};
 use ringmill_wire::reader::Reader;
-use ringmill_wire::writer::Writer;
 use ringmill_wire::{ApiKey, RequestHeader, ResponseHead, TopicRef, api::Encoding};
 use std::hint::black_box;
 use std::path::PathBuf;
@@ -22,8 +22,8 @@ use std::time::{Duration, Instant};
 
 /// Records of a batch and bytes of each value: one careful producer, a busy one, small records.
 const SHAPES: [(i32, usize); 4] = [(1, 1000), (100, 1000), (1000, 1000), (1000, 100)];
-const PRODUCE_VERSION: i16 = 12;
-const FETCH_VERSION: i16 = 17;
+/// Neither an id nor an epoch yet: the first of a session.
+const FETCH_SESSION: (i32, i32) = (0, 0);
 /// A rig is thrown away when it took this much, so that the simulated disk stays small.
 const RIG_BYTES_MAX: u64 = 128 << 20;
 
@@ -102,42 +102,6 @@ fn index(c: &mut Criterion) {
     });
 }
 
-/// Header of a request in flexible form, then its body, without the length prefix.
-fn request(key: ApiKey, version: i16, body: impl FnOnce(&mut Writer<'_>)) -> Vec<u8> {
-    let mut frame = Vec::new();
-    let mut head = Writer::new(&mut frame, Encoding::Classic);
-    head.i16(key.0);
-    head.i16(version);
-    head.i32(1);
-    head.string("rdkafka");
-    let mut writer = Writer::new(&mut frame, Encoding::Flexible);
-    writer.no_tags();
-    body(&mut writer);
-    frame
-}
-
-fn produce_frame(partitions: usize, records: &[u8]) -> Vec<u8> {
-    let mut frame = request(ApiKey::PRODUCE, PRODUCE_VERSION, |writer| {
-        writer.nullable_string(None);
-        writer.i16(-1);
-        writer.i32(30_000);
-        writer.array(1);
-        writer.string("bench");
-        writer.array(partitions);
-    });
-    for index in 0..partitions {
-        let mut writer = Writer::new(&mut frame, Encoding::Flexible);
-        writer.i32(index as i32);
-        writer.bytes_length(records.len() as u32);
-        frame.extend_from_slice(records);
-        Writer::new(&mut frame, Encoding::Flexible).no_tags();
-    }
-    let mut writer = Writer::new(&mut frame, Encoding::Flexible);
-    writer.no_tags();
-    writer.no_tags();
-    frame
-}
-
 fn produce_codec(c: &mut Criterion) {
     let mut group = c.benchmark_group("produce");
     let records = batch(1, 1000, 1_700_000_000_000);
@@ -169,37 +133,11 @@ fn produce_codec(c: &mut Criterion) {
     }
 }
 
-fn fetch_frame(partitions: usize) -> Vec<u8> {
-    request(ApiKey::FETCH, FETCH_VERSION, |writer| {
-        writer.i32(500);
-        writer.i32(1);
-        writer.i32(50 << 20);
-        writer.i8(0);
-        writer.i32(0);
-        writer.i32(0);
-        writer.array(1);
-        writer.uuid(TopicId([7; 16]));
-        writer.array(partitions);
-        for index in 0..partitions {
-            writer.i32(index as i32);
-            writer.i32(0);
-            writer.i64(1000);
-            writer.i32(-1);
-            writer.i64(-1);
-            writer.i32(1 << 20);
-            writer.no_tags();
-        }
-        writer.no_tags();
-        writer.array(0);
-        writer.string("");
-        writer.no_tags();
-    })
-}
-
 fn fetch_codec(c: &mut Criterion) {
     let mut group = c.benchmark_group("fetch");
     for partitions in [1, 100] {
-        let frame = fetch_frame(partitions);
+        let asked = vec![Asked { offset: 1000, bytes_max: 1 << 20 }; partitions];
+        let frame = fetch_frame(FETCH_SESSION, &asked);
         let header = RequestHeader::parse(&frame).unwrap();
         let seen = FetchRequest::parse(&header, &frame).unwrap();
         assert_eq!(seen.topics().flat_map(|t| t.partitions()).count(), partitions);

@@ -2,6 +2,8 @@
 //!
 //! Measurement only: nothing of the broker depends on this crate.
 
+pub mod frames;
+
 use ringmill_log::{AppendError, Log, LogEvent, LogMetrics, LogOptions, Slot};
 use ringmill_reactor::Backend;
 use ringmill_record::write::{Sealing, no_headers, put_record, seal};

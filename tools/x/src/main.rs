@@ -1,17 +1,20 @@
 //! `cargo x`: the project's own chores. `cargo x tidy` keeps the style that the compiler does not; `cargo x ci` is what
-//! CI runs; `cargo x clients` tries the broker with clients that nobody here wrote.
+//! CI runs; `cargo x instructions` counts what fixed requests cost; `cargo x clients` tries the broker with clients that
+//! nobody here wrote.
 
 mod clients;
 mod conformance;
+mod instructions;
 mod run;
 mod tidy;
 
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: cargo x tidy | ci | clients [SUITE…] | conformance [SUITE…]
+const USAGE: &str = "usage: cargo x tidy | ci | instructions [--accept] | clients [SUITE…] | conformance [SUITE…]
 
   tidy      file sizes, unsafe outside the reactor, unfinished marks, links in README
   ci        everything CI runs, in its order
+  instructions  instruction counts of fixed requests, by valgrind, against bench/micro/instructions.tsv
   clients   the broker against unmodified clients, installed from their registries (RINGMILL=PATH: another build of it):
 ";
 
@@ -25,6 +28,8 @@ fn main() -> ExitCode {
     let result = match arguments.as_slice() {
         ["tidy"] => tidy::check(),
         ["ci"] => run::ci(),
+        ["instructions"] => instructions::run(false),
+        ["instructions", "--accept"] => instructions::run(true),
         ["clients", only @ ..] => clients::run(only),
         ["conformance", only @ ..] => conformance::run(only),
         _ => Err(format!("{USAGE}{}{CONFORMANCE}{}", clients::list(), conformance::list())),

@@ -22,6 +22,7 @@ pub fn ci() -> Result<(), String> {
     command("cargo clippy --workspace --all-targets -- -D warnings")?;
     command("cargo test --workspace --no-fail-fast")?;
     command("cargo build --release")?;
+    crate::instructions::run(false)?;
     for off in ["none", "defer_taskrun", "provided_buffers", "multishot_accept", "zero_copy"] {
         let set = if off == "none" { String::new() } else { format!("--set features.off={off}") };
         command(&format!("tools/ci/smoke.sh target/release/ringmill {set}"))?;
