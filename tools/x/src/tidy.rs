@@ -47,6 +47,7 @@ pub fn check() -> Result<(), String> {
     }
     links(Path::new("README.md"), &mut found);
     links(Path::new("ARCHITECTURE.md"), &mut found);
+    rivals(&names(Path::new("bench/runs")), &fs::read_to_string("README.md").unwrap_or_default(), &mut found);
     if found.is_empty() {
         println!("tidy: {} files, nothing to say", files.len());
         return Ok(());
@@ -94,6 +95,22 @@ fn source(path: &Path, text: &str, found: &mut Vec<String>) {
 }
 
 /// Relative links of a page must lead somewhere.
+fn names(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+}
+
+/// The README's table of rivals comes from the newest of their runs; folders begin with their date.
+fn rivals(runs: &[String], readme: &str, found: &mut Vec<String>) {
+    if let Some(newest) = runs.iter().filter(|run| run.contains("-rivals")).max()
+        && !readme.contains(&format!("bench/runs/{newest}/summary.md"))
+    {
+        found.push(format!(
+            "README.md: its table of rivals is not of bench/runs/{newest}: bench/rivals/run --readme puts it there"
+        ));
+    }
+}
+
 fn links(page: &Path, found: &mut Vec<String>) {
     let Ok(text) = fs::read_to_string(page) else {
         found.push(format!("{}: missing", page.display()));
@@ -104,5 +121,25 @@ fn links(page: &Path, found: &mut Vec<String>) {
         if !target.is_empty() && !target.contains("://") && !Path::new(target).exists() {
             found.push(format!("{}: link to {target}, which is not there", page.display()));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_readme_shows_the_newest_run_of_rivals() {
+        let runs = ["2026-01-01-a-rivals", "2026-02-01-a-rivals", "2026-03-01-a"].map(String::from);
+        let said = |readme: &str| {
+            let mut found = Vec::new();
+            rivals(&runs, readme, &mut found);
+            found.len()
+        };
+        assert_eq!(said("[x](bench/runs/2026-02-01-a-rivals/summary.md)"), 0);
+        assert_eq!(said("[x](bench/runs/2026-01-01-a-rivals/summary.md)"), 1);
+        let mut found = Vec::new();
+        rivals(&[], "", &mut found);
+        assert!(found.is_empty(), "no run, no table: {found:?}");
     }
 }
