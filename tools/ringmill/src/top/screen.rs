@@ -1,7 +1,8 @@
 //! The full screen: keys, readings and resizes become changes of the state, and a frame after each.
 //!
-//! A thread of its own looks at the broker, so a key never waits for it. The terminal is given back however this ends: a
-//! key, a signal, an error or a panic.
+//! A thread of its own looks at the broker, so a key never waits for it; another waits for keys, because a wait for a
+//! terminal that is gone never ends, and this must. The terminal is given back however this ends: a key, a signal, an
+//! error or a panic.
 
 use super::Source;
 use super::draw::{self, Theme};
@@ -19,6 +20,8 @@ use std::time::Duration;
 
 /// How soon a reading or a signal shows when no key is pressed.
 const TICK: Duration = Duration::from_millis(50);
+/// Keys that were pressed while a frame was drawn.
+const KEYS_AHEAD: usize = 16;
 
 /// # Errors
 /// Where the terminal cannot be used.
@@ -36,9 +39,15 @@ pub fn run(source: Source, state: State, theme: Theme) -> Result<(), Failed> {
         .name("look".to_string())
         .spawn(move || look(&source, first, &wanted, &readings))
         .map_err(|error| Failed::local("no thread can be started", &error))?;
+    // Neither thread is waited for: they end with the process.
+    let (pressed, keys) = sync_channel(KEYS_AHEAD);
+    let keys_thread = std::thread::Builder::new().name("keys".to_string());
     let mut terminal = ratatui::try_init().map_err(|error| Failed::local("the terminal", &error))?;
-    let screen = Screen { state, theme, ended, intervals, heard };
-    let result = screen.run(&mut terminal, || began.elapsed().as_secs_f64());
+    let screen = Screen { state, theme, ended, intervals, heard, keys };
+    // Keys are read from where the terminal is ready to give them.
+    let result = keys_thread
+        .spawn(move || while pressed.send(event::read()).is_ok() {})
+        .and_then(|_| screen.run(&mut terminal, || began.elapsed().as_secs_f64()));
     ratatui::restore();
     result.map_err(|error| Failed::local("the terminal", &error))
 }
@@ -70,6 +79,7 @@ struct Screen {
     ended: Arc<AtomicBool>,
     intervals: Sender<Duration>,
     heard: Receiver<Result<Reading, String>>,
+    keys: Receiver<io::Result<Event>>,
 }
 
 impl Screen {
@@ -88,11 +98,11 @@ impl Screen {
                 terminal.draw(|frame| draw::draw(frame.area(), frame.buffer_mut(), state, theme, now))?;
                 (changed, drawn_second) = (false, Some(second));
             }
-            if !event::poll(TICK)? {
+            let Ok(event) = self.keys.recv_timeout(TICK) else {
                 continue;
-            }
+            };
             changed = true;
-            if let Event::Key(key) = event::read()?
+            if let Event::Key(key) = event?
                 && let Some(wish) = wish_of(key)
             {
                 let before = self.state.interval_seconds;
