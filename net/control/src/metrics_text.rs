@@ -156,6 +156,8 @@ impl TopicTotals {
 #[derive(Clone, Debug, Default)]
 pub struct Process {
     pub cpu_ns: u64,
+    /// Since 1970.
+    pub started_ms: Option<u64>,
     pub resident_bytes: Option<u64>,
     pub virtual_bytes: Option<u64>,
     pub threads: Option<u64>,
@@ -170,21 +172,30 @@ impl Process {
     pub fn now() -> Process {
         let read = |file: &str| std::fs::read_to_string(format!("/proc/self/{file}")).unwrap_or_default();
         let open_fds = std::fs::read_dir("/proc/self/fd").map(|entries| entries.count() as u64).ok();
-        Process::parse(&read("stat"), &read("status"), &read("limits"), open_fds)
+        let system = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+        Process::parse(&read("stat"), &system, &read("status"), &read("limits"), open_fds)
     }
 
-    fn parse(stat: &str, status: &str, limits: &str, open_fds: Option<u64>) -> Process {
+    fn parse(stat: &str, system: &str, status: &str, limits: &str, open_fds: Option<u64>) -> Process {
         let kib =
             |name: &str| Some(field(status, name)?.strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10);
         // The command may hold spaces and brackets; after its last bracket come fields 3 and on. 14 and 15 are the ticks.
         let after = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
         let ticks: u64 =
             after.split_whitespace().skip(11).take(2).filter_map(|n| n.parse::<u64>().ok()).sum();
+        // Field 22 counts from the start of the system, which `/proc/stat` tells in seconds.
+        let booted_s =
+            system.lines().find_map(|line| line.strip_prefix("btime ")?.trim().parse::<u64>().ok());
+        let after_boot = after.split_whitespace().nth(19).and_then(|n| n.parse::<u64>().ok());
+        let started_ms = booted_s.zip(after_boot).map(|(booted, ticks)| {
+            booted.saturating_mul(1000).saturating_add(ticks.saturating_mul(1000 / TICKS_PER_SECOND))
+        });
         let max_fds = limits
             .lines()
             .find_map(|line| line.strip_prefix("Max open files")?.split_whitespace().next()?.parse().ok());
         Process {
             cpu_ns: ticks * (1_000_000_000 / TICKS_PER_SECOND),
+            started_ms,
             resident_bytes: kib("VmRSS"),
             virtual_bytes: kib("VmSize"),
             threads: field(status, "Threads").and_then(|text| text.parse().ok()),

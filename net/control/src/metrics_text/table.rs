@@ -55,6 +55,8 @@ metrics! {
 
     "process_cpu_seconds_total" ProcessCounter(|p| Some(Seconds(p.cpu_ns))),
         "CPU time of the process, user and system.";
+    "process_start_time_seconds" ProcessGauge(|p| p.started_ms.map(Millis)),
+        "When the process began, since 1970.";
     "process_resident_memory_bytes" ProcessGauge(|p| p.resident_bytes.map(Int)),
         "Memory of the process that is in RAM.";
     "process_virtual_memory_bytes" ProcessGauge(|p| p.virtual_bytes.map(Int)),

@@ -248,20 +248,24 @@ fn everything_a_core_counts_is_shown() {
 
 #[test]
 fn the_process_is_read_from_proc() {
-    let stat = "17 (a) b (c) R 1 2 3 4 5 6 7 8 9 10 150 50 0 0";
+    let stat = "17 (a) b (c) R 1 2 3 4 5 6 7 8 9 10 150 50 0 0 20 0 6 0 4321 5";
+    let system = "cpu  1 2 3\nbtime 1700000000\nprocesses 5\n";
     let status = "Name:\tx\nVmSize:\t    2048 kB\nVmRSS:\t 4 kB\nThreads:\t6\n";
     let limits = "Limit  Soft Limit  Hard Limit  Units\nMax open files            1024                 4096                 files\n";
-    let process = Process::parse(stat, status, limits, Some(9));
+    let process = Process::parse(stat, system, status, limits, Some(9));
     assert_eq!(
         (process.cpu_ns, process.resident_bytes, process.virtual_bytes),
         (2_000_000_000, Some(4096), Some(2 << 20))
     );
     assert_eq!((process.threads, process.open_fds, process.max_fds), (Some(6), Some(9), Some(1024)));
-    let nothing = Process::parse("", "", "", None);
+    let nothing = Process::parse("", "", "", "", None);
+    assert_eq!(process.started_ms, Some(1_700_000_043_210));
     assert_eq!((nothing.cpu_ns, nothing.resident_bytes, nothing.max_fds), (0, None, None));
+    assert_eq!(nothing.started_ms, None);
     let here = Process::now();
     assert!(
-        here.resident_bytes.is_some_and(|b| b > 1 << 20)
+        here.started_ms.is_some()
+            && here.resident_bytes.is_some_and(|b| b > 1 << 20)
             && here.threads >= Some(1)
             && here.open_fds >= Some(3)
     );

@@ -161,7 +161,7 @@ disk      log: core-log writes; destage: writes to segments, and how far behind;
 GRP/S     flush groups a second; GRP: bytes of the mean one
 LOG%      of the core log that is not yet free to be written again
 WAIT      Produce requests that wait (cores), requests without answer (clients)
-LAG       records that a group's committed offsets are behind
+LAG       records behind a group's committed offsets; WORST: of one partition
 Quantiles are of the last interval, within buckets that double.";
 
 fn title(canvas: &mut Canvas<'_>, state: &State) {

@@ -59,8 +59,8 @@ const CLIENTS: &[Column<Client>] = &[
 ];
 
 const GROUPS: &[Column<Group>] = &[
-    column("STATE", 20, 60, None, |g| g.state.clone()),
-    column("MEMBERS", 7, 0, None, |g| compact(g.members as f64)),
+    column("PART", 5, 0, None, |g| compact(g.partitions as f64)),
+    column("WORST", 8, 0, None, |g| compact(g.lag_most as f64)),
     column("LAG", 8, 0, Some(Sort::Lag), |g| compact(g.lag as f64)),
     column("LAG/S", 7, 0, Some(Sort::Rate), |g| compact(g.lag_per_second)),
 ];

@@ -11,6 +11,8 @@ pub struct Reading {
     pub at_seconds: f64,
     pub version: String,
     pub ready: bool,
+    /// When the process began; an older broker does not say.
+    pub started_seconds: Option<f64>,
     pub cpu_seconds: f64,
     pub resident_bytes: f64,
     pub capacity_bytes: Option<f64>,
@@ -73,9 +75,11 @@ pub struct TopicReading {
 
 #[derive(Clone, Debug, Default)]
 pub struct GroupReading {
-    pub state: String,
-    pub members: f64,
+    /// With a committed offset.
+    pub partitions: u64,
     pub lag: f64,
+    /// Of one partition.
+    pub lag_most: f64,
 }
 
 /// A connection as `/v1/connections` tells of it.
@@ -124,6 +128,7 @@ impl Reading {
             at_seconds,
             version,
             ready: number("ringmill_ready") > 0.0,
+            started_seconds: plain("process_start_time_seconds"),
             cpu_seconds: number("process_cpu_seconds_total"),
             resident_bytes: number("process_resident_memory_bytes"),
             capacity_bytes: plain("ringmill_data_capacity_bytes"),
@@ -141,6 +146,9 @@ impl Reading {
 
     /// The process is another one than that of `before`.
     pub fn is_anew(&self, before: &Reading) -> bool {
+        if let (Some(began), Some(began_before)) = (self.started_seconds, before.started_seconds) {
+            return began != began_before;
+        }
         let fell = |core: &CoreReading| {
             before.cores.iter().any(|old| {
                 old.core == core.core && old.answered && core.answered && core.cpu_seconds < old.cpu_seconds
@@ -215,9 +223,12 @@ fn topics(metrics: &Metrics) -> BTreeMap<String, TopicReading> {
 fn groups(metrics: &Metrics) -> Option<BTreeMap<String, GroupReading>> {
     let mut groups: BTreeMap<String, GroupReading> = BTreeMap::new();
     let mut told = false;
-    for sample in metrics.samples("ringmill_group_lag") {
+    for sample in metrics.samples("ringmill_group_lag_records") {
         let Some(group) = sample.label("group") else { continue };
-        groups.entry(group.to_string()).or_default().lag += sample.value;
+        let group = groups.entry(group.to_string()).or_default();
+        group.partitions += 1;
+        group.lag += sample.value;
+        group.lag_most = group.lag_most.max(sample.value);
         told = true;
     }
     told.then_some(groups)

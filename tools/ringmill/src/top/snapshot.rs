@@ -122,10 +122,11 @@ pub struct Client {
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Group {
     pub group: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub state: String,
-    pub members: u64,
+    /// With a committed offset.
+    pub partitions: u64,
     pub lag: u64,
+    /// Of the partition furthest behind.
+    pub lag_most: u64,
     pub lag_per_second: f64,
 }
 
@@ -296,9 +297,9 @@ fn lags(
         let old = before.and_then(|before| before.get(name));
         Group {
             group: name.clone(),
-            state: group.state.clone(),
-            members: group.members as u64,
+            partitions: group.partitions,
             lag: group.lag as u64,
+            lag_most: group.lag_most as u64,
             lag_per_second: old.map_or(0.0, |old| (group.lag - old.lag) / seconds),
         }
     });
@@ -367,6 +368,10 @@ mod tests {
         assert!(!now.is_anew(&before));
         assert_eq!(Snapshot::between(&before, &now).totals.records_in_per_second, 5.0);
         assert!(before.is_anew(&now), "CPU time never falls");
+        // One that was killed while it idled has used more by the time it serves again.
+        let began = |at: f64, now: &Reading| Reading { started_seconds: Some(at), ..now.clone() };
+        assert!(began(7.0, &now).is_anew(&began(5.0, &before)));
+        assert!(!began(5.0, &now).is_anew(&began(5.0, &before)));
     }
 
     #[test]

@@ -97,7 +97,7 @@ impl Broker {
         for group in 0..if self.groups { 2 } else { 0u64 } {
             for partition in 0..3 {
                 let labels = format!("group=\"readers-{group}\",topic=\"topic-0\",partition=\"{partition}\"");
-                say(format!("ringmill_group_lag{{{labels}}} {}", (group + 1) * 1000 + n * 10));
+                say(format!("ringmill_group_lag_records{{{labels}}} {}", (group + 1) * 1000 + n * 10));
             }
         }
         Reading::of(n as f64, &text, Some(clients(n))).unwrap()
