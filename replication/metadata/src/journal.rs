@@ -32,7 +32,9 @@ impl fmt::Display for JournalError {
             JournalError::Io { path, error } => write!(f, "metadata journal {}: {error}", path.display()),
             JournalError::Damaged { path, offset, error } => write!(
                 f,
-                "metadata journal {} is damaged at byte {offset} ({error}), and records follow: restore it from a copy",
+                "metadata journal {} is damaged at byte {offset} ({error}) where acknowledged records lie; `ringmill log dump {}` shows what \
+                 can be read. Restore it from a copy",
+                path.display(),
                 path.display()
             ),
         }
@@ -76,20 +78,20 @@ impl FileJournal {
         let bytes = fs.read_all(&path).map_err(at)?;
         let mut image = Image::new();
         let mut end = 0;
-        while end < bytes.len() {
-            let rest = bytes.get(end..).unwrap_or_default();
-            match Record::decode(rest) {
-                Ok((record, length)) => {
+        for frame in frames(&bytes) {
+            match frame.holds {
+                Ok(record) => {
                     image.apply(&record);
-                    end += length;
+                    end = frame.at + frame.bytes;
                 }
-                Err(error) if is_torn_tail(rest, error) => {
+                Err(Flaw::TornTail) => {
                     tracing::warn!(path = %path.display(), offset = end, "the journal's last record was cut off by a crash before it was answered; dropped");
                     fs.set_len(&file, end as u64).map_err(at)?;
                     fs.sync_data(&file).map_err(at)?;
-                    break;
                 }
-                Err(error) => return Err(JournalError::Damaged { path, offset: end as u64, error }),
+                Err(Flaw::Damage(error)) => {
+                    return Err(JournalError::Damaged { path, offset: frame.at as u64, error });
+                }
             }
         }
         let journal = FileJournal { fs, path, file, end: end as u64, snapshot_bytes: 0, failed: false };
@@ -117,14 +119,51 @@ impl FileJournal {
     }
 }
 
-/// Whether the rest of the file is what a crash leaves of the last append: nothing readable anywhere behind it.
+/// A stretch of the journal: a record, or bytes that are none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    pub at: usize,
+    pub bytes: usize,
+    pub holds: Result<Record, Flaw>,
+}
+
+/// Why a stretch of the journal is no record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flaw {
+    /// What a crash leaves of the last append: nothing readable anywhere behind it. Nobody was answered.
+    TornTail,
+    /// The stretch ends where the next record begins, or with the file.
+    Damage(RecordError),
+}
+
+/// All of a journal's bytes, in order and without a gap. The one way to read it: at a start, and when it is looked at.
+pub fn frames(bytes: &[u8]) -> impl Iterator<Item = Frame> + '_ {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let rest = bytes.get(at..).filter(|rest| !rest.is_empty())?;
+        let (bytes, holds) = match Record::decode(rest) {
+            Ok((record, length)) => (length, Ok(record)),
+            Err(error) => {
+                let flaw = if is_torn_tail(rest, error) { Flaw::TornTail } else { Flaw::Damage(error) };
+                (next_record(rest).unwrap_or(rest.len()), Err(flaw))
+            }
+        };
+        let frame = Frame { at, bytes, holds };
+        at += bytes;
+        Some(frame)
+    })
+}
+
+/// Where a record can be read again, behind bytes that are none.
+fn next_record(rest: &[u8]) -> Option<usize> {
+    (1..rest.len()).find(|at| rest.get(*at..).is_some_and(|r| Record::decode(r).is_ok()))
+}
+
+/// A damaged length looks like a cut, too: only what lies behind tells them apart.
 fn is_torn_tail(rest: &[u8], error: RecordError) -> bool {
     match error {
-        RecordError::Torn => true,
+        RecordError::Torn | RecordError::Damaged => next_record(rest).is_none(),
         RecordError::UnknownKind(_) => false,
-        RecordError::Damaged => {
-            !(1..rest.len()).any(|at| rest.get(at..).is_some_and(|r| Record::decode(r).is_ok()))
-        }
     }
 }
 
@@ -189,9 +228,35 @@ mod tests {
             assert_eq!(image.topics().count(), 2);
             assert_eq!(std::fs::read(&path).expect("read"), whole, "cut back to the last record");
         }
-        let mut damaged = whole.clone();
-        *damaged.get_mut(12).expect("inside the first record") ^= 0xff;
-        std::fs::write(&path, &damaged).expect("write");
-        assert!(matches!(FileJournal::open(fs, dir.path()), Err(JournalError::Damaged { offset: 0, .. })));
+        // Inside the payload; in the length, which then says more than there is, or more than a record has.
+        for at in [12, 1, 3] {
+            let mut damaged = whole.clone();
+            *damaged.get_mut(at).expect("inside the first record") ^= 0x7f;
+            std::fs::write(&path, &damaged).expect("write");
+            let opened = FileJournal::open(fs.clone(), dir.path());
+            assert!(matches!(opened, Err(JournalError::Damaged { offset: 0, .. })), "byte {at}");
+            assert_eq!(std::fs::read(&path).expect("read"), damaged, "nothing was changed");
+        }
+    }
+
+    #[test]
+    fn what_lies_behind_damage_is_still_shown() {
+        let mut bytes = Vec::new();
+        let mut starts = Vec::new();
+        for (name, id) in [("a", 1), ("b", 2), ("c", 3)] {
+            starts.push(bytes.len());
+            created(name, id).encode(&mut bytes);
+        }
+        let whole: Vec<Frame> = frames(&bytes).collect();
+        assert_eq!(whole.iter().map(|f| f.at).collect::<Vec<_>>(), starts);
+        assert!(whole.iter().all(|f| f.holds.is_ok()));
+        let mut damaged = bytes.clone();
+        *damaged.get_mut(starts[1] + 10).expect("in the second") ^= 1;
+        damaged.extend_from_slice(&[9, 0, 0]);
+        let found: Vec<Frame> = frames(&damaged).collect();
+        assert_eq!(found.iter().map(|f| f.bytes).sum::<usize>(), damaged.len(), "no gap");
+        let kinds: Vec<_> = found.iter().map(|f| f.holds.as_ref().err().copied()).collect();
+        assert_eq!(kinds, [None, Some(Flaw::Damage(RecordError::Damaged)), None, Some(Flaw::TornTail)]);
+        assert_eq!(found.get(2).map(|f| f.at), starts.get(2).copied());
     }
 }
