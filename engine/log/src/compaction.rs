@@ -15,6 +15,7 @@
 use crate::checkpointing::DiskError;
 use crate::compact::{Cleaned, Group, Order, Output, Source, cleaned_path};
 use crate::format::checkpoint::{PartitionState, SegmentState};
+use crate::format::swap::{SWAP_NAME, SwapRecord};
 use crate::log::{JobDone, JobFor, Log, LogEvent, Slot};
 use crate::partition::{Partition, Segment, segment_path};
 use crate::token::{self, token};
@@ -27,7 +28,6 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::TrySendError;
 use std::sync::{Arc, OnceLock};
 
-const RECORD_NAME: &str = "swap";
 const OFFSETS_NAME: &str = "compacted-to";
 const EXTENSIONS: [&str; 3] = ["log", "index", "timeindex"];
 
@@ -366,8 +366,8 @@ struct SwapOrder {
 impl SwapOrder {
     fn run(&self, fs: &dyn Fs) -> Result<(), DiskError> {
         if !self.groups.is_empty() {
-            let record = Record { partition: self.partition, groups: self.groups.clone() };
-            let path = self.log_dir.join(RECORD_NAME);
+            let record = SwapRecord { partition: self.partition, groups: self.groups.clone() };
+            let path = self.log_dir.join(SWAP_NAME);
             fs.replace(&path, record.to_text().as_bytes()).map_err(|error| {
                 // A full disk, mostly: without its name it does not count.
                 if fs.exists(&path) { DiskError::LostWrites(error) } else { DiskError::Other(error) }
@@ -386,7 +386,7 @@ impl SwapOrder {
 }
 
 /// Renames and removes; what was done already is left as it is.
-fn put_in_place(fs: &dyn Fs, dir: &Path, groups: &[Group]) -> io::Result<()> {
+pub(crate) fn put_in_place(fs: &dyn Fs, dir: &Path, groups: &[Group]) -> io::Result<()> {
     // Deleted since, with its topic.
     if !fs.exists(dir) {
         return Ok(());
@@ -413,12 +413,30 @@ fn put_in_place(fs: &dyn Fs, dir: &Path, groups: &[Group]) -> io::Result<()> {
 }
 
 fn remove_record(fs: &dyn Fs, log_dir: &Path) -> io::Result<()> {
-    match fs.remove_file(&log_dir.join(RECORD_NAME)) {
+    match fs.remove_file(&log_dir.join(SWAP_NAME)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         other => other?,
     }
     // Were it to come back after a power cut, it would be applied to what has changed since.
     fs.sync_dir(log_dir)
+}
+
+/// The record in a core's folder; `None` when there is none, and an error in it is [`SwapError::Unreadable`].
+pub(crate) fn read_swap(fs: &dyn Fs, log_dir: &Path) -> Result<Option<SwapRecord>, SwapError> {
+    let path = log_dir.join(SWAP_NAME);
+    if !fs.exists(&path) {
+        return Ok(None);
+    }
+    let text = fs.read_all(&path).map_err(SwapError::Io)?;
+    SwapRecord::parse(&String::from_utf8_lossy(&text)).map(Some).ok_or(SwapError::Unreadable(path))
+}
+
+/// Why a swap record cannot be followed.
+#[derive(Debug)]
+pub(crate) enum SwapError {
+    Io(io::Error),
+    /// It is not what was written; the name of the file.
+    Unreadable(PathBuf),
 }
 
 /// At a start: finishes a swap that a cut may have interrupted, and makes what the checkpoint says fit it. True when there
@@ -429,21 +447,29 @@ pub(crate) fn finish_swap(
     states: &mut [PartitionState],
     topics: &Path,
 ) -> io::Result<bool> {
-    let path = log_dir.join(RECORD_NAME);
-    if !fs.exists(&path) {
-        return Ok(false);
-    }
-    let text = fs.read_all(&path)?;
-    let Some(record) = Record::parse(&String::from_utf8_lossy(&text)) else {
-        tracing::error!(
-            path = %path.display(),
-            "the record of a compaction cannot be read and is not followed: if its partition was being changed, its segments are shorter than expected and it goes offline when they are read"
-        );
-        return Ok(true);
+    let record = match read_swap(fs, log_dir) {
+        Ok(Some(record)) => record,
+        Ok(None) => return Ok(false),
+        Err(SwapError::Io(error)) => return Err(error),
+        Err(SwapError::Unreadable(path)) => {
+            tracing::error!(
+                path = %path.display(),
+                "the record of a compaction cannot be read and is not followed: if its partition was being changed, its segments are shorter than expected and it goes offline when they are read"
+            );
+            return Ok(true);
+        }
     };
     let Some(state) = states.iter_mut().find(|state| state.id == record.partition.0) else { return Ok(true) };
     let dir = topics.join(format!("{}-{}", state.topic, state.index));
     put_in_place(fs, &dir, &record.groups)?;
+    follow_swap(&record, state);
+    tracing::info!(partition = %dir.display(), "a compaction that was interrupted is finished");
+    Ok(true)
+}
+
+/// Makes the segments that a checkpoint names those that the partition has once the record was followed; a checkpoint that
+/// knows them already stays as it is.
+pub(crate) fn follow_swap(record: &SwapRecord, state: &mut PartitionState) {
     for group in &record.groups {
         state.segments.retain(|s| !group.sources.contains(&Offset(s.base_offset)));
         if let Some(output) = &group.output {
@@ -451,8 +477,6 @@ pub(crate) fn finish_swap(
             state.segments.insert(at, state_of(output));
         }
     }
-    tracing::info!(partition = %dir.display(), "a compaction that was interrupted is finished");
-    Ok(true)
 }
 
 pub(crate) fn forget_swap(fs: &dyn Fs, log_dir: &Path) -> io::Result<()> {
@@ -469,99 +493,5 @@ fn state_of(output: &Output) -> SegmentState {
         index_entries: output.index_entries,
         time_entries: output.time_entries,
         sealed: true,
-    }
-}
-
-/// What the file `swap` says. Text, with a CRC of what follows its first line:
-///
-/// ```text
-/// ringmill-swap 1 CRC32C
-/// partition ID
-/// group BASE,BASE,… BASE BYTES MAX-TIMESTAMP OFFSET-OF-MAX CREATED INDEX-ENTRIES TIME-ENTRIES
-/// group BASE,BASE,…
-/// ```
-#[derive(Debug, PartialEq, Eq)]
-struct Record {
-    partition: PartitionId,
-    groups: Vec<Group>,
-}
-
-impl Record {
-    fn to_text(&self) -> String {
-        let mut body = format!("partition {}\n", self.partition.0);
-        for group in &self.groups {
-            let sources: Vec<String> = group.sources.iter().map(|base| base.0.to_string()).collect();
-            let _ = write!(body, "group {}", sources.join(","));
-            if let Some(o) = &group.output {
-                let times = (o.max_timestamp_ms, o.offset_of_max.0, o.created_ms);
-                let _ = write!(body, " {} {} {} {} {}", o.base.0, o.bytes, times.0, times.1, times.2);
-                let _ = write!(body, " {} {}", o.index_entries, o.time_entries);
-            }
-            body.push('\n');
-        }
-        format!("ringmill-swap 1 {}\n{body}", crc32c::crc32c(body.as_bytes()))
-    }
-
-    fn parse(text: &str) -> Option<Record> {
-        let (head, body) = text.split_once('\n')?;
-        let crc: u32 = head.strip_prefix("ringmill-swap 1 ")?.parse().ok()?;
-        if crc != crc32c::crc32c(body.as_bytes()) {
-            return None;
-        }
-        let mut lines = body.lines();
-        let partition = PartitionId(lines.next()?.strip_prefix("partition ")?.parse().ok()?);
-        Some(Record { partition, groups: lines.map(parse_group).collect::<Option<_>>()? })
-    }
-}
-
-fn parse_group(line: &str) -> Option<Group> {
-    let mut words = line.strip_prefix("group ")?.split(' ');
-    let sources =
-        words.next()?.split(',').map(|base| base.parse().ok().map(Offset)).collect::<Option<_>>()?;
-    let words: Vec<&str> = words.collect();
-    let output = match words[..] {
-        [] => None,
-        [base, bytes, max, at, created, index, times] => Some(Output {
-            base: Offset(base.parse().ok()?),
-            bytes: bytes.parse().ok()?,
-            max_timestamp_ms: max.parse().ok()?,
-            offset_of_max: Offset(at.parse().ok()?),
-            created_ms: created.parse().ok()?,
-            index_entries: index.parse().ok()?,
-            time_entries: times.parse().ok()?,
-        }),
-        _ => return None,
-    };
-    Some(Group { sources, output })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_record_is_read_as_it_was_written_and_no_other_way() {
-        let output = Output {
-            base: Offset(7),
-            bytes: 100,
-            max_timestamp_ms: -1,
-            offset_of_max: Offset(9),
-            created_ms: 5,
-            index_entries: 1,
-            time_entries: 2,
-        };
-        let groups = vec![
-            Group { sources: vec![Offset(7), Offset(20)], output: Some(output) },
-            Group { sources: vec![Offset(30)], output: None },
-        ];
-        let record = Record { partition: PartitionId(3), groups };
-        let text = record.to_text();
-        assert_eq!(Record::parse(&text), Some(record));
-        for at in 0..text.len() {
-            let mut bytes = text.clone().into_bytes();
-            bytes[at] ^= 1;
-            assert_eq!(Record::parse(&String::from_utf8_lossy(&bytes)), None, "byte {at}");
-            assert_eq!(Record::parse(&text[..at]), None, "cut at {at}");
-        }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Only a sealed segment that the log still has counts: retention or a deleted topic may have been faster than the report.
 
+use crate::inspect::repair;
 use crate::log::Log;
 use ringmill_types::{Offset, PartitionId};
 use std::path::Path;
@@ -31,9 +32,9 @@ fn sentence(name: &str, path: &Path, what: &str, data_dir: &Path) -> String {
     format!(
         "a sealed segment of {name} {what}: {}. {name} is offline, the other partitions go on: reads of it that are not in \
          memory, and produce, are answered with KAFKA_STORAGE_ERROR until the broker is started again. Stop the broker; then \
-         put a sound copy of the file in place, or run `ringmill log repair --data {} --everything --accept-loss`, which \
+         put a sound copy of the file in place, or run `{}`, which \
          names the offsets that are lost and keeps the rest; then start it.",
         path.display(),
-        data_dir.display()
+        repair::command(data_dir, repair::Scope::Everything)
     )
 }

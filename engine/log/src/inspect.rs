@@ -1,7 +1,7 @@
 //! Offline, read-only looks at what is on disk: dumps, verification, and repair when someone accepts a loss.
 //!
-//! Looks at segments, `.index`, `.timeindex`, `partition.metadata`, `leader-epoch-checkpoint`, core-log files and
-//! checkpoints, alone or as the folders they form. [`dump`] shows every row, [`verify`] only what is wrong; both check
+//! Looks at segments, `.index`, `.timeindex`, `partition.metadata`, `leader-epoch-checkpoint`, core-log files,
+//! checkpoints and the records of compaction, alone or as the folders they form. [`dump`] shows every row, [`verify`] only what is wrong; both check
 //! everything they can. Nothing here changes a file except [`repair::apply`]. A broker that runs on the same folder is
 //! not disturbed, but what it is writing may look torn.
 
@@ -14,10 +14,12 @@ mod tests;
 
 pub use core_files::{Chain, Hole, walk_chain};
 pub use rows::{
-    BatchRow, CheckpointRow, EntryRow, EpochRow, GroupRow, MetadataRow, OffsetRow, PartitionRow, Row, TimeRow,
+    BatchRow, CheckpointRow, EntryRow, EpochRow, GroupRow, MetadataRow, OffsetRow, PartitionRow, Row,
+    SwapOutput, SwapRow, TimeRow,
 };
 
-use crate::format::checkpoint::SLOT_NAMES;
+use crate::format::checkpoint::{HANDED_ON_NAME, SLOT_NAMES};
+use crate::format::swap::SWAP_NAME;
 use crate::segment::{SegmentFile, parse_file_name};
 use ringmill_reactor::Fs;
 use serde::Serialize;
@@ -44,6 +46,14 @@ pub enum FileKind {
     /// A `core-N` folder: the chain of groups across its files.
     CoreLogChain,
     Checkpoint,
+    /// `core-N/swap`: what compaction puts in the place of what.
+    SwapRecord,
+    /// `handed-on`: what the partitions were when the number of cores changed; a checkpoint without a core.
+    HandedOn,
+    /// `meta/journal`. Named here so that one kind of report fits all of a data folder; `replication/metadata` reads it.
+    MetadataJournal,
+    /// `node.toml`, which `net/broker` reads.
+    NodeIdentity,
 }
 
 /// How bad a finding is.
@@ -85,7 +95,7 @@ pub struct Report {
 }
 
 impl Report {
-    fn new(path: &Path, kind: FileKind) -> Report {
+    pub fn new(path: &Path, kind: FileKind) -> Report {
         Report {
             path: path.to_path_buf(),
             kind,
@@ -99,7 +109,8 @@ impl Report {
         }
     }
 
-    fn find(&mut self, severity: Severity, position: Option<u64>, what: impl Into<String>) {
+    /// Only so many are kept; the rest is counted.
+    pub fn find(&mut self, severity: Severity, position: Option<u64>, what: impl Into<String>) {
         if self.findings.len() < FINDINGS_MAX {
             self.findings.push(Finding { severity, position, what: what.into() });
         } else {
@@ -107,15 +118,16 @@ impl Report {
         }
     }
 
-    fn note(&mut self, position: u64, what: impl Into<String>) {
+    pub fn note(&mut self, position: u64, what: impl Into<String>) {
         self.find(Severity::Note, Some(position), what);
     }
 
-    fn damage(&mut self, position: u64, what: impl Into<String>) {
+    pub fn damage(&mut self, position: u64, what: impl Into<String>) {
         self.find(Severity::Damage, Some(position), what);
     }
 
-    fn saw(&mut self, first: i64, last: i64) {
+    /// One more row, from `first` to `last`.
+    pub fn saw(&mut self, first: i64, last: i64) {
         self.rows += 1;
         self.first = self.first.or(Some(first));
         self.last = Some(last);
@@ -132,11 +144,14 @@ impl fmt::Display for Report {
         let unit = match self.kind {
             FileKind::Segment => "batches",
             FileKind::CoreLogFile | FileKind::CoreLogChain => "groups",
-            FileKind::Checkpoint => "partitions",
+            FileKind::Checkpoint | FileKind::HandedOn => "partitions",
+            FileKind::MetadataJournal => "records",
+            FileKind::SwapRecord => "groups",
             FileKind::OffsetIndex
             | FileKind::TimeIndex
             | FileKind::LeaderEpochs
-            | FileKind::PartitionMetadata => "entries",
+            | FileKind::PartitionMetadata
+            | FileKind::NodeIdentity => "entries",
         };
         let verdict = if self.is_sound() { "ok" } else { "DAMAGED" };
         write!(f, "{}: {verdict}, {} {unit}", self.path.display(), self.rows)?;
@@ -180,7 +195,7 @@ impl fmt::Display for InspectError {
             InspectError::Io { path, error } => write!(f, "{}: {error}", path.display()),
             InspectError::Unknown { path } => write!(
                 f,
-                "{}: not a segment, index, core-log file, checkpoint or a folder of these. \
+                "{}: not a segment, index, core-log file, checkpoint, journal, node.toml or a folder of these. \
                  Segments are named by 20 digits and .log, .index or .timeindex, core-log files by 3 digits and .log",
                 path.display()
             ),
@@ -232,7 +247,7 @@ fn folder(
     for entry in fs.list(dir).map_err(at(dir))? {
         let path = dir.join(&entry.name);
         if entry.is_dir {
-            if depth < DEPTH_MAX {
+            if depth < DEPTH_MAX && !is_set_aside(&entry.name) {
                 folder(fs, &path, emit, reports, depth + 1)?;
             }
         } else if let Some(kind) = kind_of(&path) {
@@ -244,6 +259,11 @@ fn folder(
         reports.push(core_files::chain(fs, dir)?);
     }
     Ok(())
+}
+
+/// What a repair replaced: damaged, or it would not be there. Looked at only when it is named itself.
+pub fn is_set_aside(folder: &str) -> bool {
+    folder == repair::SET_ASIDE_NAME || folder.contains(&format!(".{}-", repair::SET_ASIDE_NAME))
 }
 
 fn file(
@@ -260,6 +280,11 @@ fn file(
         FileKind::LeaderEpochs => kafka_files::epochs(fs, path, emit),
         FileKind::CoreLogFile | FileKind::CoreLogChain => core_files::core_log(fs, path, emit),
         FileKind::Checkpoint => core_files::checkpoint(fs, path, emit),
+        FileKind::HandedOn => core_files::handed_on(fs, path, emit),
+        FileKind::SwapRecord => core_files::swap(fs, path, emit),
+        FileKind::MetadataJournal | FileKind::NodeIdentity => {
+            Err(InspectError::Unknown { path: path.to_path_buf() })
+        }
     }
 }
 
@@ -280,6 +305,8 @@ pub fn kind_of(path: &Path) -> Option<FileKind> {
         crate::adopt::METADATA_NAME => Some(FileKind::PartitionMetadata),
         crate::adopt::EPOCHS_NAME => Some(FileKind::LeaderEpochs),
         name if SLOT_NAMES.contains(&name) => Some(FileKind::Checkpoint),
+        SWAP_NAME => Some(FileKind::SwapRecord),
+        HANDED_ON_NAME => Some(FileKind::HandedOn),
         _ => None,
     }
 }

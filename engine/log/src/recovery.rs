@@ -12,6 +12,7 @@ use crate::epochs::EpochCache;
 use crate::format::checkpoint::{self, Checkpoint, PartitionState};
 use crate::format::group::{DecodedGroup, EntryKind, GROUP_HEADER_BYTES, GroupHeader, decode_group};
 use crate::inline::Inline;
+use crate::inspect::repair;
 use crate::log::{JobDone, JobFor, Log};
 use crate::options::LogOptions;
 use crate::partition::{Segment, segment_files};
@@ -37,6 +38,8 @@ pub enum RecoveryError {
     },
     /// Acked groups are missing or damaged.
     Damaged {
+        /// For the command that repairs, here and below.
+        data_dir: PathBuf,
         path: PathBuf,
         offset: u64,
         sequence: u64,
@@ -44,9 +47,11 @@ pub enum RecoveryError {
         what: String,
     },
     MissingFile {
+        data_dir: PathBuf,
         path: PathBuf,
     },
     Checkpoint {
+        data_dir: PathBuf,
         path: PathBuf,
         what: String,
     },
@@ -59,22 +64,25 @@ impl fmt::Display for RecoveryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             RecoveryError::Io { path, error } => write!(f, "{}: {error}", path.display()),
-            RecoveryError::Damaged { path, offset, sequence, partitions, what } => write!(
+            RecoveryError::Damaged { data_dir, path, offset, sequence, partitions, what } => write!(
                 f,
                 "acked data is damaged: {} at byte {offset} (flush group {sequence}): {what}; partitions: {}. Nothing was changed. \
-                 Restore the file from a copy, or run `ringmill log repair --accept-loss` on the data folder to go on without these records",
+                 Restore the file from a copy, or run `{}` to go on without these records",
                 path.display(),
-                if partitions.is_empty() { "not known".to_string() } else { partitions.join(", ") }
+                if partitions.is_empty() { "not known".to_string() } else { partitions.join(", ") },
+                repair_command(data_dir)
             ),
-            RecoveryError::MissingFile { path } => write!(
+            RecoveryError::MissingFile { data_dir, path } => write!(
                 f,
-                "core-log file {} is missing, and it may hold acked records. Put it back, or run `ringmill log repair --accept-loss`",
-                path.display()
+                "core-log file {} is missing, and it may hold acked records. Put it back, or run `{}`",
+                path.display(),
+                repair_command(data_dir)
             ),
-            RecoveryError::Checkpoint { path, what } => write!(
+            RecoveryError::Checkpoint { data_dir, path, what } => write!(
                 f,
-                "neither checkpoint in {} can be read: {what}. Restore one from a copy, or run `ringmill log repair --accept-loss`",
-                path.display()
+                "neither checkpoint in {} can be read: {what}. Restore one from a copy, or run `{}`",
+                path.display(),
+                repair_command(data_dir)
             ),
             RecoveryError::Adopt(error) => error.fmt(f),
             RecoveryError::NoMemory => {
@@ -85,6 +93,10 @@ impl fmt::Display for RecoveryError {
 }
 
 impl std::error::Error for RecoveryError {}
+
+fn repair_command(data_dir: &Path) -> String {
+    repair::command(data_dir, repair::Scope::CoreLogs)
+}
 
 /// What recovery did, for the log line at start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -130,11 +142,11 @@ impl Log {
         for dir in [options.log_dir.parent().unwrap_or(&options.data_dir), &options.data_dir] {
             fs.sync_dir(dir).map_err(at(dir))?;
         }
-        let newest = checkpoint::read_newest(fs, &options.log_dir)
-            .map_err(|e| RecoveryError::Checkpoint { path: options.log_dir.clone(), what: e.to_string() })?;
+        let newest =
+            checkpoint::read_newest(fs, &options.log_dir).map_err(|e| unreadable(&options, e.to_string()))?;
         let files = open_files(fs, &options, newest.is_some())?;
         if newest.is_none() {
-            check_unlived(fs, &options.log_dir, &files)?;
+            check_unlived(fs, &options, &files)?;
         }
         let mut start = newest.unwrap_or_else(|| first_checkpoint(&options));
         let (log_dir, topics_dir) = (options.log_dir.clone(), options.data_dir.join("topics"));
@@ -222,7 +234,8 @@ fn open_files(fs: &dyn Fs, options: &LogOptions, lived: bool) -> Result<Vec<LogF
     let later = fs.list(&options.log_dir).map_err(at(&options.log_dir))?.into_iter();
     let later = later.filter_map(|e| e.name.strip_suffix(".log").and_then(|n| n.parse::<usize>().ok())).max();
     if later.is_some_and(|n| n >= files.len()) || lived && files.len() < 2 {
-        return Err(RecoveryError::MissingFile { path: log_path(&options.log_dir, files.len()) });
+        let path = log_path(&options.log_dir, files.len());
+        return Err(RecoveryError::MissingFile { data_dir: options.data_dir.clone(), path });
     }
     while files.len() < 2 {
         let path = log_path(&options.log_dir, files.len());
@@ -234,7 +247,7 @@ fn open_files(fs: &dyn Fs, options: &LogOptions, lived: bool) -> Result<Vec<LogF
 
 /// Both slots say that nobody ever lived here. A group is written only after the first checkpoint, so one that is there
 /// says that both were lost.
-fn check_unlived(fs: &dyn Fs, dir: &Path, files: &[LogFile]) -> Result<(), RecoveryError> {
+fn check_unlived(fs: &dyn Fs, options: &LogOptions, files: &[LogFile]) -> Result<(), RecoveryError> {
     let mut head = [0; GROUP_HEADER_BYTES];
     for file in files {
         let got = fs.read_at(&file.handle, &mut head, 0).map_err(at(&file.path))?;
@@ -243,10 +256,14 @@ fn check_unlived(fs: &dyn Fs, dir: &Path, files: &[LogFile]) -> Result<(), Recov
                 "both slots are empty or unreadable, but {} holds groups that were acknowledged",
                 file.path.display()
             );
-            return Err(RecoveryError::Checkpoint { path: dir.to_path_buf(), what });
+            return Err(unreadable(options, what));
         }
     }
     Ok(())
+}
+
+fn unreadable(options: &LogOptions, what: String) -> RecoveryError {
+    RecoveryError::Checkpoint { data_dir: options.data_dir.clone(), path: options.log_dir.clone(), what }
 }
 
 fn first_checkpoint(options: &LogOptions) -> Checkpoint {
@@ -613,7 +630,8 @@ impl Replay {
 
     fn damage(&self, file: usize, offset: u64, partitions: Vec<String>, what: String) -> RecoveryError {
         let path = self.files.get(file).map_or_else(PathBuf::new, |f| f.path.clone());
-        RecoveryError::Damaged { path, offset, sequence: self.next_sequence, partitions, what }
+        let data_dir = self.log.options.data_dir.clone();
+        RecoveryError::Damaged { data_dir, path, offset, sequence: self.next_sequence, partitions, what }
     }
 
     /// The chain ends here. Was everything that was ever acked before the end?

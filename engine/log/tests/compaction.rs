@@ -5,6 +5,8 @@ mod common;
 
 use common::Core;
 use ringmill_log::compact::{Cleaned, Compaction, Order, Step};
+use ringmill_log::inspect;
+use ringmill_log::inspect::repair::{self, Action, Scope};
 use ringmill_log::{CompactJob, LogOptions, ReadOutcome, ReadRequest};
 use ringmill_reactor::stdfs::StdFs;
 use ringmill_reactor::{Backend, Fs, OpenMode};
@@ -14,7 +16,7 @@ use ringmill_types::{
     CoreId, LeaderEpoch, Offset, PartitionId, PartitionSpec, TopicConfig, TopicId, TopicSpec,
 };
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -330,65 +332,160 @@ fn delete_markers_stay_for_their_time_and_go_in_the_pass_after_it() {
     rig.core.stop();
 }
 
-/// kill -9 after each step of a swap, made by hand from what the steps leave; twice, as a cut may come again.
+/// A pass that was cut off in its swap: folders as they lie after each step, made by hand from what the steps leave.
+struct CutSwap {
+    home: tempfile::TempDir,
+    /// Each with the number of records that are to be read.
+    cuts: Vec<(PathBuf, usize)>,
+    sent: Vec<(String, Option<String>)>,
+    cleaned: Cleaned,
+    kept: usize,
+}
+
+fn copied(from: &Path, to: &Path) {
+    assert!(Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap().success());
+}
+
+fn folder(data: &Path) -> PathBuf {
+    data.join("topics/orders-0")
+}
+
+impl CutSwap {
+    fn made() -> CutSwap {
+        let home = tempfile::tempdir().unwrap();
+        let data = home.path().join("data");
+        let mut rig = Rig::open(&data, 1, config());
+        rig.fill(40);
+        let job = rig.next_job(20_000).unwrap();
+        let cleaned = drive(*job.order);
+        let whole = rig.read(0).len();
+        let (written, swapped) = (home.path().join("written"), home.path().join("swapped"));
+        copied(&data, &written);
+        let sent = rig.sent.clone();
+        job.answer.set(Some(cleaned.clone())).unwrap();
+        while rig.core.log.metrics().compactions == 0 {
+            rig.core.turn();
+        }
+        copied(&data, &swapped);
+        let record =
+            std::fs::read(swapped.join("core-0/swap")).expect("the record stays until checkpoints know");
+        // Between the record and the end of the renaming: the old folder with the record, and each half-done state of it.
+        let mut names: Vec<_> = std::fs::read_dir(folder(&written))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| name.ends_with(".cleaned"))
+            .collect();
+        names.sort();
+        assert!(names.len() >= 3);
+        let mut cuts = vec![(written.clone(), whole)];
+        let kept = rig.read(0).len();
+        for done in 0..=names.len() {
+            let at = home.path().join(format!("cut-{done}"));
+            copied(&written, &at);
+            std::fs::write(at.join("core-0/swap"), &record).unwrap();
+            for name in &names[..done] {
+                let to = name.strip_suffix(".cleaned").unwrap();
+                std::fs::rename(folder(&at).join(name), folder(&at).join(to)).unwrap();
+            }
+            cuts.push((at, kept));
+        }
+        cuts.push((swapped, kept));
+        CutSwap { home, cuts, sent, cleaned, kept }
+    }
+}
+
+/// kill -9 after each step of a swap; twice, as a cut may come again.
 #[test]
 fn a_cut_in_any_step_leaves_all_of_the_old_or_all_of_the_new() {
-    let home = tempfile::tempdir().unwrap();
-    let data = home.path().join("data");
-    let mut rig = Rig::open(&data, 1, config());
-    rig.fill(40);
-    let job = rig.next_job(20_000).unwrap();
-    let cleaned = drive(*job.order);
-    let copy = |name: &str| {
-        let to = home.path().join(name);
-        assert!(Command::new("cp").arg("-a").arg(&data).arg(&to).status().unwrap().success());
-        to
-    };
-    let whole = rig.read(0).len();
-    let written = copy("written");
-    let sent = rig.sent.clone();
-    job.answer.set(Some(cleaned.clone())).unwrap();
-    while rig.core.log.metrics().compactions == 0 {
-        rig.core.turn();
-    }
-    let swapped = copy("swapped");
-    let record = std::fs::read(swapped.join("core-0/swap")).expect("the record stays until checkpoints know");
-    // Between the record and the end of the renaming: the old folder with the record, and each half-done state of it.
-    let folder = |data: &Path| data.join("topics/orders-0");
-    let mut names: Vec<_> = std::fs::read_dir(folder(&written))
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .filter(|name| name.ends_with(".cleaned"))
-        .collect();
-    names.sort();
-    assert!(names.len() >= 3);
-    let mut cuts = vec![(written.clone(), whole)];
-    let kept = rig.read(0).len();
-    for done in 0..=names.len() {
-        let at = home.path().join(format!("cut-{done}"));
-        assert!(Command::new("cp").arg("-a").arg(&written).arg(&at).status().unwrap().success());
-        std::fs::write(at.join("core-0/swap"), &record).unwrap();
-        for name in &names[..done] {
-            let to = name.strip_suffix(".cleaned").unwrap();
-            std::fs::rename(folder(&at).join(name), folder(&at).join(to)).unwrap();
-        }
-        cuts.push((at, kept));
-    }
-    cuts.push((swapped, kept));
-    drop(rig);
-    for (data, expected) in cuts {
+    let made = CutSwap::made();
+    for (data, expected) in made.cuts {
         for life in 2..4 {
             let mut rig = Rig::open(&data, life, config());
             assert!(!data.join("core-0/swap").exists());
-            rig.sent = sent.clone();
+            rig.sent = made.sent.clone();
             assert_eq!(rig.read(0).len(), expected, "{}", data.display());
-            if expected == kept {
-                rig.check(cleaned.clean_to);
+            if expected == made.kept {
+                rig.check(made.cleaned.clean_to);
             }
             if life == 3 {
                 rig.core.stop();
             }
         }
+    }
+}
+
+fn repair_plan(data: &Path, scope: Scope) -> repair::Plan {
+    repair::plan(&StdFs, data, &[data.join("core-0")], scope).unwrap()
+}
+
+/// Segments that compaction shortened are not damaged, whatever the checkpoint still says of their old ones.
+#[test]
+fn repair_finds_nothing_to_do_after_a_cut_in_any_step() {
+    let made = CutSwap::made();
+    for (data, _) in &made.cuts {
+        let plan = repair_plan(data, Scope::Everything);
+        assert!(plan.is_empty() && plan.losses.is_empty(), "{}: {plan}", data.display());
+    }
+}
+
+#[test]
+fn damage_in_the_middle_of_a_swap_costs_only_what_is_damaged() {
+    let made = CutSwap::made();
+    let group = made.cleaned.groups.iter().find(|group| group.output.is_some()).unwrap();
+    let base = group.output.unwrap().base.0;
+    for (data, _) in &made.cuts[1..] {
+        let hurt = made.home.path().join("hurt");
+        copied(data, &hurt);
+        let plain = folder(&hurt).join(format!("{base:020}.log"));
+        let cleaned = folder(&hurt).join(format!("{base:020}.log.cleaned"));
+        let segment = if cleaned.exists() { cleaned } else { plain };
+        let mut bytes = std::fs::read(&segment).unwrap();
+        // In the records of the first batch.
+        bytes[HEADER_BYTES + 3] ^= 1;
+        std::fs::write(&segment, bytes).unwrap();
+        let plan = repair_plan(&hurt, Scope::Everything);
+        assert!(repair_plan(&hurt, Scope::CoreLogs).is_empty(), "a start does not look at it");
+        assert_eq!(plan.losses.len(), 1, "{plan}");
+        assert!(matches!(&plan.actions[..], [Action::FinishSwap { .. }, Action::RewriteSegment { .. }]));
+        repair::apply(&StdFs, &hurt, &plan, "label").unwrap();
+        let left = repair_plan(&hurt, Scope::Everything);
+        assert!(left.is_empty(), "{left}");
+        let lost = plan.losses[0].first..plan.losses[0].end.unwrap();
+        let mut rig = Rig::open(&hurt, 2, config());
+        rig.sent.clone_from(&made.sent);
+        let found = rig.read(lost.end);
+        assert!(!found.is_empty() && found.iter().all(|(at, r)| *r == made.sent[*at as usize]));
+        assert!(made.kept - found.len() <= (lost.end - lost.start) as usize, "{lost:?}");
+        drop(rig);
+        std::fs::remove_dir_all(&hurt).unwrap();
+    }
+}
+
+/// Which segments belong together is not known then; whatever batches are good are kept, and the broker starts.
+#[test]
+fn a_swap_record_that_cannot_be_read_is_told_and_set_aside() {
+    let made = CutSwap::made();
+    for (data, _) in &made.cuts[1..] {
+        let record = data.join("core-0/swap");
+        let mut bytes = std::fs::read(&record).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        std::fs::write(&record, &bytes).unwrap();
+        let reports = inspect::verify(&StdFs, &record).unwrap();
+        assert!(!reports[0].is_sound());
+        let plan = repair_plan(data, Scope::CoreLogs);
+        let last = plan.actions.last();
+        assert!(matches!(last, Some(Action::SetAsideSwap { path }) if *path == record), "{plan}");
+        let aside = repair::apply(&StdFs, data, &plan, "label").unwrap();
+        assert!(aside.iter().any(|kept| std::fs::read(kept).unwrap() == bytes), "it is kept");
+        let left = repair_plan(data, Scope::Everything);
+        assert!(left.is_empty(), "{left}");
+        let mut rig = Rig::open(data, 2, config());
+        let found = rig.read(0);
+        assert!(found.iter().all(|(at, r)| *r == made.sent[*at as usize]));
+        // What the newest, uncompared part holds was never touched.
+        let tail = made.cleaned.clean_to.0..made.sent.len() as i64;
+        assert!(tail.into_iter().all(|at| found.contains_key(&at)));
     }
 }
 

@@ -71,7 +71,7 @@ reasons! {
         "Give the service's user a folder it may write, on ext4, XFS or btrfs.";
     DataDamaged = 8, Futile,
         "The data folder is damaged where acknowledged data lies.",
-        "Read the message: it names file, offset and partitions. `ringmill log verify` shows more; `ringmill log repair --accept-loss` goes on without what is lost.";
+        "Read the message: it names file, offset and partitions. `ringmill log verify --only-findings DIR` shows more, DIR being the data folder; `ringmill log repair --data DIR --accept-loss` goes on without what is lost, and says first what that is.";
     DiskFull = 9, Sensible,
         "There is no room to start: the first core-log files could not be reserved.",
         "Free space on the device of the data folder, or lower core.log.bytes.";

@@ -20,7 +20,7 @@ use crate::identity::{self, DataFolder, Generation, Method, Wanted};
 use crate::planes;
 use ringmill_core::thread::{CoreHandle, CoreOptions};
 use ringmill_core::{ControlMessage, CoreLink, CoreMessage};
-use ringmill_log::format::checkpoint::{self, Checkpoint, PartitionState};
+use ringmill_log::format::checkpoint::{self, Checkpoint, HANDED_ON_NAME, PartitionState};
 use ringmill_metadata::{FileJournal, Image, Journal as _, Record};
 use ringmill_reactor::{Doorbell, Fs};
 use ringmill_types::{CoreId, TopicSpec};
@@ -172,8 +172,6 @@ fn last_words(old: &Generation, data: &Path, fs: &dyn Fs) -> Vec<PartitionState>
     checkpoints.filter(|checkpoint| checkpoint.clean).flat_map(|checkpoint| checkpoint.partitions).collect()
 }
 
-const HANDED_ON: &str = "handed-on";
-
 /// Writes down, durably, what generation `number` begins with: the envelope and the archive of a checkpoint.
 fn hand_on(data: &Path, number: u64, partitions: Vec<PartitionState>, fs: &dyn Fs) -> Result<(), Failure> {
     let words = Checkpoint {
@@ -188,14 +186,14 @@ fn hand_on(data: &Path, number: u64, partitions: Vec<PartitionState>, fs: &dyn F
         clean: true,
         partitions,
     };
-    let path = data.join(HANDED_ON);
+    let path = data.join(HANDED_ON_NAME);
     fs.replace(&path, &checkpoint::encode(&words)).map_err(|error| unusable(&path, "written", &error))
 }
 
 /// What generation `number` begins with, if its cores may not have begun yet. One that cannot be read is made up for by
 /// reading segments.
 fn handed_on(data: &Path, number: u64, fs: &dyn Fs) -> Option<Vec<PartitionState>> {
-    let path = data.join(HANDED_ON);
+    let path = data.join(HANDED_ON_NAME);
     if !fs.exists(&path) {
         return None;
     }
@@ -214,7 +212,7 @@ fn handed_on(data: &Path, number: u64, fs: &dyn Fs) -> Option<Vec<PartitionState
 /// # Errors
 /// It must not stay: a later start would take it for the truth.
 pub fn forget(data: &Path, fs: &dyn Fs) -> Result<(), Failure> {
-    let path = data.join(HANDED_ON);
+    let path = data.join(HANDED_ON_NAME);
     if !fs.exists(&path) {
         return Ok(());
     }
@@ -308,10 +306,10 @@ mod tests {
         hand_on(data, 2, Vec::new(), &StdFs).unwrap();
         assert_eq!(handed_on(data, 2, &StdFs).map(|words| words.len()), Some(0));
         assert!(handed_on(data, 3, &StdFs).is_none(), "they may be older than the data");
-        std::fs::write(data.join(HANDED_ON), "half").unwrap();
+        std::fs::write(data.join(HANDED_ON_NAME), "half").unwrap();
         assert!(handed_on(data, 2, &StdFs).is_none(), "segments are read instead");
         forget(data, &StdFs).unwrap();
-        assert!(!data.join(HANDED_ON).exists());
+        assert!(!data.join(HANDED_ON_NAME).exists());
         forget(data, &StdFs).unwrap();
     }
 }

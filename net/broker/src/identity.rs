@@ -96,8 +96,11 @@ pub struct DataFolder {
     _lock: File,
 }
 
+/// Name of the file in the data folder.
+pub const NODE_TOML: &str = "node.toml";
+
 fn node_toml(data: &Path) -> PathBuf {
-    data.join("node.toml")
+    data.join(NODE_TOML)
 }
 
 /// Reads what is there without touching it: refuses a folder in use, of a newer format, or of another broker.
@@ -189,9 +192,17 @@ fn read_identity(fs: &dyn Fs, data: &Path) -> Result<Option<Identity>, Failure> 
         }
         return Ok(None);
     }
-    let bytes = fs.read_all(&path).map_err(|error| unusable(&path, "read", &error))?;
-    let text = String::from_utf8(bytes).map_err(|_| damaged(&path, "it is not text"))?;
-    Identity::parse(&text, &path).map(Some)
+    read(fs, &path).map(Some)
+}
+
+/// Reads a `node.toml`, wherever it lies, and nothing else.
+///
+/// # Errors
+/// [`Reason::NewerFormat`], [`Reason::DataUnusable`], [`Reason::DataDamaged`].
+pub fn read(fs: &dyn Fs, path: &Path) -> Result<Identity, Failure> {
+    let bytes = fs.read_all(path).map_err(|error| unusable(path, "read", &error))?;
+    let text = String::from_utf8(bytes).map_err(|_| damaged(path, "it is not text"))?;
+    Identity::parse(&text, path)
 }
 
 fn take_lock(lock: &mut File, data: &Path) -> Result<(), Failure> {

@@ -52,6 +52,10 @@ pub trait Journal {
     fn append(&mut self, records: &[Record]) -> Result<(), JournalError>;
 }
 
+/// Folder and name of the journal in the data folder.
+pub const JOURNAL_DIR: &str = "meta";
+pub const JOURNAL_NAME: &str = "journal";
+
 /// The journal as one file: `DATA/meta/journal`.
 pub struct FileJournal {
     fs: Arc<dyn Fs>,
@@ -68,8 +72,8 @@ impl FileJournal {
     /// # Errors
     /// [`JournalError`].
     pub fn open(fs: Arc<dyn Fs>, data_dir: &Path) -> Result<(FileJournal, Image), JournalError> {
-        let dir = data_dir.join("meta");
-        let path = dir.join("journal");
+        let dir = data_dir.join(JOURNAL_DIR);
+        let path = dir.join(JOURNAL_NAME);
         let at = |error| JournalError::Io { path: path.clone(), error };
         fs.create_dir_all(&dir).map_err(at)?;
         let file = fs.open(&path, OpenMode::Create).map_err(at)?;

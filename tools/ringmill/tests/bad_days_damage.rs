@@ -92,7 +92,9 @@ fn stored(data: &Path) -> Vec<String> {
 fn refused(data: &Path, says: &[&str]) -> Refusal {
     let Err(refusal) = Broker::try_start(data, &[]) else { panic!("it started on {}", data.display()) };
     assert_eq!(refusal.code, Some(DATA_DAMAGED), "{}", refusal.said);
-    for part in says.iter().chain(&["ringmill log repair --accept-loss"]) {
+    // The command as it is to be typed.
+    let command = format!("`ringmill log repair --data {} --accept-loss`", data.display());
+    for part in says.iter().chain(&[command.as_str()]) {
         assert!(refusal.said.contains(part), "{part:?} is not in: {}", refusal.said);
     }
     refusal
@@ -102,9 +104,9 @@ fn refused(data: &Path, says: &[&str]) -> Refusal {
 #[track_caller]
 fn repair(data: &Path, says: &[&str]) {
     let data = data.to_str().unwrap();
-    let (code, said) = run(&["log", "repair", "--data", data]);
+    let (code, said) = run(&["log", "repair", data]);
     assert_eq!(code, 1, "{said}");
-    for part in says.iter().chain(&["lost: ", "nothing was changed"]) {
+    for part in says.iter().chain(&["lost: ", "nothing was changed", "--accept-loss` goes on"]) {
         assert!(said.contains(part), "{part:?} is not in: {said}");
     }
     refused(Path::new(data), &[]);

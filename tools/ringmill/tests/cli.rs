@@ -252,6 +252,65 @@ fn a_large_input_is_stored_once_and_in_order() {
     assert!(repair.out.contains("nothing to repair"), "{repair:#?}");
 }
 
+/// The files of a data folder that are not the log's: shown, checked, and named by a repair that cannot mend them.
+#[test]
+fn the_journal_and_the_identity_are_looked_at_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut broker = Broker::start(dir.path());
+    broker.run(&["topic", "create", "kept", "--partitions", "2", "-c", "retention.ms=1000"]).ends(DONE);
+    broker.run(&["topic", "create", "gone", "--partitions", "1"]).ends(DONE);
+    broker.run(&["topic", "delete", "gone", "--yes"]).ends(DONE);
+    broker.stop();
+    let data = dir.path().to_str().unwrap();
+    let (journal, node) = (dir.path().join("meta/journal"), dir.path().join("node.toml"));
+
+    let sound = run(&["log", "verify", data]).ends(DONE).out;
+    for file in [&journal, &node] {
+        assert!(sound.contains(&format!("{}: ok", file.display())), "{sound}");
+    }
+    let rows = run(&["log", "dump", "--json", data]).ends(DONE).out;
+    let rows: Vec<Value> = rows.lines().map(|row| serde_json::from_str(row).unwrap()).collect();
+    let made = rows.iter().find(|row| row["decision"] == "topic-created" && row["topic"] == "kept").unwrap();
+    assert_eq!(
+        (made["partitions"].as_array().unwrap().len(), &made["configs"]["retention.ms"]),
+        (2, &"1000".into())
+    );
+    assert!(rows.iter().any(|row| row["decision"] == "topic-deleted"));
+    assert!(rows.iter().any(|row| row["row"] == "node" && row["node_id"] == 1 && row["cores"] == 2));
+    let shown = run(&["log", "dump", dir.path().join("meta").to_str().unwrap()]).ends(DONE).out;
+    assert!(shown.contains("topic kept created") && shown.contains("deleted"), "{shown}");
+
+    // Inside the first record, behind which more lies.
+    let whole = std::fs::read(&journal).unwrap();
+    let mut bytes = whole.clone();
+    bytes[12] ^= 1;
+    std::fs::write(&journal, &bytes).unwrap();
+    let told = run(&["log", "verify", "--only-findings", data]).ends(REFUSED).out;
+    assert!(told.contains(journal.to_str().unwrap()) && told.contains("at byte 0"), "{told}");
+    let told = run(&["log", "repair", data, "--accept-loss", "--yes"]).ends(REFUSED);
+    assert!(
+        told.out.contains("cannot be repaired") && told.out.contains(journal.to_str().unwrap()),
+        "{told:#?}"
+    );
+    assert_eq!(std::fs::read(&journal).unwrap(), bytes, "nothing was changed");
+
+    // A record that was being written when the power went is no damage.
+    std::fs::write(&journal, [&whole[..], &[40, 0, 0, 0, 1]].concat()).unwrap();
+    let noted = run(&["log", "verify", "--only-findings", data]).ends(DONE).out;
+    assert!(noted.contains("cut off"), "{noted}");
+    assert!(run(&["log", "repair", data]).ends(DONE).out.contains("nothing to repair"));
+
+    std::fs::write(&node, "format = 1\nnode_id = one\n").unwrap();
+    run(&["log", "verify", node.to_str().unwrap()]).ends(REFUSED);
+    let told = run(&["log", "repair", "--json", data]).ends(REFUSED).json();
+    let beyond = told["plan"]["beyond_repair"][0].as_str().unwrap();
+    assert!(beyond.contains(node.to_str().unwrap()), "{beyond}");
+    std::fs::write(&node, "format = 99\n").unwrap();
+    let told = run(&["log", "repair", data]).ends(REFUSED);
+    assert!(told.err.contains("newer version"), "{told:#?}");
+    run(&["log", "repair", data, "--data", data]).ends(USAGE);
+}
+
 #[test]
 fn both_ends_live_through_a_broker_that_is_killed() {
     let dir = tempfile::tempdir().unwrap();

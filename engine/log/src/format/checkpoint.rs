@@ -25,6 +25,8 @@ pub const CHECKPOINT_SCHEMA: u32 = 1;
 pub const CHECKPOINT_VERSION: u32 = 1;
 pub const ENVELOPE_BYTES: usize = 24;
 pub const SLOT_NAMES: [&str; 2] = ["checkpoint-a", "checkpoint-b"];
+/// In the data folder: what old cores hand to new ones when their number changes, as one checkpoint.
+pub const HANDED_ON_NAME: &str = "handed-on";
 
 /// A slot is never smaller, so that small brokers never extend one.
 const SLOT_BYTES_MIN: u64 = 64 << 10;

@@ -5,6 +5,7 @@
 
 pub mod checkpoint;
 pub mod group;
+pub mod swap;
 
 /// Little-endian fields at fixed places; `None` past the end.
 pub(crate) fn array<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {

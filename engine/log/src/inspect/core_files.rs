@@ -1,11 +1,12 @@
 //! Our own files: core-log files, the chain of groups across them, checkpoints.
 
-use super::rows::{CheckpointRow, EntryRow, GroupRow, PartitionRow, Row};
+use super::rows::{CheckpointRow, EntryRow, GroupRow, PartitionRow, Row, SwapRow};
 use super::{FileKind, InspectError, Report, at};
 use crate::format::checkpoint::{self, Checkpoint, CheckpointError, Slot};
 use crate::format::group::{
     DecodedGroup, Entry, GROUP_HEADER_BYTES, GroupError, GroupHeader, decode_group, decode_table,
 };
+use crate::format::swap::SwapRecord;
 use ringmill_reactor::{FileHandle, Fs, OpenMode};
 use ringmill_types::limits::PAGE_BYTES;
 use ringmill_types::{GroupSeq, PartitionId};
@@ -438,6 +439,52 @@ pub(super) fn checkpoint(
             }
         }
     }
+    Ok(report)
+}
+
+/// `handed-on`: a start that cannot read it reads the segments instead.
+pub(super) fn handed_on(
+    fs: &dyn Fs,
+    path: &Path,
+    emit: &mut dyn FnMut(&Row),
+) -> Result<Report, InspectError> {
+    let mut report = Report::new(path, FileKind::HandedOn);
+    let bytes = fs.read_all(path).map_err(at(path))?;
+    report.file_bytes = bytes.len() as u64;
+    match checkpoint::decode(&bytes) {
+        Ok(words) => {
+            report.used_bytes = checkpoint::encode(&words).len() as u64;
+            report.rows = words.partitions.len() as u64;
+            words.partitions.iter().for_each(|state| emit(&Row::Partition(PartitionRow::new(state))));
+        }
+        Err(error) => report.damage(0, format!("{error}; the next start reads the segments instead")),
+    }
+    Ok(report)
+}
+
+/// `core-N/swap`: there from the moment new segments count until two checkpoints know them.
+pub(super) fn swap(fs: &dyn Fs, path: &Path, emit: &mut dyn FnMut(&Row)) -> Result<Report, InspectError> {
+    let mut report = Report::new(path, FileKind::SwapRecord);
+    let bytes = fs.read_all(path).map_err(at(path))?;
+    report.file_bytes = bytes.len() as u64;
+    let Some(record) = SwapRecord::parse(&String::from_utf8_lossy(&bytes)) else {
+        report.damage(
+            0,
+            "the record of a compaction cannot be read: a start does not follow it, and a partition whose segments were \
+             being exchanged goes offline when they are read",
+        );
+        return Ok(report);
+    };
+    report.used_bytes = report.file_bytes;
+    for group in &record.groups {
+        for base in &group.sources {
+            report.first = report.first.or(Some(base.0));
+            report.last = Some(base.0);
+        }
+        report.rows += 1;
+        emit(&Row::Swap(SwapRow::new(record.partition, group)));
+    }
+    report.note(0, format!("the next start finishes a compaction of partition {}", record.partition));
     Ok(report)
 }
 

@@ -7,22 +7,23 @@
 //!   is lost, because offsets are dense and a partition cannot go on behind a gap in its newest records;
 //! - both checkpoints unreadable: the whole core-log folder is set aside. Segments stay and are adopted at the next
 //!   start; what was in the core log alone is lost, because which partition an entry belongs to would be guesswork;
-//! - a damaged segment: its good batches are kept in a new file, with new indexes; offsets in between are lost.
+//! - a damaged segment ([`segments`]): its good batches are kept in a new file, with new indexes; offsets in between are
+//!   lost. Where a compaction's segments are still taking the place of old ones, that is finished first;
+//! - a record of a compaction that cannot be read: it is set aside, and the segments of its core are looked at.
+
+mod segments;
 
 use super::core_files::{Chain, LogFile, walk_chain};
 use super::{InspectError, at};
-use crate::format::checkpoint::{self, Checkpoint, CheckpointError, PartitionState};
-use crate::index::SegmentIndex;
-use crate::segment::{SegmentFile, Verify, file_name, offsets_end, salvage, scan};
+use crate::compaction::{SwapError, follow_swap, forget_swap, put_in_place, read_swap};
+use crate::format::checkpoint::{self, Checkpoint, CheckpointError};
 use ringmill_reactor::{Fs, OpenMode};
-use ringmill_record::BatchHeader;
+use ringmill_types::PartitionId;
 use ringmill_types::limits::PAGE_BYTES;
-use ringmill_types::{Offset, PartitionId};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// How far [`plan`] looks.
@@ -63,6 +64,10 @@ pub enum Action {
     /// Good batches move to a new segment file; the original and its indexes are set aside. `bytes` count for the
     /// checkpoint in `core_dir`.
     RewriteSegment { path: PathBuf, core_dir: PathBuf, partition: u64, bytes: u64 },
+    /// A compaction of the partition in `topic_dir` that was cut off is finished, as a start would.
+    FinishSwap { core_dir: PathBuf, topic_dir: PathBuf },
+    /// The record of a compaction, which cannot be read, is set aside.
+    SetAsideSwap { path: PathBuf },
 }
 
 /// What a repair would do.
@@ -119,6 +124,12 @@ impl fmt::Display for Action {
             Action::RewriteSegment { path, bytes, .. } => {
                 write!(f, "{}: set aside; {bytes} bytes of good batches are kept", path.display())
             }
+            Action::FinishSwap { topic_dir, .. } => {
+                write!(f, "{}: the compaction that was cut off is finished", topic_dir.display())
+            }
+            Action::SetAsideSwap { path } => {
+                write!(f, "{}: set aside; what it says cannot be read", path.display())
+            }
         }
     }
 }
@@ -154,11 +165,41 @@ pub fn plan(fs: &dyn Fs, data_dir: &Path, core_dirs: &[PathBuf], scope: Scope) -
         };
         let chain = walk_chain(fs, dir, &start).map_err(at(dir))?;
         plan_chain(fs, dir, &start, &chain, &mut plan)?;
-        if scope == Scope::Everything {
-            plan_segments(fs, data_dir, dir, &start, &mut plan)?;
+        match read_swap(fs, dir) {
+            Ok(swap) if scope == Scope::Everything => {
+                segments::plan(fs, data_dir, dir, start, swap.as_ref(), &mut plan)?;
+            }
+            Ok(_) => {}
+            Err(SwapError::Io(error)) => return Err(at(dir)(error)),
+            // Which partition it was about is not known, so all of them are looked at. The record goes last: cut off
+            // before that, the next plan looks again.
+            Err(SwapError::Unreadable(path)) => {
+                segments::plan(fs, data_dir, dir, start, None, &mut plan)?;
+                plan.actions.push(Action::SetAsideSwap { path });
+            }
         }
     }
     Ok(plan)
+}
+
+/// The command that repairs, for messages: it can be copied into a shell.
+pub fn command(data_dir: &Path, scope: Scope) -> String {
+    let everything = match scope {
+        Scope::CoreLogs => "",
+        Scope::Everything => " --everything",
+    };
+    format!("ringmill log repair --data {}{everything} --accept-loss", shell_word(data_dir))
+}
+
+/// A path as one word of a shell's command line.
+fn shell_word(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    let plain = |c: char| c.is_alphanumeric() || "/._-+,:@%".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        text.into_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
 }
 
 /// The `core-N` folders below a data folder, in order.
@@ -262,126 +303,6 @@ fn has_groups_behind(fs: &dyn Fs, path: &Path, from: u64, start: &Checkpoint) ->
     Ok(false)
 }
 
-fn plan_segments(
-    fs: &dyn Fs,
-    data_dir: &Path,
-    core_dir: &Path,
-    start: &Checkpoint,
-    plan: &mut Plan,
-) -> Result<(), InspectError> {
-    for state in &start.partitions {
-        let dir = crate::partition::partition_dir(data_dir, &state.topic, state.index);
-        for segment in &state.segments {
-            let path = dir.join(file_name(Offset(segment.base_offset), SegmentFile::Log));
-            let end = segment_end(state, segment.base_offset);
-            let mut found = Salvaged::default();
-            let offsets = Offset(segment.base_offset)..Offset(end);
-            let outcome = examine(fs, &path, offsets, segment.bytes, &mut found);
-            match outcome {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(at(&path)(error)),
-            }
-            if found.good_bytes == segment.bytes {
-                continue;
-            }
-            let partition = format!("{}-{}", state.topic, state.index);
-            for (first, end) in found.gaps(segment.base_offset, end) {
-                let why = format!("{} is damaged", path.display());
-                plan.losses.push(Loss { partition: partition.clone(), first, end: Some(end), why });
-            }
-            plan.actions.push(Action::RewriteSegment {
-                path,
-                core_dir: core_dir.to_path_buf(),
-                partition: state.id,
-                bytes: found.good_bytes,
-            });
-        }
-    }
-    Ok(())
-}
-
-/// The good batches of a segment.
-#[derive(Default)]
-struct Salvaged {
-    good_bytes: u64,
-    /// Offset ranges that are there, joined where they touch.
-    ranges: Vec<(i64, i64)>,
-}
-
-impl Salvaged {
-    fn add(&mut self, header: &BatchHeader) {
-        self.good_bytes += header.size_bytes as u64;
-        let (first, end) = (header.base_offset.0, header.next_offset().0);
-        match self.ranges.last_mut() {
-            Some(last) if last.1 == first => last.1 = end,
-            _ => self.ranges.push((first, end)),
-        }
-    }
-
-    /// What is missing between `from` and `to`.
-    fn gaps(&self, from: i64, to: i64) -> Vec<(i64, i64)> {
-        let mut gaps = Vec::new();
-        let mut at = from;
-        for (first, end) in &self.ranges {
-            if *first > at {
-                gaps.push((at, *first));
-            }
-            at = at.max(*end);
-        }
-        if to > at {
-            gaps.push((at, to));
-        }
-        gaps
-    }
-}
-
-/// No offset of the segment at `base` reaches this one: the next segment's, or the end of what was destaged.
-fn segment_end(state: &PartitionState, base: i64) -> i64 {
-    let next = state.segments.iter().map(|s| s.base_offset).filter(|b| *b > base).min();
-    next.unwrap_or(state.next_offset).min(offsets_end(Offset(base)).0)
-}
-
-fn examine(
-    fs: &dyn Fs,
-    path: &Path,
-    offsets: Range<Offset>,
-    bytes: u64,
-    found: &mut Salvaged,
-) -> io::Result<()> {
-    each_good_batch(fs, path, offsets, bytes, &mut |header, _| {
-        found.add(header);
-        Ok(())
-    })
-}
-
-/// Shows the good batches among the first `bytes` of a segment, in order.
-fn each_good_batch(
-    fs: &dyn Fs,
-    path: &Path,
-    offsets: Range<Offset>,
-    bytes: u64,
-    visit: &mut dyn FnMut(&BatchHeader, &[u8]) -> io::Result<()>,
-) -> io::Result<()> {
-    let file = fs.open(path, OpenMode::Read)?;
-    let mut failed = None;
-    let verify = Verify::CrcBelow(offsets.end);
-    let found = scan(fs, &file, 0, bytes, verify, |header, _, batch| {
-        if failed.is_none() {
-            failed = visit(header, batch).err();
-        }
-    })?;
-    if let Some(error) = failed {
-        return Err(error);
-    }
-    if found.end < bytes {
-        let hints = super::kafka_files::index_positions(fs, path, bytes);
-        let behind = found.next_offset.unwrap_or(offsets.start)..offsets.end;
-        salvage(fs, &file, found.end, bytes, behind, &hints, |header, _, batch| visit(header, batch))?;
-    }
-    Ok(())
-}
-
 /// Carries a plan out. `label` names the subfolder of `set-aside/` (a date, say). Returns where the originals are.
 ///
 /// # Errors
@@ -402,11 +323,35 @@ pub fn apply(fs: &dyn Fs, data_dir: &Path, plan: &Plan, label: &str) -> Result<V
             }
             Action::SetAsideCoreLog { dir } => aside.kept.push(set_aside_folder(fs, dir, label)?),
             Action::RewriteSegment { path, core_dir, partition, .. } => {
-                rewrite_segment(fs, &mut aside, path, core_dir, *partition)?;
+                segments::rewrite(fs, &mut aside, path, core_dir, *partition)?;
+            }
+            Action::FinishSwap { core_dir, topic_dir } => finish_swap(fs, core_dir, topic_dir)?,
+            Action::SetAsideSwap { path } => {
+                aside.keep(fs, path)?;
+                let dir = path.parent().unwrap_or(Path::new("."));
+                fs.remove_file(path).and_then(|()| fs.sync_dir(dir)).map_err(at(path))?;
             }
         }
     }
     Ok(aside.kept)
+}
+
+/// What a start does with the record: files first, then both slots, then the record goes.
+fn finish_swap(fs: &dyn Fs, core_dir: &Path, topic_dir: &Path) -> Result<(), InspectError> {
+    let record = match read_swap(fs, core_dir) {
+        Ok(Some(record)) => record,
+        Ok(None) => return Ok(()),
+        Err(SwapError::Io(error)) => return Err(at(core_dir)(error)),
+        Err(SwapError::Unreadable(path)) => {
+            return Err(at(&path)(io::Error::new(io::ErrorKind::InvalidData, "it changed since the plan")));
+        }
+    };
+    put_in_place(fs, topic_dir, &record.groups).map_err(at(topic_dir))?;
+    change_checkpoint(fs, core_dir, |checkpoint| {
+        let state = checkpoint.partitions.iter_mut().find(|p| p.id == record.partition.0);
+        state.into_iter().for_each(|state| follow_swap(&record, state));
+    })?;
+    forget_swap(fs, core_dir).map_err(at(core_dir))
 }
 
 /// Gives a core-log folder a name that no start looks at.
@@ -507,62 +452,3 @@ fn copy_prefix(
     fs.rename(&temporary, to)?;
     fs.sync_dir(to.parent().unwrap_or(Path::new(".")))
 }
-
-fn rewrite_segment(
-    fs: &dyn Fs,
-    aside: &mut Aside,
-    path: &Path,
-    core_dir: &Path,
-    partition: u64,
-) -> Result<(), InspectError> {
-    let newest =
-        checkpoint::read_newest(fs, core_dir).map_err(|e| at(core_dir)(io::Error::other(e.to_string())))?;
-    let state = newest.as_ref().and_then(|c| c.partitions.iter().find(|p| p.id == partition));
-    let base = path.file_name().and_then(|n| n.to_str()).and_then(crate::segment::parse_file_name);
-    let (Some(state), Some((base, _))) = (state, base) else { return Ok(()) };
-    let Some(known) = state.segments.iter().find(|s| s.base_offset == base.0) else { return Ok(()) };
-    // Not `.tmp`: replacing the indexes uses that name.
-    let temporary = path.with_extension("log.new");
-    let out = fs.open(&temporary, OpenMode::Create).map_err(at(&temporary))?;
-    fs.set_len(&out, 0).map_err(at(&temporary))?;
-    let mut index = SegmentIndex::new(base, INDEX_INTERVAL_BYTES);
-    let mut end = 0u64;
-    let exists = fs.exists(path);
-    if exists {
-        let offsets = base..Offset(segment_end(state, base.0));
-        let copied = each_good_batch(fs, path, offsets, known.bytes, &mut |header, batch| {
-            index.append(header, u32::try_from(end).unwrap_or(u32::MAX));
-            fs.write_at(&out, batch, end)?;
-            end += batch.len() as u64;
-            Ok(())
-        });
-        copied.and_then(|()| fs.sync_data(&out)).map_err(at(&temporary))?;
-        aside.keep(fs, path)?;
-    }
-    let (max_timestamp_ms, offset_of_max) = index.max_timestamp();
-    index.finish(max_timestamp_ms, offset_of_max);
-    // Indexes first: with the old segment they are merely wrong, and a broker does not start between these steps.
-    for (file, bytes) in
-        [(SegmentFile::Index, index.offset_bytes()), (SegmentFile::TimeIndex, index.time_bytes())]
-    {
-        let path = path.with_file_name(file_name(base, file));
-        fs.replace(&path, &bytes).map_err(at(&path))?;
-    }
-    fs.rename(&temporary, path).map_err(at(path))?;
-    let dir = path.parent().unwrap_or(Path::new("."));
-    fs.sync_dir(dir).map_err(at(dir))?;
-    change_checkpoint(fs, core_dir, |checkpoint| {
-        let state = checkpoint.partitions.iter_mut().find(|p| p.id == partition);
-        let Some(state) = state else { return };
-        if let Some(segment) = state.segments.iter_mut().find(|s| s.base_offset == base.0) {
-            segment.bytes = end;
-            segment.max_timestamp_ms = max_timestamp_ms;
-            segment.offset_of_max_timestamp = offset_of_max.0;
-            segment.index_entries = index.offset_entries();
-            segment.time_entries = index.time_entries();
-        }
-    })
-}
-
-/// Kafka's `index.interval.bytes` default; the topic's own is not on disk, and a coarser index is only slower.
-const INDEX_INTERVAL_BYTES: u32 = 4096;

@@ -1,8 +1,10 @@
 //! One line of a dump: for programs by serde, for people by `Display`.
 
+use crate::compact::Group;
 use crate::format::checkpoint::{Checkpoint, PartitionState};
 use crate::format::group::{Entry, GroupHeader};
 use ringmill_record::BatchHeader;
+use ringmill_types::PartitionId;
 use serde::Serialize;
 use std::fmt;
 
@@ -19,6 +21,7 @@ pub enum Row {
     Partition(PartitionRow),
     Epoch(EpochRow),
     Metadata(MetadataRow),
+    Swap(SwapRow),
 }
 
 /// A record batch in a segment.
@@ -214,6 +217,35 @@ pub struct MetadataRow {
     pub topic_id: String,
 }
 
+/// A group of `core-N/swap`: old segments, and the one that takes their place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SwapRow {
+    pub partition: u64,
+    /// Base offsets.
+    pub sources: Vec<i64>,
+    /// None when no record is left of the old ones.
+    pub output: Option<SwapOutput>,
+}
+
+/// A segment that compaction wrote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct SwapOutput {
+    pub base_offset: i64,
+    pub bytes: u64,
+    pub max_timestamp_ms: i64,
+}
+
+impl SwapRow {
+    pub fn new(partition: PartitionId, group: &Group) -> SwapRow {
+        let output = group.output.map(|output| SwapOutput {
+            base_offset: output.base.0,
+            bytes: output.bytes,
+            max_timestamp_ms: output.max_timestamp_ms,
+        });
+        SwapRow { partition: partition.0, sources: group.sources.iter().map(|base| base.0).collect(), output }
+    }
+}
+
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -266,6 +298,17 @@ impl fmt::Display for Row {
                 write!(f, "leader epoch {} from offset {}", row.leader_epoch, row.start_offset)
             }
             Row::Metadata(row) => write!(f, "topic id {}", row.topic_id),
+            Row::Swap(row) => row.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for SwapRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "partition {}: segments {:?} ", self.partition, self.sources)?;
+        match self.output {
+            Some(to) => write!(f, "become {} with {} bytes", to.base_offset, to.bytes),
+            None => f.write_str("go"),
         }
     }
 }

@@ -555,3 +555,64 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_a_repair_set_aside_is_not_looked_at_again() {
+    let mut home = Home::new();
+    home.group(1, 100);
+    for name in SLOT_NAMES {
+        let file = StdFs.open(&home.core().join(name), OpenMode::Write).unwrap();
+        StdFs.write_at(&file, &[0xff], 40).unwrap();
+    }
+    let aside = home.repair();
+    std::fs::create_dir(home.core()).unwrap();
+    std::fs::write(home.core().join("swap"), swap_record()).unwrap();
+    assert!(verify(&StdFs, home.dir.path()).unwrap().iter().all(Report::is_sound));
+    assert!(verify(&StdFs, &aside[0]).unwrap().iter().any(|report| !report.is_sound()), "named, it is");
+}
+
+/// Of partition 3: segments 7 and 20 become 7; of 30 nothing is left.
+fn swap_record() -> String {
+    let body = "partition 3\ngroup 7,20 7 100 -1 9 5 1 2\ngroup 30\n";
+    format!("ringmill-swap 1 {}\n{body}", crc32c::crc32c(body.as_bytes()))
+}
+
+#[test]
+fn a_swap_record_is_shown_and_its_damage_told() {
+    let home = Home::new();
+    let path = home.core().join("swap");
+    std::fs::write(&path, swap_record()).unwrap();
+    let (rows, reports) = rows_of(&path);
+    assert!(reports[0].is_sound() && reports[0].rows == 2, "{}", reports[0]);
+    let [Row::Swap(first), Row::Swap(second)] = &rows[..] else { panic!("{rows:?}") };
+    assert_eq!((first.partition, &first.sources[..]), (3, &[7, 20][..]));
+    assert_eq!(first.output.map(|o| (o.base_offset, o.bytes)), Some((7, 100)));
+    assert_eq!((&second.sources[..], second.output), (&[30][..], None));
+    std::fs::write(&path, swap_record().replace("group 30", "group 31")).unwrap();
+    let (rows, reports) = rows_of(&path);
+    assert!(rows.is_empty() && !reports[0].is_sound() && reports[0].kind == FileKind::SwapRecord);
+}
+
+#[test]
+fn what_old_cores_handed_on_is_looked_at() {
+    let home = Home::new();
+    let path = home.dir.path().join(crate::format::checkpoint::HANDED_ON_NAME);
+    let words = checkpoint::read_newest(&StdFs, &home.core()).unwrap().unwrap();
+    let mut bytes = checkpoint::encode(&words);
+    std::fs::write(&path, &bytes).unwrap();
+    let (rows, reports) = rows_of(&path);
+    assert!(reports[0].is_sound() && matches!(&rows[..], [Row::Partition(row)] if row.topic == "t"));
+    bytes[40] ^= 1;
+    std::fs::write(&path, &bytes).unwrap();
+    assert!(!verify(&StdFs, home.dir.path()).unwrap().iter().all(Report::is_sound));
+}
+
+#[test]
+fn the_command_of_a_repair_can_be_copied_into_a_shell() {
+    let word = |path: &str| repair::command(Path::new(path), Scope::CoreLogs);
+    assert_eq!(word("/var/lib/ringmill"), "ringmill log repair --data /var/lib/ringmill --accept-loss");
+    assert_eq!(word("/srv/a b"), "ringmill log repair --data '/srv/a b' --accept-loss");
+    assert_eq!(word("it's"), r"ringmill log repair --data 'it'\''s' --accept-loss");
+    let everything = repair::command(Path::new("d"), Scope::Everything);
+    assert_eq!(everything, "ringmill log repair --data d --everything --accept-loss");
+}

@@ -1,0 +1,169 @@
+//! `ringmill log repair`: says what damage keeps a broker from starting and what going on would cost; changes only what was
+//! accepted.
+
+use super::failed;
+use super::own;
+use crate::exit::{Code, Failed};
+use crate::output::{Out, counted, remark};
+use crate::topic::asked;
+use clap::Args;
+use ringmill_broker::{Reason, identity};
+use ringmill_log::inspect::Severity;
+use ringmill_log::inspect::repair::{self, Plan, Scope};
+use ringmill_metadata::journal::{JOURNAL_DIR, JOURNAL_NAME};
+use ringmill_reactor::Fs as _;
+use ringmill_reactor::stdfs::StdFs;
+use serde::Serialize;
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+const DATA_DEFAULT: &str = "./ringmill-data";
+
+#[derive(Args)]
+#[command(
+    after_help = "Without --accept-loss nothing is changed. Files that are replaced go to DATA/set-aside. Exit code 1 when there is
+something to repair that was not repaired."
+)]
+pub struct Repair {
+    /// Data folder of a broker that is stopped [default: ./ringmill-data]
+    #[arg(value_name = "DIR")]
+    path: Option<PathBuf>,
+    /// The same, as `serve` names it
+    #[arg(long, value_name = "DIR", conflicts_with = "path")]
+    data: Option<PathBuf>,
+    /// Repair, and lose what the plan says is lost
+    #[arg(long)]
+    accept_loss: bool,
+    /// Look at every byte of every segment too, not only at what keeps a broker from starting
+    #[arg(long)]
+    everything: bool,
+    /// Do not ask
+    #[arg(long, short = 'y', requires = "accept_loss")]
+    yes: bool,
+    /// The plan, and what was set aside, as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Repaired<'a> {
+    plan: &'a Plan,
+    repaired: bool,
+    set_aside: Vec<PathBuf>,
+}
+
+impl Repair {
+    pub fn run(self) -> Result<(), Failed> {
+        let data = self.path.clone().or_else(|| self.data.clone()).unwrap_or_else(|| DATA_DEFAULT.into());
+        // Looking takes the lock for a moment, so it comes first.
+        let mut beyond_repair = Vec::new();
+        let core_log_root = core_log_root(&data, &mut beyond_repair)?;
+        let _lock = lock(&data)?;
+        beyond_repair.extend(journal_damage(&data)?);
+        let scope = if self.everything { Scope::Everything } else { Scope::CoreLogs };
+        let core_dirs = repair::core_dirs(&StdFs, &core_log_root).map_err(failed)?;
+        let mut plan = repair::plan(&StdFs, &data, &core_dirs, scope).map_err(failed)?;
+        plan.beyond_repair.extend(beyond_repair);
+        let mut out = Out::new();
+        if !self.json {
+            out.line(plan.to_string().trim_end())?;
+            out.finish()?;
+            out = Out::new();
+        }
+        let go = self.accept_loss && !plan.actions.is_empty() && self.meant(&plan)?;
+        let set_aside =
+            if go { repair::apply(&StdFs, &data, &plan, &label()).map_err(failed)? } else { Vec::new() };
+        if self.json {
+            out.json_pretty(&Repaired { plan: &plan, repaired: go, set_aside: set_aside.clone() })?;
+        } else if go {
+            for path in &set_aside {
+                out.line(format!("set aside: {}", path.display()))?;
+            }
+            if plan.beyond_repair.is_empty() {
+                out.line("repaired; `ringmill serve` starts with what is left")?;
+            }
+        }
+        out.finish()?;
+        self.verdict(&data, &plan, go)
+    }
+
+    fn verdict(&self, data: &Path, plan: &Plan, repaired: bool) -> Result<(), Failed> {
+        if !plan.beyond_repair.is_empty() {
+            return Err(Failed::new(Code::Refused, "some of the damage cannot be repaired"));
+        }
+        if plan.is_empty() || repaired {
+            return Ok(());
+        }
+        let scope = if self.everything { Scope::Everything } else { Scope::CoreLogs };
+        let command = repair::command(data, scope);
+        let advice = if self.accept_loss {
+            String::new()
+        } else {
+            format!("; `{command}` goes on without what is lost")
+        };
+        Err(Failed::new(Code::Refused, format!("nothing was changed{advice}")))
+    }
+
+    fn meant(&self, plan: &Plan) -> Result<bool, Failed> {
+        if self.yes {
+            return Ok(true);
+        }
+        let losses = plan.losses.len() as u64;
+        remark(&format!("{} and {}", counted(losses, "loss"), counted(plan.actions.len() as u64, "change")));
+        asked("Go on?")
+    }
+}
+
+/// Keeps a broker from starting meanwhile, and finds out one that runs.
+fn lock(data: &Path) -> Result<File, Failed> {
+    let path = data.join("LOCK");
+    let lock = File::options().read(true).write(true).open(&path).map_err(|error| {
+        let what = format!("{} is not the data folder of a broker ({})", data.display(), path.display());
+        Failed::local(what, &error)
+    })?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => {
+            Err(Failed::new(Code::Refused, format!("a broker runs on {}; stop it first", data.display())))
+        }
+        Err(TryLockError::Error(error)) => Err(Failed::local(path.display(), &error)),
+    }
+}
+
+/// Core logs may lie on a device of their own; `node.toml` knows. When it is damaged, what is in the data folder can
+/// still be looked at.
+fn core_log_root(data: &Path, beyond_repair: &mut Vec<String>) -> Result<PathBuf, Failed> {
+    let identity = match identity::look(&StdFs, data) {
+        Ok(identity) => identity,
+        Err(failure) if failure.reason == Reason::DataDamaged => {
+            beyond_repair.push(failure.to_string());
+            None
+        }
+        Err(failure) => return Err(Failed::new(Code::Refused, failure.to_string())),
+    };
+    let elsewhere = identity.and_then(|identity| identity.generation.log_dir);
+    Ok(elsewhere.unwrap_or_else(|| data.to_path_buf()))
+}
+
+/// What keeps a start from using the metadata journal: ids and deletions that nothing else records.
+fn journal_damage(data: &Path) -> Result<Vec<String>, Failed> {
+    let path = data.join(JOURNAL_DIR).join(JOURNAL_NAME);
+    if !StdFs.exists(&path) {
+        return Ok(Vec::new());
+    }
+    let report = own::journal(&StdFs, &path, &mut |_| {}).map_err(|e| Failed::local(path.display(), &e))?;
+    let damage = report.findings.into_iter().filter(|finding| finding.severity == Severity::Damage);
+    Ok(damage
+        .map(|finding| {
+            let at = finding.position.unwrap_or(0);
+            format!("{} at byte {at}: {}; restore it from a copy", path.display(), finding.what)
+        })
+        .collect())
+}
+
+/// Seconds since 1970: names the folder that takes what is replaced.
+fn label() -> String {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    since.as_secs().to_string()
+}
