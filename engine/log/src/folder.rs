@@ -7,7 +7,7 @@ use crate::adopt::{AdoptError, METADATA_NAME, partition_metadata_text, read_part
 use ringmill_reactor::{Fs, OpenMode};
 use ringmill_types::{PartitionId, TopicId};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The topic named in the folder; `None` where none can be read, as after a cut while it was being made.
 fn topic_of(fs: &dyn Fs, dir: &Path) -> io::Result<Option<TopicId>> {
@@ -64,6 +64,30 @@ pub(crate) fn remove(fs: &dyn Fs, dir: &Path, topic: TopicId, id: PartitionId) -
     fs.remove_dir_all(&doomed)
 }
 
+/// Gives what a deleted topic left after a crash a name that nobody serves; whoever asks for [`doomed_folders`] removes it.
+///
+/// # Errors
+/// Whatever the file system says.
+pub fn rename_leftover(fs: &dyn Fs, dir: &Path, topic: TopicId) -> io::Result<()> {
+    // No partition has this id.
+    if is_foreign(fs, dir, topic)? { Ok(()) } else { rename_away(fs, dir, PartitionId(0)).map(drop) }
+}
+
+/// Folders of deleted partitions whose removal a crash cut off.
+///
+/// # Errors
+/// Whatever the file system says.
+pub fn doomed_folders(fs: &dyn Fs, topics_dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = fs.list(topics_dir)?.into_iter().filter(|entry| entry.is_dir && is_doomed(&entry.name));
+    Ok(entries.map(|entry| topics_dir.join(entry.name)).collect())
+}
+
+/// `NAME-N.IDIDIDIDIDIDIDID-delete`, and nothing that Kafka or a user may have named.
+fn is_doomed(name: &str) -> bool {
+    let id = name.strip_suffix("-delete").and_then(|rest| rest.rsplit_once('.'));
+    id.is_some_and(|(_, id)| id.len() == 16 && id.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
 fn set_aside(fs: &dyn Fs, dir: &Path, id: PartitionId) -> io::Result<()> {
     tracing::info!(folder = %dir.display(), "removing what a deleted topic of that name left");
     let doomed = rename_away(fs, dir, id)?;
@@ -71,7 +95,7 @@ fn set_aside(fs: &dyn Fs, dir: &Path, id: PartitionId) -> io::Result<()> {
 }
 
 /// The name is free at once; the bytes go in their own time.
-fn rename_away(fs: &dyn Fs, dir: &Path, id: PartitionId) -> io::Result<std::path::PathBuf> {
+fn rename_away(fs: &dyn Fs, dir: &Path, id: PartitionId) -> io::Result<PathBuf> {
     let name = dir.file_name().and_then(|n| n.to_str()).unwrap_or("partition");
     let doomed = dir.with_file_name(format!("{name}.{:016x}-delete", id.0));
     if fs.exists(&doomed) {
@@ -82,4 +106,24 @@ fn rename_away(fs: &dyn Fs, dir: &Path, id: PartitionId) -> io::Result<std::path
         fs.sync_dir(parent)?;
     }
     Ok(doomed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_of_ours_are_removed() {
+        for (name, ours) in [
+            ("orders-0.00000000000000aa-delete", true),
+            ("a.b-12.0123456789abcdef-delete", true),
+            ("orders-0", false),
+            ("orders-delete", false),
+            ("orders-0.aa-delete", false),
+            // Kafka's own, with a UUID: not ours to remove.
+            ("orders-0.0123456789abcdef0123456789abcdef-delete", false),
+        ] {
+            assert_eq!(is_doomed(name), ours, "{name}");
+        }
+    }
 }

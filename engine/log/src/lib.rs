@@ -19,7 +19,7 @@ mod destage;
 pub mod epochs;
 pub mod examine;
 mod fatal;
-mod folder;
+pub mod folder;
 pub mod format;
 pub mod index;
 mod inline;

@@ -206,6 +206,7 @@ impl Running {
             topics: &topics,
             fs: fs.as_ref(),
         };
+        adoption::clear_deleted(&fs, &folder, &mut journal, &mut image)?;
         let inherited = change.settle(&mut folder, &mut journal, &mut image)?;
         let cores = ground.options.cores.len() as u16;
         adoption::settle(fs.as_ref(), &folder.path, cores, &mut journal, &mut image)?;

@@ -2,7 +2,7 @@
 
 use crate::records::{Configs, PartitionRecord, QuotaEntity, Quotas, Record};
 use ringmill_types::{CoreId, PartitionId, TopicId};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// A topic in the image.
@@ -20,6 +20,8 @@ pub struct Topic {
 pub struct Image {
     topics: BTreeMap<Arc<str>, Topic>,
     names: HashMap<TopicId, Arc<str>>,
+    /// Topics that were deleted; their folders may still be there after a crash. Forgotten at a start.
+    deleted: BTreeSet<TopicId>,
     /// By Kafka's code of the resource type and name.
     resource_configs: BTreeMap<(i8, String), Configs>,
     quotas: BTreeMap<QuotaEntity, Quotas>,
@@ -49,6 +51,16 @@ impl Image {
 
     pub fn with_id(&self, id: TopicId) -> Option<&Topic> {
         self.topics.get(self.names.get(&id)?)
+    }
+
+    /// Whether this topic was deleted and may have left something behind.
+    pub fn is_deleted(&self, id: TopicId) -> bool {
+        self.deleted.contains(&id)
+    }
+
+    /// Nothing is left of deleted topics. True when there were any: a snapshot is without them then.
+    pub fn forget_deleted(&mut self) -> bool {
+        !std::mem::take(&mut self.deleted).is_empty()
     }
 
     /// Configs of something that is no topic; `None` when it has none.
@@ -102,6 +114,7 @@ impl Image {
                 let name: Arc<str> = name.as_str().into();
                 self.note_ids(partitions);
                 self.names.insert(*id, name.clone());
+                self.deleted.remove(id);
                 let topic = Topic {
                     name: name.clone(),
                     id: *id,
@@ -118,6 +131,7 @@ impl Image {
                 }
             }
             Record::TopicDeleted { id } => {
+                self.deleted.insert(*id);
                 if let Some(topic) = self.names.remove(id).and_then(|name| self.topics.remove(&name)) {
                     self.partitions -= topic.partitions.len();
                     for partition in &topic.partitions {
@@ -199,6 +213,7 @@ impl Image {
             level: *level,
             epoch: self.features_epoch,
         }));
+        out.extend(self.deleted.iter().map(|id| Record::TopicDeleted { id: *id }));
         out.extend(self.topics.values().map(|t| Record::TopicCreated {
             name: t.name.to_string(),
             id: t.id,

@@ -110,6 +110,14 @@ impl FileJournal {
         if self.end < COMPACT_FROM_BYTES || self.end < self.snapshot_bytes * 4 {
             return Ok(());
         }
+        self.compact(image)
+    }
+
+    /// Rewrites the journal as a snapshot of `image`.
+    ///
+    /// # Errors
+    /// [`JournalError`]; the old journal stays.
+    pub fn compact(&mut self, image: &Image) -> Result<(), JournalError> {
         let mut bytes = Vec::new();
         for record in image.to_records() {
             record.encode(&mut bytes);

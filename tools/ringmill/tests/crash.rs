@@ -9,10 +9,12 @@
 mod common;
 
 use common::{
-    Author, Broker, Client, KAFKA_STORAGE_ERROR, NONE, REQUEST_TIMED_OUT, UNKNOWN_TOPIC_OR_PARTITION, batch,
+    ANYBODY, Author, Broker, Client, KAFKA_STORAGE_ERROR, NONE, REQUEST_TIMED_OUT,
+    UNKNOWN_TOPIC_OR_PARTITION, batch, run,
 };
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -129,5 +131,93 @@ fn acked_records_survive_kill_nine_under_load() {
         println!("producer {producer}: {acked} acked, {stored} stored");
         assert!(stored >= *acked, "producer {producer}: {acked} records were acked, {stored} are there");
         assert!(*acked > 0, "producer {producer} got something through");
+    }
+}
+
+/// Folders as a crash leaves them between the decision to delete a topic and the removal of its folders.
+fn cut_in_a_deletion(home: &Path) -> PathBuf {
+    let (data, cut) = (home.join("data"), home.join("cut"));
+    let mut broker = Broker::start(&data, &[]);
+    let mut client = broker.client();
+    for (topic, partitions) in [("gone", 2), ("kept", 1)] {
+        assert_eq!(client.create(topic, partitions, &[]).unwrap(), NONE);
+        assert_eq!(client.produce(topic, 0, &batch(ANYBODY, &[topic])).unwrap(), NONE);
+    }
+    // Into segments, so that there are folders.
+    assert_eq!(broker.stop().code(), Some(0));
+    let mut broker = Broker::start(&data, &[]);
+    assert!(Command::new("cp").arg("-a").arg(&data).arg(&cut).status().unwrap().success());
+    let (code, said) = run(&["topic", "delete", "gone", "--yes", "-b", &broker.address]);
+    assert_eq!(code, 0, "{said}");
+    broker.kill();
+    // The journal is synced before any core hears of it.
+    std::fs::copy(data.join("meta/journal"), cut.join("meta/journal")).unwrap();
+    assert!(cut.join("topics/gone-0").exists());
+    cut
+}
+
+fn topics(broker: &Broker) -> Vec<String> {
+    let (code, said) = run(&["topic", "list", "--json", "-b", &broker.address]);
+    assert_eq!(code, 0, "{said}");
+    ["gone", "kept"]
+        .iter()
+        .filter(|name| said.contains(&format!("\"{name}\"")))
+        .map(|n| n.to_string())
+        .collect()
+}
+
+#[test]
+fn a_topic_that_was_deleted_before_a_crash_does_not_come_back() {
+    let home = tempfile::tempdir().unwrap();
+    let cut = cut_in_a_deletion(home.path());
+    // More than once: what the first start clears must not be undone by a crash of its own.
+    for _ in 0..2 {
+        let mut broker = Broker::start(&cut, &[]);
+        assert_eq!(topics(&broker), ["kept"], "{}", broker.said());
+        assert_eq!(broker.client().read_from("kept", 0, 0).len(), 1);
+        assert!(!cut.join("topics/gone-0").exists());
+        broker.kill();
+    }
+    // The name is free, and its new owner stays.
+    let mut broker = Broker::start(&cut, &[]);
+    let mut client = broker.client();
+    assert_eq!(client.create("gone", 1, &[]).unwrap(), NONE);
+    assert_eq!(client.produce("gone", 0, &batch(ANYBODY, &["new"])).unwrap(), NONE);
+    broker.kill();
+    let mut broker = Broker::start(&cut, &[]);
+    let stored = broker.client().read_from("gone", 0, 0);
+    assert_eq!(stored.iter().map(|r| &r.value[..]).collect::<Vec<_>>(), [b"new"]);
+    assert_eq!(broker.stop().code(), Some(0));
+    let left: Vec<_> =
+        std::fs::read_dir(cut.join("topics")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert!(left.iter().all(|name| !name.to_string_lossy().ends_with("-delete")), "{left:?}");
+}
+
+/// The same folder, but put in place by somebody after an orderly stop: it is adopted, deleted topic or not.
+#[test]
+fn a_deleted_topics_folder_that_is_brought_back_is_adopted() {
+    let home = tempfile::tempdir().unwrap();
+    let cut = cut_in_a_deletion(home.path());
+    let backup = home.path().join("gone-0");
+    assert!(
+        Command::new("cp").arg("-a").arg(cut.join("topics/gone-0")).arg(&backup).status().unwrap().success()
+    );
+    for deleted_just_now in [false, true] {
+        let mut broker = Broker::start(&cut, &[]);
+        if deleted_just_now {
+            let (code, said) = run(&["topic", "delete", "gone", "--yes", "-b", &broker.address]);
+            assert_eq!(code, 0, "{said}");
+        }
+        assert_eq!(topics(&broker), ["kept"]);
+        assert_eq!(broker.stop().code(), Some(0));
+        assert!(!cut.join("topics/gone-0").exists());
+        assert!(
+            Command::new("cp").arg("-a").arg(&backup).arg(cut.join("topics")).status().unwrap().success()
+        );
+        let mut broker = Broker::start(&cut, &[]);
+        assert_eq!(topics(&broker), ["gone", "kept"], "{}", broker.said());
+        let stored = broker.client().read_from("gone", 0, 0);
+        assert_eq!(stored.iter().map(|r| &r.value[..]).collect::<Vec<_>>(), [b"gone"]);
+        assert_eq!(broker.stop().code(), Some(0));
     }
 }
