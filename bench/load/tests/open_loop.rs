@@ -112,6 +112,24 @@ fn every_record_arrives_once_whatever_the_shape() {
 }
 
 #[test]
+fn requests_larger_than_the_sockets_buffers_do_not_get_into_each_other() {
+    // Every connection has more than one request that the kernel cannot take at once.
+    let pause = Pause { after: Duration::ZERO, lasts: Duration::from_millis(200) };
+    let broker = broker(pause, u64::MAX);
+    let targets = (0..100).map(|partition| Target { partition, leader: broker.address }).collect();
+    let plan = Plan {
+        linger: Duration::ZERO,
+        socket_buffer: Some(32 << 10),
+        timeout: Duration::from_secs(20),
+        ..Plan::new("load", targets, 30_000, Sizes::Fixed(1000))
+    };
+    let (outcome, result) = run(&plan);
+    result.unwrap();
+    assert_eq!((outcome.records, outcome.errors), (30_000, 0));
+    assert_eq!(broker.records.load(Ordering::Relaxed), 30_000);
+}
+
+#[test]
 fn a_broker_that_pauses_makes_every_record_meant_for_that_time_late() {
     let pause = Pause { after: Duration::from_secs(1), lasts: Duration::from_millis(500) };
     let broker = broker(pause, u64::MAX);

@@ -53,6 +53,8 @@ struct Connection {
     due: VecDeque<u32>,
     /// Stands in the list of connections to send from.
     listed: bool,
+    /// A request is being handed to the kernel. Two at once would get into each other where its buffer is full.
+    sending: bool,
     in_flight: VecDeque<InFlight>,
     received: Vec<u8>,
     next_correlation: i32,
@@ -134,6 +136,7 @@ impl<'p> Run<'p> {
                     producer,
                     due: VecDeque::new(),
                     listed: false,
+                    sending: false,
                     in_flight: VecDeque::new(),
                     received: Vec::new(),
                     next_correlation: 0,
@@ -328,63 +331,61 @@ impl<'p> Run<'p> {
         }
     }
 
-    /// Sends what a connection has to send and may.
+    /// Sends a request, if a connection has something to send and may.
     fn send(&mut self, at: usize, now_ns: u64) -> Result<(), LoadError> {
         let since_ns = self.due_since_ns(now_ns);
         let plan = self.plan;
-        loop {
-            let Some(connection) = self.connections.get_mut(at) else { return Ok(()) };
-            connection.listed = false;
-            if connection.in_flight.len() >= plan.in_flight_max || connection.due.is_empty() {
-                return Ok(());
-            }
-            let Some(producer) = self.producers.get_mut(connection.producer) else { return Ok(()) };
-            let sealing = Sealing {
-                compress: plan.compress,
-                identity: plan.identities.get(connection.producer).copied(),
-            };
-            let mut batches = Vec::new();
-            let mut wire = Vec::new();
-            let mut bytes = 0;
-            // Each queue gives one batch to a request; one that has more stands behind the others afterwards.
-            for _ in 0..connection.due.len() {
-                if bytes >= plan.request_bytes {
-                    break;
-                }
-                let Some(slot) = connection.due.pop_front() else { break };
-                let queue = producer.queues.get_mut(slot as usize).and_then(Option::as_mut);
-                let Some(queue) = queue else { continue };
-                queue.listed = false;
-                if !queue.is_due(since_ns, plan.batch_bytes) {
-                    continue;
-                }
-                let taken = queue.take(sealing);
-                let taken =
-                    taken.map_err(|e| LoadError::Plan(format!("a batch cannot be compressed: {e}")))?;
-                let Some(mut batch) = taken else { continue };
-                batch.attempts += 1;
-                queue.in_flight += 1;
-                bytes += batch.bytes.len();
-                let partition = plan.targets.get(slot as usize).map_or(0, |t| t.partition);
-                wire.push((partition, batch.bytes.clone()));
-                batches.push((slot, batch));
-                if queue.is_due(since_ns, plan.batch_bytes) {
-                    queue.listed = true;
-                    connection.due.push_back(slot);
-                }
-            }
-            if batches.is_empty() {
-                return Ok(());
-            }
-            let correlation = connection.next_correlation;
-            connection.next_correlation = correlation.wrapping_add(1);
-            let terms = wire::Terms { topic: &plan.topic, client_id: &plan.client_id, acks: plan.acks };
-            let parts = wire::request(correlation, &terms, &wire);
-            connection.in_flight.push_back(InFlight { correlation, sent_ns: now_ns, batches });
-            self.out.requests += 1;
-            self.out.wire_bytes += bytes as u64;
-            self.io.push(Op::Send { socket: connection.socket, parts, zero_copy: false }, token(SEND, at));
+        let Some(connection) = self.connections.get_mut(at) else { return Ok(()) };
+        connection.listed = false;
+        if connection.sending || connection.in_flight.len() >= plan.in_flight_max || connection.due.is_empty()
+        {
+            return Ok(());
         }
+        let Some(producer) = self.producers.get_mut(connection.producer) else { return Ok(()) };
+        let sealing =
+            Sealing { compress: plan.compress, identity: plan.identities.get(connection.producer).copied() };
+        let mut batches = Vec::new();
+        let mut wire = Vec::new();
+        let mut bytes = 0;
+        // Each queue gives one batch to a request; one that has more stands behind the others afterwards.
+        for _ in 0..connection.due.len() {
+            if bytes >= plan.request_bytes {
+                break;
+            }
+            let Some(slot) = connection.due.pop_front() else { break };
+            let queue = producer.queues.get_mut(slot as usize).and_then(Option::as_mut);
+            let Some(queue) = queue else { continue };
+            queue.listed = false;
+            if !queue.is_due(since_ns, plan.batch_bytes) {
+                continue;
+            }
+            let taken = queue.take(sealing);
+            let taken = taken.map_err(|e| LoadError::Plan(format!("a batch cannot be compressed: {e}")))?;
+            let Some(mut batch) = taken else { continue };
+            batch.attempts += 1;
+            queue.in_flight += 1;
+            bytes += batch.bytes.len();
+            let partition = plan.targets.get(slot as usize).map_or(0, |t| t.partition);
+            wire.push((partition, batch.bytes.clone()));
+            batches.push((slot, batch));
+            if queue.is_due(since_ns, plan.batch_bytes) {
+                queue.listed = true;
+                connection.due.push_back(slot);
+            }
+        }
+        if batches.is_empty() {
+            return Ok(());
+        }
+        let correlation = connection.next_correlation;
+        connection.next_correlation = correlation.wrapping_add(1);
+        let terms = wire::Terms { topic: &plan.topic, client_id: &plan.client_id, acks: plan.acks };
+        let parts = wire::request(correlation, &terms, &wire);
+        connection.in_flight.push_back(InFlight { correlation, sent_ns: now_ns, batches });
+        self.out.requests += 1;
+        self.out.wire_bytes += bytes as u64;
+        connection.sending = true;
+        self.io.push(Op::Send { socket: connection.socket, parts, zero_copy: false }, token(SEND, at));
+        Ok(())
     }
 
     /// Until when there is nothing to do but wait.
@@ -401,6 +402,7 @@ impl<'p> Run<'p> {
         let count = completion.result.map_err(|errno| LoadError::Lost(Some(errno.to_string())))?;
         if kind == SEND {
             let Some(connection) = self.connections.get_mut(at) else { return Ok(()) };
+            connection.sending = false;
             if self.plan.acks == 0
                 && let Some(request) = connection.in_flight.pop_front()
             {
@@ -408,8 +410,8 @@ impl<'p> Run<'p> {
                 for (slot, batch) in request.batches {
                     self.answered(at, slot, batch, 0, request.sent_ns, now_ns);
                 }
-                self.may_send(at);
             }
+            self.may_send(at);
             return Ok(());
         }
         if count == 0 {
