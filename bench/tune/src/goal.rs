@@ -105,6 +105,7 @@ pub fn time(text: &str) -> Result<Duration, NotAGoal> {
     let (number, unit) = split(text.trim()).ok_or_else(refuse)?;
     let seconds = match unit {
         "" | "s" => number,
+        "ms" => number / 1e3,
         "m" | "min" => number * 60.0,
         "h" => number * 3600.0,
         _ => return Err(refuse()),
@@ -139,6 +140,7 @@ mod tests {
         assert_eq!((slo.name().as_str(), slo.ms), ("p99.9", 0.8));
         assert_eq!(time("3m"), Ok(Duration::from_secs(180)));
         assert_eq!(time("90"), Ok(Duration::from_secs(90)));
+        assert_eq!(time("200ms"), Ok(Duration::from_millis(200)));
     }
 
     #[test]

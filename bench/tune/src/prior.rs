@@ -12,6 +12,7 @@ pub struct DeviceRow {
     pub method: Method,
     pub depth: u32,
     pub size_bytes: u64,
+    pub p50_ms: f64,
     pub p99_ms: f64,
     pub per_second: f64,
 }
@@ -66,7 +67,7 @@ mod tests {
     use crate::policy::{Ack, Space};
 
     fn row(method: Method, depth: u32, size_bytes: u64, p99_ms: f64, per_second: f64) -> DeviceRow {
-        DeviceRow { method, depth, size_bytes, p99_ms, per_second }
+        DeviceRow { method, depth, size_bytes, p50_ms: p99_ms / 3.0, p99_ms, per_second }
     }
 
     #[test]

@@ -15,6 +15,8 @@ pub struct Settings {
     /// Core threads: a count or a list of CPUs.
     pub cores: Option<String>,
     pub memory: Option<String>,
+    /// As `serve --log-level`; its log goes to stderr. `warn` unless given.
+    pub log_level: Option<&'static str>,
     /// Where its folder is made, which decides the device; the system's temporary folder unless given.
     pub parent: Option<PathBuf>,
 }
@@ -23,6 +25,7 @@ pub struct Settings {
 pub struct Embedded {
     pub address: String,
     /// `HOST:PORT` of the admin port.
+    #[allow(dead_code, reason = "calibrate and plan ask there")]
     pub admin: String,
     // Before the folder, which is not to be written while it goes away.
     process: Process,
@@ -69,6 +72,7 @@ impl Embedded {
         Embedded::start_in(self.folder, settings)
     }
 
+    #[allow(dead_code, reason = "calibrate and plan look there")]
     pub fn folder(&self) -> &Path {
         &self.folder.0
     }
@@ -80,7 +84,8 @@ impl Embedded {
     fn start_in(folder: Folder, settings: &Settings) -> Result<Embedded, Failed> {
         let program = std::env::current_exe().map_err(|error| Failed::local("this program", &error))?;
         let mut command = Command::new(program);
-        command.args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--log-level", "warn"]);
+        command.args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+        command.args(["--log-level", settings.log_level.unwrap_or("warn")]);
         command.arg("--data").arg(&folder.0);
         for (flag, value) in [("--cores", &settings.cores), ("--memory", &settings.memory)] {
             if let Some(value) = value {

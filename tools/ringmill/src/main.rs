@@ -6,7 +6,6 @@
 mod check;
 mod completion;
 mod consume;
-#[allow(dead_code, reason = "those who restart it and look at it come with tune and plan")]
 mod embedded;
 mod exit;
 mod group;
@@ -19,6 +18,7 @@ mod serve;
 mod server;
 mod top;
 mod topic;
+mod tune;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
@@ -63,6 +63,9 @@ enum Command {
     Perf(perf::Perf),
     /// Watch a broker: cores, flush groups, latency, topics, clients, disks
     Top(top::Top),
+    /// Find settings for a goal by measuring what each gives here
+    #[command(subcommand)]
+    Tune(tune::Tune),
     /// Look at files on disk, offline: dump, verify, repair
     #[command(subcommand)]
     Log(log::Log),
@@ -82,6 +85,7 @@ fn main() -> ExitCode {
         Command::Consume(consume) => consume.run(),
         Command::Perf(perf) => perf.run(),
         Command::Top(top) => top.run(),
+        Command::Tune(tune) => tune.run(),
         Command::Log(log) => log.run(),
         Command::Check(check) => check.run(),
         Command::Completion(completion) => completion.run(&mut Cli::command()),

@@ -4,7 +4,7 @@
 //! then a table of its own, with the latency from the intended time and from the actual one side by side.
 
 mod clock;
-mod cluster;
+pub(crate) mod cluster;
 mod consume;
 mod consumer_properties;
 mod cpu;
