@@ -188,12 +188,13 @@ impl AdminPort {
     }
 
     async fn metrics(&self) -> Result<Reply, Silent> {
-        let (metrics, topics, ready) = tokio::join!(
+        let (metrics, topics, control, ready) = tokio::join!(
             self.ask(AdminRequest::Metrics),
             self.ask(AdminRequest::Topics),
+            self.ask(AdminRequest::Control),
             self.ask(AdminRequest::Ready)
         );
-        let (metrics, topics, ready) = (metrics?, topics?, ready?);
+        let (metrics, topics, control, ready) = (metrics?, topics?, control?, ready?);
         let mut answered: BTreeMap<CoreId, _> = metrics.into_iter().collect();
         let cores = self.cores_known().map(|core| (core, answered.remove(&core))).collect();
         let scrub = self.scrub.as_ref().map(|look| look());
@@ -201,7 +202,8 @@ impl AdminPort {
         let text = aside(move || {
             let broker = Broker { ready, topics: topics.len() as u64 };
             let disk = Disk::of(&data);
-            metrics_text::render(&Scrape { broker, process: Process::now(), disk, scrub, cores, topics })
+            let process = Process::now();
+            metrics_text::render(&Scrape { broker, process, disk, scrub, control, cores, topics })
         });
         Ok(Reply::ok(metrics_text::CONTENT_TYPE, text.await))
     }

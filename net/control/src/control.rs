@@ -9,6 +9,7 @@ use crate::configs::{self, BrokerDefaults, DynamicValues, Resource};
 use crate::groups::{Coordinator, GroupSettings};
 use crate::limits::LimitsGiven;
 use crate::loggers::Loggers;
+use crate::watch::Counts;
 use ringmill_core::Fatal;
 use ringmill_core::{
     Answer, ControlMessage, CoreLink, CoreMessage, CoreQuery, CoreReply, Frame, Live, PartitionSize,
@@ -114,8 +115,8 @@ pub struct Control {
     pub(crate) options: ControlOptions,
     pub(crate) image: Image,
     journal: FileJournal,
-    links: Vec<CoreLink>,
-    backlog: Vec<VecDeque<CoreMessage>>,
+    pub(crate) links: Vec<CoreLink>,
+    pub(crate) backlog: Vec<VecDeque<CoreMessage>>,
     version: u64,
     next_id: u64,
     waits: BTreeMap<u64, Waiting>,
@@ -132,6 +133,7 @@ pub struct Control {
     pub(crate) groups: Coordinator,
     pub(crate) loggers: Loggers,
     pub(crate) limits: LimitsGiven,
+    pub(crate) counts: Counts,
 }
 
 /// The image as cores know it; `defaults` as they were at the start.
@@ -243,6 +245,7 @@ impl Control {
             groups,
             loggers,
             limits: LimitsGiven::default(),
+            counts: Counts::default(),
         }
     }
 
@@ -303,7 +306,9 @@ impl Control {
                 && let Some(message) = self.links.get_mut(at).and_then(|l| l.from_core.pop().ok())
             {
                 handled += 1;
+                let began = Instant::now();
                 self.message(message);
+                self.counts.step(began.elapsed());
             }
         }
         handled >= BATCH_MAX
@@ -629,6 +634,9 @@ impl Control {
             AdminRequest::Ready(reply) => {
                 // Nobody waits for an answer that arrives late, here and below.
                 let _ = reply.send(!self.stopping);
+            }
+            AdminRequest::Control(reply) => {
+                let _ = reply.send(Box::new(self.numbers()));
             }
             AdminRequest::Config(reply) => {
                 let _ = reply.send(self.options.settings.clone());

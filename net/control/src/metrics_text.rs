@@ -6,8 +6,10 @@
 mod table;
 
 use crate::admin::AdminTopic;
+use crate::watch::{ControlMetrics, Mailboxes};
 use ringmill_core::metrics::{ApiMetrics, CoreMetrics, Histogram, Throttled};
 use ringmill_types::CoreId;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 pub use table::METRICS;
@@ -28,6 +30,12 @@ pub enum Read {
     ScrubCounter(fn(&Scrub) -> Number),
     ScrubGauge(fn(&Scrub) -> Number),
     DiskGauge(fn(&Disk) -> Number),
+    ControlCounter(fn(&ControlMetrics) -> Number),
+    ControlGauge(fn(&ControlMetrics) -> Number),
+    ControlHistogram(fn(&ControlMetrics) -> &Histogram),
+    MailboxGauge(fn(&Mailboxes) -> Number),
+    GroupStates,
+    GroupLag,
     ProcessCounter(fn(&Process) -> Option<Number>),
     ProcessGauge(fn(&Process) -> Option<Number>),
     CoreAnswered,
@@ -216,6 +224,7 @@ pub struct Scrape {
     pub disk: Option<Disk>,
     /// None where there is no upkeep thread.
     pub scrub: Option<Scrub>,
+    pub control: Box<ControlMetrics>,
     /// All cores; None for one that did not answer.
     pub cores: Vec<(CoreId, Option<Box<CoreMetrics>>)>,
     pub topics: Vec<AdminTopic>,
@@ -229,6 +238,7 @@ impl MetricDef {
             | Read::CoreCounter(_)
             | Read::ApiCounter(_)
             | Read::ClientSoftware
+            | Read::ControlCounter(_)
             | Read::QuotaCounter(_)
             | Read::TopicCounter(_) => "counter",
             Read::BrokerGauge(_)
@@ -236,9 +246,13 @@ impl MetricDef {
             | Read::DiskGauge(_)
             | Read::ProcessGauge(_)
             | Read::CoreAnswered
+            | Read::ControlGauge(_)
+            | Read::MailboxGauge(_)
+            | Read::GroupStates
+            | Read::GroupLag
             | Read::CoreGauge(_)
             | Read::TopicGauge(_) => "gauge",
-            Read::CoreHistogram(..) | Read::ApiHistogram(..) => "histogram",
+            Read::CoreHistogram(..) | Read::ApiHistogram(..) | Read::ControlHistogram(_) => "histogram",
         }
     }
 
@@ -249,8 +263,14 @@ impl MetricDef {
             | Read::ScrubCounter(_)
             | Read::ScrubGauge(_)
             | Read::DiskGauge(_)
+            | Read::ControlCounter(_)
+            | Read::ControlGauge(_)
+            | Read::ControlHistogram(_)
             | Read::ProcessCounter(_)
             | Read::ProcessGauge(_) => "",
+            Read::GroupStates => "state, protocol",
+            Read::GroupLag => "group, topic, partition",
+            Read::MailboxGauge(_) => "core",
             Read::CoreAnswered | Read::CoreCounter(_) | Read::CoreGauge(_) | Read::CoreHistogram(..) => {
                 "core"
             }
@@ -306,6 +326,20 @@ fn family(out: &mut String, def: &MetricDef, scrape: &Scrape, topics: &[(String,
                 sample(out, name, "", number);
             }
         }
+        Read::ControlCounter(read) | Read::ControlGauge(read) => sample(out, name, "", read(&scrape.control)),
+        Read::ControlHistogram(read) => histogram(out, name, "", Unit::Micros, read(&scrape.control)),
+        Read::MailboxGauge(read) => {
+            for mailboxes in &scrape.control.mailboxes {
+                sample(out, name, &format!("core=\"{}\"", mailboxes.core), read(mailboxes));
+            }
+        }
+        Read::GroupStates => {
+            for ((state, protocol), count) in &scrape.control.groups {
+                let labels = format!("{},{}", label("state", state), label("protocol", protocol));
+                sample(out, name, &labels, Number::Int(*count));
+            }
+        }
+        Read::GroupLag => group_lags(out, name, scrape),
         Read::CoreAnswered => {
             for (core, metrics) in &scrape.cores {
                 sample(out, name, &format!("core=\"{core}\""), Number::Int(metrics.is_some().into()));
@@ -344,6 +378,21 @@ fn family(out: &mut String, def: &MetricDef, scrape: &Scrape, topics: &[(String,
     }
 }
 
+/// Of partitions that are gone, or whose core did not answer, nothing is known.
+fn group_lags(out: &mut String, name: &str, scrape: &Scrape) {
+    let topics: BTreeMap<&str, &AdminTopic> = scrape.topics.iter().map(|t| (t.name.as_str(), t)).collect();
+    for committed in &scrape.control.committed {
+        let topic = topics.get(&*committed.topic);
+        // Partitions lie at their numbers.
+        let at = usize::try_from(committed.partition).ok();
+        let partition = topic.and_then(|t| t.partitions.get(at?));
+        let Some(end) = partition.map(|p| p.high_watermark).filter(|end| *end >= 0) else { continue };
+        let (group, topic) = (label("group", &committed.group), label("topic", &committed.topic));
+        let labels = format!("{group},{topic},partition=\"{}\"", committed.partition);
+        sample(out, name, &labels, Number::Int(u64::try_from(end - committed.offset).unwrap_or(0)));
+    }
+}
+
 fn apis(core: &CoreMetrics, mut each: impl FnMut(&str, &ApiMetrics)) {
     each("Produce", &core.produce);
     each("Fetch", &core.fetch);
@@ -374,15 +423,19 @@ fn histogram(out: &mut String, name: &str, labels: &str, unit: Unit, of: &Histog
         Unit::Bytes => value as f64,
     };
     let powers = unit.powers();
+    let (before, plain) = match labels {
+        "" => (String::new(), String::new()),
+        labels => (format!("{labels},"), format!("{{{labels}}}")),
+    };
     for (upper, below) in of.cumulative() {
         let power = upper.checked_add(1).map_or(64, u64::ilog2);
         if powers.contains(&power) {
-            let _ = writeln!(out, "{name}_bucket{{{labels},le=\"{}\"}} {below}", shown(upper));
+            let _ = writeln!(out, "{name}_bucket{{{before}le=\"{}\"}} {below}", shown(upper));
         }
     }
-    let _ = writeln!(out, "{name}_bucket{{{labels},le=\"+Inf\"}} {}", of.count());
-    let _ = writeln!(out, "{name}_sum{{{labels}}} {}", shown(of.sum()));
-    let _ = writeln!(out, "{name}_count{{{labels}}} {}", of.count());
+    let _ = writeln!(out, "{name}_bucket{{{before}le=\"+Inf\"}} {}", of.count());
+    let _ = writeln!(out, "{name}_sum{plain} {}", shown(of.sum()));
+    let _ = writeln!(out, "{name}_count{plain} {}", of.count());
 }
 
 #[cfg(test)]

@@ -78,6 +78,8 @@ pub(crate) struct Desk {
     pub topics: Topics,
     pub out: Effects,
     next_write: u64,
+    /// Generations and epochs that began since the machine did.
+    pub rebalances: u64,
 }
 
 impl Desk {
@@ -154,6 +156,7 @@ impl Groups {
                 topics: Topics::default(),
                 out: Effects::default(),
                 next_write: 0,
+                rebalances: 0,
             },
         }
     }
@@ -251,6 +254,11 @@ impl Groups {
     /// When the next [`Event::Tick`] has something to do.
     pub fn next_deadline_ms(&self) -> Option<u64> {
         self.desk.timers.next_ms()
+    }
+
+    /// Generations of classic groups and epochs of groups of the consumer protocol that began.
+    pub fn rebalances(&self) -> u64 {
+        self.desk.rebalances
     }
 
     /// Writes that are not settled.

@@ -83,6 +83,7 @@ impl Desk {
             return self.wait_for_joins(group);
         }
         group.generation = group.generation.checked_add(1).unwrap_or(1);
+        self.rebalances += 1;
         if group.members.is_empty() {
             group.protocol = None;
             group.leader = None;

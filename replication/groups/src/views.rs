@@ -61,6 +61,15 @@ impl Groups {
         self.groups.get(group).map(|g| &g.offsets)
     }
 
+    /// Every committed offset: group, topic, partition, offset.
+    pub fn committed(&self) -> impl Iterator<Item = (&Text, &Text, i32, i64)> {
+        self.groups.values().flat_map(|group| {
+            group.offsets.iter().flat_map(move |(topic, partitions)| {
+                partitions.iter().map(move |(partition, entry)| (&group.id, topic, *partition, entry.offset))
+            })
+        })
+    }
+
     pub fn offset(&self, group: &str, topic: &str, partition: i32) -> Option<&OffsetEntry> {
         self.groups.get(group)?.offsets.get(topic)?.get(&partition)
     }

@@ -1,5 +1,6 @@
 //! What the admin port asks of the control loop.
 
+use crate::watch::ControlMetrics;
 use ringmill_core::metrics::CoreMetrics;
 use ringmill_core::{ConnectionView, PartitionSize};
 use ringmill_types::{CoreId, PartitionId};
@@ -13,6 +14,7 @@ pub enum AdminRequest {
     Dump(oneshot::Sender<Vec<(CoreId, Option<String>)>>),
     Topics(oneshot::Sender<Vec<AdminTopic>>),
     Connections(oneshot::Sender<AdminConnections>),
+    Control(oneshot::Sender<Box<ControlMetrics>>),
     Config(oneshot::Sender<Vec<(String, String)>>),
     Ready(oneshot::Sender<bool>),
 }

@@ -59,6 +59,7 @@ async fn control(mut questions: mpsc::Receiver<AdminRequest>, manner: Manner, se
                 };
                 drop(reply.send(AdminConnections { connections: 3, shown: vec![view.into()] }));
             }
+            AdminRequest::Control(reply) => drop(reply.send(Box::default())),
             AdminRequest::Config(reply) => drop(reply.send(vec![("node.id".into(), "1".into())])),
             AdminRequest::Ready(reply) => drop(reply.send(manner != Manner::Stops)),
         }

@@ -49,6 +49,8 @@ struct Parked {
     conn: ConnKey,
     slot: u64,
     finish: FinishGroup,
+    /// An OffsetCommit: when it came.
+    commit: Option<Instant>,
 }
 
 /// A partition of the topic, as far as there is work for it.
@@ -128,8 +130,10 @@ impl Control {
         }
         self.groups.tickets += 1;
         let ticket = Ticket(self.groups.tickets);
-        self.groups.parked.insert(ticket, Parked { conn, slot, finish });
-        self.groups_step(ask(ticket));
+        let event = ask(ticket);
+        let commit = matches!(event, Event::Commit(..)).then(Instant::now);
+        self.groups.parked.insert(ticket, Parked { conn, slot, finish, commit });
+        self.groups_step(event);
     }
 
     /// Lets time pass.
@@ -143,7 +147,10 @@ impl Control {
         let now = self.groups.now();
         let effects = self.groups.machine.step(event, now);
         for (ticket, answer) in effects.answers {
-            if let Some(Parked { conn, slot, finish }) = self.groups.parked.remove(&ticket) {
+            if let Some(Parked { conn, slot, finish, commit }) = self.groups.parked.remove(&ticket) {
+                if let Some(came) = commit {
+                    self.counts.commit(came.elapsed());
+                }
                 self.answer(conn, slot, finish(Ok(answer)));
             }
         }
@@ -243,7 +250,7 @@ impl Control {
         if topics.iter().any(|t| **t == *OFFSETS_TOPIC) {
             tracing::warn!("{OFFSETS_TOPIC} was deleted: all groups and offsets are forgotten");
             let old = std::mem::replace(&mut self.groups, Coordinator::new(self.options.groups.clone()));
-            for (_, Parked { conn, slot, finish }) in old.parked {
+            for (_, Parked { conn, slot, finish, .. }) in old.parked {
                 self.answer(conn, slot, finish(Err(ErrorCode::NotCoordinator)));
             }
             // Numbers are not used again: late replies belong to nobody.

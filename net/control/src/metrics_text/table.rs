@@ -13,9 +13,9 @@ macro_rules! metrics {
 
 use Number::{Int, Millis, Seconds};
 use Read::{
-    ApiCounter, ApiHistogram, BrokerGauge, ClientSoftware, CoreAnswered, CoreCounter, CoreGauge,
-    CoreHistogram, DiskGauge, ProcessCounter, ProcessGauge, QuotaCounter, ScrubCounter, ScrubGauge,
-    TopicCounter, TopicGauge,
+    ApiCounter, ApiHistogram, BrokerGauge, ClientSoftware, ControlCounter, ControlGauge, ControlHistogram,
+    CoreAnswered, CoreCounter, CoreGauge, CoreHistogram, DiskGauge, GroupLag, GroupStates, MailboxGauge,
+    ProcessCounter, ProcessGauge, QuotaCounter, ScrubCounter, ScrubGauge, TopicCounter, TopicGauge,
 };
 
 // A name ending in _total is a counter; `tests.rs` keeps that.
@@ -52,6 +52,28 @@ metrics! {
         "How long it took.";
     "ringmill_scrub_resting" ScrubGauge(|s| Int(s.resting.into())),
         "1 where segments cannot be scrubbed; the log says why.";
+
+    "ringmill_control_step_seconds" ControlHistogram(|c| &c.step_us),
+        "One message of a core, such as a request, handled by control to its end. A long one delays all that control decides.";
+    "ringmill_control_step_longest_seconds" ControlGauge(|c| Seconds(c.step_us.max() * 1000)),
+        "The longest of them since the start.";
+    "ringmill_control_queue" ControlGauge(|c| Int(c.mailboxes.iter().map(|m| m.to_control).sum())),
+        "Messages of all cores that control has not taken up yet.";
+    "ringmill_mailbox_to_control" MailboxGauge(|m| Int(m.to_control)),
+        "Of them, those of the core.";
+    "ringmill_mailbox_to_core" MailboxGauge(|m| Int(m.to_core)),
+        "Messages of control that the core has not taken up yet.";
+
+    "ringmill_groups" GroupStates,
+        "Groups by state, as kafka-consumer-groups --list --state names it, and by protocol.";
+    "ringmill_group_rebalances_total" ControlCounter(|c| Int(c.rebalances)),
+        "Generations of classic groups, and epochs of groups of the consumer protocol, that began.";
+    "ringmill_group_commit_seconds" ControlHistogram(|c| &c.commit_us),
+        "From an OffsetCommit, as control takes it up, to its answer: the wait for the flush.";
+    "ringmill_group_lag_records" GroupLag,
+        "Records between a group's committed offset and the end of the partition.";
+    "ringmill_group_lag_left_out" ControlGauge(|c| Int(c.committed_left_out)),
+        "Committed offsets beyond the 20,000 whose lag is shown; ringmill group lag shows any.";
 
     "process_cpu_seconds_total" ProcessCounter(|p| Some(Seconds(p.cpu_ns))),
         "CPU time of the process, user and system.";

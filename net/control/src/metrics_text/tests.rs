@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::admin::AdminPartition;
+use crate::watch::Committed;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -106,12 +107,42 @@ fn topic(name: &str, log_ends: &[i64]) -> AdminTopic {
     AdminTopic { name: name.to_string(), id: String::new(), partitions, config: BTreeMap::new() }
 }
 
+fn control() -> ControlMetrics {
+    let committed = |topic: &str, partition, offset| Committed {
+        group: "readers".into(),
+        topic: topic.into(),
+        partition,
+        offset,
+    };
+    let mut control = ControlMetrics {
+        rebalances: 7,
+        groups: [(("Stable", "Classic"), 3), (("Empty", "Consumer"), 1)].into(),
+        // Behind, ahead of what is left after a deletion of records, of a silent core, and of a topic that is gone.
+        committed: vec![
+            committed("events", 0, 4),
+            committed("events", 1, 500),
+            committed("half", 1, 1),
+            committed("gone", 0, 1),
+        ],
+        committed_left_out: 2,
+        mailboxes: vec![
+            Mailboxes { core: CoreId(0), to_control: 5, to_core: 1 },
+            Mailboxes { core: CoreId(1), to_control: 6, to_core: 4096 },
+        ],
+        ..ControlMetrics::default()
+    };
+    control.step_us.record(2_000);
+    control.commit_us.record(900);
+    control
+}
+
 fn scrape() -> Scrape {
     Scrape {
         broker: Broker { ready: true, topics: 2 },
         process: Process { cpu_ns: 2_000_000_000, resident_bytes: Some(4096), ..Process::default() },
         disk: Some(Disk { capacity_bytes: 4 << 30, free_bytes: 1 << 30 }),
         scrub: Some(Scrub { last_round_unix_ms: 1_500, segments_damaged: 2, ..Scrub::default() }),
+        control: Box::new(control()),
         cores: vec![(CoreId(0), Some(Box::new(metrics()))), (CoreId(1), None)],
         topics: vec![topic("events", &[10, 20]), topic("half", &[10, -1])],
     }
@@ -153,6 +184,12 @@ fn a_scrape_is_well_formed_and_complete() {
         [2.0],
         "a topic with a silent partition has no samples"
     );
+    assert_eq!(value("ringmill_group_lag_records", "readers"), [6.0, 0.0]);
+    assert_eq!(value("ringmill_groups", "Stable"), [3.0]);
+    assert_eq!(value("ringmill_group_rebalances_total", ""), [7.0]);
+    assert_eq!(value("ringmill_control_queue", ""), [11.0]);
+    assert_eq!(value("ringmill_mailbox_to_core", "1"), [4096.0]);
+    assert_eq!(value("ringmill_control_step_longest_seconds", ""), [0.002]);
     assert_eq!(value("ringmill_topic_size_bytes", "events"), [200.0]);
     assert_eq!(value("ringmill_topic_unflushed_records", "events"), [6.0]);
     assert_eq!(value("ringmill_topic_partitions_offline", "events"), [1.0]);

@@ -283,6 +283,7 @@ impl Desk {
         }
         if bump {
             consumer.epoch = consumer.epoch.saturating_add(1);
+            self.rebalances += 1;
             records.push(epoch_record(name, consumer));
         }
         if consumer.epoch > consumer.target_epoch {
