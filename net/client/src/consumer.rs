@@ -115,6 +115,18 @@ impl<'a> Consumer<'a> {
         &self.topic
     }
 
+    /// Goes on at this offset of a partition; nothing happens for one that is not read.
+    pub fn seek(&mut self, partition: i32, offset: i64) {
+        if let Some(position) = self.positions.get_mut(&partition) {
+            *position = offset;
+        }
+    }
+
+    /// The offset behind the last record that was given, or where reading began, by partition.
+    pub fn positions(&self) -> impl Iterator<Item = (i32, i64)> {
+        self.positions.iter().map(|(partition, offset)| (*partition, *offset))
+    }
+
     /// Gives no records beyond where each partition ended when reading began.
     pub fn stop_at_end(&mut self) {
         self.stop_at_end = true;

@@ -10,6 +10,7 @@ mod embedded;
 mod exit;
 mod group;
 mod log;
+mod member;
 mod output;
 mod page;
 mod perf;

@@ -4,6 +4,7 @@
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -573,4 +574,60 @@ fn every_command_explains_itself() {
     let failing = findings.as_array().unwrap().iter().any(|finding| finding["verdict"] == "fail");
     assert_eq!(checked.code, i32::from(failing), "{checked:#?}");
     assert!(findings.as_array().unwrap().iter().any(|finding| finding["check"] == "io_uring"));
+}
+
+/// Two readers of one group share a topic; what one committed is not read again, and another group reads all of it.
+#[test]
+fn readers_in_a_group_share_a_topic_and_go_on_where_they_stopped() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start(dir.path());
+    broker.run(&["topic", "create", "g", "--partitions", "4"]).ends(DONE);
+    let produce = |from: usize| {
+        for partition in 0..4 {
+            let lines: String = (0..25).map(|n| format!("{}\n", from + partition * 25 + n)).collect();
+            broker.run_with(&["produce", "g", "--partition", &partition.to_string()], &lines).ends(DONE);
+        }
+    };
+    let numbers = |text: &str| text.lines().map(|line| line.parse().unwrap()).collect::<BTreeSet<usize>>();
+    produce(0);
+    let some = broker.run(&["consume", "g", "--group", "readers", "--count", "30", "--quiet"]).ends(DONE);
+    let rest = broker.run(&["consume", "g", "--group", "readers", "-e", "--quiet"]).ends(DONE);
+    assert_eq!((some.out.lines().count(), rest.out.lines().count()), (30, 70), "nothing twice");
+    assert_eq!(numbers(&(some.out + &rest.out)), (0..100).collect());
+    let none = broker.run(&["consume", "g", "--group", "readers", "-e", "--quiet"]).ends(DONE);
+    assert_eq!(none.out, "");
+    let all = broker.run(&["consume", "g", "--group", "others", "-e", "--quiet"]).ends(DONE);
+    assert_eq!(numbers(&all.out), (0..100).collect());
+
+    // Two at once: each has two partitions.
+    let readers = [(); 2].map(|()| {
+        command(&["consume", "g", "--group", "readers", "--quiet", "-b", &broker.address]).spawn().unwrap()
+    });
+    let begun = std::time::Instant::now();
+    loop {
+        let group = broker.run(&["group", "describe", "--json", "readers"]).ends(DONE).json();
+        let members = group["members"].as_array().map_or(0, Vec::len);
+        if group["state"] == "Stable" && members == 2 {
+            break;
+        }
+        assert!(begun.elapsed().as_secs() < 60, "two members: {group}");
+    }
+    produce(100);
+    // Both read on until they are told to stop; what they read they commit.
+    let texts = readers.map(|mut child| {
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut text = String::new();
+        while text.lines().count() < 50 {
+            assert!(stdout.read_line(&mut text).unwrap() > 0, "it ended early: {text}");
+        }
+        signal(&child, Signal::INT);
+        stdout.read_to_string(&mut text).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(DONE));
+        text
+    });
+    assert!(texts.iter().all(|text| text.lines().count() == 50), "two partitions each");
+    assert_eq!(numbers(&texts.concat()), (100..200).collect());
+    let none = broker.run(&["consume", "g", "--group", "readers", "-e", "--quiet"]).ends(DONE);
+    assert_eq!(none.out, "");
+    broker.run(&["consume", "g", "--group", "readers", "--partition", "1"]).ends(USAGE);
 }

@@ -1,6 +1,7 @@
 //! `ringmill consume`: records to stdout, in a form the reader chooses.
 
 mod format;
+mod group;
 mod start;
 pub use start::{ago, now_ms, timestamp};
 
@@ -29,6 +30,9 @@ pub struct Consume {
     /// Partitions to read, such as 0 or 0,2 [default: all]
     #[arg(long, short = 'p', value_name = "N,…", value_delimiter = ',', value_parser = clap::value_parser!(i32).range(0..))]
     partition: Vec<i32>,
+    /// Read as a member of this consumer group: from what it committed, or --from where it committed nothing
+    #[arg(long, short = 'g', value_name = "NAME", conflicts_with = "partition")]
+    group: Option<String>,
     /// beginning, end, OFFSET, -COUNT (before the end), timestamp:MS, timestamp:2026-11-21T06:00:00Z, ago:5m
     #[arg(long, short = 'f', value_name = "WHERE", default_value = "beginning", value_parser = start::parse, allow_hyphen_values = true)]
     from: Start,
@@ -57,7 +61,10 @@ impl Consume {
         let mut client = self.server.connect()?;
         let mut reading = Reading { args: &self, out: Out::new(), records: 0, bytes: 0, failed: None, stop };
         let started = Instant::now();
-        let result = reading.all(&mut client);
+        let result = match &self.group {
+            Some(group) => reading.in_group(group, &mut client),
+            None => reading.all(&mut client),
+        };
         let interrupted = reading.stop.load(Ordering::Relaxed);
         let wrote = reading.out.flush();
         // Of a failure before the first record there is nothing to sum up.
@@ -106,25 +113,29 @@ impl Reading<'_> {
         if args.exit_at_end {
             consumer.stop_at_end();
         }
-        loop {
-            if self.stop.load(Ordering::Relaxed) || (args.exit_at_end && consumer.reached_end()) {
-                return Ok(());
-            }
-            let mut notice = |notice: Notice| match notice {
-                Notice::Skipped { partition, from, to } if !args.quiet => remark(&format!(
-                    "partition {partition}: offsets {from} to {to} are gone (retention); reading goes on at {to}"
-                )),
-                Notice::Skipped { .. } => {}
-            };
-            let flow = consumer.poll(&mut |partition, record| self.record(partition, record), &mut notice)?;
-            if let Some(error) = self.failed.take() {
-                return Err(error.into());
-            }
-            self.out.flush()?;
-            if flow.is_break() {
-                return Ok(());
-            }
+        while !self.is_over(&consumer) && self.step(&mut consumer)?.is_continue() {}
+        Ok(())
+    }
+
+    fn is_over(&self, consumer: &Consumer<'_>) -> bool {
+        self.stop.load(Ordering::Relaxed) || (self.args.exit_at_end && consumer.reached_end())
+    }
+
+    /// One poll; what it gave is written when this returns.
+    fn step(&mut self, consumer: &mut Consumer<'_>) -> Result<ControlFlow<()>, Failed> {
+        let quiet = self.args.quiet;
+        let mut notice = |notice: Notice| match notice {
+            Notice::Skipped { partition, from, to } if !quiet => remark(&format!(
+                "partition {partition}: offsets {from} to {to} are gone (retention); reading goes on at {to}"
+            )),
+            Notice::Skipped { .. } => {}
+        };
+        let flow = consumer.poll(&mut |partition, record| self.record(partition, record), &mut notice)?;
+        if let Some(error) = self.failed.take() {
+            return Err(error.into());
         }
+        self.out.flush()?;
+        Ok(flow)
     }
 
     fn record(&mut self, partition: i32, record: &RecordView<'_>) -> ControlFlow<()> {
