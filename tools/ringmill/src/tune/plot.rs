@@ -53,8 +53,9 @@ impl Axis {
             power *= 10.0;
         }
         if found.len() < 2 {
-            // Less than a factor of two: its ends.
-            found = vec![self.low, self.high];
+            // Hardly a round value on it: its ends, too.
+            found.insert(0, self.low);
+            found.push(self.high);
         }
         found
     }
