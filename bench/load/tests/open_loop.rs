@@ -1,7 +1,7 @@
 //! The generator against a broker of a few lines, which can be told to pause.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
-use ringmill_load::{LoadError, Outcome, Plan, Schedule, Sizes, Target};
+use ringmill_load::{LoadError, Outcome, Payload, Plan, Schedule, Sizes, Target};
 use ringmill_record::produced::validate_produced;
 use ringmill_wire::RequestHeader;
 use ringmill_wire::produce::{ProducePartitionAnswer, ProduceRequest, ProduceResponse};
@@ -142,6 +142,36 @@ fn a_broker_that_pauses_makes_every_record_meant_for_that_time_late() {
     assert!(outcome.intended.ms(0.99) > 400.0, "p99 says it: {} ms", outcome.intended.ms(0.99));
     // What left when it could tells less: that is the difference to show.
     assert!(outcome.actual.count_above(20_000_000) <= late);
+}
+
+#[test]
+fn requests_stay_whole_when_sockets_are_full() {
+    // Far more than a socket holds, while nobody reads.
+    let pause = Pause { after: Duration::ZERO, lasts: Duration::from_millis(300) };
+    let broker = broker(pause, u64::MAX);
+    let plan = Plan {
+        producers: 2,
+        batch_bytes: 1 << 20,
+        in_flight_max: 20,
+        buffer_bytes: 64 << 20,
+        ..Plan { payload: Payload::Letters(Sizes::Fixed(10_000)), ..plan(&broker, "-1", 10_000) }
+    };
+    let (outcome, result) = run(&plan);
+    result.unwrap();
+    assert_eq!((outcome.records, outcome.errors), (10_000, 0));
+    assert_eq!(broker.records.load(Ordering::Relaxed), 10_000);
+}
+
+#[test]
+fn a_span_ends_the_schedule_and_what_was_made_is_answered() {
+    let broker = broker(Pause::default(), u64::MAX);
+    let span = Some(Duration::from_millis(300));
+    let plan = Plan { span, ..plan(&broker, "10000", u64::MAX >> 1) };
+    let (outcome, result) = run(&plan);
+    result.unwrap();
+    assert!((2_900..=3_100).contains(&outcome.records), "{}", outcome.records);
+    assert_eq!(outcome.records, broker.records.load(Ordering::Relaxed));
+    assert!(outcome.turns > 0 && outcome.batches >= outcome.requests);
 }
 
 #[test]

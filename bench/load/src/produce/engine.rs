@@ -91,6 +91,8 @@ struct Run<'p> {
     spare: Vec<Vec<u8>>,
     start_ns: u64,
     made: u64,
+    /// Records to make: the plan's, or what was made when its span ended.
+    limit: u64,
     done: u64,
     batches: u64,
     last_answer_ns: u64,
@@ -165,6 +167,7 @@ impl<'p> Run<'p> {
             spare: Vec::new(),
             start_ns,
             made: 0,
+            limit: plan.records,
             done: 0,
             batches: 0,
             last_answer_ns: start_ns,
@@ -175,8 +178,12 @@ impl<'p> Run<'p> {
 
     fn drive(&mut self, watch: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>) -> Result<(), LoadError> {
         let mut next_watch_ns = self.start_ns + PROGRESS_NS;
-        while self.done < self.plan.records {
+        while self.done < self.limit {
+            self.out.turns += 1;
             let now_ns = self.io.now_ns();
+            if self.plan.span.is_some_and(|span| now_ns - self.start_ns >= span.as_nanos() as u64) {
+                self.limit = self.limit.min(self.made);
+            }
             let full = self.make(now_ns);
             self.expire(now_ns);
             while let Some(at) = self.sendable.pop_front() {
@@ -223,7 +230,7 @@ impl<'p> Run<'p> {
         let wall_ms = self.io.wall_ms();
         let mut bytes = 0;
         for _ in 0..RECORDS_PER_TURN {
-            if self.made == self.plan.records {
+            if self.made >= self.limit {
                 return true;
             }
             let due_ns = self.next_due_ns.unwrap_or(now_ns);
@@ -301,7 +308,7 @@ impl<'p> Run<'p> {
         }
         queue.listed = true;
         connection.due.push_back(slot as u32);
-        if !connection.listed && connection.in_flight.len() < self.plan.in_flight_max {
+        if !connection.listed && !connection.sending && connection.in_flight.len() < self.plan.in_flight_max {
             connection.listed = true;
             self.sendable.push_back(at);
         }
@@ -309,14 +316,14 @@ impl<'p> Run<'p> {
 
     /// A batch that began then or before has lingered enough.
     fn due_since_ns(&self, now_ns: u64) -> u64 {
-        if self.made == self.plan.records {
+        if self.made >= self.limit {
             return u64::MAX;
         }
         now_ns.saturating_sub(self.plan.linger.as_nanos() as u64)
     }
 
     fn expire(&mut self, now_ns: u64) {
-        let all = self.made == self.plan.records;
+        let all = self.made >= self.limit;
         while let Some((until_ns, producer, slot)) = self.lingering.front().copied()
             && (all || until_ns <= now_ns)
         {
@@ -382,6 +389,7 @@ impl<'p> Run<'p> {
         let parts = wire::request(correlation, &terms, &wire);
         connection.in_flight.push_back(InFlight { correlation, sent_ns: now_ns, batches });
         self.out.requests += 1;
+        self.out.batches += wire.len() as u64;
         self.out.wire_bytes += bytes as u64;
         connection.sending = true;
         self.io.push(Op::Send { socket: connection.socket, parts, zero_copy: false }, token(SEND, at));
@@ -469,7 +477,7 @@ impl<'p> Run<'p> {
 
     fn may_send(&mut self, at: usize) {
         let Some(connection) = self.connections.get_mut(at) else { return };
-        if !connection.listed && !connection.due.is_empty() {
+        if !connection.listed && !connection.sending && !connection.due.is_empty() {
             connection.listed = true;
             self.sendable.push_back(at);
         }

@@ -44,6 +44,8 @@ pub struct Plan {
     pub schedule: Schedule,
     /// All of them, the warm-up included.
     pub records: u64,
+    /// No record is made after this time; what was made is still sent and answered.
+    pub span: Option<Duration>,
     /// The first that do not count.
     pub warmup: u64,
     pub keys: Keys,
@@ -87,6 +89,7 @@ impl Plan {
             targets,
             schedule: Schedule::Unlimited,
             records,
+            span: None,
             warmup: 0,
             keys: Keys::None,
             payload: Payload::Letters(sizes),
@@ -155,6 +158,10 @@ pub struct Outcome {
     /// Batches sent again.
     pub retries: u64,
     pub requests: u64,
+    /// Rounds of the generator's loop: what it costs when there is little to do is theirs.
+    pub turns: u64,
+    /// Batches sent, those sent again included.
+    pub batches: u64,
     /// Bytes of batches on the wire, compressed where that was asked for.
     pub wire_bytes: u64,
     /// From the first intended time that counts to the last answer.
