@@ -3,17 +3,20 @@
 //! Owns the command tree, what is printed, and the exit codes. Every command but `serve` does its work on the calling
 //! thread and ends.
 
+mod calibrate;
 mod check;
 mod completion;
 mod consume;
 mod embedded;
 mod exit;
 mod group;
+mod lab;
 mod log;
 mod member;
 mod output;
 mod page;
 mod perf;
+mod plan;
 mod produce;
 mod serve;
 mod server;
@@ -67,6 +70,10 @@ enum Command {
     /// Find settings for a goal by measuring what each gives here
     #[command(subcommand)]
     Tune(tune::Tune),
+    /// Measure this machine: device, network, memory, and what requests, records, bytes and flushes cost
+    Calibrate(calibrate::Calibrate),
+    /// What a load needs: nodes, cores, memory, disk, network; what saturates first; the latency to expect
+    Plan(plan::Plan),
     /// Look at files on disk, offline: dump, verify, repair
     #[command(subcommand)]
     Log(log::Log),
@@ -87,6 +94,8 @@ fn main() -> ExitCode {
         Command::Perf(perf) => perf.run(),
         Command::Top(top) => top.run(),
         Command::Tune(tune) => tune.run(),
+        Command::Calibrate(calibrate) => calibrate.run(),
+        Command::Plan(plan) => plan.run(),
         Command::Log(log) => log.run(),
         Command::Check(check) => check.run(),
         Command::Completion(completion) => completion.run(&mut Cli::command()),

@@ -116,7 +116,7 @@ pub fn admin_get(address: &str, path: &str, timeout: Duration) -> Result<Vec<u8>
 }
 
 /// A plain HTTP/1.0 GET: the answer ends when the connection does.
-fn get(address: &str, path: &str, timeout: Duration) -> std::io::Result<Vec<u8>> {
+pub fn get(address: &str, path: &str, timeout: Duration) -> std::io::Result<Vec<u8>> {
     let mut last = std::io::Error::other("the name has no address");
     for candidate in address.to_socket_addrs()? {
         match TcpStream::connect_timeout(&candidate, timeout) {

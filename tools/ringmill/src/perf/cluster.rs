@@ -35,7 +35,8 @@ pub fn find(server: &Server, name: &str, absent: Absent) -> Result<Place, Failed
     Ok(Place { client, topic, targets })
 }
 
-fn resolve(address: &str) -> Result<SocketAddr, Failed> {
+/// The first address of `HOST:PORT`.
+pub fn resolve(address: &str) -> Result<SocketAddr, Failed> {
     let found = address.to_socket_addrs();
     let mut found = found.map_err(|error| Failed::new(Code::Unreachable, format!("{address}: {error}")))?;
     found.next().ok_or_else(|| Failed::new(Code::Unreachable, format!("{address} has no address")))

@@ -18,6 +18,8 @@ mod report;
 mod sending;
 mod suite;
 
+pub use cluster::{resolve, stop_on_signals};
+
 use crate::exit::{Code, Failed};
 use crate::output::Out;
 use clap::Subcommand;
@@ -70,7 +72,7 @@ fn name(code: i16) -> String {
     ringmill_client::ServerCode(code).name()
 }
 
-fn failed(error: LoadError) -> Failed {
+pub fn failed(error: LoadError) -> Failed {
     let code = match &error {
         LoadError::Plan(_) => Code::Usage,
         LoadError::Connect(..) | LoadError::Lost(_) | LoadError::Silent(_) => Code::Unreachable,

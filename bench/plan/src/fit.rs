@@ -1,0 +1,225 @@
+//! From the runs of a calibration to costs: what CPU and flushes took, explained by what was done.
+
+use crate::calibration::{Costs, Fitted, Flush, Run};
+use crate::draw::Quantiles;
+use crate::regression::{Observation, fit};
+use crate::sim::{FlushTime, Load, Node, simulate};
+
+const WAKE_US_MAX: f64 = 2000.0;
+/// Halvings of that: 0.25 µs.
+const WAKE_STEPS: u32 = 13;
+
+impl Run {
+    /// What was done, in the order of [`Costs`]; `turns` are those of the thread in question.
+    fn counts(&self, turns: f64, groups: f64) -> Vec<f64> {
+        vec![turns, self.requests, self.batches, self.records, self.wire_bytes / 1024.0, groups]
+    }
+
+    /// The same load for the model.
+    pub fn load(&self) -> Load {
+        Load {
+            linger_us: self.linger_us,
+            batch_bytes: self.batch_bytes,
+            ..Load::new(
+                (self.asked > 0.0).then_some(self.asked),
+                self.record_bytes,
+                self.partitions,
+                self.producers,
+            )
+        }
+    }
+}
+
+fn fitted(observations: &[Observation]) -> Fitted {
+    let found = fit(observations, Costs::WIDTH);
+    Fitted {
+        costs: Costs::of(&found.coefficients),
+        error_pct: found.error_pct,
+        error_pct_max: found.error_pct_max,
+    }
+}
+
+/// Costs of the generator's thread.
+pub fn client(runs: &[Run]) -> Fitted {
+    let rows: Vec<_> = runs
+        .iter()
+        .map(|run| Observation { counts: run.counts(run.client_turns, 0.0), cost: run.client_cpu_s * 1e6 })
+        .collect();
+    fitted(&rows)
+}
+
+/// Costs of the core's thread.
+pub fn core(runs: &[Run]) -> Fitted {
+    let rows: Vec<_> = runs
+        .iter()
+        .map(|run| Observation { counts: run.counts(run.core_turns, run.groups), cost: run.core_cpu_s * 1e6 })
+        .collect();
+    fitted(&rows)
+}
+
+/// Costs of what runs beside the core, and of a partition for each second. The place of the turns holds the latter while
+/// the regression runs: what works beside a core has no turns.
+pub fn beside(runs: &[Run]) -> (Fitted, f64) {
+    let rows: Vec<_> = runs
+        .iter()
+        .map(|run| {
+            let partition_seconds = f64::from(run.partitions) * run.seconds;
+            let counts = vec![partition_seconds, run.requests, 0.0, 0.0, run.wire_bytes / 1024.0, run.groups];
+            Observation { counts, cost: (run.broker_cpu_s - run.core_cpu_s).max(0.0) * 1e6 }
+        })
+        .collect();
+    let mut found = fitted(&rows);
+    let partition = std::mem::take(&mut found.costs.turn_us);
+    (found, partition)
+}
+
+/// Costs of reading, from runs whose counts are those of fetches.
+pub fn reading(runs: &[(f64, Run)]) -> Fitted {
+    let rows: Vec<_> = runs
+        .iter()
+        .map(|(cpu_s, run)| {
+            let counts = vec![0.0, run.requests, 0.0, run.records, run.wire_bytes / 1024.0, 0.0];
+            Observation { counts, cost: cpu_s * 1e6 }
+        })
+        .collect();
+    fitted(&rows)
+}
+
+/// How long flushes take in a loaded broker, by the bytes of their group.
+pub fn flush(runs: &[Run], around: &[Quantiles]) -> Option<Flush> {
+    let rows: Vec<_> = runs
+        .iter()
+        .filter(|run| run.groups > 0.0 && run.flush_mean_us > 0.0)
+        .map(|run| Observation {
+            counts: vec![1.0, run.group_bytes / run.groups / 1024.0],
+            cost: run.flush_mean_us,
+        })
+        .collect();
+    let found = fit(&rows, 2);
+    let at = |place: usize| found.coefficients.get(place).copied().unwrap_or(0.0);
+    let relative: Vec<Quantiles> =
+        around.iter().map(|one| one.clone().scaled(1.0 / one.mean().max(1e-9))).collect();
+    let typical = Quantiles::typical(&relative)?;
+    let mean = typical.mean();
+    (mean > 0.0 && at(0) + at(1) > 0.0).then(|| Flush {
+        base_us: at(0),
+        kib_us: at(1),
+        error_pct: found.error_pct,
+        around: typical.scaled(1.0 / mean),
+    })
+}
+
+impl Flush {
+    /// For the model.
+    pub fn time(&self) -> FlushTime {
+        FlushTime { base_us: self.base_us, kib_us: self.kib_us, around: self.around.clone() }
+    }
+}
+
+/// The wait of a sleeping thread that makes the model's median that of a measured run.
+pub fn wake_us(node: &Node, run: &Run) -> f64 {
+    const RECORDS: u64 = 4000;
+    let load = run.load();
+    let (mut low, mut high) = (0.0, WAKE_US_MAX);
+    for _ in 0..WAKE_STEPS {
+        let wake_us = (low + high) / 2.0;
+        let played = simulate(&load, &Node { wake_us, ..node.clone() }, RECORDS, 1);
+        if played.ms(0.5) < run.p50_ms { low = wake_us } else { high = wake_us }
+    }
+    (low + high) / 2.0
+}
+
+/// The middle one; 1 for none.
+pub fn middle(mut ratios: Vec<f64>) -> f64 {
+    ratios.retain(|ratio| ratio.is_finite() && *ratio > 0.0);
+    ratios.sort_by(f64::total_cmp);
+    ratios.get(ratios.len() / 2).copied().unwrap_or(1.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::calibration::tests::example;
+    use crate::sim::Stalls;
+
+    fn run(record_bytes: u32, requests: f64, batches: f64, records: f64) -> Run {
+        let wire_bytes = records * f64::from(record_bytes);
+        let (groups, client_turns, core_turns) = (requests / 3.0, requests * 2.0, requests * 1.5);
+        let costs = example().sides;
+        let kib = wire_bytes / 1024.0;
+        Run {
+            record_bytes,
+            partitions: 1,
+            producers: 1,
+            seconds: 1.0,
+            records,
+            wire_bytes,
+            requests,
+            batches,
+            groups,
+            group_bytes: wire_bytes,
+            client_turns,
+            core_turns,
+            client_cpu_s: costs.client.costs.us(&[client_turns, requests, batches, records, kib, 0.0]) / 1e6,
+            core_cpu_s: costs.core.costs.us(&[core_turns, requests, batches, records, kib, groups]) / 1e6,
+            flush_mean_us: 100.0 + 0.5 * kib / groups,
+            ..Run::default()
+        }
+    }
+
+    fn runs() -> Vec<Run> {
+        vec![
+            run(100, 1e4, 1e4, 1e5),
+            run(100, 100.0, 1e4, 1e6),
+            run(1000, 1e3, 5e4, 5e4),
+            run(10_000, 2e3, 2e3, 5e4),
+            run(1000, 5e3, 1e5, 9e5),
+            run(500, 9e3, 9e3, 9e3),
+            run(20, 10.0, 20.0, 1e6),
+        ]
+    }
+
+    #[test]
+    fn what_explains_the_runs_predicts_another_one() {
+        let (runs, new) = (runs(), run(3000, 777.0, 3000.0, 40_000.0));
+        let of = |fitted: Fitted, turns: f64, groups: f64| {
+            let kib = new.wire_bytes / 1024.0;
+            fitted.costs.us(&[turns, new.requests, new.batches, new.records, kib, groups]) / 1e6
+        };
+        let core = of(core(&runs), new.core_turns, new.groups);
+        assert!((core / new.core_cpu_s - 1.0).abs() < 0.05, "{core} for {}", new.core_cpu_s);
+        let client = of(client(&runs), new.client_turns, 0.0);
+        assert!((client / new.client_cpu_s - 1.0).abs() < 0.05, "{client} for {}", new.client_cpu_s);
+        let around = vec![example().flush.around];
+        let flush = flush(&runs, &around).expect("flushes were seen");
+        assert!((flush.base_us - 100.0).abs() < 1.0 && (flush.kib_us - 0.5).abs() < 0.01, "{flush:?}");
+        assert!((flush.around.mean() - 1.0).abs() < 0.01);
+    }
+
+    #[test]
+    fn a_wake_is_found_from_a_median() {
+        let known = example();
+        let mut node = Node {
+            client: known.sides.client.costs,
+            core: known.sides.core.costs,
+            flush: known.flush.time(),
+            stalls: Stalls::default(),
+            wake_us: 33.0,
+            timer_us: 0.0,
+            slow: 1.0,
+            client_threads: 1.0,
+        };
+        let mut single = run(1000, 1.0, 1.0, 1.0);
+        (single.linger_us, single.batch_bytes, single.asked) = (0.0, 16_384, 500.0);
+        single.p50_ms = simulate(&single.load(), &node, 20_000, 9).ms(0.5);
+        node.wake_us = 0.0;
+        let found = wake_us(&node, &single);
+        assert!((found - 33.0).abs() < 3.0, "{found}");
+    }
+
+    #[test]
+    fn the_middle_is_not_moved_by_what_cannot_be() {
+        assert_eq!(middle(vec![f64::NAN, 3.0, 1.0, 2.0, -1.0]), 2.0);
+        assert_eq!(middle(vec![]), 1.0);
+    }
+}

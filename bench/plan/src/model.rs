@@ -1,0 +1,182 @@
+//! A calibration brought to bear on a load: what saturates a core, and what latency there is below that.
+
+use crate::calibration::Calibration;
+use crate::sim::{Load, Node, Simulated, Stalls, simulate};
+
+/// Records of one play: enough for a p99, and for slow loads not for hours of them.
+const RECORDS_MIN: f64 = 40_000.0;
+const RECORDS_MAX: f64 = 1_200_000.0;
+const SECONDS: f64 = 2.0;
+/// Rounds in which the contention for CPUs is found.
+const ROUNDS: u32 = 4;
+/// What threads can have of all CPUs together; the rest is the kernel's and everybody's.
+const CPU_PART: f64 = 0.95;
+const SEED: u64 = 20_261_121;
+
+/// Where the clients are.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Clients {
+    /// On the broker's machine, all in one thread, as `--verify` has them.
+    Here,
+    /// On machines of their own, a thread each.
+    Apart,
+}
+
+/// A load that was played through.
+#[derive(Clone, Debug)]
+pub struct Played {
+    pub simulated: Simulated,
+    /// CPUs that broker, clients and readers used, as far as they share this machine.
+    pub cpus: f64,
+    /// Of those, what the broker used.
+    pub broker_cpus: f64,
+}
+
+fn node(calibration: &Calibration, clients: Clients, load: &Load, readers: u32) -> Node {
+    let sides = &calibration.sides;
+    let mut core = sides.core.costs;
+    let fetch = sides.core_fetch.costs;
+    let count = f64::from(readers);
+    // A reader at the end of the log is woken by every group that is durable, and gets what it holds.
+    core.kib_us += count * fetch.kib_us;
+    core.record_us += count * fetch.record_us;
+    core.group_us += count * fetch.request_us;
+    Node {
+        client: sides.client.costs,
+        core,
+        flush: calibration.flush.time(),
+        stalls: Stalls {
+            per_second: calibration.stalls_us.as_ref().map_or(0.0, |_| calibration.machine.stalls_per_second),
+            us: calibration.stalls_us.clone().unwrap_or_default(),
+        },
+        wake_us: calibration.waits.wake_us,
+        timer_us: calibration.machine.timer_us,
+        slow: 1.0,
+        client_threads: match clients {
+            Clients::Here => 1.0,
+            Clients::Apart => f64::from(load.producers.max(1)),
+        },
+    }
+}
+
+/// CPUs that the broker uses beside its core's thread, and that readers on this machine use.
+fn others(calibration: &Calibration, load: &Load, played: &Simulated, readers: u32) -> (f64, f64) {
+    let seconds = played.seconds.max(1e-9);
+    let records = played.records as f64;
+    let kib = records * f64::from(load.record_bytes) / 1024.0;
+    let (requests, groups) = (played.requests as f64, played.groups as f64);
+    let sides = &calibration.sides;
+    let beside = sides.beside.costs.us(&[0.0, requests, 0.0, 0.0, kib, groups]) / seconds
+        + f64::from(load.partitions) * sides.partition_us_per_second;
+    let reader = sides.client_fetch.costs.us(&[0.0, groups, 0.0, records, kib, 0.0]) / seconds;
+    (beside / 1e6, f64::from(readers) * reader / 1e6)
+}
+
+/// Plays a load on one core of the calibrated machine.
+pub fn play(calibration: &Calibration, load: &Load, clients: Clients, readers: u32) -> Played {
+    let mut node = node(calibration, clients, load, readers);
+    let records =
+        load.rate.map_or(RECORDS_MAX / 3.0, |rate| (rate * SECONDS).clamp(RECORDS_MIN, RECORDS_MAX));
+    let records = records.min(f64::from(u32::MAX) * 16.0 / f64::from(load.record_bytes.max(1))).max(2000.0);
+    let limit = f64::from(calibration.stamp.cpus) * CPU_PART;
+    loop_until_fits(calibration, load, clients, readers, &mut node, records as u64, limit)
+}
+
+fn loop_until_fits(
+    calibration: &Calibration,
+    load: &Load,
+    clients: Clients,
+    readers: u32,
+    node: &mut Node,
+    records: u64,
+    limit: f64,
+) -> Played {
+    let mut round = 0;
+    loop {
+        let simulated = simulate(load, node, records, SEED);
+        let (beside, reading) = others(calibration, load, &simulated, readers);
+        // What is busy longer because it had to wait for a CPU does not use more of it.
+        let core = simulated.core_busy / node.slow;
+        let broker_cpus = core + beside;
+        let cpus = match clients {
+            Clients::Here => broker_cpus + simulated.client_busy / node.slow + reading,
+            Clients::Apart => broker_cpus,
+        };
+        let wanted = (cpus * node.slow / limit).max(1.0);
+        round += 1;
+        let settled = (wanted - node.slow).abs() < 0.02 * node.slow;
+        if settled || round == ROUNDS || clients == Clients::Apart {
+            return Played { simulated, cpus, broker_cpus };
+        }
+        node.slow = (node.slow + wanted) / 2.0;
+    }
+}
+
+/// Records per second at saturation of one core, with clients where they are.
+pub fn saturation(calibration: &Calibration, load: &Load, clients: Clients, readers: u32) -> f64 {
+    let unlimited = Load { rate: None, ..load.clone() };
+    let played = play(calibration, &unlimited, clients, readers);
+    let by_disk = calibration.disk_bytes_per_second / 2.0 / f64::from(load.record_bytes.max(1));
+    (played.simulated.rate * calibration.waits.saturation).min(by_disk)
+}
+
+/// The tail's correction at a part of the saturation: between the two that were measured, and beyond them as at the
+/// nearer one.
+fn tail_factor(calibration: &Calibration, part: f64) -> f64 {
+    let (half, high) = (calibration.waits.tail_half, calibration.waits.tail_high);
+    let along = ((part - 0.5) / 0.3).clamp(0.0, 1.0);
+    half * (high / half).powf(along)
+}
+
+/// p50 and p99 in milliseconds at the load's rate, which is `part` of the saturation.
+pub fn latency(
+    calibration: &Calibration,
+    load: &Load,
+    clients: Clients,
+    readers: u32,
+    part: f64,
+) -> (f64, f64) {
+    let played = play(calibration, load, clients, readers).simulated;
+    let (p50, p99) = (played.ms(0.5), played.ms(0.99));
+    (p50, (p99 * tail_factor(calibration, part)).max(p50))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::calibration::tests::example;
+
+    #[test]
+    fn a_core_saturates_where_its_costs_say() {
+        let mut calibration = example();
+        calibration.disk_bytes_per_second = 1e12;
+        calibration.sides.client = Default::default();
+        let load = Load::new(None, 1000, 8, 8);
+        let found = saturation(&calibration, &load, Clients::Apart, 0);
+        // Of a record: its own cost, its KiB, and a sixteenth of its batch's.
+        let us = 0.05 + 0.15 * 1010.0 / 1024.0 + 1.0 / 16.0;
+        assert!(found < 1e6 / us, "{found}");
+        assert!(found > 0.3e6 / us, "{found}");
+    }
+
+    #[test]
+    fn latency_rises_with_the_load_and_with_readers() {
+        let mut calibration = example();
+        calibration.disk_bytes_per_second = 1e12;
+        let load = |rate| Load::new(Some(rate), 1000, 8, 4);
+        let most = saturation(&calibration, &load(1.0), Clients::Here, 0);
+        let at = |part: f64| latency(&calibration, &load(most * part), Clients::Here, 0, part);
+        let (half, near) = (at(0.5), at(0.98));
+        assert!(half.1 >= half.0 && near.1 >= half.1 * 0.9, "{half:?} {near:?}");
+        assert!(saturation(&calibration, &load(1.0), Clients::Here, 3) < most);
+    }
+
+    #[test]
+    fn the_tails_correction_lies_between_what_was_measured() {
+        let mut calibration = example();
+        (calibration.waits.tail_half, calibration.waits.tail_high) = (1.0, 4.0);
+        assert_eq!(tail_factor(&calibration, 0.1), 1.0);
+        assert!((tail_factor(&calibration, 0.65) - 2.0).abs() < 1e-9);
+        assert!((tail_factor(&calibration, 0.95) - 4.0).abs() < 1e-9);
+    }
+}

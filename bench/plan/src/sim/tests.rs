@@ -1,0 +1,104 @@
+use super::*;
+use proptest::prelude::*;
+
+fn constant(value: f64) -> Quantiles {
+    Quantiles { parts: vec![0.0, 1.0], values: vec![value, value] }
+}
+
+/// A core that costs nothing but `request_us` for a request, with flushes of always `flush_us`.
+fn node(request_us: f64, flush_us: f64) -> Node {
+    Node {
+        client: Costs::default(),
+        core: Costs { request_us, ..Costs::default() },
+        flush: FlushTime { base_us: flush_us, kib_us: 0.0, around: constant(1.0) },
+        stalls: Stalls::default(),
+        wake_us: 0.0,
+        timer_us: 0.0,
+        slow: 1.0,
+        client_threads: 1.0,
+    }
+}
+
+fn single(rate: Option<f64>) -> Load {
+    Load { linger_us: 0.0, batch_bytes: 1, ..Load::new(rate, 1000, 1, 1) }
+}
+
+#[test]
+fn one_at_a_time_takes_the_core_and_the_flush() {
+    let done = simulate(&single(Some(100.0)), &node(10.0, 90.0), 5000, 1);
+    for part in [0.01, 0.5, 0.99, 1.0] {
+        assert!((done.ms(part) - 0.1).abs() < 0.002, "p{part}: {} ms", done.ms(part));
+    }
+    assert!((done.rate / 100.0 - 1.0).abs() < 0.01, "{}", done.rate);
+    assert_eq!(done.groups, done.requests);
+}
+
+#[test]
+fn a_closed_loop_gives_its_window_for_each_round() {
+    // One outstanding: a round is 10 µs of CPU and 90 of flush.
+    let load = Load { in_flight: 1, buffer_bytes: 2000, request_bytes: 1, ..single(None) };
+    let done = simulate(&load, &node(10.0, 90.0), 5000, 1);
+    assert!((done.rate / 10_000.0 - 1.0).abs() < 0.02, "{}", done.rate);
+    assert!((done.flush_busy - 0.9).abs() < 0.02, "{}", done.flush_busy);
+}
+
+#[test]
+fn a_core_that_is_the_limit_is_busy_all_the_time() {
+    let load = Load { producers: 50, in_flight: 5, request_bytes: 1, ..single(None) };
+    let done = simulate(&load, &node(20.0, 50.0), 100_000, 1);
+    assert!((done.rate / 50_000.0 - 1.0).abs() < 0.03, "{}", done.rate);
+    assert!(done.core_busy > 0.97, "{}", done.core_busy);
+}
+
+#[test]
+fn linger_is_waited_for_and_a_full_batch_is_not() {
+    // One record each 10 ms never fills a batch: it waits for its linger.
+    let slow = Load { linger_us: 5000.0, batch_bytes: 16_384, ..single(Some(100.0)) };
+    let done = simulate(&slow, &node(0.0, 100.0), 3000, 1);
+    assert!((done.ms(0.5) - 5.1).abs() < 0.05, "{}", done.ms(0.5));
+    // 100,000 a second fill a batch in less than 0.2 ms.
+    let fast = Load { linger_us: 5000.0, batch_bytes: 16_384, ..single(Some(100_000.0)) };
+    let done = simulate(&fast, &node(0.0, 100.0), 200_000, 1);
+    assert!(done.ms(0.5) < 0.5, "{}", done.ms(0.5));
+}
+
+#[test]
+fn stalls_show_in_the_tail_for_as_long_as_they_last() {
+    let mut with = node(1.0, 50.0);
+    with.stalls = Stalls { per_second: 5.0, us: constant(20_000.0) };
+    let done = simulate(&single(Some(2000.0)), &with, 100_000, 7);
+    // Two threads stall 5 times a second for 20 ms each: about a fifth of the time.
+    assert!(done.ms(0.5) < 0.1, "{}", done.ms(0.5));
+    assert!((15.0..=45.0).contains(&done.ms(0.99)), "{}", done.ms(0.99));
+}
+
+#[test]
+fn an_overload_shows_as_a_rate_that_is_not_reached() {
+    let load = Load { producers: 50, request_bytes: 1, ..single(Some(100_000.0)) };
+    let done = simulate(&load, &node(20.0, 50.0), 100_000, 1);
+    assert!((done.rate / 50_000.0 - 1.0).abs() < 0.05, "{}", done.rate);
+    assert!(done.ms(0.99) > 100.0);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+    #[test]
+    fn nothing_is_lost_and_nothing_runs_before_it_was_meant(
+        rate in proptest::option::of(500f64..200_000.0),
+        record_bytes in 1u32..20_000, partitions in 1u32..300, producers in 1u32..20,
+        linger_us in 0f64..20_000.0, batch_bytes in 1u32..200_000, in_flight in 1u32..6, seed: u64,
+    ) {
+        let load = Load { linger_us, batch_bytes, in_flight, ..Load::new(rate, record_bytes, partitions, producers) };
+        let node = Node { wake_us: 5.0, timer_us: 50.0, ..node(3.0, 80.0) };
+        let done = simulate(&load, &node, 20_000, seed);
+        prop_assert!(done.records >= 20_000);
+        prop_assert!(done.requests > 0 && done.batches >= done.requests && done.groups <= done.requests);
+        prop_assert!(done.core_busy <= 1.01 && done.client_busy <= 1.01 && done.flush_busy <= 1.01);
+        if let Some(rate) = rate {
+            prop_assert!(done.rate <= rate * 1.1);
+            prop_assert!(done.latency.min() >= 80_000, "faster than a flush: {}", done.latency.min());
+        }
+        let again = simulate(&load, &node, 20_000, seed);
+        prop_assert_eq!(again.latency.max(), done.latency.max());
+    }
+}

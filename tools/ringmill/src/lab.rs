@@ -1,0 +1,356 @@
+//! Runs against a broker of our own, with everything counted: what `calibrate` learns from and `plan --verify` checks.
+//!
+//! A lab owns an embedded broker with as many cores as leave the generator a CPU. Every run has a topic of its own, which
+//! is deleted after it; what the broker did is the difference of two looks at its metrics.
+
+use crate::embedded::{Embedded, Settings};
+use crate::exit::{Code, Failed};
+use crate::perf::{failed, resolve};
+use crate::server;
+use ringmill_client::admin::NewTopic;
+use ringmill_client::client::Absent;
+use ringmill_client::{Client, Options};
+use ringmill_load::{ConsumePlan, Consumed, Payload, Plan, Schedule, Sizes, Target, Terms};
+use ringmill_plan::calibration::Run;
+use ringmill_plan::{Load, Quantiles};
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// The first part of a run: connections, first batches, growing buffers.
+const WARM_PART: f64 = 0.2;
+/// For what a run left to be written behind it.
+const SETTLE_MAX: Duration = Duration::from_secs(10);
+const SETTLE_STEP: Duration = Duration::from_millis(20);
+
+/// A broker to measure.
+pub struct Lab {
+    broker: Embedded,
+    client: Client,
+    stop: Arc<AtomicBool>,
+    runs: u32,
+}
+
+/// What a run gave.
+pub struct Measured {
+    pub run: Run,
+    pub flush: Option<Quantiles>,
+    /// Of the broker, at its end.
+    pub resident_bytes: f64,
+    pub read: Option<Reading>,
+}
+
+/// What the readers of a run did.
+pub struct Reading {
+    pub records: f64,
+    pub fetches: f64,
+    pub bytes: f64,
+    pub cpu_s: f64,
+    pub core_cpu_s: f64,
+    pub seconds: f64,
+}
+
+/// Numbers of the broker's metrics page, summed over its cores.
+struct Metrics {
+    values: BTreeMap<String, f64>,
+    flush_buckets: Vec<(f64, f64)>,
+}
+
+impl Metrics {
+    fn parse(text: &str) -> Metrics {
+        let (mut values, mut buckets) = (BTreeMap::new(), BTreeMap::new());
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            let Some((name, value)) = line.rsplit_once(' ') else { continue };
+            let Ok(value) = value.parse::<f64>() else { continue };
+            let (name, labels) = name.split_once('{').unwrap_or((name, ""));
+            if name == "ringmill_flush_seconds_bucket" {
+                let bound = labels.split("le=\"").nth(1).and_then(|rest| rest.split('"').next());
+                if let Some(Ok(bound)) = bound.map(str::parse::<f64>) {
+                    *buckets.entry((bound * 1e9) as u64).or_insert(0.0) += value;
+                }
+                continue;
+            }
+            let key = match labels.split("api=\"").nth(1).and_then(|rest| rest.split('"').next()) {
+                Some(api) => format!("{name}.{api}"),
+                None => name.to_string(),
+            };
+            *values.entry(key).or_insert(0.0) += value;
+        }
+        // Microseconds.
+        let flush_buckets = buckets.into_iter().map(|(bound, count)| (bound as f64 / 1e3, count)).collect();
+        Metrics { values, flush_buckets }
+    }
+
+    fn get(&self, name: &str) -> f64 {
+        self.values.get(name).copied().unwrap_or(0.0)
+    }
+
+    fn since(&self, earlier: &Metrics, name: &str) -> f64 {
+        self.get(name) - earlier.get(name)
+    }
+
+    fn flushes_since(&self, earlier: &Metrics) -> Option<Quantiles> {
+        let before = |bound: f64| {
+            earlier.flush_buckets.iter().find(|(b, _)| (b - bound).abs() < 1e-9).map_or(0.0, |(_, n)| *n)
+        };
+        let buckets: Vec<(f64, f64)> =
+            self.flush_buckets.iter().map(|(bound, count)| (*bound, count - before(*bound))).collect();
+        Quantiles::of_buckets(&buckets)
+    }
+}
+
+impl Lab {
+    /// Starts a broker with `cores` cores and a folder below `parent`.
+    ///
+    /// # Errors
+    /// A sentence, when none comes up.
+    pub fn start(parent: Option<PathBuf>, cores: usize, stop: Arc<AtomicBool>) -> Result<Lab, Failed> {
+        let settings = Settings { cores: Some(cores.to_string()), parent, ..Settings::default() };
+        let broker = Embedded::start(&settings)?;
+        let options = Options { timeout: TIMEOUT, connect_timeout: TIMEOUT, ..Options::default() };
+        let client = Client::connect(&broker.address, options)?;
+        Ok(Lab { broker, client, stop, runs: 0 })
+    }
+
+    fn metrics(&self) -> Result<Metrics, Failed> {
+        let body = server::get(&self.broker.admin, "/metrics", TIMEOUT);
+        let body = body.map_err(|error| Failed::local("the metrics of the embedded broker", &error))?;
+        Ok(Metrics::parse(&String::from_utf8_lossy(&body)))
+    }
+
+    /// Waits until the broker has written behind what it took, so that a run does not pay for the one before.
+    fn settle(&self) -> Result<(), Failed> {
+        let until = Instant::now() + SETTLE_MAX;
+        while self.metrics()?.get("ringmill_destage_lag_bytes") > 0.0 && Instant::now() < until {
+            self.check_stop()?;
+            std::thread::sleep(SETTLE_STEP);
+        }
+        Ok(())
+    }
+
+    fn check_stop(&self) -> Result<(), Failed> {
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(Failed::new(Code::Interrupted, "stopped"));
+        }
+        Ok(())
+    }
+
+    /// Runs a load for `seconds`, with `readers` that each read everything as it comes, or afterwards where `reread`.
+    ///
+    /// # Errors
+    /// A sentence, when the broker does not take it.
+    pub fn run(
+        &mut self,
+        name: &str,
+        load: &Load,
+        seconds: f64,
+        readers: usize,
+        reread: bool,
+    ) -> Result<Measured, Failed> {
+        self.check_stop()?;
+        self.runs += 1;
+        let topic = format!("lab-{}", self.runs);
+        let partitions = i32::try_from(load.partitions).unwrap_or(i32::MAX);
+        let new = NewTopic { name: topic.clone(), partitions: Some(partitions), ..Default::default() };
+        self.client.create_topic(&new)?;
+        self.settle()?;
+        let measured = self.run_on(&topic, name, load, seconds, readers, reread);
+        let deleted = self.client.delete_topics(std::slice::from_ref(&topic));
+        let measured = measured?;
+        deleted?;
+        Ok(measured)
+    }
+
+    fn targets(&mut self, topic: &str) -> Result<Vec<Target>, Failed> {
+        let found = self.client.topic(topic, Absent::Leave)?;
+        let leader = resolve(&self.broker.address)?;
+        Ok(found.partitions.iter().map(|p| Target { partition: p.index, leader }).collect())
+    }
+
+    fn run_on(
+        &mut self,
+        topic: &str,
+        name: &str,
+        load: &Load,
+        seconds: f64,
+        readers: usize,
+        reread: bool,
+    ) -> Result<Measured, Failed> {
+        let targets = self.targets(topic)?;
+        let plan = produce_plan(topic, targets.clone(), load, seconds);
+        let before = self.metrics()?;
+        let began = Instant::now();
+        let ended = AtomicBool::new(false);
+        let reading = (readers > 0 && !reread).then(|| consume_plan(topic, &targets, readers));
+        let stop = &self.stop;
+        let (outcome, result, live) = std::thread::scope(|scope| {
+            let ended = &ended;
+            let reader = reading.as_ref().map(|reading| {
+                scope.spawn(move || ringmill_load::consume(reading, &mut |_| go_on(stop, Some(ended))))
+            });
+            let (outcome, result) = ringmill_load::run(&plan, &mut |_| go_on(stop, None));
+            ended.store(true, Ordering::Relaxed);
+            let live = reader.and_then(|reader| reader.join().ok());
+            (outcome, result, live)
+        });
+        let span = began.elapsed().as_secs_f64();
+        result.map_err(failed)?;
+        self.check_stop()?;
+        let after = self.metrics()?;
+        let mut read = None;
+        if let Some((consumed, result)) = live {
+            result.map_err(failed)?;
+            read = Some(reading_of(&consumed, 0.0));
+        }
+        if reread && readers > 0 {
+            read = Some(self.reread(topic, &targets, outcome.records + outcome.warmup.records)?);
+        }
+        let groups = after.since(&before, "ringmill_flush_seconds_count");
+        let run = Run {
+            name: name.to_string(),
+            record_bytes: load.record_bytes,
+            partitions: load.partitions,
+            producers: load.producers,
+            linger_us: load.linger_us,
+            batch_bytes: load.batch_bytes,
+            asked: load.rate.unwrap_or(0.0),
+            seconds: span,
+            records: (outcome.records + outcome.warmup.records) as f64,
+            wire_bytes: outcome.wire_bytes as f64,
+            requests: outcome.requests as f64,
+            batches: outcome.batches as f64,
+            groups,
+            group_bytes: after.since(&before, "ringmill_flush_group_bytes_sum"),
+            client_turns: outcome.turns as f64,
+            core_turns: after.since(&before, "ringmill_core_turns_total"),
+            client_cpu_s: outcome.cpu.as_secs_f64(),
+            core_cpu_s: after.since(&before, "ringmill_core_cpu_seconds_total"),
+            broker_cpu_s: after.since(&before, "process_cpu_seconds_total"),
+            flush_mean_us: after.since(&before, "ringmill_flush_seconds_sum") * 1e6 / groups.max(1.0),
+            rate: rate_of(&outcome, load, seconds),
+            p50_ms: outcome.intended.ms(0.5),
+            p99_ms: outcome.intended.ms(0.99),
+        };
+        let resident_bytes = after.get("process_resident_memory_bytes");
+        let flush = after.flushes_since(&before);
+        Ok(Measured { run, flush, resident_bytes, read })
+    }
+
+    /// Reads what was just written once more, by one reader.
+    fn reread(&mut self, topic: &str, targets: &[Target], records: u64) -> Result<Reading, Failed> {
+        let mut plan = consume_plan(topic, targets, 1);
+        plan.records = Some(records);
+        let before = self.metrics()?;
+        let stop = &self.stop;
+        let (consumed, result) = ringmill_load::consume(&plan, &mut |_| go_on(stop, None));
+        result.map_err(failed)?;
+        let after = self.metrics()?;
+        Ok(reading_of(&consumed, after.since(&before, "ringmill_core_cpu_seconds_total")))
+    }
+}
+
+/// Records per second once the run was warm.
+fn rate_of(outcome: &ringmill_load::Outcome, load: &Load, seconds: f64) -> f64 {
+    if load.rate.is_some() {
+        return outcome.records as f64 / outcome.elapsed.as_secs_f64().max(1e-9);
+    }
+    // Without a schedule nothing is warm-up by count: the first stretches are left out, and the last ones, in which the
+    // buffer only drains.
+    let width = outcome.timeline.stretch().as_secs_f64();
+    let stretches = outcome.timeline.stretches();
+    let first = (seconds * WARM_PART / width).ceil() as usize;
+    let last = ((seconds / width).floor() as usize).min(stretches.len());
+    let counted = stretches.get(first..last).unwrap_or_default();
+    if counted.is_empty() {
+        return outcome.records as f64 / outcome.elapsed.as_secs_f64().max(1e-9);
+    }
+    counted.iter().map(|s| s.records).sum::<u64>() as f64 / (counted.len() as f64 * width)
+}
+
+fn reading_of(consumed: &Consumed, core_cpu_s: f64) -> Reading {
+    Reading {
+        records: consumed.records as f64,
+        fetches: consumed.fetches as f64,
+        bytes: consumed.bytes as f64,
+        cpu_s: consumed.cpu.as_secs_f64(),
+        core_cpu_s,
+        seconds: consumed.elapsed.as_secs_f64(),
+    }
+}
+
+fn produce_plan(topic: &str, targets: Vec<Target>, load: &Load, seconds: f64) -> Plan {
+    let warm = load.rate.map_or(0, |rate| (rate * seconds * WARM_PART) as u64);
+    Plan {
+        client_id: "ringmill-lab".into(),
+        schedule: load.rate.map_or(Schedule::Unlimited, Schedule::Constant),
+        span: Some(Duration::from_secs_f64(seconds)),
+        warmup: warm,
+        payload: Payload::Letters(Sizes::Fixed(load.record_bytes)),
+        producers: load.producers as usize,
+        linger: Duration::from_nanos((load.linger_us * 1e3) as u64),
+        batch_bytes: load.batch_bytes as usize,
+        request_bytes: load.request_bytes as usize,
+        buffer_bytes: usize::try_from(load.buffer_bytes).unwrap_or(usize::MAX),
+        in_flight_max: load.in_flight as usize,
+        timeout: TIMEOUT,
+        ..Plan::new(topic, targets, u64::MAX >> 1, Sizes::Fixed(load.record_bytes))
+    }
+}
+
+/// `readers` that each read every partition from the beginning.
+fn consume_plan(topic: &str, targets: &[Target], readers: usize) -> ConsumePlan {
+    let all: Vec<_> = targets
+        .iter()
+        .map(|t| ringmill_load::Source { partition: t.partition, leader: t.leader, offset: 0 })
+        .collect();
+    ConsumePlan {
+        terms: Terms {
+            topic: topic.to_string(),
+            client_id: "ringmill-lab".into(),
+            wait_ms: 500,
+            bytes_min: 1,
+            bytes_max: 50 << 20,
+            partition_bytes_max: 1 << 20,
+        },
+        consumers: vec![all; readers],
+        records: None,
+        total: None,
+        quiet: None,
+        timeout: TIMEOUT,
+        socket_buffer: None,
+        check_crcs: true,
+        stamp: None,
+        start_ns: 0,
+    }
+}
+
+fn go_on(stop: &AtomicBool, ended: Option<&AtomicBool>) -> ControlFlow<()> {
+    if stop.load(Ordering::Relaxed) || ended.is_some_and(|ended| ended.load(Ordering::Relaxed)) {
+        ControlFlow::Break(())
+    } else {
+        ControlFlow::Continue(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_are_summed_over_cores_and_parted_by_api() {
+        let text = "# HELP x\nringmill_core_turns_total{core=\"0\"} 5\nringmill_core_turns_total{core=\"1\"} 7\n\
+                    ringmill_requests_total{core=\"0\",api=\"Produce\"} 3\nprocess_cpu_seconds_total 1.5\n\
+                    ringmill_flush_seconds_bucket{core=\"0\",le=\"0.000127\"} 1\n\
+                    ringmill_flush_seconds_bucket{core=\"0\",le=\"0.000255\"} 5\n\
+                    ringmill_flush_seconds_bucket{core=\"0\",le=\"+Inf\"} 5\nnonsense\n";
+        let (empty, metrics) = (Metrics::parse(""), Metrics::parse(text));
+        assert_eq!(metrics.since(&empty, "ringmill_core_turns_total"), 12.0);
+        assert_eq!(metrics.get("ringmill_requests_total.Produce"), 3.0);
+        let flushes = metrics.flushes_since(&empty).expect("five flushes");
+        assert!((flushes.at(1.0) - 255.0).abs() < 1e-6 && (flushes.at(0.2) - 127.0).abs() < 1e-6);
+    }
+}
