@@ -5,7 +5,9 @@ use crate::sim::{Load, Node, Simulated, Stalls, simulate};
 
 /// Records of one play: enough for a p99, and for slow loads not for hours of them.
 const RECORDS_MIN: f64 = 40_000.0;
-const RECORDS_MAX: f64 = 1_200_000.0;
+const RECORDS_MAX: f64 = 400_000.0;
+/// Of a play without a limit, whose rate is all that counts.
+const RECORDS_UNLIMITED: f64 = 150_000.0;
 const SECONDS: f64 = 2.0;
 /// Rounds in which the contention for CPUs is found.
 const ROUNDS: u32 = 4;
@@ -76,7 +78,7 @@ fn others(calibration: &Calibration, load: &Load, played: &Simulated, readers: u
 pub fn play(calibration: &Calibration, load: &Load, clients: Clients, readers: u32) -> Played {
     let mut node = node(calibration, clients, load, readers);
     let records =
-        load.rate.map_or(RECORDS_MAX / 3.0, |rate| (rate * SECONDS).clamp(RECORDS_MIN, RECORDS_MAX));
+        load.rate.map_or(RECORDS_UNLIMITED, |rate| (rate * SECONDS).clamp(RECORDS_MIN, RECORDS_MAX));
     let records = records.min(f64::from(u32::MAX) * 16.0 / f64::from(load.record_bytes.max(1))).max(2000.0);
     let limit = f64::from(calibration.stamp.cpus) * CPU_PART;
     loop_until_fits(calibration, load, clients, readers, &mut node, records as u64, limit)

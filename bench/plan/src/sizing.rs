@@ -156,6 +156,9 @@ pub fn here(calibration: &Calibration) -> Hardware {
     }
 }
 
+/// Name, unit, used, limit, modelled.
+type Row = (&'static str, &'static str, f64, f64, bool);
+
 /// A cluster of a given size, without latencies.
 struct Sized<'c> {
     calibration: &'c Calibration,
@@ -178,19 +181,26 @@ impl Sized<'_> {
 
     /// Every resource of a node, with what it takes at the load's full rate.
     fn resources(&self) -> Vec<Resource> {
+        std::iter::once(self.cpu()).chain(self.sums()).map(|row| self.resource(row)).collect()
+    }
+
+    fn cpu(&self) -> Row {
+        let cores = f64::from(self.hardware.cores);
+        let used = self.demand.records_per_second / self.by_cores().max(1e-9) * cores;
+        ("cpu", "cores", used, cores, self.hardware.cores > 1 || self.nodes > 1 || self.demand.replicas > 1)
+    }
+
+    fn sums(&self) -> [Row; 5] {
         let (demand, hardware) = (self.demand, &self.hardware);
         let nodes = f64::from(self.nodes);
         let replicas = f64::from(demand.replicas.max(1));
         let bytes = demand.bytes_per_second();
         let copies = replicas - 1.0;
-        let by_cores = self.by_cores();
         let partitions = (f64::from(demand.partitions) * replicas / nodes).ceil();
         let memory = &self.calibration.memory;
         let more_cores = hardware.cores > 1 || self.nodes > 1;
         let network = self.calibration.network.to == "loopback";
-        let cores_used = demand.records_per_second / by_cores.max(1e-9) * f64::from(hardware.cores);
-        let rows = [
-            ("cpu", "cores", cores_used, f64::from(hardware.cores), more_cores || copies > 0.0),
+        [
             (
                 "disk writes",
                 "MB/s",
@@ -227,14 +237,10 @@ impl Sized<'_> {
                 hardware.memory_bytes / GIB,
                 more_cores,
             ),
-        ];
-        rows.into_iter().map(|row| self.resource(row)).collect()
+        ]
     }
 
-    fn resource(
-        &self,
-        (name, unit, used, limit, modelled): (&'static str, &'static str, f64, f64, bool),
-    ) -> Resource {
+    fn resource(&self, (name, unit, used, limit, modelled): Row) -> Resource {
         let utilisation = used / limit.max(1e-9);
         let rate = self.demand.records_per_second;
         // Memory and core logs do not grow with the rate.
@@ -254,7 +260,9 @@ impl Sized<'_> {
     }
 
     fn fits(&self) -> bool {
-        self.resources().iter().all(|resource| resource.utilisation <= self.demand.headroom)
+        let fits = |resource: &Resource| resource.utilisation <= self.demand.headroom;
+        // Sums first: what cores can do has to be played.
+        self.sums().into_iter().all(|row| fits(&self.resource(row))) && fits(&self.resource(self.cpu()))
     }
 
     /// p50 and p99 at `factor` of the rate.
