@@ -325,7 +325,10 @@ impl<'n> Run<'n> {
     }
 
     fn finish(mut self) -> Simulated {
-        let span_ns = self.last_answer_ns.max(1) as f64;
+        // What ran on behind the last answer counts in full.
+        let flushed_ns = self.flushing.as_ref().map_or(0, |(done, _)| *done);
+        let ends = [self.client_free_ns, self.core_free_ns, flushed_ns, 1];
+        let span_ns = ends.into_iter().fold(self.last_answer_ns, u64::max) as f64;
         let counted_ns = self.last_answer_ns.saturating_sub(self.counted_from_ns.unwrap_or(0)).max(1);
         self.out.rate = self.counted as f64 * 1e9 / counted_ns as f64;
         self.out.seconds = span_ns / 1e9;

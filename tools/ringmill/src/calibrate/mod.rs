@@ -232,7 +232,6 @@ pub fn load(path: &Path, force: bool) -> Result<(Calibration, Vec<String>), Fail
 }
 
 fn tell(out: &mut Out, found: &Calibration) -> Result<(), Failed> {
-    let right = |name| (name, Align::Right);
     let stamp = &found.stamp;
     out.line(format!(
         "{}, {} CPUs, kernel {}, {} on {}",
@@ -243,57 +242,9 @@ fn tell(out: &mut Out, found: &Calibration) -> Result<(), Failed> {
         stamp.device.as_ref().map_or("no block device", |d| d.name.as_str())
     ))?;
     out.line("")?;
-    let mut device = Table::new(&[
-        ("DEVICE", Align::Left),
-        right("KIB"),
-        right("DEPTH"),
-        right("OPS/S"),
-        right("MB/S"),
-        right("P50 µS"),
-        right("P99 µS"),
-        right("P99.9 µS"),
-    ]);
-    for at in &found.device {
-        device.row(vec![
-            at.point.method.to_string(),
-            (at.point.size_bytes >> 10).to_string(),
-            at.point.depth.to_string(),
-            format!("{:.0}", at.per_second),
-            format!("{:.0}", at.bytes_per_second / 1e6),
-            format!("{:.0}", at.spread.p50_us),
-            format!("{:.0}", at.spread.p99_us),
-            format!("{:.0}", at.spread.p999_us),
-        ]);
-    }
-    out.table(&device)?;
+    device_table(out, found)?;
     out.line("")?;
-    let mut costs = Table::new(&[
-        ("CPU µS PER", Align::Left),
-        right("TURN"),
-        right("REQUEST"),
-        right("BATCH"),
-        right("RECORD"),
-        right("KIB"),
-        right("GROUP"),
-        right("ERROR %"),
-    ]);
-    let sides = &found.sides;
-    for (name, side) in [
-        ("core", sides.core),
-        ("beside the core", sides.beside),
-        ("producers", sides.client),
-        ("core, reading", sides.core_fetch),
-        ("reader", sides.client_fetch),
-    ] {
-        let Costs { turn_us, request_us, batch_us, record_us, kib_us, group_us } = side.costs;
-        let mut cells = vec![name.to_string()];
-        cells.extend(
-            [turn_us, request_us, batch_us, record_us, kib_us, group_us].map(|us| format!("{us:.3}")),
-        );
-        cells.push(format!("{:.1}", side.error_pct));
-        costs.row(cells);
-    }
-    out.table(&costs)?;
+    cost_table(out, found)?;
     out.line("")?;
     let lines = [
         format!(
@@ -305,7 +256,7 @@ fn tell(out: &mut Out, found: &Calibration) -> Result<(), Failed> {
         ),
         format!(
             "a partition that is written to: {:.1} µs of CPU a second, {:.1} KiB of memory",
-            sides.partition_us_per_second,
+            found.sides.partition_us_per_second,
             found.memory.partition_bytes / 1024.0
         ),
         format!(
@@ -332,4 +283,62 @@ fn tell(out: &mut Out, found: &Calibration) -> Result<(), Failed> {
         out.line(out.paint(Paint::Dim, &line))?;
     }
     Ok(())
+}
+
+fn device_table(out: &mut Out, found: &Calibration) -> Result<(), Failed> {
+    let right = |name| (name, Align::Right);
+    let mut device = Table::new(&[
+        ("DEVICE", Align::Left),
+        right("KIB"),
+        right("DEPTH"),
+        right("OPS/S"),
+        right("MB/S"),
+        right("P50 µS"),
+        right("P99 µS"),
+        right("P99.9 µS"),
+    ]);
+    for at in &found.device {
+        device.row(vec![
+            at.point.method.to_string(),
+            (at.point.size_bytes >> 10).to_string(),
+            at.point.depth.to_string(),
+            format!("{:.0}", at.per_second),
+            format!("{:.0}", at.bytes_per_second / 1e6),
+            format!("{:.0}", at.spread.p50_us),
+            format!("{:.0}", at.spread.p99_us),
+            format!("{:.0}", at.spread.p999_us),
+        ]);
+    }
+    Ok(out.table(&device)?)
+}
+
+fn cost_table(out: &mut Out, found: &Calibration) -> Result<(), Failed> {
+    let right = |name| (name, Align::Right);
+    let mut costs = Table::new(&[
+        ("CPU µS PER", Align::Left),
+        right("TURN"),
+        right("REQUEST"),
+        right("BATCH"),
+        right("RECORD"),
+        right("KIB"),
+        right("GROUP"),
+        right("ERROR %"),
+    ]);
+    let sides = &found.sides;
+    for (name, side) in [
+        ("core", sides.core),
+        ("beside the core", sides.beside),
+        ("producers", sides.client),
+        ("core, reading", sides.core_fetch),
+        ("reader", sides.client_fetch),
+    ] {
+        let Costs { turn_us, request_us, batch_us, record_us, kib_us, group_us } = side.costs;
+        let mut cells = vec![name.to_string()];
+        cells.extend(
+            [turn_us, request_us, batch_us, record_us, kib_us, group_us].map(|us| format!("{us:.3}")),
+        );
+        cells.push(format!("{:.1}", side.error_pct));
+        costs.row(cells);
+    }
+    Ok(out.table(&costs)?)
 }
