@@ -47,6 +47,7 @@ fn main() -> ExitCode {
             "what_was_taken_is_answered_before_a_connection_ends",
             what_was_taken_is_answered_before_a_connection_ends,
         ),
+        ("a_large_frame_whose_rest_comes_late_is_taken", a_large_frame_whose_rest_comes_late_is_taken),
         ("answers_are_those_of_kafka_to_the_byte", answers_are_those_of_kafka_to_the_byte),
         ("records_at_fault_are_named", records_at_fault_are_named),
         ("quotas_hold_over_cores_and_a_restart", quotas_hold_over_cores_and_a_restart),
@@ -501,6 +502,23 @@ fn json_goes_to_stderr_alone() {
     child.stdout.take().unwrap().read_to_string(&mut stdout).unwrap();
     assert_eq!(stdout, "");
     assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+/// A frame is known to be large only when those before it are answered; its rest may then come with a receive that was
+/// under way, together with the frame behind it.
+fn a_large_frame_whose_rest_comes_late_is_taken() {
+    let dir = folder();
+    let plan = Plan { data: dir.path().join("data"), cores: "1", ..Plan::default() };
+    let broker = plan.start();
+    let mut client = Client::connect(broker.address);
+    client.create("t");
+    for (bytes, rest) in [(48_000, 8_000), (48_000, 1), (40_000, 14_000), (60_000, 3_000)] {
+        let later = client.begin_produce_behind_metadata("t", bytes, rest);
+        client.send_bytes(&later);
+        assert_eq!((client.produce_error(), client.produce_error()), (0, 0), "{rest} of {bytes} bytes");
+    }
+    assert_eq!(client.end_offset("t", 0), 8);
+    assert_eq!(broker.end(Signal::TERM).0, Some(0));
 }
 
 /// Requests that were taken are answered before the connection ends, whatever ends it; and nothing else was stored.

@@ -3,12 +3,12 @@
 use crate::accept::Accepting;
 use crate::clients::Client;
 use crate::closing::Closing;
-use crate::conn::{AnswerState, Conn, FrameBytes, SentKind};
+use crate::conn::{AnswerState, Conn, SentKind};
 use crate::fetch::{FetchPending, Sessions, Waiters};
 use crate::heartbeat::{Heartbeat, Phase};
 use crate::limits::Limits;
 use crate::live::Live;
-use crate::messages::{Answer, ConnKey, ControlMessage, CoreMessage, Frame};
+use crate::messages::{Answer, ConnKey, ControlMessage, CoreMessage};
 use crate::metrics::CoreMetrics;
 use crate::peer::PeerMessage;
 use crate::produce::{ProducePending, RemoteWork};
@@ -18,11 +18,9 @@ use crate::topics::Topics;
 use ringmill_log::token::{is_logs, split, token};
 use ringmill_log::{Log, LogEvent, Slot};
 use ringmill_reactor::mailbox::Doorbell;
-use ringmill_reactor::{Backend, Buf, Completion, Op, Payload, SocketId, Waker};
-use ringmill_types::limits::PIPELINE_MAX;
+use ringmill_reactor::{Backend, Buf, Completion, Op, SocketId, Waker};
 use ringmill_types::{CoreId, GroupSeq};
 use ringmill_wire::api_versions::ApiVersionsAnswers;
-use ringmill_wire::{ApiKey, RequestHeader};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -128,7 +126,7 @@ pub struct Core<B: Backend> {
     may_finish: bool,
     stopped: bool,
     deltas: VecDeque<Arc<crate::messages::TopicDelta>>,
-    send_queue: Vec<Key>,
+    pub(crate) send_queue: Vec<Key>,
     pub(crate) versions: ApiVersionsAnswers,
     pub(crate) live: Arc<Live>,
     pub(crate) limits: Limits,
@@ -137,8 +135,6 @@ pub struct Core<B: Backend> {
 /// How long a stop waits for requests that are in flight.
 const STOP_GRACE_NS: u64 = 5_000_000_000;
 const SWEEP_NS: u64 = 500_000_000;
-/// First buffer for a large frame of a connection that never sent one.
-const STRANGER_BYTES: usize = 64 << 10;
 /// Completions handled before the ring is entered again, so that a flush is never held up by a burst.
 const TURN_COMPLETIONS_MAX: usize = 512;
 
@@ -338,7 +334,7 @@ impl<B: Backend> Core<B> {
         self.close_if_done(key);
     }
 
-    fn close_if_done(&mut self, key: Key) {
+    pub(crate) fn close_if_done(&mut self, key: Key) {
         if self.conns.get(key).is_some_and(|conn| conn.ending && conn.owes_nothing()) {
             self.close(key, None);
         }
@@ -365,277 +361,6 @@ impl<B: Backend> Core<B> {
         }
         self.poke.extend(conn.fetch);
         self.io.push(Op::Close { socket: conn.socket }, token(token::CLOSE, 0));
-    }
-
-    fn received(&mut self, key: Key, completion: Completion) {
-        let Some(conn) = self.conns.get_mut(key) else { return };
-        conn.receiving = false;
-        match (completion.result, completion.payload) {
-            (Ok(0), _) => {
-                // What came before the end is answered still; a long poll has nobody to wait for.
-                conn.eof = true;
-                self.poke.extend(conn.fetch);
-                self.advance_input(key);
-            }
-            (Ok(_), Payload::Received(bytes)) if conn.ending => {
-                // Read and dropped: closing with unread bytes would reset the connection, with answers on their way.
-                drop(bytes);
-                self.read_more(key);
-            }
-            (Ok(_), Payload::Received(bytes)) => {
-                conn.last_active_ns = self.now_ns;
-                self.metrics.bytes_received += bytes.len() as u64;
-                conn.client.received_bytes += bytes.len() as u64;
-                if conn.input.is_empty() {
-                    conn.frame_since_ns = self.now_ns;
-                }
-                conn.input.extend_from_slice(&bytes);
-                drop(bytes);
-                self.advance_input(key);
-            }
-            (Ok(_), _) | (Err(_), _) => self.close(key, None),
-        }
-    }
-
-    fn filled(&mut self, key: Key, completion: Completion) {
-        let Some(conn) = self.conns.get_mut(key) else { return };
-        conn.receiving = false;
-        let need = conn.large_need;
-        let (Ok(got), Payload::BufMut(buf)) = (completion.result, completion.payload) else {
-            self.close(key, None);
-            return;
-        };
-        self.metrics.bytes_received += u64::from(got);
-        conn.client.received_bytes += u64::from(got);
-        conn.last_active_ns = self.now_ns;
-        if got == 0 {
-            conn.eof = true;
-            self.end(key, None);
-            return;
-        }
-        if conn.ending {
-            drop(buf);
-            self.read_more(key);
-            return;
-        }
-        conn.large_part = Some(buf);
-        if conn.large_part.as_ref().is_some_and(|b| b.len() >= need) {
-            self.advance_input(key);
-        } else {
-            self.fill_large(key);
-        }
-    }
-
-    /// Goes on receiving a large frame; its buffer grows with the bytes that came, so a claim alone buys nothing.
-    fn fill_large(&mut self, key: Key) {
-        let Some(conn) = self.conns.get_mut(key) else { return };
-        if conn.receiving {
-            return;
-        }
-        let need = conn.large_need;
-        let mut part = conn.large_part.take();
-        let have = part.as_ref().map_or(0, |p| p.len());
-        if part.as_ref().is_none_or(|p| p.capacity() < need && p.len() == p.capacity()) {
-            // A connection that sent large frames before gets room for one at once; a stranger's claim buys 64 KiB.
-            let want = need.min((have * 4).max(conn.large_seen).max(STRANGER_BYTES));
-            let Some(mut larger) = self.io.pool().take(want) else {
-                // Memory is short: TCP pushes back, the sweep tries again, and the frame's deadline bounds the wait.
-                conn.large_part = part;
-                return;
-            };
-            match &part {
-                Some(old) => larger.extend(old),
-                None => {
-                    let take = conn.input.len().min(need);
-                    larger.extend(conn.input.get(..take).unwrap_or_default());
-                    conn.input.drain(..take);
-                }
-            }
-            part = Some(larger);
-        }
-        let Some(part) = part else { return };
-        if part.len() >= need {
-            conn.large_part = Some(part);
-            return;
-        }
-        conn.receiving = true;
-        let fill_to = need.min(part.capacity());
-        conn.large_piece = fill_to.saturating_sub(part.len());
-        self.io
-            .push(Op::RecvInto { socket: conn.socket, buf: part, fill_to }, token(token::FILL, key.pack()));
-    }
-
-    /// Takes frames from the input while the connection may go on, then asks for more bytes.
-    pub(crate) fn advance_input(&mut self, key: Key) {
-        loop {
-            let Some(conn) = self.conns.get_mut(key) else { return };
-            let eof = conn.eof;
-            if conn.ending
-                || conn.stalled
-                || conn.paused_until_ns > self.now_ns
-                || conn.barrier
-                || conn.move_to.is_some()
-                || conn.waiting() >= PIPELINE_MAX
-            {
-                break;
-            }
-            match self.next_frame(key) {
-                NextFrame::Frame(frame) => {
-                    if !self.handle_frame(key, frame) {
-                        return;
-                    }
-                }
-                NextFrame::More if eof => {
-                    self.end(key, None);
-                    return;
-                }
-                NextFrame::More => break,
-                NextFrame::Bad(reason) => {
-                    self.end(key, Some(reason));
-                    return;
-                }
-            }
-        }
-        self.read_more(key);
-    }
-
-    fn read_more(&mut self, key: Key) {
-        const INPUT_MAX: usize = 64 << 10;
-        let Some(conn) = self.conns.get_mut(key) else { return };
-        if conn.eof {
-            return;
-        }
-        if conn.ending {
-            if !conn.receiving {
-                conn.receiving = true;
-                self.io.push(Op::Recv { socket: conn.socket }, token(token::RECV, key.pack()));
-            }
-            return;
-        }
-        if let Some(target) = conn.move_to
-            && conn.is_quiet(self.now_ns)
-            && !conn.receiving
-        {
-            self.move_away(key, target);
-            return;
-        }
-        if conn.receiving || conn.move_to.is_some() {
-            return;
-        }
-        if conn.large_need > 0 {
-            if conn.large_part.as_ref().is_none_or(|p| p.len() < conn.large_need) {
-                self.fill_large(key);
-            }
-            return;
-        }
-        if conn.input.len() < INPUT_MAX {
-            conn.receiving = true;
-            self.io.push(Op::Recv { socket: conn.socket }, token(token::RECV, key.pack()));
-        }
-    }
-
-    fn next_frame(&mut self, key: Key) -> NextFrame {
-        const SMALL_MAX: usize = 32 << 10;
-        let max = self.settings.request_bytes_max;
-        let Some(conn) = self.conns.get_mut(key) else { return NextFrame::More };
-        if conn.large_need > 0 {
-            return match conn.large_part.take() {
-                Some(part) if part.len() >= conn.large_need => {
-                    conn.large_seen = conn.large_seen.max(conn.large_need);
-                    conn.large_need = 0;
-                    self.metrics
-                        .produce
-                        .receive_us
-                        .record(self.now_ns.saturating_sub(conn.frame_since_ns) / 1000);
-                    conn.frame_since_ns = self.now_ns;
-                    NextFrame::Frame(FrameBytes::Large(part.freeze()))
-                }
-                part => {
-                    conn.large_part = part;
-                    NextFrame::More
-                }
-            };
-        }
-        let Some(prefix) = conn.input.first_chunk::<4>() else { return NextFrame::More };
-        let claimed = i32::from_be_bytes(*prefix);
-        let Ok(need) = usize::try_from(claimed) else {
-            return NextFrame::Bad(Closing::NegativeLength(claimed));
-        };
-        if need > max {
-            return NextFrame::Bad(Closing::TooLarge { bytes: claimed, max });
-        }
-        if need < 8 {
-            return NextFrame::Bad(Closing::TooShort(need));
-        }
-        if conn.input.len() >= 4 + need {
-            let frame = conn.input.get(4..4 + need).unwrap_or_default().to_vec();
-            conn.input.drain(..4 + need);
-            conn.frame_since_ns = self.now_ns;
-            if conn.input.is_empty() && conn.input.capacity() > SMALL_MAX {
-                conn.input = Vec::new();
-            }
-            return NextFrame::Frame(FrameBytes::Small(frame));
-        }
-        if need > SMALL_MAX {
-            conn.input.drain(..4);
-            conn.large_need = need;
-        }
-        NextFrame::More
-    }
-
-    /// Handles one request. False when the connection is gone.
-    fn handle_frame(&mut self, key: Key, frame: FrameBytes) -> bool {
-        let Some(conn) = self.conns.get_mut(key) else { return false };
-        let header = match RequestHeader::parse(&frame) {
-            Ok(header) => header,
-            Err(error) => {
-                self.end(key, Some(Closing::Header(error)));
-                return false;
-            }
-        };
-        let api = header.api_key;
-        // Produce may follow produce; anything else waits until all before it are answered, and nothing passes it.
-        if api != ApiKey::PRODUCE && conn.waiting() > 0 {
-            let mut input = Vec::with_capacity(4 + frame.len() + conn.input.len());
-            input.extend_from_slice(&(frame.len() as u32).to_be_bytes());
-            input.extend_from_slice(&frame);
-            input.append(&mut conn.input);
-            conn.input = input;
-            conn.barrier = true;
-            return true;
-        }
-        conn.client.request(header.client_id);
-        if !self.live.quotas {
-            return self.dispatch(key, api, frame);
-        }
-        self.dispatch_charged(key, frame)
-    }
-
-    pub(crate) fn dispatch(&mut self, key: Key, api: ApiKey, frame: FrameBytes) -> bool {
-        match api {
-            ApiKey::PRODUCE => self.handle_produce(key, frame),
-            ApiKey::FETCH => self.handle_fetch(key, frame),
-            ApiKey::API_VERSIONS => self.handle_api_versions(key, &frame),
-            _ => self.forward(key, frame),
-        }
-    }
-
-    fn forward(&mut self, key: Key, frame: FrameBytes) -> bool {
-        let Some(conn) = self.conns.get_mut(key) else { return false };
-        let slot = conn.reserve();
-        conn.barrier = true;
-        let frame = Frame {
-            conn: conn.key,
-            slot,
-            peer: conn.peer,
-            bytes: match frame {
-                FrameBytes::Small(bytes) => bytes,
-                FrameBytes::Large(buf) => buf.to_vec(),
-            },
-        };
-        self.metrics.other.requests += 1;
-        self.tell_control(ControlMessage::Frame(frame));
-        true
     }
 
     pub(crate) fn tell_control(&mut self, message: ControlMessage) {
@@ -708,85 +433,6 @@ impl<B: Backend> Core<B> {
         bytes.extend_from_slice(&answer.bytes);
         self.charge_for_control(key, answer.busy_ns, &mut bytes);
         self.answer(key, answer.slot, AnswerState::Ready(vec![Buf::from_vec(bytes)], SentKind::Other));
-    }
-
-    /// Ends the connection instead of an answer.
-    pub(crate) fn answer_nothing(&mut self, key: Key, slot: u64, reason: Closing) {
-        self.end(key, Some(reason));
-        self.answer(key, slot, AnswerState::Nothing);
-    }
-
-    /// Fills an answer's place; sends what is due, and goes on with what the connection held back.
-    pub(crate) fn answer(&mut self, key: Key, slot: u64, state: AnswerState) {
-        let now_ns = self.now_ns;
-        let Some(conn) = self.conns.get_mut(key) else { return };
-        let held = conn.barrier || conn.waiting() >= PIPELINE_MAX || conn.move_to.is_some();
-        conn.answer(slot, state, now_ns);
-        conn.last_active_ns = now_ns;
-        if !conn.out.is_empty() && !conn.sending {
-            self.send_queue.push(key);
-        }
-        if held && !conn.barrier {
-            self.advance_input(key);
-        }
-        self.close_if_done(key);
-    }
-
-    fn flush_sends(&mut self) {
-        let mut queue = std::mem::take(&mut self.send_queue);
-        for key in queue.drain(..) {
-            self.send_next(key);
-        }
-        self.send_queue.append(&mut queue);
-    }
-
-    fn send_next(&mut self, key: Key) {
-        let zero_copy_from = self.settings.zero_copy_from_bytes;
-        let Some(conn) = self.conns.get_mut(key) else { return };
-        if conn.sending {
-            return;
-        }
-        let parts = conn.next_send();
-        if parts.is_empty() {
-            return;
-        }
-        conn.sending = true;
-        conn.send_since_ns = self.now_ns;
-        let bytes: usize = parts.iter().map(|p| p.len()).sum();
-        self.io.push(
-            Op::Send { socket: conn.socket, parts, zero_copy: bytes >= zero_copy_from },
-            token(token::SEND, key.pack()),
-        );
-    }
-
-    fn sent(&mut self, key: Key, completion: Completion) {
-        let now_ns = self.now_ns;
-        let Some(conn) = self.conns.get_mut(key) else { return };
-        conn.sending = false;
-        let Ok(bytes) = completion.result else {
-            self.close(key, None);
-            return;
-        };
-        conn.last_active_ns = now_ns;
-        self.metrics.bytes_sent += u64::from(bytes);
-        conn.client.sent_bytes += u64::from(bytes);
-        if !conn.out.is_empty() {
-            self.send_next(key);
-            return;
-        }
-        for (kind, ready_ns) in conn.out_kinds.drain(..) {
-            let micros = now_ns.saturating_sub(ready_ns) / 1000;
-            match kind {
-                SentKind::Produce => self.metrics.produce.send_us.record(micros),
-                SentKind::Fetch => self.metrics.fetch.send_us.record(micros),
-                SentKind::Other => self.metrics.other.send_us.record(micros),
-            }
-        }
-        if conn.ending {
-            self.close_if_done(key);
-        } else if conn.move_to.is_some() {
-            self.read_more(key);
-        }
     }
 
     fn apply_log_events(&mut self) {
@@ -957,7 +603,7 @@ impl<B: Backend> Core<B> {
         }
     }
 
-    fn move_away(&mut self, key: Key, target: u16) {
+    pub(crate) fn move_away(&mut self, key: Key, target: u16) {
         let Some(conn) = self.conns.remove(key) else { return };
         self.metrics.connections -= 1;
         if let Some(session) = conn.session {
@@ -987,10 +633,4 @@ impl<B: Backend> Core<B> {
         conn.own_bytes = 0;
         conn.foreign_bytes = 0;
     }
-}
-
-enum NextFrame {
-    Frame(FrameBytes),
-    More,
-    Bad(Closing),
 }

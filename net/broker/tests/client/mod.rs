@@ -223,6 +223,20 @@ impl Client {
         self.stream.write_all(bytes).unwrap();
     }
 
+    /// Asks for metadata, all but `rest` bytes of a Produce 3 request of one batch behind it, and reads the metadata. Gives
+    /// what is to be sent then: the rest, and another such request.
+    pub fn begin_produce_behind_metadata(&mut self, topic: &str, bytes: usize, rest: usize) -> Vec<u8> {
+        let mut metadata = 1i32.to_be_bytes().to_vec();
+        string(&mut metadata, topic);
+        let produce = frame(0, 3, &produce_body(topic, 0, &batch_of(bytes)));
+        let (now, later) = produce.split_at(produce.len() - rest);
+        let mut together = frame(3, 1, &metadata);
+        together.extend(now);
+        self.send_bytes(&together);
+        self.answer();
+        [later, &produce].concat()
+    }
+
     pub fn shut_down_sending(&mut self) {
         self.stream.shutdown(std::net::Shutdown::Write).unwrap();
     }

@@ -1,0 +1,306 @@
+//! From bytes to requests: what a connection received is cut into frames, and each goes where it is decided.
+//!
+//! Owns no state of its own, it lies in [`crate::conn::Conn`]. Guarantees that frames are taken in order, that a frame's
+//! memory follows the bytes that came and not the length that was claimed, and that a connection whose next request may not
+//! begin yet is not read further than its buffer.
+
+use crate::closing::Closing;
+use crate::conn::FrameBytes;
+use crate::core::Core;
+use crate::messages::{ControlMessage, Frame};
+use crate::slab::Key;
+use crate::token;
+use ringmill_log::token::token;
+use ringmill_reactor::{Backend, Completion, Op, Payload};
+use ringmill_types::limits::PIPELINE_MAX;
+use ringmill_wire::{ApiKey, RequestHeader};
+
+/// First buffer for a large frame of a connection that never sent one.
+const STRANGER_BYTES: usize = 64 << 10;
+
+/// What the bytes of a connection hold next.
+enum NextFrame {
+    Frame(FrameBytes),
+    More,
+    Bad(Closing),
+}
+
+impl<B: Backend> Core<B> {
+    pub(crate) fn received(&mut self, key: Key, completion: Completion) {
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        conn.receiving = false;
+        match (completion.result, completion.payload) {
+            (Ok(0), _) => {
+                // What came before the end is answered still; a long poll has nobody to wait for.
+                conn.eof = true;
+                self.poke.extend(conn.fetch);
+                self.advance_input(key);
+            }
+            (Ok(_), Payload::Received(bytes)) if conn.ending => {
+                // Read and dropped: closing with unread bytes would reset the connection, with answers on their way.
+                drop(bytes);
+                self.read_more(key);
+            }
+            (Ok(_), Payload::Received(bytes)) => {
+                conn.last_active_ns = self.now_ns;
+                self.metrics.bytes_received += bytes.len() as u64;
+                conn.client.received_bytes += bytes.len() as u64;
+                if conn.input.is_empty() {
+                    conn.frame_since_ns = self.now_ns;
+                }
+                conn.input.extend_from_slice(&bytes);
+                drop(bytes);
+                self.advance_input(key);
+            }
+            (Ok(_), _) | (Err(_), _) => self.close(key, None),
+        }
+    }
+
+    pub(crate) fn filled(&mut self, key: Key, completion: Completion) {
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        conn.receiving = false;
+        let need = conn.large_need;
+        let (Ok(got), Payload::BufMut(buf)) = (completion.result, completion.payload) else {
+            self.close(key, None);
+            return;
+        };
+        self.metrics.bytes_received += u64::from(got);
+        conn.client.received_bytes += u64::from(got);
+        conn.last_active_ns = self.now_ns;
+        if got == 0 {
+            conn.eof = true;
+            self.end(key, None);
+            return;
+        }
+        if conn.ending {
+            drop(buf);
+            self.read_more(key);
+            return;
+        }
+        conn.large_part = Some(buf);
+        if conn.large_part.as_ref().is_some_and(|b| b.len() >= need) {
+            self.advance_input(key);
+        } else {
+            self.fill_large(key);
+        }
+    }
+
+    /// Goes on receiving a large frame; its buffer grows with the bytes that came, so a claim alone buys nothing.
+    pub(crate) fn fill_large(&mut self, key: Key) {
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        if conn.receiving {
+            return;
+        }
+        let need = conn.large_need;
+        let mut part = conn.large_part.take();
+        let have = part.as_ref().map_or(0, |p| p.len());
+        if part.as_ref().is_none_or(|p| p.capacity() < need && p.len() == p.capacity()) {
+            // A connection that sent large frames before gets room for one at once; a stranger's claim buys 64 KiB.
+            let want = need.min((have * 4).max(conn.large_seen).max(STRANGER_BYTES));
+            let Some(mut larger) = self.io.pool().take(want) else {
+                // Memory is short: TCP pushes back, the sweep tries again, and the frame's deadline bounds the wait.
+                conn.large_part = part;
+                return;
+            };
+            match &part {
+                Some(old) => larger.extend(old),
+                None => {
+                    let take = conn.input.len().min(need);
+                    larger.extend(conn.input.get(..take).unwrap_or_default());
+                    conn.input.drain(..take);
+                }
+            }
+            part = Some(larger);
+        }
+        let Some(part) = part else { return };
+        if part.len() >= need {
+            conn.large_part = Some(part);
+            return;
+        }
+        conn.receiving = true;
+        let fill_to = need.min(part.capacity());
+        conn.large_piece = fill_to.saturating_sub(part.len());
+        self.io
+            .push(Op::RecvInto { socket: conn.socket, buf: part, fill_to }, token(token::FILL, key.pack()));
+    }
+
+    /// Takes frames from the input while the connection may go on, then asks for more bytes.
+    pub(crate) fn advance_input(&mut self, key: Key) {
+        loop {
+            let Some(conn) = self.conns.get_mut(key) else { return };
+            let eof = conn.eof;
+            if conn.ending
+                || conn.stalled
+                || conn.paused_until_ns > self.now_ns
+                || conn.barrier
+                || conn.move_to.is_some()
+                || conn.waiting() >= PIPELINE_MAX
+            {
+                break;
+            }
+            match self.next_frame(key) {
+                NextFrame::Frame(frame) => {
+                    if !self.handle_frame(key, frame) {
+                        return;
+                    }
+                }
+                NextFrame::More if eof => {
+                    self.end(key, None);
+                    return;
+                }
+                NextFrame::More => break,
+                NextFrame::Bad(reason) => {
+                    self.end(key, Some(reason));
+                    return;
+                }
+            }
+        }
+        self.read_more(key);
+    }
+
+    pub(crate) fn read_more(&mut self, key: Key) {
+        const INPUT_MAX: usize = 64 << 10;
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        if conn.eof {
+            return;
+        }
+        if conn.ending {
+            if !conn.receiving {
+                conn.receiving = true;
+                self.io.push(Op::Recv { socket: conn.socket }, token(token::RECV, key.pack()));
+            }
+            return;
+        }
+        if let Some(target) = conn.move_to
+            && conn.is_quiet(self.now_ns)
+            && !conn.receiving
+        {
+            self.move_away(key, target);
+            return;
+        }
+        if conn.receiving || conn.move_to.is_some() {
+            return;
+        }
+        if conn.large_need > 0 {
+            if conn.large_part.as_ref().is_none_or(|p| p.len() < conn.large_need) {
+                self.fill_large(key);
+            }
+            return;
+        }
+        if conn.input.len() < INPUT_MAX {
+            conn.receiving = true;
+            self.io.push(Op::Recv { socket: conn.socket }, token(token::RECV, key.pack()));
+        }
+    }
+
+    fn next_frame(&mut self, key: Key) -> NextFrame {
+        const SMALL_MAX: usize = 32 << 10;
+        let max = self.settings.request_bytes_max;
+        let Some(conn) = self.conns.get_mut(key) else { return NextFrame::More };
+        if conn.large_need > 0 {
+            return match conn.large_part.take() {
+                Some(part) if part.len() >= conn.large_need => {
+                    conn.large_seen = conn.large_seen.max(conn.large_need);
+                    conn.large_need = 0;
+                    self.metrics
+                        .produce
+                        .receive_us
+                        .record(self.now_ns.saturating_sub(conn.frame_since_ns) / 1000);
+                    conn.frame_since_ns = self.now_ns;
+                    NextFrame::Frame(FrameBytes::Large(part.freeze()))
+                }
+                // Its rest came with an ordinary receive, which was under way before the frame was known to be large.
+                None if conn.input.len() >= conn.large_need => {
+                    let rest = conn.input.split_off(conn.large_need);
+                    conn.large_need = 0;
+                    conn.frame_since_ns = self.now_ns;
+                    NextFrame::Frame(FrameBytes::Small(std::mem::replace(&mut conn.input, rest)))
+                }
+                part => {
+                    conn.large_part = part;
+                    NextFrame::More
+                }
+            };
+        }
+        let Some(prefix) = conn.input.first_chunk::<4>() else { return NextFrame::More };
+        let claimed = i32::from_be_bytes(*prefix);
+        let Ok(need) = usize::try_from(claimed) else {
+            return NextFrame::Bad(Closing::NegativeLength(claimed));
+        };
+        if need > max {
+            return NextFrame::Bad(Closing::TooLarge { bytes: claimed, max });
+        }
+        if need < 8 {
+            return NextFrame::Bad(Closing::TooShort(need));
+        }
+        if conn.input.len() >= 4 + need {
+            let frame = conn.input.get(4..4 + need).unwrap_or_default().to_vec();
+            conn.input.drain(..4 + need);
+            conn.frame_since_ns = self.now_ns;
+            if conn.input.is_empty() && conn.input.capacity() > SMALL_MAX {
+                conn.input = Vec::new();
+            }
+            return NextFrame::Frame(FrameBytes::Small(frame));
+        }
+        if need > SMALL_MAX {
+            conn.input.drain(..4);
+            conn.large_need = need;
+        }
+        NextFrame::More
+    }
+
+    /// Handles one request. False when the connection is gone.
+    fn handle_frame(&mut self, key: Key, frame: FrameBytes) -> bool {
+        let Some(conn) = self.conns.get_mut(key) else { return false };
+        let header = match RequestHeader::parse(&frame) {
+            Ok(header) => header,
+            Err(error) => {
+                self.end(key, Some(Closing::Header(error)));
+                return false;
+            }
+        };
+        let api = header.api_key;
+        // Produce may follow produce; anything else waits until all before it are answered, and nothing passes it.
+        if api != ApiKey::PRODUCE && conn.waiting() > 0 {
+            let mut input = Vec::with_capacity(4 + frame.len() + conn.input.len());
+            input.extend_from_slice(&(frame.len() as u32).to_be_bytes());
+            input.extend_from_slice(&frame);
+            input.append(&mut conn.input);
+            conn.input = input;
+            conn.barrier = true;
+            return true;
+        }
+        conn.client.request(header.client_id);
+        if !self.live.quotas {
+            return self.dispatch(key, api, frame);
+        }
+        self.dispatch_charged(key, frame)
+    }
+
+    pub(crate) fn dispatch(&mut self, key: Key, api: ApiKey, frame: FrameBytes) -> bool {
+        match api {
+            ApiKey::PRODUCE => self.handle_produce(key, frame),
+            ApiKey::FETCH => self.handle_fetch(key, frame),
+            ApiKey::API_VERSIONS => self.handle_api_versions(key, &frame),
+            _ => self.forward(key, frame),
+        }
+    }
+
+    fn forward(&mut self, key: Key, frame: FrameBytes) -> bool {
+        let Some(conn) = self.conns.get_mut(key) else { return false };
+        let slot = conn.reserve();
+        conn.barrier = true;
+        let frame = Frame {
+            conn: conn.key,
+            slot,
+            peer: conn.peer,
+            bytes: match frame {
+                FrameBytes::Small(bytes) => bytes,
+                FrameBytes::Large(buf) => buf.to_vec(),
+            },
+        };
+        self.metrics.other.requests += 1;
+        self.tell_control(ControlMessage::Frame(frame));
+        true
+    }
+}
