@@ -278,8 +278,9 @@ fn check_cpus(name: &str, cpus: Option<&[usize]>, host: &HostFacts, errors: &mut
     }
 }
 
-/// One core for each CPU by default. Pinned as long as every core has a CPU of its own; CPUs set aside for control and
-/// upkeep are used last.
+/// One core for each CPU by default. Pinned where the user says whose the CPUs are, by a list of CPUs for the cores, or for
+/// control or upkeep, which are then used last. A mere count is placed by the kernel: on CPUs that clients and interrupts
+/// share, a pinned core waits for them while another CPU idles (kernel-notes/wake-ups.md).
 fn place_cores(
     spec: Option<&str>,
     host: &HostFacts,
@@ -302,16 +303,18 @@ fn place_cores(
             return pinned(&cpus);
         }
     };
-    if count <= preferred.len() {
+    if count <= preferred.len() && !reserved.is_empty() {
         preferred.truncate(count);
         preferred.sort_unstable();
         return pinned(&preferred);
     }
-    warnings.push(format!(
-        "{count} cores share {} CPUs, unpinned: this is for tests; throughput and tails are better with --cores {}.",
+    if count > preferred.len() {
+        warnings.push(format!(
+        "{count} cores share {} CPUs: this is for tests; throughput and tails are better with --cores {}.",
         host.cpus.len(),
         host.cpus.len()
     ));
+    }
     (0..count).map(|core| CorePlacement { core: CoreId(core as u16), cpu: None }).collect()
 }
 
@@ -340,7 +343,7 @@ mod tests {
         assert_eq!(options.admin.to_string(), "127.0.0.1:9644");
         assert_eq!(options.data, PathBuf::from("./ringmill-data"));
         assert_eq!(options.memory_bytes, 512 << 20);
-        assert_eq!(cpus(&options), [Some(0), Some(1), Some(4), Some(5)]);
+        assert_eq!(cpus(&options), [None; 4], "one for each CPU, where the kernel puts them");
         assert!(options.warnings.is_empty());
     }
 
@@ -367,7 +370,7 @@ mod tests {
 
     #[test]
     fn cores_are_a_count_or_a_list() {
-        assert_eq!(cpus(&resolve(|a| a.cores = Some("2".into())).expect("legal")), [Some(0), Some(1)]);
+        assert_eq!(cpus(&resolve(|a| a.cores = Some("2".into())).expect("legal")), [None; 2]);
         assert_eq!(cpus(&resolve(|a| a.cores = Some("4-5".into())).expect("legal")), [Some(4), Some(5)]);
         let many = resolve(|a| a.cores = Some("8".into())).expect("legal");
         assert_eq!(cpus(&many), [None; 8]);

@@ -122,7 +122,7 @@ impl Banner {
     fn cores_line(&self) -> String {
         let cpus: Vec<usize> = self.cores.iter().filter_map(|core| core.cpu).collect();
         if cpus.is_empty() {
-            format!("{}, not pinned", self.cores.len())
+            format!("{}, on the CPUs that the kernel gives them; --cores LIST pins them", self.cores.len())
         } else {
             format!("{} on CPU {}, pinned", self.cores.len(), show_cpus(&cpus))
         }

@@ -488,7 +488,7 @@ settings! {
     }
     Resources {
         cores: Option<String>, "cores", Ringmill, Kind::Cores, None,
-            "Core threads: a count, or a list of CPUs to pin them to; the same as --cores. Not set: one for each CPU this process may run on. More cores than CPUs run unpinned.", "0-3";
+            "Core threads: a count, or a list of CPUs to pin them to; the same as --cores. Not set: one for each CPU this process may run on. A count is not pinned, unless control.cpus or upkeep.cpus say which CPUs are not for cores.", "0-3";
         memory: Option<i64>, "memory", Ringmill, Kind::Bytes { min: 64 << 20, max: 1 << 42 }, None,
             "Bound on buffers, tail rings and caches of all cores; the same as --memory. Not set: 1 GiB, or a quarter of the memory where that is less.", "1GiB";
         tail_bytes: Option<u64>, "tail.bytes", Ringmill, Kind::Bytes { min: 8 << 20, max: 1 << 42 }, None,
