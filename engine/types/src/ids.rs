@@ -19,7 +19,7 @@ impl Offset {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LeaderEpoch(pub i32);
 
-/// A pinned thread with its ring, connections, partitions and core log. Dense from 0.
+/// A thread with its ring, connections, partitions and core log. Dense from 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CoreId(pub u16);
 

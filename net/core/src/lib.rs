@@ -1,4 +1,4 @@
-//! The core: one pinned thread that owns a ring, connections, partitions and one core log.
+//! The core: one thread that owns a ring, connections, partitions and one core log.
 //!
 //! It knows three requests (ApiVersions, Produce, Fetch); every other frame goes to control as bytes. One loop: reap
 //! completions → a closed event → a synchronous `apply` that changes state and queues operations → one submit.
