@@ -162,16 +162,23 @@ pub fn start_failure(error: &StartError) -> Failure {
         StartError::Thread(..) => Reason::LimitsTooLow,
         StartError::Died(_) => Reason::Internal,
     };
-    Failure::new(reason, format!("{error}."))
+    told(reason, error)
+}
+
+/// The error, and what to do where a word of it helps.
+fn told(reason: Reason, error: &dyn std::error::Error) -> Failure {
+    let advice = if reason == Reason::DiskFull { "; free space there" } else { "" };
+    Failure::new(reason, format!("{error}{advice}."))
 }
 
 /// A journal that cannot be used, as an exit: trying again helps only where the disk may be better by then.
 pub fn journal_failure(error: &JournalError) -> Failure {
     let reason = match error {
+        JournalError::Io { error, .. } if error.kind() == std::io::ErrorKind::StorageFull => Reason::DiskFull,
         JournalError::Io { .. } => Reason::JournalFailed,
         JournalError::Damaged { .. } => Reason::DataDamaged,
     };
-    Failure::new(reason, format!("{error}."))
+    told(reason, error)
 }
 
 /// A broker that serves, and everything that must be ended in order.
@@ -498,4 +505,26 @@ fn internal(what: &str, error: &std::io::Error) -> Failure {
         Reason::LimitsTooLow,
         format!("{what} could not be had ({error}); raise the limit on open files."),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ringmill_types::CoreId;
+    use std::io::{Error, ErrorKind};
+
+    #[test]
+    fn a_start_without_room_says_where_to_make_some() {
+        let full = || Error::from(ErrorKind::StorageFull);
+        let log = RecoveryError::Io { path: "/data/core-0".into(), error: full() };
+        let core = start_failure(&StartError::Log(CoreId(0), log));
+        let journal = journal_failure(&JournalError::Io { path: "/data/meta/journal".into(), error: full() });
+        for (failure, path) in [(core, "/data/core-0: "), (journal, "/data/meta/journal: ")] {
+            assert_eq!(failure.reason, Reason::DiskFull);
+            assert!(
+                failure.detail.contains(path) && failure.detail.ends_with("; free space there."),
+                "{failure}"
+            );
+        }
+    }
 }

@@ -110,6 +110,7 @@ fn connect(address: SocketAddr, order: u8) -> io::Result<TcpStream> {
 
 fn round_trips(address: SocketAddr, span: Duration) -> io::Result<Spread> {
     let mut stream = connect(address, ECHO)?;
+    // Grows with what is recorded; a saturating record would not.
     let mut histogram = Histogram::<u64>::new(3).map_err(io::Error::other)?;
     let mut frame = [7; FRAME_BYTES];
     let began = Instant::now();
@@ -117,7 +118,7 @@ fn round_trips(address: SocketAddr, span: Duration) -> io::Result<Spread> {
         let sent = Instant::now();
         stream.write_all(&frame)?;
         stream.read_exact(&mut frame)?;
-        histogram.saturating_record(sent.elapsed().as_nanos() as u64);
+        histogram.record(sent.elapsed().as_nanos() as u64).map_err(io::Error::other)?;
     }
     Ok(Spread::of(&histogram))
 }
@@ -149,7 +150,8 @@ mod tests {
     fn loopback_is_measured_through_the_same_peer() {
         let network = measure(None, Duration::from_millis(50)).expect("loopback");
         assert!(network.bytes_per_second > 1e6, "{network:?}");
-        assert!(network.round_trip.p50_us > 0.0 && network.round_trip.p50_us <= network.round_trip.p99_us);
+        // No round trip through a kernel takes less.
+        assert!(network.round_trip.p50_us > 0.5 && network.round_trip.p50_us <= network.round_trip.p99_us);
     }
 
     #[test]
