@@ -12,12 +12,13 @@ use crate::exit::{Code, Failed};
 use crate::lab::Lab;
 use crate::output::{Align, Out, Paint, Table};
 use crate::perf::stop_on_signals;
+use crate::saving::{refuse_overwriting, save};
 use clap::{Args, Subcommand};
 use designed::Effort;
 use ringmill_device::{Method, Probe};
 use ringmill_plan::Calibration;
 use ringmill_plan::calibration::{Costs, DevicePoint, FILE_BYTES_MAX};
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{IsTerminal, Read, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -168,32 +169,6 @@ fn progress(began: Instant, what: &str) {
     if std::io::stderr().is_terminal() {
         let _ = write!(std::io::stderr(), "\r\x1b[K{:>4.0} s  {what}", began.elapsed().as_secs_f64());
     }
-}
-
-/// Says no before anything is measured.
-pub fn refuse_overwriting(path: &Path, force: bool) -> Result<(), Failed> {
-    if path.exists() && !force {
-        let why = format!("{} exists already; --force overwrites it", path.display());
-        return Err(Failed::new(Code::Usage, why));
-    }
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    if parent.is_some_and(|parent| !parent.is_dir()) {
-        return Err(Failed::new(Code::Usage, format!("{}: there is no such folder", path.display())));
-    }
-    Ok(())
-}
-
-/// Writes a file that must not be there yet, unless forced.
-pub fn save(path: &Path, bytes: &[u8], force: bool) -> Result<(), Failed> {
-    let mut options = OpenOptions::new();
-    options.write(true);
-    if force {
-        options.create(true).truncate(true)
-    } else {
-        options.create_new(true)
-    };
-    let saved = options.open(path).and_then(|mut file| file.write_all(bytes));
-    saved.map_err(|error| Failed::local(path.display(), &error))
 }
 
 /// Reads a calibration of this machine; one of another machine only where `force`d.

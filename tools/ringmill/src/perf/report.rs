@@ -1,14 +1,14 @@
 //! Files that a run leaves for other tools and for people: `--json`, `--hdr`, `--html`.
 
 use super::html;
-use crate::exit::{Code, Failed};
+use crate::exit::Failed;
+use crate::saving::{refuse_overwriting, save};
 use clap::Args;
 use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, IntervalLogWriterError, Tag};
 use ringmill_load::{Latency, Timeline};
-use std::fs::OpenOptions;
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 /// Nanoseconds in a millisecond: the log says its maxima in ms, as most tools expect.
@@ -54,14 +54,7 @@ impl Files {
     /// Refuses what would be overwritten, before anything is measured.
     pub fn check(&self) -> Result<(), Failed> {
         for path in [&self.hdr, &self.html].into_iter().flatten() {
-            if path.exists() && !self.force {
-                let why = format!("{} exists already; --force overwrites it", path.display());
-                return Err(Failed::new(Code::Usage, why));
-            }
-            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-            if parent.is_some_and(|parent| !parent.is_dir()) {
-                return Err(Failed::new(Code::Usage, format!("{}: there is no such folder", path.display())));
-            }
+            refuse_overwriting(path, self.force)?;
         }
         Ok(())
     }
@@ -77,24 +70,12 @@ impl Files {
         if let Some(path) = &self.hdr {
             let passed = ringmill_reactor::thread::monotonic_ns().saturating_sub(start_ns);
             let start = SystemTime::now() - Duration::from_nanos(passed);
-            self.save(path, &hdr_log(title, series, start))?;
+            save(path, &hdr_log(title, series, start), self.force)?;
         }
         if let Some(path) = &self.html {
-            self.save(path, html::page(title, series, facts).as_bytes())?;
+            save(path, html::page(title, series, facts).as_bytes(), self.force)?;
         }
         Ok(())
-    }
-
-    fn save(&self, path: &Path, bytes: &[u8]) -> Result<(), Failed> {
-        let mut options = OpenOptions::new();
-        options.write(true);
-        if self.force {
-            options.create(true).truncate(true)
-        } else {
-            options.create_new(true)
-        };
-        let saved = options.open(path).and_then(|mut file| file.write_all(bytes));
-        saved.map_err(|error| Failed::local(path.display(), &error))
     }
 }
 

@@ -7,9 +7,10 @@ mod page;
 mod tell;
 mod verify;
 
-use crate::calibrate::{DEFAULT_FILE, load, refuse_overwriting, save};
+use crate::calibrate::{DEFAULT_FILE, load};
 use crate::exit::{Code, Failed};
 use crate::output::{Out, remark};
+use crate::saving::{refuse_overwriting, save};
 use clap::Args;
 use ringmill_plan::sizing::{self, Demand, Hardware};
 use ringmill_plan::units::{self, Goal, Rate};

@@ -9,10 +9,9 @@ use crate::embedded::Settings;
 use crate::exit::{Code, Failed};
 use crate::output::Out;
 use crate::perf::cluster::stop_on_signals;
+use crate::saving::{refuse_overwriting, save};
 use clap::{Args, ValueEnum};
 use ringmill_tune::{Ack, Method, Policy, Rate, Sample, Slo, Space, goal, order};
-use std::fs::OpenOptions;
-use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -171,16 +170,7 @@ impl Flush {
             report::tell(&mut out, findings)?;
         }
         if let Some(path) = &self.html {
-            let mut options = OpenOptions::new();
-            options.write(true);
-            if self.force {
-                options.create(true).truncate(true)
-            } else {
-                options.create_new(true)
-            };
-            let saved =
-                options.open(path).and_then(|mut file| file.write_all(html::page(findings).as_bytes()));
-            saved.map_err(|error| Failed::local(path.display(), &error))?;
+            save(path, html::page(findings).as_bytes(), self.force)?;
         }
         Ok(out.finish()?)
     }
@@ -192,13 +182,7 @@ impl Flush {
             return usage("--linger takes 0 to 10000 milliseconds".into());
         }
         if let Some(path) = &self.html {
-            if path.exists() && !self.force {
-                return usage(format!("{} exists already; --force overwrites it", path.display()));
-            }
-            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-            if parent.is_some_and(|parent| !parent.is_dir()) {
-                return usage(format!("{}: there is no such folder", path.display()));
-            }
+            refuse_overwriting(path, self.force)?;
         }
         if let Some(folder) = self.data.as_ref().filter(|folder| !folder.is_dir()) {
             return usage(format!("{}: there is no such folder", folder.display()));
