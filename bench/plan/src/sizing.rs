@@ -6,7 +6,7 @@
 use crate::calibration::Calibration;
 use crate::model::{self, Clients};
 use crate::sim::Load;
-use crate::units::Goal;
+use crate::units::{self, Goal};
 use serde::Serialize;
 
 /// More nodes than this are not planned.
@@ -422,7 +422,7 @@ fn more(chosen: &Sized<'_>, resources: &[Resource]) -> Vec<More> {
         what: "one GiB of memory more in each node".into(),
         from,
         to: from,
-        note: format!("{:.1} s more of the newest records read from memory", GIB / per_node.max(1.0)),
+        note: format!("{} more of the newest records read from memory", units::span(GIB / per_node.max(1.0))),
     });
     all
 }

@@ -84,6 +84,18 @@ pub fn seconds(text: &str) -> Result<f64, String> {
     }
 }
 
+/// A time as people say it, from seconds: `40 ms`, `12 s`, `24 min`, `5.0 h`, `3.0 days`.
+#[must_use]
+pub fn span(seconds: f64) -> String {
+    match seconds {
+        s if s < 1.0 => format!("{:.0} ms", s * 1e3),
+        s if s < 120.0 => format!("{s:.0} s"),
+        s if s < 7200.0 => format!("{:.0} min", s / 60.0),
+        s if s < 172_800.0 => format!("{:.1} h", s / 3600.0),
+        s => format!("{:.1} days", s / 86_400.0),
+    }
+}
+
 /// A latency that must not be exceeded by this part of the records.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Goal {
@@ -163,6 +175,12 @@ mod tests {
         assert_eq!(goal("p99=5ms"), Ok(Goal { part: 0.99, ms: 5.0 }));
         assert_eq!(growth("2x/y"), Ok(2.0));
         assert!((growth("10%/m").expect("a growth") - 3.138).abs() < 0.001);
+    }
+
+    #[test]
+    fn times_are_told_as_people_say_them() {
+        let told = [0.04, 12.0, 1458.5, 18_000.0, 259_200.0].map(span);
+        assert_eq!(told, ["40 ms", "12 s", "24 min", "5.0 h", "3.0 days"]);
     }
 
     #[test]

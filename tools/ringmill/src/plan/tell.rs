@@ -5,8 +5,7 @@ use crate::exit::Failed;
 use crate::output::{Align, Out, Paint, Table, grouped};
 use ringmill_plan::Calibration;
 use ringmill_plan::sizing::{Plan, Resource};
-
-const DAY_S: f64 = 86_400.0;
+use ringmill_plan::units;
 
 fn right(name: &str) -> (&str, Align) {
     (name, Align::Right)
@@ -43,7 +42,7 @@ pub fn assumptions(plan: &Plan) -> Vec<(String, String)> {
             "linger, batch size",
             format!("{} ms, {} B", demand.linger_us / 1e3, grouped(u64::from(demand.batch_bytes))),
         ),
-        ("retention, replicas", format!("{:.1} days, {}", demand.retention_s / DAY_S, demand.replicas)),
+        ("retention, replicas", format!("{}, {}", units::span(demand.retention_s), demand.replicas)),
         ("used at most", format!("{:.0} % of each resource", demand.headroom * 100.0)),
         (
             "growth",

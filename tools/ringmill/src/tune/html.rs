@@ -17,7 +17,8 @@ const STYLE: &str = "<style>.on{fill:none;stroke:var(--ink);stroke-width:1.4;opa
 .goal{stroke:var(--c1);stroke-width:1.4;stroke-dasharray:2 4}.bar{stroke:var(--soft);stroke-width:1;opacity:.45}\
 .ring{fill:none;stroke:var(--ink);stroke-width:2}.cross{stroke-width:1.6;fill:none}pre{background:rgba(var(--heat),.08);\
 padding:.6rem .8rem;border-radius:6px;overflow-x:auto}svg .ink{fill:var(--ink);font-weight:600}\
-.good{color:var(--c2)}.bad{color:var(--c1)}td:last-child{text-align:left;color:var(--ink)}td:first-child{color:inherit}\
+.good{color:var(--c2)}.bad{color:var(--c1)}td:last-child{text-align:left;color:var(--ink)}\
+.figures td:last-child{text-align:right}td:first-child{color:inherit}\
 .scale{display:flex;align-items:center;gap:.6rem;color:var(--soft);font-size:13px;margin:.2rem 0}</style>";
 
 pub fn page(findings: &Findings) -> String {
@@ -284,7 +285,7 @@ fn scale(out: &mut String, findings: &Findings) {
 
 fn device(out: &mut String, findings: &Findings) {
     out.push_str(
-        "<h2>What the device gives without a broker</h2><div class=wide><table><tr><th>method</th><th>depth</th>\
+        "<h2>What the device gives without a broker</h2><div class=wide><table class=figures><tr><th>method</th><th>depth</th>\
          <th>KiB</th><th>p50 ms</th><th>p99 ms</th><th>writes/s</th><th>MB/s</th></tr>",
     );
     for row in &findings.device {
