@@ -6,8 +6,17 @@
 mod common;
 
 use common::{ANYBODY, Broker, batch, run};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{Winsize, tcsetwinsize};
 use serde_json::Value;
+use std::fs::File;
+use std::io::Read;
 use std::net::TcpListener;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// Until a screen is up, or a process that lost its terminal is gone.
+const SOON: Duration = Duration::from_secs(20);
 
 /// Finds the object of a list whose `key` is `value`.
 #[track_caller]
@@ -67,6 +76,44 @@ fn one_frame_is_text_of_the_size_asked_for() {
         assert!(frame.contains(said), "{said} is missing in\n{frame}");
     }
     assert!(!frame.contains('\u{1b}'), "no escape sequences in text");
+}
+
+#[test]
+fn it_ends_when_its_terminal_goes() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Broker::start(folder.path(), &[]);
+    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+    grantpt(&terminal).unwrap();
+    unlockpt(&terminal).unwrap();
+    tcsetwinsize(&terminal, Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
+    let name = ptsname(&terminal, Vec::new()).unwrap();
+    let side = File::options().read(true).write(true).open(name.to_str().unwrap()).unwrap();
+    let mut top = Command::new(env!("CARGO_BIN_EXE_ringmill"))
+        .args(["top", "--admin", &broker.admin, "-i", "0.2"])
+        .env("TERM", "xterm")
+        .stdin(side.try_clone().unwrap())
+        .stdout(side.try_clone().unwrap())
+        .stderr(side)
+        .spawn()
+        .unwrap();
+    // Only a screen that is up can lose its terminal.
+    let mut terminal = File::from(terminal);
+    let mut shown = Vec::new();
+    while !String::from_utf8_lossy(&shown).contains("produce") {
+        let mut part = [0; 4096];
+        let got = terminal.read(&mut part).unwrap();
+        shown.extend_from_slice(&part[..got]);
+    }
+    drop(terminal);
+    let lost = Instant::now();
+    while top.try_wait().unwrap().is_none() {
+        if lost.elapsed() > SOON {
+            top.kill().unwrap();
+            top.wait().unwrap();
+            panic!("it goes on without a terminal");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 #[test]
