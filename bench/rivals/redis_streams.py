@@ -4,6 +4,7 @@ import csv, os, shutil, socket, subprocess, sys, tempfile, time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'targets'))
 import common
 
+NAME, FILE, NOTE = 'Redis streams, appendfsync always', 'redis', 'Its client is redis-benchmark'
 CLIENTS = (1, 8)
 
 
@@ -27,13 +28,13 @@ def measure(out, rounds, scale):
     command = [server, '--port', str(port), '--bind', '127.0.0.1', '--dir', data, '--appendonly', 'yes', '--appendfsync', 'always',
                '--save', '', '--auto-aof-rewrite-percentage', '0', '--daemonize', 'no']
     rows, commands = [], [' '.join(command)]
-    with open(os.path.join(out, 'redis.txt'), 'w') as log:
+    with open(os.path.join(out, f'{FILE}.txt'), 'w') as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
         try:
             begin = time.monotonic()
             while not answers(port):
                 if process.poll() is not None or time.monotonic() - begin > 20:
-                    return dict(skipped=f'{version} did not start, see redis.txt', rows=[])
+                    return dict(skipped=f'{version} did not start, see {FILE}.txt', rows=[])
                 time.sleep(0.01)
             for round_ in range(rounds):
                 for clients in CLIENTS:

@@ -74,25 +74,26 @@ def lines(rows, tails, workloads):
     return found
 
 
-def text(rows, tails, redis, counts, drawn, failed, command, rounds):
+def text(rows, tails, others, counts, drawn, failed, command, rounds):
     every = list(dict.fromkeys(r['w'] for r in rows if r['w'] != 'start'))
     steps = [f'{kind}{n}' for n in counts for kind in ('lat', 'many')]
     out = [f'# ringmill and its rivals, {time.strftime("%Y-%m-%d")}', '',
            f'`{command}`, {rounds} rounds; medians, (least–most) of the rounds, ratios of ours to theirs; latencies from the samples of all',
-           'rounds together. environment.txt has the machine and the versions, versus.json and redis.json every row.', '', *HEAD,
+           'rounds together. environment.txt has the machine and the versions, versus.json, redis.json and nats.json every row.', '', *HEAD,
            *lines(rows, tails, [w for w in every if w not in steps or w == 'lat1'])]
     out += ['', '## 1 KB records over many partitions, acks=all', '', 'lat: at 2,000 records a second; many: as fast as it goes.', '', *HEAD,
             *lines(rows, tails, [w for w in steps if w in every]), '']
     out += [f'![{os.path.basename(d)}]({os.path.basename(d)})' for d in drawn]
-    out += ['', '## Redis streams, appendfsync always', '']
-    if redis['rows']:
-        out += [redis['version'], '', '| clients, one XADD of 1,000 B outstanding each | per second | p50 ms | p99 ms |', '| --- | --- | --- | --- |']
-        for clients in sorted({r['clients'] for r in redis['rows']}):
-            of = [r for r in redis['rows'] if r['clients'] == clients]
+    for other, found in others:
+        out += ['', f'## {other.NAME}', '']
+        if not found['rows']:
+            out += [f'Not measured: {found["skipped"]}.']
+            continue
+        out += [found['version'], '', '| clients, one message of 1,000 B outstanding each | per second | p50 ms | p99 ms |', '| --- | --- | --- | --- |']
+        for clients in sorted({r['clients'] for r in found['rows']}):
+            of = [r for r in found['rows'] if r['clients'] == clients]
             out.append(f'| {clients} | ' + ' | '.join(f'{median([r[k] for r in of]):g} ({min(r[k] for r in of):g}–{max(r[k] for r in of):g})' for k in ('rate', 'p50', 'p99')) + ' |')
-        out += ['', 'Its client is redis-benchmark: compare with closed1, and mind that the clients differ.']
-    else:
-        out += [f'Not measured: {redis["skipped"]}.']
+        out += ['', f'{other.NOTE}: compare with closed1, and mind that the clients differ.']
     out += ['', 'Failed steps:', ''] + [f'- {f}' for f in failed] if failed else []
     return '\n'.join(out) + '\n'
 
