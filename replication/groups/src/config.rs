@@ -25,6 +25,10 @@ pub struct GroupConfig {
     pub retention_check_ms: u64,
     /// `offset.metadata.max.bytes`
     pub offset_metadata_bytes_max: usize,
+    /// Largest batch that `__consumer_offsets` takes.
+    pub record_bytes_max: u64,
+    /// What the members of all groups may say of themselves together, in bytes.
+    pub said_bytes_max: u64,
 }
 
 impl Default for GroupConfig {
@@ -42,6 +46,8 @@ impl Default for GroupConfig {
             offsets_retention_ms: 7 * 24 * 3600 * 1000,
             retention_check_ms: 600_000,
             offset_metadata_bytes_max: 4096,
+            record_bytes_max: ringmill_types::limits::MESSAGE_MAX_BYTES_DEFAULT as u64,
+            said_bytes_max: 128 << 20,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! One group: members, state, generation, and the offsets that are durable. Changes here are bookkeeping; what they lead
 //! to is decided in the modules of the requests.
 
+use crate::budget::{Budget, Protocols};
 use crate::consumer::ConsumerGroup;
 use crate::messages::{JoinAnswer, JoinedMember, SyncAnswer, Text, Ticket, WriteId};
 use crate::records::{GroupValue, MemberValue, OffsetValue};
@@ -64,7 +65,7 @@ pub(crate) struct Member {
     pub client_host: String,
     pub session_timeout_ms: i32,
     pub rebalance_timeout_ms: i32,
-    pub protocols: Vec<(Text, Bytes)>,
+    pub protocols: Protocols,
     pub assignment: Bytes,
     /// Parked JoinGroup.
     pub joining: Option<Ticket>,
@@ -191,6 +192,11 @@ impl Group {
 
     pub fn all_joined(&self) -> bool {
         self.pending_join.is_empty() && self.members.values().all(|m| m.joining.is_some())
+    }
+
+    /// What its members say of themselves, with all their protocols.
+    pub fn said_bytes(&self) -> u64 {
+        self.members.values().map(|m| m.protocols.bytes()).sum()
     }
 
     pub fn awaiting_join(&self) -> usize {
@@ -338,7 +344,7 @@ impl Group {
     }
 
     /// Takes over what was stored, except offsets.
-    pub fn restore(&mut self, value: GroupValue) {
+    pub fn restore(&mut self, value: GroupValue, budget: &Budget) {
         let state = if value.members.is_empty() { State::Empty } else { State::Stable };
         self.state = state;
         self.previous = state;
@@ -365,7 +371,7 @@ impl Group {
                     client_host: member.client_host,
                     session_timeout_ms: member.session_timeout_ms,
                     rebalance_timeout_ms: member.rebalance_timeout_ms,
-                    protocols: vec![(protocol, member.subscription)],
+                    protocols: Protocols::new(vec![(protocol, member.subscription)], budget),
                     assignment: member.assignment,
                     joining: None,
                     syncing: None,

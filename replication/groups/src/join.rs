@@ -1,5 +1,6 @@
 //! JoinGroup: who may be in the group, and what its arrival leads to. Rules of Kafka 4.3's classic groups.
 
+use crate::budget::{Protocols, RECORDS_OF_A_GROUP};
 use crate::group::{Group, Member, State};
 use crate::machine::{Desk, Groups, UnderWay};
 use crate::messages::{Answer, Join, JoinAnswer, Text, Ticket};
@@ -55,9 +56,11 @@ impl Groups {
         let written = desk.out.writes.len();
         let result = if desk.has_room(group, &member) {
             let protocols = join.protocols.iter().map(|(name, m)| (Text::from(name.as_str()), m.clone()));
-            let protocols: Vec<(Text, Bytes)> = protocols.collect();
+            let protocols = Protocols::new(protocols.collect(), &desk.budget);
             if !group.accepts(&join.protocol_type, &protocols) {
                 Err((ErrorCode::InconsistentGroupProtocol, member))
+            } else if let Err(error) = desk.check_said(group, &member, protocols.bytes()) {
+                Err((error, member))
             } else if is_unknown {
                 desk.join_new(group, ticket, &join, protocols)
             } else {
@@ -96,12 +99,27 @@ impl Desk {
         }
     }
 
+    /// What this member says fits into the group's records and into memory, besides what all others said; its own words
+    /// of before are still counted.
+    fn check_said(&self, group: &Group, member: &str, said: u64) -> Result<(), ErrorCode> {
+        let before = group.members.get(member).map_or(0, |m| m.protocols.bytes());
+        let of_group = group.said_bytes() - before + said;
+        if of_group > self.config.record_bytes_max.saturating_mul(RECORDS_OF_A_GROUP) {
+            Err(ErrorCode::GroupMaxSizeReached)
+        } else if self.budget.used() - before > self.config.said_bytes_max {
+            // Others may leave.
+            Err(ErrorCode::CoordinatorNotAvailable)
+        } else {
+            Ok(())
+        }
+    }
+
     fn join_new(
         &mut self,
         group: &mut Group,
         ticket: Ticket,
         join: &Join,
-        protocols: Vec<(Text, Bytes)>,
+        protocols: Protocols,
     ) -> Result<(), (ErrorCode, Text)> {
         let prefix = join.instance.as_deref().unwrap_or(&join.client_id);
         let id: Text = format!("{prefix}-{}", join.fresh).into();
@@ -127,7 +145,7 @@ impl Desk {
         ticket: Ticket,
         join: &Join,
         id: Text,
-        protocols: Vec<(Text, Bytes)>,
+        protocols: Protocols,
     ) -> Result<(), (ErrorCode, Text)> {
         if join.instance.is_none()
             && let Some(timer) = group.pending_join.remove(&id)
@@ -155,14 +173,7 @@ impl Desk {
         Ok(())
     }
 
-    fn add_member(
-        &mut self,
-        group: &mut Group,
-        ticket: Ticket,
-        join: &Join,
-        id: Text,
-        protocols: Vec<(Text, Bytes)>,
-    ) {
+    fn add_member(&mut self, group: &mut Group, ticket: Ticket, join: &Join, id: Text, protocols: Protocols) {
         if group.state == State::PreparingRebalance && group.previous == State::Empty {
             group.new_member_added = true;
         }
@@ -192,7 +203,7 @@ impl Desk {
         id: &str,
         ticket: Ticket,
         join: &Join,
-        protocols: Vec<(Text, Bytes)>,
+        protocols: Protocols,
     ) {
         let Some(member) = group.members.get_mut(id) else { return };
         member.protocols = protocols;
@@ -213,7 +224,7 @@ impl Desk {
         ticket: Ticket,
         join: &Join,
         (old, id): (&Text, Text),
-        protocols: Vec<(Text, Bytes)>,
+        protocols: Protocols,
     ) {
         let Some(mut member) = group.members.remove(old) else { return };
         let was_leader = group.is_leader(old);

@@ -9,6 +9,7 @@
 //! Never does I/O, reads no clock, draws no random number, and knows nothing of connections or wire formats; the formats
 //! of its records are Kafka's ([`records`]).
 
+mod budget;
 mod config;
 mod consumer;
 mod group;

@@ -1,5 +1,6 @@
 //! The machine: takes events, keeps what is under way, and releases what waited for it.
 
+use crate::budget::Budget;
 use crate::config::GroupConfig;
 use crate::consumer::Topics;
 use crate::group::{Group, OffsetEntry, State};
@@ -76,6 +77,8 @@ pub(crate) struct Desk {
     pub under_way: BTreeMap<WriteId, UnderWay>,
     pub deletions: BTreeMap<Ticket, Deletion>,
     pub topics: Topics,
+    /// What members say of themselves.
+    pub budget: Budget,
     pub out: Effects,
     next_write: u64,
     /// Generations and epochs that began since the machine did.
@@ -154,6 +157,7 @@ impl Groups {
                 under_way: BTreeMap::new(),
                 deletions: BTreeMap::new(),
                 topics: Topics::default(),
+                budget: Budget::default(),
                 out: Effects::default(),
                 next_write: 0,
                 rebalances: 0,
@@ -179,7 +183,8 @@ impl Groups {
             }
             (Key::Group(id), Some(value)) => {
                 let value = GroupValue::decode(value)?;
-                self.group_or_simple(id.as_str().into()).restore(value);
+                let budget = self.desk.budget.clone();
+                self.group_or_simple(id.as_str().into()).restore(value, &budget);
             }
             (Key::Group(id), None) => self.classic_is_gone(&id),
             (

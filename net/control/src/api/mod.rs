@@ -43,6 +43,9 @@ use std::net::SocketAddr;
 /// to decide them without keeping others waiting.
 const ELEMENTS_MAX: usize = 20_000;
 
+/// As in Kafka, whose strings had a length of two bytes before they had a compact one; those in its records still have.
+const STRING_BYTES_MAX: usize = i16::MAX as usize;
+
 /// Makes the answer out of the cores' replies, by the place of their queries; a core that did not reply is missing.
 pub(crate) type Finish = Box<dyn FnOnce(HashMap<u64, CoreReply>) -> Vec<u8> + Send>;
 
@@ -86,6 +89,7 @@ impl Call<'_> {
     pub fn decode<T: KafkaMessage + KafkaDecode>(&self) -> Result<T, Refusal> {
         let mut limits = DecodeLimits::default();
         limits.max_array_elements = ELEMENTS_MAX;
+        limits.max_string_bytes = STRING_BYTES_MAX;
         // Bytes behind the last field are left alone, as Kafka does: librdkafka's Metadata 13 has some.
         let decoder = Decoder::new(Bytes::copy_from_slice(self.body), limits);
         let version = ApiVersion::new(self.header.api_version);

@@ -4,6 +4,7 @@ use super::assign::{Asking, RANGE, UNIFORM, assign};
 use super::group::{About, ConsumerGroup, ConsumerMember, LEAVES, RETURNS};
 use super::reconcile::{self, Owned, Partitions, Progress, Standing};
 use super::subscribe::Pattern;
+use crate::budget::Share;
 use crate::group::{Group, State};
 use crate::machine::{Desk, Groups};
 use crate::messages::{Answer, ConsumerAnswer, ConsumerBeat, Refused, Text, Ticket};
@@ -164,6 +165,7 @@ impl Desk {
             );
             return Err(refuse(ErrorCode::GroupMaxSizeReached, reason));
         }
+        self.check_words(consumer.members.get(&id), beat)?;
         // A pattern is judged before anything changes.
         let pattern = match beat.regex.as_deref().filter(|r| !r.is_empty()) {
             Some(text) if !consumer.patterns.contains_key(text) => Some((text, pattern(text)?)),
@@ -175,8 +177,9 @@ impl Desk {
         }
         let change = listen(consumer, beat, &id, is_new);
         if change != Change::None
-            && let Some(member) = consumer.members.get(&id)
+            && let Some(member) = consumer.members.get_mut(&id)
         {
+            member.said = self.budget.share(member.about.said_bytes());
             records.push(member_record(&name, member));
         }
         self.advance(&name, consumer, change == Change::Subscription, records);
@@ -194,6 +197,24 @@ impl Desk {
             interval_ms: self.config.consumer_heartbeat_interval_ms,
             assignment: shows.then(|| assigned(&now)),
         })
+    }
+
+    /// What a member says fits into its record and, besides what all others said, into memory. One record too large would
+    /// keep the whole group from going on.
+    fn check_words(&self, member: Option<&ConsumerMember>, beat: &ConsumerBeat) -> Result<(), Refused> {
+        let topics = beat.topics.iter().flatten().map(String::as_str);
+        let said = About::bytes(topics, beat.regex.as_deref());
+        let before = member.map_or(0, |m| m.said.bytes());
+        if said > self.config.record_bytes_max {
+            let most = self.config.record_bytes_max;
+            let reason = format!("The subscription takes {said} bytes, and a record holds {most}.");
+            return Err(refuse(ErrorCode::UnknownServerError, reason));
+        }
+        if said > before && self.budget.used() + (said - before) > self.config.said_bytes_max {
+            let reason = "The coordinator has no memory for this subscription now.";
+            return Err(refuse(ErrorCode::CoordinatorNotAvailable, reason));
+        }
+        Ok(())
     }
 
     /// The member's place in the group, made or taken over if it joins. True for one that was not there.
@@ -236,6 +257,7 @@ impl Desk {
             id: id.clone(),
             instance: instance.map(Into::into),
             about: About::default(),
+            said: Share::default(),
             standing: Standing::default(),
             session: None,
             revocation: None,

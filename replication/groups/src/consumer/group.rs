@@ -2,6 +2,7 @@
 
 use super::reconcile::{Partitions, Standing};
 use super::subscribe::{Pattern, Topics};
+use crate::budget::{Share, name_bytes};
 use crate::messages::{Text, WriteId};
 use crate::timers::TimerKey;
 use ringmill_types::TopicId;
@@ -17,6 +18,8 @@ pub(crate) struct ConsumerMember {
     pub id: Text,
     pub instance: Option<Text>,
     pub about: About,
+    /// Of what `about` says, what it may choose itself.
+    pub said: Share,
     pub standing: Standing,
     pub session: Option<TimerKey>,
     /// Runs while it has partitions to give up.
@@ -34,6 +37,17 @@ pub struct About {
     pub regex: Option<String>,
     pub rebalance_timeout_ms: i32,
     pub assignor: Option<String>,
+}
+
+impl About {
+    /// What a member with these topics and this pattern is counted with.
+    pub(crate) fn bytes<'a>(topics: impl Iterator<Item = &'a str>, regex: Option<&'a str>) -> u64 {
+        topics.chain(regex).map(name_bytes).sum()
+    }
+
+    pub(crate) fn said_bytes(&self) -> u64 {
+        About::bytes(self.topics.iter().map(|t| &**t), self.regex.as_deref())
+    }
 }
 
 /// How far the repair of a group's records is.

@@ -3,6 +3,7 @@
 use super::group::{About, ConsumerGroup, ConsumerMember};
 use super::reconcile::{Progress, Standing};
 use super::subscribe::Pattern;
+use crate::budget::Share;
 use crate::group::Group;
 use crate::machine::{Desk, Groups};
 use crate::messages::Text;
@@ -16,6 +17,7 @@ impl ConsumerGroup {
             id: id.into(),
             instance: None,
             about: About::default(),
+            said: Share::default(),
             standing: Standing::default(),
             session: None,
             revocation: None,
@@ -39,6 +41,7 @@ impl Groups {
             return Ok(());
         };
         let value = ConsumerValue::decode(key, value)?;
+        let budget = self.desk.budget.clone();
         let group = self.group_or_simple(group.as_str().into());
         let consumer = group.consumer.get_or_insert_with(|| Box::new(ConsumerGroup::new()));
         match (key, value) {
@@ -53,6 +56,7 @@ impl Groups {
             (Key::ConsumerMember { member, .. }, ConsumerValue::Member { instance, about }) => {
                 let member = consumer.member(member);
                 member.instance = instance.as_deref().map(Into::into);
+                member.said = budget.share(about.said_bytes());
                 member.about = about;
             }
             (Key::Target { member, .. }, ConsumerValue::Target(target)) => {

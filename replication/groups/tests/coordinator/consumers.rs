@@ -237,3 +237,22 @@ fn what_could_not_be_stored_is_stored_with_the_next_word() {
     assert_eq!(state(&rig), "Stable");
     assert_eq!(beat(&mut rig, again("a", 2, None)).unwrap().epoch, 2);
 }
+
+#[test]
+fn members_subscribe_to_no_more_than_records_and_memory_hold() {
+    let mut rig = Rig::new(GroupConfig { record_bytes_max: 1_000, said_bytes_max: 2_000, ..config() });
+    rig.step(Event::Topics(vec![("t".into(), T, 2)]));
+    let names = |member: &str, bytes: usize| ConsumerBeat {
+        topics: Some(vec!["t".into(), "x".repeat(bytes)]),
+        ..hello(member)
+    };
+    assert_eq!(beat(&mut rig, names("a", 1_000)), Err(ErrorCode::UnknownServerError), "a record is smaller");
+    let first = beat(&mut rig, names("a", 900)).unwrap();
+    beat(&mut rig, names("b", 900)).unwrap();
+    assert_eq!(beat(&mut rig, names("c", 900)), Err(ErrorCode::CoordinatorNotAvailable));
+    // Those that are in go on, and may say less or the same again.
+    beat(&mut rig, again("a", first.epoch, None)).unwrap();
+    beat(&mut rig, names("a", 900)).unwrap();
+    beat(&mut rig, names("a", 10)).unwrap();
+    beat(&mut rig, names("c", 800)).unwrap();
+}

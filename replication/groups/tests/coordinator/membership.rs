@@ -213,3 +213,35 @@ fn leaving_a_group_that_is_not_there_is_each_members_error() {
     let expected = ringmill_groups::Answer::Leave(ErrorCode::None, vec![unknown("a"), unknown("b")]);
     assert_eq!(rig.answers[&ticket], expected);
 }
+
+#[test]
+fn members_say_no_more_than_records_and_memory_hold() {
+    let tight = GroupConfig { record_bytes_max: 1_000, said_bytes_max: 10_000, ..config() };
+    let mut rig = Rig::new(tight);
+    let says = |group: &str, bytes: usize| {
+        let mut join = join_of(group, "");
+        join.protocols = protocols(&["range"], &"x".repeat(bytes));
+        join
+    };
+    // Eight records' worth in one group: only one protocol of each member goes into the group's record.
+    let first = rig.join(says("g", 5_000));
+    assert_eq!(rig.joined(first).unwrap().error, ErrorCode::None);
+    let second = rig.join(says("g", 4_000));
+    assert_eq!(rig.joined(second).unwrap().error, ErrorCode::GroupMaxSizeReached);
+    assert_eq!(rig.members("g").len(), 1, "who is in the group stays in it");
+    // All groups together.
+    let third = rig.join(says("h", 4_500));
+    assert_eq!(rig.joined(third).unwrap().error, ErrorCode::None);
+    let fourth = rig.join(says("i", 1_000));
+    assert_eq!(rig.joined(fourth).unwrap().error, ErrorCode::CoordinatorNotAvailable);
+    assert_eq!(rig.state("i"), None, "a group that nobody could join was not made");
+    // A member may say something else, even where there is no room for more; and whoever goes makes room.
+    let leader = rig.members("h")[0].clone();
+    let mut again = says("h", 4_400);
+    again.member = leader.clone();
+    let again = rig.join(again);
+    assert_eq!(rig.joined(again).unwrap().error, ErrorCode::None);
+    assert_eq!(rig.leave("h", &leader, None), ErrorCode::None);
+    let fifth = rig.join(says("i", 1_000));
+    assert_eq!(rig.joined(fifth).unwrap().error, ErrorCode::None);
+}
