@@ -2,6 +2,9 @@
 //!
 //! Framing as Java clients write it: Snappy in xerial's stream, LZ4 in its frame format. What is unpacked is bounded by the
 //! caller. Never called on a core: batches pass through those untouched.
+//!
+//! zstd is unpacked by the reference library, because a frame comes from strangers: one of 40 KB can hold a block of
+//! gigabytes, which has to be refused before it is unpacked and not after.
 
 use ringmill_record::Compression;
 use std::io::{self, Read, Write};
@@ -11,6 +14,8 @@ const SNAPPY_BLOCK_BYTES: usize = 32 << 10;
 /// xerial's stream begins with these eight bytes, a version and the oldest version that can read it.
 const XERIAL_MAGIC: [u8; 8] = [0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0];
 const XERIAL_HEAD_BYTES: usize = 16;
+/// A zstd frame says how much of what it gave must be kept to decode it; 128 MiB is what Kafka's reader goes along with.
+const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 
 /// The records of a batch, packed.
 ///
@@ -56,7 +61,9 @@ pub fn decompress(compression: Compression, body: &[u8], bytes_max: u64) -> io::
         Compression::Snappy => return snappy(body, bytes_max),
         Compression::Lz4 => bounded(lz4_flex::frame::FrameDecoder::new(body), bytes_max)?,
         Compression::Zstd => {
-            bounded(ruzstd::decoding::StreamingDecoder::new(body).map_err(invalid)?, bytes_max)?
+            let mut decoder = zstd::stream::read::Decoder::with_buffer(body)?;
+            decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
+            bounded(decoder, bytes_max)?
         }
     };
     Ok(Unpacked { bytes, cut_off: false })
@@ -68,7 +75,7 @@ fn invalid(error: impl std::fmt::Display) -> io::Error {
 
 fn bounded(reader: impl Read, bytes_max: u64) -> io::Result<Vec<u8>> {
     let mut out = Vec::new();
-    reader.take(bytes_max + 1).read_to_end(&mut out)?;
+    reader.take(bytes_max + 1).read_to_end(&mut out).map_err(invalid)?;
     if out.len() as u64 > bytes_max { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(out) }
 }
 
