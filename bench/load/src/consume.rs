@@ -103,6 +103,39 @@ struct Connection {
     head: Vec<u8>,
 }
 
+impl Connection {
+    /// Moves the positions behind what came. True when a partition was refused for the moment.
+    fn advance<'a>(
+        &mut self,
+        parts: &[Part<'a>],
+        read: &mut Vec<(&'a [u8], i64)>,
+    ) -> Result<bool, LoadError> {
+        let mut again = false;
+        for part in parts {
+            let Ok(index) = self.positions.binary_search_by_key(&part.partition, |p| p.partition) else {
+                return Err(LoadError::Garbled(format!("nobody asked for partition {}", part.partition)));
+            };
+            let Some(position) = self.positions.get_mut(index) else { continue };
+            if part.error != 0 {
+                if !ServerCode(part.error).is_retriable() {
+                    return Err(LoadError::Refused { partition: part.partition, code: part.error });
+                }
+                position.changed = true;
+                again = true;
+                continue;
+            }
+            let from = position.offset;
+            // Only what a batch says of its end: the records are looked at after the next fetch has left.
+            if let Some((last, _)) = Batches::new(part.records).last() {
+                position.offset = last.next_offset().0.max(from);
+                position.changed = true;
+            }
+            read.push((part.records, from));
+        }
+        Ok(again)
+    }
+}
+
 /// A whole answer.
 enum Frame {
     Small(Vec<u8>),
@@ -371,30 +404,9 @@ impl<'p> Run<'p> {
             return Ok(());
         }
         connection.session = connection.session.next(head.session_id);
-        let mut again = false;
+        // What is looked at below, each with the offset that was asked for.
         let mut read = Vec::with_capacity(parts.len());
-        for part in &parts {
-            let Ok(index) = connection.positions.binary_search_by_key(&part.partition, |p| p.partition)
-            else {
-                return Err(LoadError::Garbled(format!("nobody asked for partition {}", part.partition)));
-            };
-            let Some(position) = connection.positions.get_mut(index) else { continue };
-            if part.error != 0 {
-                if !ServerCode(part.error).is_retriable() {
-                    return Err(LoadError::Refused { partition: part.partition, code: part.error });
-                }
-                position.changed = true;
-                again = true;
-                continue;
-            }
-            let from = position.offset;
-            // Only what a batch says of its end: the records are looked at after the next fetch has left.
-            if let Some((last, _)) = Batches::new(part.records).last() {
-                position.offset = last.next_offset().0.max(from);
-                position.changed = true;
-            }
-            read.push((part.records, from));
-        }
+        let again = connection.advance(&parts, &mut read)?;
         if again {
             self.out.retries += 1;
             self.paused.push_back((now_ns + RETRY_NS, at));

@@ -8,13 +8,13 @@ use ringmill_log::{AppendError, Log, LogEvent, LogMetrics, LogOptions, Slot};
 use ringmill_reactor::Backend;
 use ringmill_record::write::{Sealing, no_headers, put_record, seal};
 use ringmill_record::{BatchHeader, HEADER_BYTES};
-use ringmill_types::{
-    CoreId, LeaderEpoch, Offset, PartitionId, PartitionSpec, TopicConfig, TopicId, TopicSpec,
-};
+use ringmill_types::{CoreId, LeaderEpoch, Offset, PartitionId, PartitionSpec, TopicConfig, TopicSpec};
 use std::sync::Arc;
 
 /// How long a turn waits in the kernel when nothing completes.
 const TURN_NS_MAX: u64 = 5_000_000;
+/// Of partition 0.
+const FIRST_ID: u64 = 10;
 
 /// A batch of `records` uncompressed records with values of `value_bytes`, as librdkafka lays it out.
 pub fn batch(records: i32, value_bytes: usize, timestamp_ms: i64) -> Vec<u8> {
@@ -25,6 +25,22 @@ pub fn batch(records: i32, value_bytes: usize, timestamp_ms: i64) -> Vec<u8> {
     }
     seal(&mut out, &Sealing::plain(timestamp_ms, timestamp_ms, records));
     out
+}
+
+/// The topic that the frames name, all its partitions on core 0.
+pub fn topic(partitions: i32) -> TopicSpec {
+    let spec = |index| PartitionSpec {
+        index,
+        id: PartitionId(FIRST_ID + index as u64),
+        owner: CoreId(0),
+        leader_epoch: LeaderEpoch(0),
+    };
+    TopicSpec {
+        name: "bench".into(),
+        id: frames::TOPIC_ID,
+        config: Arc::new(TopicConfig::default()),
+        partitions: (0..partitions).map(spec).collect(),
+    }
 }
 
 /// One core's log with partitions `0..count` of one topic, on any backend.
@@ -39,20 +55,9 @@ impl<B: Backend> LogRig<B> {
     /// # Panics
     /// When it cannot be opened: a benchmark has nobody to tell.
     pub fn open(mut io: B, options: LogOptions, count: i32) -> LogRig<B> {
-        let spec = |index| PartitionSpec {
-            index,
-            id: PartitionId(10 + index as u64),
-            owner: CoreId(0),
-            leader_epoch: LeaderEpoch(0),
-        };
-        let topic = TopicSpec {
-            name: "bench".into(),
-            id: TopicId([7; 16]),
-            config: Arc::new(TopicConfig::default()),
-            partitions: (0..count).map(spec).collect(),
-        };
+        let topic = topic(count);
         let own: Vec<_> = topic.partitions.iter().map(|p| (&topic, p)).collect();
-        let next_id = 10 + count as u64;
+        let next_id = FIRST_ID + count as u64;
         let (log, _) = Log::open(&mut io, options, &own, next_id, 1).expect("an empty log opens");
         LogRig { io, log }
     }
@@ -74,7 +79,7 @@ impl<B: Backend> LogRig<B> {
     }
 
     pub fn slot(&self, index: i32) -> Slot {
-        self.log.slot_of(PartitionId(10 + index as u64)).expect("partitions are there from the start")
+        self.log.slot_of(PartitionId(FIRST_ID + index as u64)).expect("partitions are there from the start")
     }
 
     /// False when there is no room at the moment.

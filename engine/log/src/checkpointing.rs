@@ -6,7 +6,8 @@
 use crate::destage::Trim;
 use crate::fatal::Fatal;
 use crate::format::checkpoint::{self, Checkpoint, PartitionState, SegmentState};
-use crate::log::{JobDone, JobFor, Log, LogEvent};
+use crate::jobs::{JobDone, JobFor};
+use crate::log::{Log, LogEvent};
 use crate::partition::{DestageStep, Partition};
 use crate::token::{self, token};
 use ringmill_reactor::{Backend, Errno, FileHandle, Fs, Op};

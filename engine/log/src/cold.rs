@@ -5,7 +5,8 @@
 
 use crate::block_cache::{BLOCK, Block, BlockCache};
 use crate::index::SegmentIndex;
-use crate::log::{JobDone, JobFor, Log, LogEvent};
+use crate::jobs::{JobDone, JobFor};
+use crate::log::{Log, LogEvent};
 use crate::partition::{OpenFile, segment_path};
 use crate::read::{ReadError, ReadOutcome, ReadRequest};
 use crate::segment;
@@ -100,7 +101,7 @@ impl Log {
                 self.open_cold(io, request.slot.0, at, request.ticket);
                 return Ok(ReadOutcome::Wait);
             }
-            match self.read_segment(request, at, offset)? {
+            match self.read_segment(ReadRequest { offset, ..request }, at)? {
                 SegmentRead::Data(outcome) => return Ok(outcome),
                 SegmentRead::Next => {
                     let next = self.parts.get(request.slot.0 as usize).and_then(|p| p.segments.get(at + 1));
@@ -118,14 +119,8 @@ impl Log {
         Ok(ReadOutcome::Data { bufs: Vec::new(), bytes: 0 })
     }
 
-    fn read_segment(
-        &mut self,
-        request: ReadRequest,
-        at: usize,
-        offset: Offset,
-    ) -> Result<SegmentRead, ReadError> {
-        let turn = self.turn;
-        let slot = request.slot.0;
+    fn read_segment(&mut self, request: ReadRequest, at: usize) -> Result<SegmentRead, ReadError> {
+        let (turn, slot, offset) = (self.turn, request.slot.0, request.offset);
         let part = self.parts.get_mut(slot as usize).ok_or(ReadError::Unknown)?;
         let high_watermark = part.high_watermark;
         let hint = part.hints.iter().find(|h| h.0 == offset).map(|h| (h.1, h.2));
@@ -137,59 +132,29 @@ impl Log {
         let ahead = if hint.is_some() || offset == segment.base { READ_AHEAD_BLOCKS } else { 0 };
         let mut view =
             SegmentView { cache: &mut self.cache, uid, file, slot, end, ahead, ticket: request.ticket };
-        let mut position = match hint {
+        let position = match hint {
             Some((hinted, position)) if hinted == uid => position,
             _ => u64::from(segment.index.as_ref().map_or(0, |i| i.lookup(offset))),
         };
-        let mut range: Option<(u64, u64)> = None;
-        let mut next_offset = offset;
-        while position < end {
-            let Some(header) = view.header(position) else { return Ok(SegmentRead::Data(ReadOutcome::Wait)) };
-            let Some(header) = BatchHeader::parse(&header) else {
-                self.take_offline(
-                    slot,
-                    "a segment holds what is not a batch",
-                    &io::Error::from(io::ErrorKind::InvalidData),
-                );
+        let run = match view.batches(position, &request, high_watermark) {
+            Found::Batches(run) => run,
+            Found::Nothing => return Ok(SegmentRead::Data(ReadOutcome::Data { bufs: Vec::new(), bytes: 0 })),
+            Found::Past => return Ok(SegmentRead::Next),
+            Found::Wait => return Ok(SegmentRead::Data(ReadOutcome::Wait)),
+            Found::Damage => {
+                let error = io::Error::from(io::ErrorKind::InvalidData);
+                self.take_offline(slot, "a segment holds what is not a batch", &error);
                 return Err(ReadError::Offline);
-            };
-            let size = header.size_bytes as u64;
-            if header.last_offset() >= offset {
-                let start = range.map_or(position, |r| r.0);
-                let total = position + size - start;
-                let first = range.is_none();
-                let fits =
-                    total <= (request.max_bytes as u64).min(COLD_WANT_BYTES) || first && request.at_least_one;
-                if !fits || header.last_offset() >= high_watermark || position + size > end {
-                    break;
-                }
-                if first
-                    && !view.fetch(
-                        start,
-                        (start + COLD_WANT_BYTES.min(request.max_bytes as u64).max(size)).min(end),
-                    )
-                {
-                    return Ok(SegmentRead::Data(ReadOutcome::Wait));
-                }
-                range = Some((start, position + size));
-                next_offset = header.next_offset();
             }
-            position += size;
-        }
-        let Some((start, stop)) = range else {
-            let past = position >= end;
-            return Ok(if past {
-                SegmentRead::Next
-            } else {
-                SegmentRead::Data(ReadOutcome::Data { bufs: Vec::new(), bytes: 0 })
-            });
         };
-        let Some(bufs) = view.slices(start, stop) else { return Ok(SegmentRead::Data(ReadOutcome::Wait)) };
+        let Some(bufs) = view.slices(run.start, run.stop) else {
+            return Ok(SegmentRead::Data(ReadOutcome::Wait));
+        };
         self.metrics.cache_hits += bufs.len() as u64;
         if let Some(part) = self.parts.get_mut(slot as usize) {
-            part.note_hint(next_offset, uid, stop);
+            part.note_hint(run.next_offset, uid, run.stop);
         }
-        Ok(SegmentRead::Data(ReadOutcome::Data { bufs, bytes: (stop - start) as usize }))
+        Ok(SegmentRead::Data(ReadOutcome::Data { bufs, bytes: (run.stop - run.start) as usize }))
     }
 
     /// Has the file thread open a segment and load its index (or rebuild it, after a crash).
@@ -295,6 +260,26 @@ enum SegmentRead {
     Next,
 }
 
+/// What a walk over a segment's batches found for a reader.
+enum Found {
+    Batches(Run),
+    /// Nothing that this reader may have now.
+    Nothing,
+    /// Nothing at or after the offset in this segment.
+    Past,
+    /// Blocks are on their way.
+    Wait,
+    /// Something that is no batch.
+    Damage,
+}
+
+/// Batches that follow each other: the first byte of the first, the byte behind the last, the offset behind it.
+struct Run {
+    start: u64,
+    stop: u64,
+    next_offset: Offset,
+}
+
 /// The blocks of one segment, as one reader sees them.
 struct SegmentView<'a> {
     cache: &'a mut BlockCache,
@@ -315,6 +300,35 @@ impl SegmentView<'_> {
     fn want(&mut self, block: u64, ticket: u64) {
         let valid = self.valid_of(block);
         self.cache.want((self.uid, block), self.file, self.slot, valid, ticket);
+    }
+
+    /// Walks from the batch at `position`: those from the request's offset on, below the high watermark, as many as the
+    /// request takes. Their blocks, or those of the first one at least, are here or asked for.
+    fn batches(&mut self, mut position: u64, request: &ReadRequest, high_watermark: Offset) -> Found {
+        let most = (request.max_bytes as u64).min(COLD_WANT_BYTES);
+        let mut run: Option<Run> = None;
+        while position < self.end {
+            let Some(header) = self.header(position) else { return Found::Wait };
+            let Some(header) = BatchHeader::parse(&header) else { return Found::Damage };
+            let size = header.size_bytes as u64;
+            if header.last_offset() >= request.offset {
+                let start = run.as_ref().map_or(position, |run| run.start);
+                let fits = position + size - start <= most || run.is_none() && request.at_least_one;
+                if !fits || header.last_offset() >= high_watermark || position + size > self.end {
+                    break;
+                }
+                if run.is_none() && !self.fetch(start, (start + most.max(size)).min(self.end)) {
+                    return Found::Wait;
+                }
+                run = Some(Run { start, stop: position + size, next_offset: header.next_offset() });
+            }
+            position += size;
+        }
+        match run {
+            Some(run) => Found::Batches(run),
+            None if position >= self.end => Found::Past,
+            None => Found::Nothing,
+        }
     }
 
     /// 61 bytes at `position`, which may lie in two blocks. `None`: on their way.

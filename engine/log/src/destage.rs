@@ -8,7 +8,8 @@ use crate::checkpointing::{DiskError, sync_names};
 use crate::compaction::CHECKPOINTS_UNTIL_SETTLED;
 use crate::folder;
 use crate::index::SegmentIndex;
-use crate::log::{JobDone, JobFor, Log, LogEvent};
+use crate::jobs::{JobDone, JobFor};
+use crate::log::{Log, LogEvent};
 use crate::partition::{DestageStep, OpenFile, Partition, Segment, segment_path};
 use crate::token::{self, token};
 use ringmill_reactor::{Backend, Errno, FileHandle, Flush, Fs, Op, OpenMode};
@@ -108,6 +109,15 @@ impl Log {
         self.stopping
             || self.held_bytes > self.options.tail_bytes / 4
             || self.core_log.used_bytes() > self.core_log.capacity_bytes() * 3 / 8
+    }
+
+    pub(crate) fn requeue_destage(&mut self, slot: u32) {
+        if let Some(part) = self.parts.get_mut(slot as usize)
+            && part.step == DestageStep::Idle
+        {
+            part.step = DestageStep::Queued;
+            self.destage.queue.push_back(slot);
+        }
     }
 
     /// Queues the partitions of the oldest groups that hold anything not in segments. Bounded: a few groups a turn are

@@ -24,6 +24,7 @@ pub mod format;
 pub mod index;
 mod inline;
 pub mod inspect;
+mod jobs;
 mod log;
 pub mod options;
 pub mod partition;
@@ -32,16 +33,19 @@ mod read;
 pub mod recovery;
 mod retention;
 pub mod segment;
+mod tail;
 #[cfg(test)]
 mod testing;
 mod time;
 pub mod token;
+mod view;
 
 pub use compaction::{Answer, CompactJob};
 pub use fatal::Fatal;
-pub use log::{AckAt, AppendError, Appended, Log, LogEvent, LogMetrics, PartitionView, Slot};
+pub use log::{AckAt, AppendError, Appended, Log, LogEvent, Slot};
 pub use options::{Faults, FlushMethod, LogOptions};
 pub use producer::ProducerView;
 pub use read::{ReadError, ReadOutcome, ReadRequest};
 pub use recovery::{RecoveryError, RecoveryReport};
 pub use time::TimeFound;
+pub use view::{LogMetrics, PartitionView};

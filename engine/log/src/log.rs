@@ -1,23 +1,24 @@
 //! The log of one core: appends, seals, durable marks, and the events that come of them.
 
 use crate::block_cache::BlockCache;
-use crate::carry::Carry;
-use crate::checkpointing::{CheckpointState, DiskError};
+use crate::checkpointing::CheckpointState;
 use crate::compaction::CompactionState;
-use crate::core_log::{CoreLog, Item, NoRoom, Sealed};
+use crate::core_log::{CoreLog, Item, NoRoom};
 use crate::destage::DestageState;
 use crate::examine;
 use crate::fatal::Fatal;
 use crate::format::group::{Entry, EntryKind};
+use crate::jobs::JobFor;
 use crate::options::LogOptions;
-use crate::partition::{DestageStep, Partition, TailEntry};
-use crate::producer::{ProducerView, Verdict};
+use crate::partition::Partition;
+use crate::producer::Verdict;
+use crate::tail::TailGroup;
 use crate::time::TimeFound;
 use crate::token;
-use ringmill_reactor::{Backend, Completion, FileHandle, Payload};
+use crate::view::LogMetrics;
+use ringmill_reactor::{Backend, Completion};
 use ringmill_record::batch::{patch_create_time, patch_log_append_time, patch_placement};
 use ringmill_record::{BadRecords, BatchHeader, Produced};
-use ringmill_types::limits::DESTAGE_BYTES;
 use ringmill_types::{
     ErrorCode, GroupSeq, LeaderEpoch, Offset, PartitionId, PartitionSpec, TimestampType, TopicSpec,
 };
@@ -77,58 +78,6 @@ pub enum LogEvent {
     Fatal(Fatal),
 }
 
-/// Counters for metrics.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct LogMetrics {
-    pub groups: u64,
-    pub group_bytes: u64,
-    pub destage_bytes: u64,
-    pub destage_writes: u64,
-    pub checkpoints: u64,
-    /// Written again for offline partitions.
-    pub carried_bytes: u64,
-    pub cold_reads: u64,
-    pub cold_read_bytes: u64,
-    pub cache_hits: u64,
-    /// Passes whose result took its place, and the records that went.
-    pub compactions: u64,
-    pub compacted_records: u64,
-}
-
-/// A group that is still (partly) in the tail ring.
-pub(crate) struct TailGroup {
-    pub sequence: GroupSeq,
-    pub bytes: u64,
-    pub items: Vec<Item>,
-    /// Batches of it that are not in a segment yet.
-    pub undestaged: u32,
-}
-
-/// What a job was for; its output is a `JobDone`.
-pub(crate) enum JobFor {
-    Prepare(u32),
-    Seal(u32),
-    Checkpoint,
-    AddFile,
-    OpenCold(u32, u64),
-    Remove,
-    FindTime(u64),
-    Swap,
-    ClearSwap,
-}
-
-pub(crate) enum JobDone {
-    Prepared(std::io::Result<crate::destage::Prepared>),
-    Sealed(Result<(), DiskError>),
-    Checkpointed(Result<(), DiskError>),
-    FileAdded(std::io::Result<(FileHandle, u64)>),
-    ColdOpened(std::io::Result<crate::cold::ColdOpened>),
-    Removed(std::io::Result<()>),
-    TimeFound(std::io::Result<Option<TimeFound>>),
-    Swapped(Result<(), DiskError>),
-    SwapCleared(std::io::Result<()>),
-}
-
 pub struct Log {
     pub(crate) options: LogOptions,
     pub(crate) core_log: CoreLog,
@@ -162,9 +111,9 @@ pub struct Log {
     pub(crate) turn: u64,
     pub(crate) stopping: bool,
     pub(crate) next_retention_ns: u64,
-    /// Files below the log start; they go once the group that moved it is durable.
     /// Instead of what the options say.
     pub(crate) producer_expiration_ms: Option<i64>,
+    /// Files below the log start; they go once the group that moved it is durable.
     pub(crate) doomed_files: VecDeque<(GroupSeq, Vec<std::path::PathBuf>)>,
 }
 
@@ -286,6 +235,7 @@ impl Log {
     ///
     /// # Errors
     /// [`AppendError`]; nothing changed then.
+    #[expect(clippy::too_many_lines)]
     pub fn append_produced<B: Backend>(
         &mut self,
         io: &mut B,
@@ -433,47 +383,6 @@ impl Log {
         }
     }
 
-    pub(crate) fn take_sealed(&mut self, sealed: Sealed) {
-        let bytes = sealed.buf.len() as u64;
-        self.metrics.groups += 1;
-        self.metrics.group_bytes += bytes;
-        self.tail_bytes += bytes;
-        self.held_bytes += bytes;
-        let mut undestaged = 0;
-        for item in sealed.items.iter().filter(|i| i.kind.holds_batch()) {
-            let Some(part) = self.parts.get_mut(item.slot as usize) else { continue };
-            if part.deleted {
-                continue;
-            }
-            undestaged += 1;
-            let buf = sealed.buf.slice(item.at as usize, (item.at + item.len) as usize);
-            if let Some(carry) = part.carry.as_mut().filter(|_| item.kind == EntryKind::Carry) {
-                carry.sealed(item.base, sealed.sequence, buf);
-                continue;
-            }
-            part.tail.push_back(TailEntry {
-                base: item.base,
-                last: item.last,
-                max_timestamp_ms: item.max_timestamp_ms,
-                group: sealed.sequence,
-                buf,
-            });
-            part.undestaged_bytes += u64::from(item.len);
-            self.undestaged_bytes += u64::from(item.len);
-            if !part.config.is_durable() && part.high_watermark < item.last.plus(1) {
-                part.high_watermark = item.last.plus(1);
-                self.events.push_back(LogEvent::Advanced(Slot(item.slot)));
-            }
-        }
-        self.events.push_back(LogEvent::Sealed(sealed.sequence));
-        self.groups.push_back(TailGroup {
-            sequence: sealed.sequence,
-            bytes,
-            items: sealed.items,
-            undestaged,
-        });
-    }
-
     /// Hands in a completion whose token [`token::is_logs`].
     pub fn complete<B: Backend>(&mut self, io: &mut B, completion: Completion) {
         let (kind, value) = token::split(completion.token);
@@ -506,225 +415,9 @@ impl Log {
         }
     }
 
-    fn job_done<B: Backend>(&mut self, io: &mut B, serial: u64, payload: Payload) {
-        let Payload::Job(output) = payload else { return };
-        let (Some(purpose), Ok(done)) = (self.jobs.remove(&serial), output.downcast::<JobDone>()) else {
-            return;
-        };
-        match (purpose, *done) {
-            (JobFor::Prepare(slot), JobDone::Prepared(result)) => self.destage_prepared(io, slot, result),
-            (JobFor::Seal(slot), JobDone::Sealed(result)) => self.segment_sealed(slot, result),
-            (JobFor::Checkpoint, JobDone::Checkpointed(result)) => self.checkpointed(result, io.now_ns()),
-            (JobFor::AddFile, JobDone::FileAdded(result)) => self.file_added(io, result),
-            (JobFor::OpenCold(slot, uid), JobDone::ColdOpened(result)) => {
-                self.cold_opened(io, slot, uid, result)
-            }
-            (JobFor::Swap, JobDone::Swapped(result)) => self.swapped(io, result),
-            (JobFor::ClearSwap, JobDone::SwapCleared(result)) => self.swap_cleared(result, io.now_ns()),
-            (JobFor::Remove, JobDone::Removed(result)) => {
-                if let Err(error) = result {
-                    tracing::warn!(%error, "removing files of a deleted partition or segment failed; they stay until the next start");
-                }
-            }
-            (JobFor::FindTime(ticket), JobDone::TimeFound(result)) => {
-                let found = result.unwrap_or_else(|error| {
-                    tracing::warn!(%error, "looking up an offset by time failed");
-                    None
-                });
-                self.events.push_back(LogEvent::Found { ticket, found });
-            }
-            _ => unreachable!("a job returns the output of its own kind"),
-        }
-    }
-
-    /// Moves the durable marks of every partition in the groups that just became durable.
-    fn after_durable(&mut self) {
-        let durable = self.core_log.durable();
-        if durable == self.durable_seen {
-            return;
-        }
-        let first = self.groups.front().map_or(durable.0 + 1, |g| g.sequence.0);
-        let mut removed = Vec::new();
-        let mut large = Vec::new();
-        for sequence in (self.durable_seen.0 + 1).max(first)..=durable.0 {
-            let Some(group) = self.groups.get((sequence - first) as usize) else { continue };
-            for item in &group.items {
-                let Some(part) = self.parts.get_mut(item.slot as usize) else { continue };
-                match item.kind {
-                    EntryKind::Batch => {
-                        part.durable = part.durable.max(item.last.plus(1));
-                        if part.step == DestageStep::Idle && part.undestaged_bytes >= DESTAGE_BYTES as u64 {
-                            large.push(item.slot);
-                        }
-                        if part.high_watermark < part.durable {
-                            part.high_watermark = part.durable;
-                            if self.events.back() != Some(&LogEvent::Advanced(Slot(item.slot))) {
-                                self.events.push_back(LogEvent::Advanced(Slot(item.slot)));
-                            }
-                        }
-                    }
-                    EntryKind::Tombstone => removed.push(item.slot),
-                    EntryKind::TruncateTo
-                    | EntryKind::LogStart
-                    | EntryKind::Epoch
-                    | EntryKind::Carry
-                    | EntryKind::NoOp => {}
-                }
-            }
-        }
-        self.durable_seen = durable;
-        self.carried();
-        self.events.push_back(LogEvent::Durable(durable));
-        for slot in large {
-            self.requeue_destage(slot);
-        }
-        for slot in removed {
-            self.drop_partition(slot);
-        }
-    }
-
-    /// The tombstone is durable: memory goes now, the folder through a job.
-    fn drop_partition(&mut self, slot: u32) {
-        self.drop_tail(slot);
-        self.destage.remove_dirs.push_back(slot);
-        self.checkpoint.note_deleted(slot);
-    }
-
-    /// Nothing of a deleted partition needs to be destaged any more.
-    pub(crate) fn drop_tail(&mut self, slot: u32) {
-        let Some(part) = self.parts.get_mut(slot as usize) else { return };
-        self.undestaged_bytes -= std::mem::take(&mut part.undestaged_bytes);
-        let tail = std::mem::take(&mut part.tail);
-        let destaged = std::mem::take(&mut part.tail_destaged);
-        let carried = part.carry.take().map(Carry::into_groups).unwrap_or_default();
-        for group in tail.iter().skip(destaged).map(|e| e.group).chain(carried) {
-            self.group_destaged(group, 1);
-        }
-    }
-
-    /// `batches` more of the group are in segments, or need not be.
-    pub(crate) fn group_destaged(&mut self, group: GroupSeq, batches: u32) {
-        let Some(front) = self.groups.front().map(|g| g.sequence.0) else { return };
-        if let Some(entry) = group.0.checked_sub(front).and_then(|at| self.groups.get_mut(at as usize)) {
-            assert!(entry.undestaged >= batches, "a batch is destaged once");
-            entry.undestaged -= batches;
-        }
-    }
-
-    /// Advances the mark below which every group is in segments.
-    pub(crate) fn advance_destaged(&mut self) {
-        let Some(front) = self.groups.front().map(|g| g.sequence.0) else { return };
-        while self.destaged_groups < self.durable_seen {
-            let next = self.destaged_groups.0 + 1;
-            let done =
-                next < front || self.groups.get((next - front) as usize).is_some_and(|g| g.undestaged == 0);
-            if !done {
-                return;
-            }
-            self.destaged_groups = GroupSeq(next);
-            if let Some(group) = next.checked_sub(front).and_then(|at| self.groups.get(at as usize)) {
-                self.held_bytes -= group.bytes;
-            }
-        }
-    }
-
-    /// Drops the oldest groups from memory while there are more than `keep_bytes`: only what is in segments already.
-    pub(crate) fn evict(&mut self, keep_bytes: u64) {
-        while self.tail_bytes > keep_bytes {
-            let Some(group) = self.groups.front() else { return };
-            if group.undestaged > 0 || group.sequence > self.destaged_groups {
-                return;
-            }
-            let Some(group) = self.groups.pop_front() else { return };
-            self.tail_bytes -= group.bytes;
-            for item in group.items.iter().filter(|i| i.kind.holds_batch()) {
-                let Some(part) = self.parts.get_mut(item.slot as usize) else { continue };
-                if part.tail.front().is_some_and(|e| e.group == group.sequence && e.base == item.base) {
-                    assert!(part.tail_destaged > 0, "nothing leaves the tail before it is destaged");
-                    part.tail.pop_front();
-                    part.tail_destaged -= 1;
-                }
-            }
-        }
-    }
-
-    /// Bytes of the tail ring, undestaged bytes, core-log used and capacity, cache.
-    pub fn gauges(&self) -> (u64, u64, u64, u64, u64) {
-        (
-            self.tail_bytes,
-            self.undestaged_bytes,
-            self.core_log.used_bytes(),
-            self.core_log.capacity_bytes(),
-            self.cache.bytes(),
-        )
-    }
-
-    pub fn metrics(&self) -> LogMetrics {
-        self.metrics
-    }
-
-    pub fn durable_group(&self) -> GroupSeq {
-        self.core_log.durable()
-    }
-
-    pub fn is_storage_full(&self) -> bool {
-        self.storage_full
-    }
-
-    pub fn tail_limit_bytes(&self) -> u64 {
-        self.options.tail_bytes
-    }
-
-    /// Microseconds and bytes of the flush that completed last, once.
-    pub fn take_flush_sample(&mut self) -> Option<(u64, u64)> {
-        self.core_log.last_flush.take().map(|f| (f.micros, f.bytes))
-    }
-
-    /// Numbers of one partition; `None` for a slot of a deleted one.
-    pub fn view(&self, slot: Slot) -> Option<PartitionView> {
-        let part = self.parts.get(slot.0 as usize).filter(|p| !p.deleted)?;
-        Some(PartitionView {
-            id: part.id,
-            log_start: part.log_start,
-            high_watermark: part.high_watermark,
-            durable: part.durable,
-            log_end: part.log_end,
-            leader_epoch: part.leader_epoch,
-            size_bytes: part.size_bytes(),
-            segments: part.segments.len() as u32,
-            offline: part.offline,
-            relaxed: !part.config.is_durable(),
-            records_in: part.records_in,
-            bytes_in: part.bytes_in,
-            bytes_out: part.bytes_out,
-        })
-    }
-
-    /// At most `most` of a partition's producers; `None` for a slot of a deleted one.
-    pub fn producers(&self, slot: Slot, most: usize) -> Option<Vec<ProducerView>> {
-        let part = self.parts.get(slot.0 as usize).filter(|p| !p.deleted)?;
-        Some(part.producers.views(most))
-    }
-
     /// How long a silent producer is remembered from now on; `None`: as long as at the start.
     pub fn set_producer_expiration(&mut self, ms: Option<i64>) {
         self.producer_expiration_ms = ms;
-    }
-
-    /// Slots in use.
-    pub fn slots(&self) -> impl Iterator<Item = Slot> + '_ {
-        self.parts.iter().enumerate().filter(|(_, p)| !p.deleted).map(|(at, _)| Slot(at as u32))
-    }
-
-    /// The epoch under which `offset` was written; -1 when nothing was.
-    pub fn epoch_at(&self, slot: Slot, offset: Offset) -> LeaderEpoch {
-        self.parts.get(slot.0 as usize).and_then(|p| p.epochs.epoch_of(offset)).unwrap_or(LeaderEpoch(-1))
-    }
-
-    /// OffsetForLeaderEpoch: the largest epoch at or below `epoch`, and where it ends.
-    pub fn epoch_end(&self, slot: Slot, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
-        let part = self.parts.get(slot.0 as usize)?;
-        Some(part.epochs.end_offset(epoch, part.log_end))
     }
 
     /// Begins an orderly stop: everything is flushed, destaged and checkpointed; ends when [`Log::is_stopped`].
@@ -735,34 +428,6 @@ impl Log {
     pub fn is_stopped(&self) -> bool {
         self.stopping && self.core_log.is_quiet() && !self.core_log.wants_mark() && self.checkpoint.is_final()
     }
-
-    /// A line for the dump of a stuck core.
-    pub fn describe(&self) -> String {
-        format!(
-            "durable group {}, sealed {}, destaged {}, checkpointed {}; tail {} B ({} B not destaged); core log {} of {} B; jobs {}; destage writes {}, queued {}; storage full: {}",
-            self.core_log.durable(),
-            self.core_log.sealed(),
-            self.destaged_groups,
-            self.checkpoint.done(),
-            self.tail_bytes,
-            self.undestaged_bytes,
-            self.core_log.used_bytes(),
-            self.core_log.capacity_bytes(),
-            self.jobs.len(),
-            self.destage.in_flight(),
-            self.destage.queue.len(),
-            self.storage_full
-        )
-    }
-
-    pub(crate) fn requeue_destage(&mut self, slot: u32) {
-        if let Some(part) = self.parts.get_mut(slot as usize)
-            && part.step == DestageStep::Idle
-        {
-            part.step = DestageStep::Queued;
-            self.destage.queue.push_back(slot);
-        }
-    }
 }
 
 /// Kept free in the pool for destaging and reads: with less than this the tail ring gives up what it may.
@@ -770,25 +435,6 @@ const POOL_RESERVE_BYTES: u64 = 8 << 20;
 
 /// How long after the last append an idle core records its durable mark, nanoseconds.
 const MARK_AFTER_NS: u64 = 20_000_000;
-
-/// Numbers of one partition, for answers and metrics.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PartitionView {
-    pub id: PartitionId,
-    pub log_start: Offset,
-    pub high_watermark: Offset,
-    pub durable: Offset,
-    pub log_end: Offset,
-    pub leader_epoch: LeaderEpoch,
-    pub size_bytes: u64,
-    pub segments: u32,
-    /// Why it is offline, if it is.
-    pub offline: Option<&'static str>,
-    pub relaxed: bool,
-    pub records_in: u64,
-    pub bytes_in: u64,
-    pub bytes_out: u64,
-}
 
 /// A duplicate is acked when its original is: at once if that is durable, else with everything before now.
 fn duplicate_ack(part: &Partition, core_log: &CoreLog, last_offset: Offset) -> AckAt {

@@ -2,7 +2,8 @@
 //! disk's speed is involved: a log-start entry in the core log, and once that is durable, unlinking on the file thread.
 
 use crate::format::group::{Entry, EntryKind};
-use crate::log::{JobDone, JobFor, Log, LogEvent, Slot};
+use crate::jobs::{JobDone, JobFor};
+use crate::log::{Log, LogEvent, Slot};
 use crate::partition::{Partition, segment_files};
 use crate::token::{self, token};
 use ringmill_reactor::{Backend, Fs, Op};

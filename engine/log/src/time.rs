@@ -4,7 +4,8 @@
 //! into segments, is the file thread's work.
 
 use crate::decompress;
-use crate::log::{JobDone, JobFor, Log, Slot};
+use crate::jobs::{JobDone, JobFor};
+use crate::log::{Log, Slot};
 use crate::partition::segment_path;
 use crate::segment::{self, Verify};
 use crate::token::{self, token};

@@ -8,9 +8,9 @@
 #![allow(clippy::unwrap_used)]
 
 use io_uring::{IoUring, opcode, squeue, types};
-use ringmill_reactor::{Fs, OpenMode, Pool, stdfs::StdFs};
+use ringmill_reactor::{BufMut, Fs, OpenMode, Pool, stdfs::StdFs};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 const FILE_BYTES: u64 = 64 << 20;
@@ -78,15 +78,8 @@ fn run(
     (latencies, cpu)
 }
 
-fn main() {
-    let mut arguments = std::env::args().skip(1);
-    let folder = PathBuf::from(arguments.next().expect("a folder to write in"));
-    let seconds: f64 = arguments.next().map_or(1.0, |s| s.parse().expect("seconds of each round"));
-    let small = arguments.next().is_some_and(|pages| pages == "small");
-    let path = folder.join(format!("registered-{}", std::process::id()));
-    let file = StdFs.open(&path, OpenMode::CreateDirect).unwrap();
-    assert!(file.is_direct(), "a file system with direct I/O");
-    let pool = Pool::new(16 << 20);
+/// A mebibyte of the pool, written to once.
+fn filled_memory(pool: &Pool, small: bool) -> BufMut {
     let mut memory = pool.take(1 << 20).unwrap();
     if small {
         let whole = memory.as_mut_full();
@@ -96,19 +89,52 @@ fn main() {
     }
     memory.as_mut_full().fill(0x5a);
     memory.set_len(1 << 20);
+    memory
+}
+
+/// The file, every block of it written, so that a write later converts nothing; open for direct I/O.
+fn written_file(path: &Path, memory: &[u8]) -> OwnedFd {
+    let file = StdFs.open(path, OpenMode::CreateDirect).unwrap();
+    assert!(file.is_direct(), "a file system with direct I/O");
     for at in (0..FILE_BYTES).step_by(1 << 20) {
-        StdFs.write_at(&file, &memory, at).unwrap();
+        StdFs.write_at(&file, memory, at).unwrap();
     }
     StdFs.sync_data(&file).unwrap();
     // SAFETY: a new descriptor, or an error that the assertion shows.
-    let fd = unsafe {
+    unsafe {
         let fd = libc::open(
             std::ffi::CString::new(path.as_os_str().as_encoded_bytes()).unwrap().as_ptr(),
             libc::O_RDWR | libc::O_DIRECT | libc::O_CLOEXEC,
         );
         assert!(fd >= 0, "{}", std::io::Error::last_os_error());
         OwnedFd::from_raw_fd(fd)
-    };
+    }
+}
+
+/// One line: what a way of writing took in all its rounds together.
+fn show(size: usize, way: &str, mut latencies: Vec<u64>, mut cpus: Vec<u64>, seconds: f64) {
+    latencies.sort_unstable();
+    cpus.sort_unstable();
+    let at = |part: f64| latencies[((latencies.len() - 1) as f64 * part) as usize] as f64 / 1_000.0;
+    println!(
+        "{size:>9} {way:>7} {:>9.0} {:>9.1} {:>9.1} {:>9.1} {:>12.2}",
+        latencies.len() as f64 / seconds,
+        at(0.5),
+        at(0.99),
+        at(0.999),
+        cpus[ROUNDS / 2] as f64 / 1_000.0
+    );
+}
+
+fn main() {
+    let mut arguments = std::env::args().skip(1);
+    let folder = PathBuf::from(arguments.next().expect("a folder to write in"));
+    let seconds: f64 = arguments.next().map_or(1.0, |s| s.parse().expect("seconds of each round"));
+    let small = arguments.next().is_some_and(|pages| pages == "small");
+    let path = folder.join(format!("registered-{}", std::process::id()));
+    let pool = Pool::new(16 << 20);
+    let mut memory = filled_memory(&pool, small);
+    let fd = written_file(&path, &memory);
     let mut ring = IoUring::builder()
         .setup_single_issuer()
         .setup_defer_taskrun()
@@ -142,20 +168,9 @@ fn main() {
                 cpus.push(cpu);
             }
         }
-        for ((mut latencies, mut cpus), (way, ..)) in results.into_iter().zip(WAYS) {
-            latencies.sort_unstable();
-            cpus.sort_unstable();
-            let at = |part: f64| latencies[((latencies.len() - 1) as f64 * part) as usize] as f64 / 1_000.0;
-            let rate = latencies.len() as f64 / (seconds * ROUNDS as f64);
-            println!(
-                "{size:>9} {way:>7} {rate:>9.0} {:>9.1} {:>9.1} {:>9.1} {:>12.2}",
-                at(0.5),
-                at(0.99),
-                at(0.999),
-                cpus[ROUNDS / 2] as f64 / 1_000.0
-            );
+        for ((latencies, cpus), (way, ..)) in results.into_iter().zip(WAYS) {
+            show(size, way, latencies, cpus, seconds * ROUNDS as f64);
         }
     }
-    drop(file);
     std::fs::remove_file(&path).unwrap();
 }

@@ -5,6 +5,7 @@
 
 pub mod error_code;
 pub mod ids;
+pub mod internal;
 pub mod limits;
 pub mod topic;
 

@@ -230,6 +230,11 @@ impl BrokerOptions {
         Ok(BrokerOptions { data, listen, advertise, admin, cores, memory_bytes, warnings, config })
     }
 
+    /// Largest batch that every core has room for.
+    pub fn batch_bytes_max(&self) -> u64 {
+        self.memory_bytes / self.cores.len().max(1) as u64 / BATCHES_PER_CORE
+    }
+
     /// The address clients are told, once `bound_port` is known, and whether the host's name was chosen for want of one.
     pub fn advertised(&self, bound_port: u16, hostname: &str) -> (Address, bool) {
         match &self.advertise {
@@ -245,10 +250,12 @@ impl BrokerOptions {
     }
 }
 
-/// Each core needs its least, and room for the largest batch: twice while its request arrives (a buffer that grows is
-/// copied), once in the tail ring, and once for whoever reads it. A legal batch would wait for memory for ever otherwise.
+/// Largest batches that a core has room for: two while a request arrives (a buffer that grows is copied), one in the tail
+/// ring, and one for whoever reads it. A legal batch would wait for memory for ever otherwise.
+const BATCHES_PER_CORE: u64 = 4;
+
+/// Each core needs its least, and room for the largest batch.
 fn check_memory(memory_bytes: u64, cores: u64, batch_bytes: u64) -> Option<String> {
-    const BATCHES_PER_CORE: u64 = 4;
     let for_batches = batch_bytes * BATCHES_PER_CORE;
     let floor = cores * MEMORY_PER_CORE_BYTES_MIN.max(for_batches);
     if memory_bytes >= floor {

@@ -181,6 +181,35 @@ pub fn journal_failure(error: &JournalError) -> Failure {
     told(reason, error)
 }
 
+/// The data folder as this life takes it over: claimed, with the topics, the cores and the partition folders it has now.
+struct Settled {
+    folder: DataFolder,
+    journal: FileJournal,
+    image: Image,
+    /// What cores of another life hand on to those of this one.
+    inherited: Vec<PartitionState>,
+}
+
+impl Settled {
+    fn take(ground: &Ground, fs: &Arc<dyn Fs>) -> Result<Settled, Failure> {
+        let mut folder = identity::claim(fs.as_ref(), &ground.options.data, &ground.wanted())?;
+        let (mut journal, mut image) =
+            FileJournal::open(Arc::clone(fs), &folder.path).map_err(|error| journal_failure(&error))?;
+        let topics = |image: &Image| control::topics(image, &ground.options);
+        let change = generation::Change {
+            options: &ground.options,
+            wanted: &ground.wanted(),
+            topics: &topics,
+            fs: fs.as_ref(),
+        };
+        adoption::clear_deleted(fs, &folder, &mut journal, &mut image)?;
+        let inherited = change.settle(&mut folder, &mut journal, &mut image)?;
+        let cores = ground.options.cores.len() as u16;
+        adoption::settle(fs.as_ref(), &folder.path, cores, &mut journal, &mut image)?;
+        Ok(Settled { folder, journal, image, inherited })
+    }
+}
+
 /// A broker that serves, and everything that must be ended in order.
 struct Running {
     ground: Ground,
@@ -200,31 +229,17 @@ struct Running {
 impl Running {
     fn start(mut ground: Ground, events: Sender<Event>) -> Result<Running, Failure> {
         let fs: Arc<dyn Fs> = Arc::new(StdFs);
-        let mut folder = identity::claim(fs.as_ref(), &ground.options.data, &ground.wanted())?;
-        let (mut journal, mut image) =
-            FileJournal::open(Arc::clone(&fs), &folder.path).map_err(|error| journal_failure(&error))?;
+        let Settled { folder, journal, image, inherited } = Settled::take(&ground, &fs)?;
         let settings = ground.options.config.settings.clone();
         let (method, method_because) =
             planes::flush_method(settings.flush_method, &folder.identity, &ground.kernel);
-        let topics = |image: &Image| control::topics(image, &ground.options.config);
-        let change = generation::Change {
-            options: &ground.options,
-            wanted: &ground.wanted(),
-            topics: &topics,
-            fs: fs.as_ref(),
-        };
-        adoption::clear_deleted(&fs, &folder, &mut journal, &mut image)?;
-        let inherited = change.settle(&mut folder, &mut journal, &mut image)?;
-        let cores = ground.options.cores.len() as u16;
-        adoption::settle(fs.as_ref(), &folder.path, cores, &mut journal, &mut image)?;
-
         let files = planes::share_files(
             ground.limits.open_files,
             settings.max_connections,
             ground.options.cores.len(),
         );
-        let topics = Arc::new(topics(&image));
-        let live = ringmill_control::live_of(&image, cores);
+        let topics = Arc::new(control::topics(&image, &ground.options));
+        let live = ringmill_control::live_of(&image, ground.options.cores.len() as u16);
         let bell = doorbell()?;
         let listeners = std::mem::take(&mut ground.listeners);
         let mut cores =
@@ -243,10 +258,9 @@ impl Running {
 
         let admin = ground.admin.try_clone().map_err(|error| internal("the admin listener", &error))?;
         let brief = control::Brief {
-            config: &ground.options.config,
+            options: &ground.options,
             identity: &folder.identity,
             advertised: &advertised,
-            cores: ground.options.cores.len() as u16,
             data: &folder.path,
         };
         let beats: Vec<_> = cores.iter().map(|core| Arc::clone(&core.heartbeat)).collect();

@@ -1,6 +1,6 @@
 //! Control as a thread: its options from the settings, its runtime, and how its end becomes an [`Event`].
 
-use crate::args::Address;
+use crate::args::{Address, BrokerOptions};
 use crate::config::Config;
 use crate::exit::{Failure, Reason, core_failure};
 use crate::identity::Identity;
@@ -22,6 +22,8 @@ use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
 use tokio::sync::mpsc;
 
+/// Of the memory setting, what members of groups may say of themselves: one part in so many. It lies outside the pools.
+const MEMORY_SHARE_OF_GROUPS: u64 = 8;
 /// Admin requests that may wait; a further one waits in its connection.
 const ADMIN_QUEUE: usize = 64;
 /// Events that may wait: damaged segments, and one place for the stop.
@@ -29,10 +31,9 @@ const EVENTS: usize = 65;
 
 /// What control is told about this broker.
 pub struct Brief<'a> {
-    pub config: &'a Config,
+    pub options: &'a BrokerOptions,
     pub identity: &'a Identity,
     pub advertised: &'a Address,
-    pub cores: u16,
     pub data: &'a Path,
 }
 
@@ -83,12 +84,13 @@ impl ControlThread {
 }
 
 /// The cores' view of an image, with the broker's defaults applied.
-pub fn topics(image: &Image, config: &Config) -> Vec<TopicSpec> {
-    specs_of(image, &defaults(config))
+pub fn topics(image: &Image, options: &BrokerOptions) -> Vec<TopicSpec> {
+    specs_of(image, &defaults(options))
 }
 
 /// What topics get that say nothing themselves.
-fn defaults(config: &Config) -> BrokerDefaults {
+fn defaults(options: &BrokerOptions) -> BrokerDefaults {
+    let config = &options.config;
     let file_bytes = config.settings.core_log_file_bytes.expect("the configuration check fills it in");
     let given = config.entries().into_iter().filter(|(_, _, given)| *given);
     BrokerDefaults {
@@ -96,14 +98,15 @@ fn defaults(config: &Config) -> BrokerDefaults {
             .filter_map(|(key, value, _)| value.map(|value| (key.name.to_string(), value)))
             .collect(),
         allow_relaxed: config.settings.relaxed_topics_enable,
-        batch_bytes_max: file_bytes - limits::GROUP_OVERHEAD_BYTES_MAX as u64,
+        batch_bytes_max: (file_bytes - limits::GROUP_OVERHEAD_BYTES_MAX as u64)
+            .min(options.batch_bytes_max()),
         ..BrokerDefaults::default()
     }
 }
 
 /// What the group coordinator is told.
-fn groups(config: &Config) -> GroupSettings {
-    let settings = &config.settings;
+fn groups(options: &BrokerOptions) -> GroupSettings {
+    let settings = &options.config.settings;
     GroupSettings {
         config: GroupConfig {
             session_timeout_ms_min: settings.group_min_session_timeout_ms,
@@ -116,6 +119,8 @@ fn groups(config: &Config) -> GroupSettings {
             offsets_retention_ms: settings.offsets_retention_minutes.saturating_mul(60_000),
             retention_check_ms: u64::try_from(settings.offsets_retention_check_interval_ms).unwrap_or(1),
             offset_metadata_bytes_max: usize::try_from(settings.offset_metadata_max_bytes).unwrap_or(0),
+            record_bytes_max: settings.message_max_bytes,
+            said_bytes_max: options.memory_bytes / MEMORY_SHARE_OF_GROUPS,
             ..GroupConfig::default()
         },
         partitions: settings.offsets_topic_num_partitions,
@@ -128,21 +133,21 @@ fn groups(config: &Config) -> GroupSettings {
 /// # Errors
 /// [`Reason::LimitsTooLow`] when thread, runtime or admin listener cannot be had.
 pub fn start(brief: &Brief<'_>, wiring: Wiring, events: Sender<Event>) -> Result<ControlThread, Failure> {
-    let settings = &brief.config.settings;
+    let settings = &brief.options.config.settings;
     let options = ControlOptions {
         node_id: brief.identity.node_id,
         cluster_id: brief.identity.cluster_id.clone(),
         host: brief.advertised.host.clone(),
         port: brief.advertised.port,
-        cores: brief.cores,
+        cores: brief.options.cores.len() as u16,
         num_partitions: settings.num_partitions,
         auto_create: settings.auto_create_topics_enable,
         delete_topics: settings.delete_topic_enable,
         partitions_max: limits::PARTITIONS_MAX,
         data_dir: brief.data.to_path_buf(),
-        defaults: defaults(brief.config),
-        groups: groups(brief.config),
-        settings: shown(brief.config),
+        defaults: defaults(brief.options),
+        groups: groups(brief.options),
+        settings: shown(&brief.options.config),
     };
     let cpus = settings.control_cpus.clone().unwrap_or_default();
     let failed = |error: std::io::Error| {

@@ -333,25 +333,16 @@ fn family(out: &mut String, def: &MetricDef, scrape: &Scrape, topics: &[(String,
                 sample(out, name, &format!("core=\"{}\"", mailboxes.core), read(mailboxes));
             }
         }
-        Read::GroupStates => {
-            for ((state, protocol), count) in &scrape.control.groups {
-                let labels = format!("{},{}", label("state", state), label("protocol", protocol));
-                sample(out, name, &labels, Number::Int(*count));
-            }
-        }
+        Read::GroupStates => group_states(out, name, scrape),
         Read::GroupLag => group_lags(out, name, scrape),
         Read::CoreAnswered => {
             for (core, metrics) in &scrape.cores {
                 sample(out, name, &format!("core=\"{core}\""), Number::Int(metrics.is_some().into()));
             }
         }
-        Read::ClientSoftware => answered().for_each(|(labels, core)| {
-            for (software, count) in core.client_software.rows() {
-                let (kind, version) =
-                    (label("software", &software.name), label("version", &software.version));
-                sample(out, name, &format!("{labels},{kind},{version}"), Number::Int(*count));
-            }
-        }),
+        Read::ClientSoftware => {
+            answered().for_each(|(labels, core)| client_software(out, name, &labels, core))
+        }
         Read::CoreCounter(read) | Read::CoreGauge(read) => {
             answered().for_each(|(labels, core)| sample(out, name, &labels, read(core)))
         }
@@ -367,14 +358,25 @@ fn family(out: &mut String, def: &MetricDef, scrape: &Scrape, topics: &[(String,
             apis(core, |api, of| histogram(out, name, &format!("{labels},api=\"{api}\""), *unit, read(of)));
         }),
         Read::QuotaCounter(read) => answered().for_each(|(labels, core)| {
-            let of = [&core.throttled_produce, &core.throttled_fetch, &core.throttled_time];
-            for (quota, throttled) in crate::limits::KEYS.iter().zip(of) {
-                sample(out, name, &format!("{labels},quota=\"{quota}\""), read(throttled));
-            }
+            quotas(core, |quota, of| sample(out, name, &format!("{labels},quota=\"{quota}\""), read(of)));
         }),
         Read::TopicCounter(read) | Read::TopicGauge(read) => {
             topics.iter().for_each(|(labels, totals)| sample(out, name, labels, read(totals)))
         }
+    }
+}
+
+fn group_states(out: &mut String, name: &str, scrape: &Scrape) {
+    for ((state, protocol), count) in &scrape.control.groups {
+        let labels = format!("{},{}", label("state", state), label("protocol", protocol));
+        sample(out, name, &labels, Number::Int(*count));
+    }
+}
+
+fn client_software(out: &mut String, name: &str, labels: &str, core: &CoreMetrics) {
+    for (software, count) in core.client_software.rows() {
+        let (kind, version) = (label("software", &software.name), label("version", &software.version));
+        sample(out, name, &format!("{labels},{kind},{version}"), Number::Int(*count));
     }
 }
 
@@ -397,6 +399,13 @@ fn apis(core: &CoreMetrics, mut each: impl FnMut(&str, &ApiMetrics)) {
     each("Produce", &core.produce);
     each("Fetch", &core.fetch);
     each("Other", &core.other);
+}
+
+fn quotas(core: &CoreMetrics, mut each: impl FnMut(&str, &Throttled)) {
+    let of = [&core.throttled_produce, &core.throttled_fetch, &core.throttled_time];
+    for (quota, throttled) in crate::limits::KEYS.iter().zip(of) {
+        each(quota, throttled);
+    }
 }
 
 fn label(name: &str, value: &str) -> String {

@@ -6,6 +6,7 @@
 use crate::embedded::{Embedded, Settings};
 use crate::exit::{Code, Failed};
 use crate::perf::{failed, resolve};
+use crate::prometheus::Metrics;
 use crate::server;
 use ringmill_client::admin::NewTopic;
 use ringmill_client::client::Absent;
@@ -13,7 +14,6 @@ use ringmill_client::{Client, Options};
 use ringmill_load::{ConsumePlan, Consumed, Payload, Plan, Schedule, Sizes, Target, Terms};
 use ringmill_plan::calibration::Run;
 use ringmill_plan::{Load, Quantiles};
-use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -54,51 +54,28 @@ pub struct Reading {
     pub seconds: f64,
 }
 
-/// Numbers of the broker's metrics page, summed over its cores.
-struct Metrics {
-    values: BTreeMap<String, f64>,
-    flush_buckets: Vec<(f64, f64)>,
+/// A number of the broker's metrics page, summed over its cores.
+fn total(metrics: &Metrics, name: &str) -> f64 {
+    metrics.sum(name, &[]).unwrap_or(0.0)
 }
 
-impl Metrics {
-    fn parse(text: &str) -> Metrics {
-        let (mut values, mut buckets) = (BTreeMap::new(), BTreeMap::new());
-        for line in text.lines().filter(|line| !line.starts_with('#')) {
-            let Some((name, value)) = line.rsplit_once(' ') else { continue };
-            let Ok(value) = value.parse::<f64>() else { continue };
-            let (name, labels) = name.split_once('{').unwrap_or((name, ""));
-            if name == "ringmill_flush_seconds_bucket" {
-                let bound = labels.split("le=\"").nth(1).and_then(|rest| rest.split('"').next());
-                if let Some(Ok(bound)) = bound.map(str::parse::<f64>) {
-                    *buckets.entry((bound * 1e9) as u64).or_insert(0.0) += value;
-                }
-                continue;
-            }
-            let key = match labels.split("api=\"").nth(1).and_then(|rest| rest.split('"').next()) {
-                Some(api) => format!("{name}.{api}"),
-                None => name.to_string(),
-            };
-            *values.entry(key).or_insert(0.0) += value;
-        }
-        // Microseconds.
-        let flush_buckets = buckets.into_iter().map(|(bound, count)| (bound as f64 / 1e3, count)).collect();
-        Metrics { values, flush_buckets }
+/// What happened to the broker between two looks at its metrics page.
+struct Between {
+    before: Metrics,
+    after: Metrics,
+}
+
+impl Between {
+    fn added(&self, name: &str) -> f64 {
+        total(&self.after, name) - total(&self.before, name)
     }
 
-    fn get(&self, name: &str) -> f64 {
-        self.values.get(name).copied().unwrap_or(0.0)
-    }
-
-    fn since(&self, earlier: &Metrics, name: &str) -> f64 {
-        self.get(name) - earlier.get(name)
-    }
-
-    fn flushes_since(&self, earlier: &Metrics) -> Option<Quantiles> {
-        let before = |bound: f64| {
-            earlier.flush_buckets.iter().find(|(b, _)| (b - bound).abs() < 1e-9).map_or(0.0, |(_, n)| *n)
-        };
+    /// How long the flushes took, µs.
+    fn flushes(&self) -> Option<Quantiles> {
+        let of = |metrics: &Metrics| metrics.histogram("ringmill_flush_seconds", &[]);
+        let added = of(&self.after).since(&of(&self.before));
         let buckets: Vec<(f64, f64)> =
-            self.flush_buckets.iter().map(|(bound, count)| (*bound, count - before(*bound))).collect();
+            added.buckets().iter().map(|(bound, count)| (bound * 1e6, *count)).collect();
         Quantiles::of_buckets(&buckets)
     }
 }
@@ -125,7 +102,7 @@ impl Lab {
     /// Waits until the broker has written behind what it took, so that a run does not pay for the one before.
     fn settle(&self) -> Result<(), Failed> {
         let until = Instant::now() + SETTLE_MAX;
-        while self.metrics()?.get("ringmill_destage_lag_bytes") > 0.0 && Instant::now() < until {
+        while total(&self.metrics()?, "ringmill_destage_lag_bytes") > 0.0 && Instant::now() < until {
             self.check_stop()?;
             std::thread::sleep(SETTLE_STEP);
         }
@@ -200,7 +177,7 @@ impl Lab {
         let span = began.elapsed().as_secs_f64();
         result.map_err(failed)?;
         self.check_stop()?;
-        let after = self.metrics()?;
+        let between = Between { before, after: self.metrics()? };
         let mut read = None;
         if let Some((consumed, result)) = live {
             result.map_err(failed)?;
@@ -209,7 +186,7 @@ impl Lab {
         if reread && readers > 0 {
             read = Some(self.reread(topic, &targets, outcome.records + outcome.warmup.records)?);
         }
-        let groups = after.since(&before, "ringmill_flush_seconds_count");
+        let groups = between.added("ringmill_flush_seconds_count");
         let run = Run {
             name: name.to_string(),
             record_bytes: load.record_bytes,
@@ -224,20 +201,19 @@ impl Lab {
             requests: outcome.requests as f64,
             batches: outcome.batches as f64,
             groups,
-            group_bytes: after.since(&before, "ringmill_flush_group_bytes_sum"),
+            group_bytes: between.added("ringmill_flush_group_bytes_sum"),
             client_turns: outcome.turns as f64,
-            core_turns: after.since(&before, "ringmill_core_turns_total"),
+            core_turns: between.added("ringmill_core_turns_total"),
             client_cpu_s: outcome.cpu.as_secs_f64(),
-            core_cpu_s: after.since(&before, "ringmill_core_cpu_seconds_total"),
-            broker_cpu_s: after.since(&before, "process_cpu_seconds_total"),
-            flush_mean_us: after.since(&before, "ringmill_flush_seconds_sum") * 1e6 / groups.max(1.0),
+            core_cpu_s: between.added("ringmill_core_cpu_seconds_total"),
+            broker_cpu_s: between.added("process_cpu_seconds_total"),
+            flush_mean_us: between.added("ringmill_flush_seconds_sum") * 1e6 / groups.max(1.0),
             rate: rate_of(&outcome, load, seconds),
             p50_ms: outcome.intended.ms(0.5),
             p99_ms: outcome.intended.ms(0.99),
         };
-        let resident_bytes = after.get("process_resident_memory_bytes");
-        let flush = after.flushes_since(&before);
-        Ok(Measured { run, flush, resident_bytes, read })
+        let resident_bytes = total(&between.after, "process_resident_memory_bytes");
+        Ok(Measured { run, flush: between.flushes(), resident_bytes, read })
     }
 
     /// Reads what was just written once more, by one reader.
@@ -248,8 +224,8 @@ impl Lab {
         let stop = &self.stop;
         let (consumed, result) = ringmill_load::consume(&plan, &mut |_| go_on(stop, None));
         result.map_err(failed)?;
-        let after = self.metrics()?;
-        Ok(reading_of(&consumed, after.since(&before, "ringmill_core_cpu_seconds_total")))
+        let between = Between { before, after: self.metrics()? };
+        Ok(reading_of(&consumed, between.added("ringmill_core_cpu_seconds_total")))
     }
 }
 
@@ -347,10 +323,12 @@ mod tests {
                     ringmill_flush_seconds_bucket{core=\"0\",le=\"0.000127\"} 1\n\
                     ringmill_flush_seconds_bucket{core=\"0\",le=\"0.000255\"} 5\n\
                     ringmill_flush_seconds_bucket{core=\"0\",le=\"+Inf\"} 5\nnonsense\n";
-        let (empty, metrics) = (Metrics::parse(""), Metrics::parse(text));
-        assert_eq!(metrics.since(&empty, "ringmill_core_turns_total"), 12.0);
-        assert_eq!(metrics.get("ringmill_requests_total.Produce"), 3.0);
-        let flushes = metrics.flushes_since(&empty).expect("five flushes");
+        let between = Between { before: Metrics::parse(""), after: Metrics::parse(text) };
+        assert_eq!(between.added("ringmill_core_turns_total"), 12.0);
+        assert_eq!(between.after.sum("ringmill_requests_total", &[("api", "Produce")]), Some(3.0));
+        let flushes = between.flushes().expect("five flushes");
         assert!((flushes.at(1.0) - 255.0).abs() < 1e-6 && (flushes.at(0.2) - 127.0).abs() < 1e-6);
+        let again = Between { before: Metrics::parse(text), after: Metrics::parse(text) };
+        assert!(again.flushes().is_none() && again.added("ringmill_core_turns_total") == 0.0);
     }
 }

@@ -18,6 +18,7 @@ mod page;
 mod perf;
 mod plan;
 mod produce;
+mod prometheus;
 mod saving;
 mod serve;
 mod server;

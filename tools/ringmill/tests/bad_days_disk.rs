@@ -185,36 +185,8 @@ fn fill_up(disk: &SmallDisk) -> bool {
     let before = load.refused();
     wait_until_above("full again", &before, || load.refused(), &mut broker);
     broker.kill();
-    // The room to come is small, so it is enough that somebody gets it.
-    let all_acked = || vec![load.acked().iter().sum()];
-    let started_full = match Broker::try_start_by(disk.ringmill(), &disk.data(), &options) {
-        Ok(again) => {
-            broker = again;
-            *load.address.lock().unwrap() = broker.address.clone();
-            check_all(&broker, &load);
-            let before = load.refused();
-            wait_until_above("still full after the restart", &before, || load.refused(), &mut broker);
-            // Deleting what nobody needs heals it, without anyone's hand on the disk.
-            let before = all_acked();
-            let (code, said) =
-                run(&["topic", "delete", "ballast", "--yes", "--bootstrap-server", &broker.address]);
-            assert_eq!(code, 0, "{said}");
-            wait_until_above("a deleted topic is room", &before, all_acked, &mut broker);
-            true
-        }
-        // A file system that writes little in place may not have room even for the lock.
-        Err(refusal) => {
-            assert_eq!(refusal.code, Some(DISK_FULL), "{}", refusal.said);
-            assert!(refusal.said.contains("free space"), "{}", refusal.said);
-            let before = all_acked();
-            disk.free();
-            broker = start();
-            *load.address.lock().unwrap() = broker.address.clone();
-            check_all(&broker, &load);
-            wait_until_above("with room it starts", &before, all_acked, &mut broker);
-            false
-        }
-    };
+    let started_full;
+    (broker, started_full) = start_when_full(disk, &options, &load);
 
     load.stop.store(true, Ordering::Relaxed);
     producers.into_iter().for_each(|p| p.join().unwrap());
@@ -223,6 +195,39 @@ fn fill_up(disk: &SmallDisk) -> bool {
     broker = start();
     check_all(&broker, &load);
     started_full
+}
+
+/// Where it comes up on the full disk, deleting a topic heals it; where it refuses to, room does. Whether it came up.
+fn start_when_full(disk: &SmallDisk, options: &[&str], load: &Load) -> (Broker, bool) {
+    // The room to come is small, so it is enough that somebody gets it.
+    let all_acked = || vec![load.acked().iter().sum()];
+    match Broker::try_start_by(disk.ringmill(), &disk.data(), options) {
+        Ok(mut broker) => {
+            *load.address.lock().unwrap() = broker.address.clone();
+            check_all(&broker, load);
+            let before = load.refused();
+            wait_until_above("still full after the restart", &before, || load.refused(), &mut broker);
+            // Deleting what nobody needs heals it, without anyone's hand on the disk.
+            let before = all_acked();
+            let (code, said) =
+                run(&["topic", "delete", "ballast", "--yes", "--bootstrap-server", &broker.address]);
+            assert_eq!(code, 0, "{said}");
+            wait_until_above("a deleted topic is room", &before, all_acked, &mut broker);
+            (broker, true)
+        }
+        // A file system that writes little in place may not have room even for the lock.
+        Err(refusal) => {
+            assert_eq!(refusal.code, Some(DISK_FULL), "{}", refusal.said);
+            assert!(refusal.said.contains("free space"), "{}", refusal.said);
+            let before = all_acked();
+            disk.free();
+            let mut broker = Broker::try_start_by(disk.ringmill(), &disk.data(), options).unwrap();
+            *load.address.lock().unwrap() = broker.address.clone();
+            check_all(&broker, load);
+            wait_until_above("with room it starts", &before, all_acked, &mut broker);
+            (broker, false)
+        }
+    }
 }
 
 /// A hundred MiB in one batch: larger than a flush group, a chunk of the tail ring, and the default of everything.

@@ -41,37 +41,13 @@ impl RingBackend {
             "a completion belongs to the present life of its slot"
         );
         let token = slot.token;
-        match slot.pending.as_mut() {
+        match &slot.pending {
             Some(Pending::Accept { .. }) => self.accepted(at, token, outcome, cqueue::more(flags)),
             Some(Pending::Recv { .. }) => self.received(at, outcome, flags),
             Some(Pending::RecvPoll { .. }) => self.readable(at, outcome),
-            Some(Pending::RecvInto { buf, fill_to, got, .. }) => {
-                if let Ok(count) = outcome {
-                    let len = buf.len() + count as usize;
-                    buf.set_len(len);
-                    *got += count;
-                    if count > 0 && len < *fill_to && !self.ending {
-                        return self.push_recv_into(at);
-                    }
-                }
-                self.finish_recv_into(at, outcome);
-            }
+            Some(Pending::RecvInto { .. }) => self.received_into(at, outcome),
             Some(Pending::Send(_)) => self.sent(at, token, outcome, flags),
-            Some(Pending::Write { len, left, error, .. }) => {
-                *left -= 1;
-                match outcome {
-                    Err(errno) if errno != Errno::CANCELED || error.is_none() => {
-                        *error = Some(error.unwrap_or(errno))
-                    }
-                    Ok(count) if data & 3 == 0 && count as usize != *len => *error = Some(Errno::IO),
-                    Ok(_) | Err(_) => {}
-                }
-                if *left == 0 {
-                    let result = error.map_or(Ok(*len as u32), Err);
-                    self.remove(at);
-                    self.done.push_back(Completion { token, result, payload: Payload::None, more: false });
-                }
-            }
+            Some(Pending::Write { .. }) => self.written(at, token, outcome, data & 3),
             Some(Pending::Sync { .. }) => {
                 self.remove(at);
                 self.done.push_back(Completion {
@@ -81,25 +57,7 @@ impl RingBackend {
                     more: false,
                 });
             }
-            Some(Pending::Read { want, got, .. }) => {
-                if let Ok(count) = outcome {
-                    *got += count as usize;
-                    // A direct read that ends off a page ended at the end of the file.
-                    let whole = got.is_multiple_of(ringmill_types::limits::PAGE_BYTES);
-                    if count > 0 && *got < *want && whole && !self.ending {
-                        return self.push_read(at);
-                    }
-                }
-                if let Some((token, Pending::Read { mut buf, got, .. })) = self.remove(at) {
-                    buf.set_len(got);
-                    self.done.push_back(Completion {
-                        token,
-                        result: outcome.map(|_| got as u32),
-                        payload: Payload::BufMut(buf),
-                        more: false,
-                    });
-                }
-            }
+            Some(Pending::Read { .. }) => self.read(at, outcome),
             Some(Pending::Wake) => {
                 self.bell_watched = false;
                 self.in_flight += 1;
@@ -110,6 +68,69 @@ impl RingBackend {
             Some(Pending::Close { .. } | Pending::Ignored) | None => {
                 self.remove(at);
             }
+        }
+    }
+
+    fn received_into(&mut self, at: u32, outcome: Result<u32, Errno>) {
+        let Some(Slot { pending: Some(Pending::RecvInto { buf, fill_to, got, .. }), .. }) =
+            self.slots.get_mut(at as usize)
+        else {
+            return;
+        };
+        if let Ok(count) = outcome {
+            let len = buf.len() + count as usize;
+            buf.set_len(len);
+            *got += count;
+            if count > 0 && len < *fill_to && !self.ending {
+                return self.push_recv_into(at);
+            }
+        }
+        if let Some((token, Pending::RecvInto { buf, got, .. })) = self.remove(at) {
+            let result = outcome.map(|_| got);
+            self.done.push_back(Completion { token, result, payload: Payload::BufMut(buf), more: false });
+        }
+    }
+
+    /// One of a write's two completions, or its only one: `part` 0 is the write itself, others are its flush.
+    fn written(&mut self, at: u32, token: Token, outcome: Result<u32, Errno>, part: u64) {
+        let Some(Slot { pending: Some(Pending::Write { len, left, error, .. }), .. }) =
+            self.slots.get_mut(at as usize)
+        else {
+            return;
+        };
+        *left -= 1;
+        match outcome {
+            Err(errno) if errno != Errno::CANCELED || error.is_none() => {
+                *error = Some(error.unwrap_or(errno))
+            }
+            Ok(count) if part == 0 && count as usize != *len => *error = Some(Errno::IO),
+            Ok(_) | Err(_) => {}
+        }
+        if *left == 0 {
+            let result = error.map_or(Ok(*len as u32), Err);
+            self.remove(at);
+            self.done.push_back(Completion { token, result, payload: Payload::None, more: false });
+        }
+    }
+
+    fn read(&mut self, at: u32, outcome: Result<u32, Errno>) {
+        let Some(Slot { pending: Some(Pending::Read { want, got, .. }), .. }) =
+            self.slots.get_mut(at as usize)
+        else {
+            return;
+        };
+        if let Ok(count) = outcome {
+            *got += count as usize;
+            // A direct read that ends off a page ended at the end of the file.
+            let whole = got.is_multiple_of(ringmill_types::limits::PAGE_BYTES);
+            if count > 0 && *got < *want && whole && !self.ending {
+                return self.push_read(at);
+            }
+        }
+        if let Some((token, Pending::Read { mut buf, got, .. })) = self.remove(at) {
+            buf.set_len(got);
+            let result = outcome.map(|_| got as u32);
+            self.done.push_back(Completion { token, result, payload: Payload::BufMut(buf), more: false });
         }
     }
 
@@ -204,13 +225,6 @@ impl RingBackend {
         bytes.truncate(got as usize);
         let payload = Payload::Received(Received(ReceivedInner::Owned(bytes.into_boxed_slice())));
         self.done.push_back(Completion { token, result: Ok(got as u32), payload, more: false });
-    }
-
-    fn finish_recv_into(&mut self, at: u32, outcome: Result<u32, Errno>) {
-        if let Some((token, Pending::RecvInto { buf, got, .. })) = self.remove(at) {
-            let result = outcome.map(|_| got);
-            self.done.push_back(Completion { token, result, payload: Payload::BufMut(buf), more: false });
-        }
     }
 
     pub(super) fn take_job_results(&mut self) {

@@ -3,10 +3,10 @@
 use super::offsets::answer_or_log;
 use super::{Call, Finish, Outcome, Refusal, code, message, text};
 use crate::control::Control;
-use crate::groups::OFFSETS_TOPIC;
 use kafka_wire::delete_records_response::{DeleteRecordsPartitionResult, DeleteRecordsTopicResult};
 use kafka_wire::{DeleteRecordsRequest, DeleteRecordsResponse};
 use ringmill_core::{CoreQuery, CoreReply};
+use ringmill_types::internal::is_internal;
 use ringmill_types::{CoreId, ErrorCode, Offset, PartitionId};
 use std::collections::BTreeMap;
 
@@ -33,7 +33,7 @@ pub(crate) fn delete_records(control: &mut Control, call: &Call<'_>) -> Result<O
             .and_then(|at| control.image.named(&name)?.partitions.get(at).map(|p| (p.core, p.id)));
         let error = match partition {
             None => ErrorCode::UnknownTopicOrPartition,
-            Some(_) if name == OFFSETS_TOPIC => ErrorCode::InvalidTopicException,
+            Some(_) if is_internal(&name) => ErrorCode::InvalidTopicException,
             Some((core, id)) => {
                 let (queries, places) = asked.entry(core).or_default();
                 queries.push((id, before));

@@ -15,6 +15,7 @@ use kafka_wire::{
 };
 use kafka_wire_core::Uuid;
 use ringmill_metadata::Topic;
+use ringmill_types::internal::is_internal;
 use ringmill_types::{ErrorCode, TopicId};
 use std::collections::HashSet;
 
@@ -126,7 +127,7 @@ fn described(node_id: i32, topic: &Topic, operations: i32) -> MetadataResponseTo
     message!(MetadataResponseTopic {
         name: Some(text(&*topic.name)),
         topic_id: Uuid::from_bytes(topic.id.0),
-        is_internal: *topic.name == *OFFSETS_TOPIC,
+        is_internal: is_internal(&topic.name),
         partitions: partitions.collect(),
         topic_authorized_operations: operations,
     })
@@ -134,86 +135,39 @@ fn described(node_id: i32, topic: &Topic, operations: i32) -> MetadataResponseTo
 
 pub(crate) fn describe_topic_partitions(control: &mut Control, call: &Call<'_>) -> Result<Outcome, Refusal> {
     let request: DescribeTopicPartitionsRequest = call.decode()?;
-    if let Some(cursor) = &request.cursor {
-        // Where a list is given, the cursor's topic has to be of it.
-        let listed = request.topics.is_empty() || request.topics.iter().any(|t| t.name == cursor.topic_name);
-        if !listed || cursor.partition_index < 0 {
-            let refused = request.topics.iter().map(|topic| {
-                message!(DescribeTopicPartitionsResponseTopic {
-                    error_code: code(ErrorCode::InvalidRequest),
-                    name: Some(topic.name.clone()),
-                    topic_authorized_operations: i32::MIN
-                })
-            });
-            let response = message!(DescribeTopicPartitionsResponse { topics: refused.collect() });
-            return Ok(Outcome::Now(call.encode(&response)?));
-        }
-    }
-    let mut names: Vec<String> = if request.topics.is_empty() {
-        control.image.topics().map(|t| t.name.to_string()).collect()
-    } else {
-        request.topics.iter().map(|t| t.name.to_string()).collect()
+    let Some(names) = names_from_cursor(control, &request) else {
+        let refused = request.topics.iter().map(|topic| {
+            message!(DescribeTopicPartitionsResponseTopic {
+                error_code: code(ErrorCode::InvalidRequest),
+                name: Some(topic.name.clone()),
+                topic_authorized_operations: i32::MIN
+            })
+        });
+        let response = message!(DescribeTopicPartitionsResponse { topics: refused.collect() });
+        return Ok(Outcome::Now(call.encode(&response)?));
     };
-    names.sort_unstable();
-    names.dedup();
-    let mut first = 0;
-    if let Some(cursor) = &request.cursor {
-        names.retain(|name| name.as_str() >= cursor.topic_name.as_str());
-        first = if names.first().is_some_and(|name| name == cursor.topic_name.as_str()) {
-            cursor.partition_index.max(0) as usize
-        } else {
-            0
-        };
-    }
+    let cursor = request.cursor.as_ref();
     let mut left = request.response_partition_limit.clamp(1, PARTITIONS_PER_ANSWER_MAX) as usize;
     let mut response = DescribeTopicPartitionsResponse::default();
     for name in names {
         let Some(topic) = control.image.named(&name) else {
-            let error = if create::check_name(&control.image, &name).is_err() {
-                ErrorCode::InvalidTopicException
-            } else {
-                ErrorCode::UnknownTopicOrPartition
-            };
-            response.topics.push(message!(DescribeTopicPartitionsResponseTopic {
-                error_code: code(error),
-                name: Some(text(name)),
-                topic_authorized_operations: TOPIC_OPERATIONS
-            }));
-            first = 0;
+            response.topics.push(undescribed(control, name));
             continue;
         };
         if left == 0 {
             response.next_cursor = Some(message!(Cursor { topic_name: text(name), partition_index: 0 }));
             break;
         }
-        let node = control.options.node_id;
-        let shown: Vec<_> = topic
-            .partitions
-            .iter()
-            .zip(0..)
-            .skip(first)
-            .take(left)
-            .map(|(p, index)| {
-                message!(DescribeTopicPartitionsResponsePartition {
-                    partition_index: index,
-                    leader_id: node,
-                    leader_epoch: p.epoch.0,
-                    replica_nodes: vec![node],
-                    isr_nodes: vec![node],
-                    eligible_leader_replicas: Some(Vec::new()),
-                    last_known_elr: Some(Vec::new()),
-                })
-            })
-            .collect();
-        left -= shown.len();
-        let next = first + shown.len();
+        let first = cursor.filter(|c| c.topic_name.as_str() == name).map_or(0, |c| c.partition_index.max(0));
+        let partitions = shown(control.options.node_id, topic, first as usize, left);
+        left -= partitions.len();
+        let next = first as usize + partitions.len();
         let unfinished = next < topic.partitions.len();
-        first = 0;
         response.topics.push(message!(DescribeTopicPartitionsResponseTopic {
             name: Some(text(name.as_str())),
             topic_id: Uuid::from_bytes(topic.id.0),
-            is_internal: *topic.name == *OFFSETS_TOPIC,
-            partitions: shown,
+            is_internal: is_internal(&topic.name),
+            partitions: partitions,
             topic_authorized_operations: TOPIC_OPERATIONS,
         }));
         if unfinished {
@@ -223,4 +177,57 @@ pub(crate) fn describe_topic_partitions(control: &mut Control, call: &Call<'_>) 
         }
     }
     Ok(Outcome::Now(call.encode(&response)?))
+}
+
+/// The names to describe, sorted, each once, from the cursor's on. `None` where the cursor is none that an answer gave.
+fn names_from_cursor(control: &Control, request: &DescribeTopicPartitionsRequest) -> Option<Vec<String>> {
+    let mut names: Vec<String> = if request.topics.is_empty() {
+        control.image.topics().map(|t| t.name.to_string()).collect()
+    } else {
+        request.topics.iter().map(|t| t.name.to_string()).collect()
+    };
+    names.sort_unstable();
+    names.dedup();
+    if let Some(cursor) = &request.cursor {
+        // Where a list is given, the cursor's topic has to be of it.
+        let listed = request.topics.is_empty() || request.topics.iter().any(|t| t.name == cursor.topic_name);
+        if !listed || cursor.partition_index < 0 {
+            return None;
+        }
+        names.retain(|name| name.as_str() >= cursor.topic_name.as_str());
+    }
+    Some(names)
+}
+
+fn undescribed(control: &Control, name: String) -> DescribeTopicPartitionsResponseTopic {
+    let error = match create::check_name(&control.image, &name) {
+        Err(_) => ErrorCode::InvalidTopicException,
+        Ok(()) => ErrorCode::UnknownTopicOrPartition,
+    };
+    message!(DescribeTopicPartitionsResponseTopic {
+        error_code: code(error),
+        name: Some(text(name)),
+        topic_authorized_operations: TOPIC_OPERATIONS
+    })
+}
+
+/// At most `most` partitions from the one with the number `first` on.
+fn shown(
+    node: i32,
+    topic: &Topic,
+    first: usize,
+    most: usize,
+) -> Vec<DescribeTopicPartitionsResponsePartition> {
+    let partitions = topic.partitions.iter().zip(0..).skip(first).take(most).map(|(p, index)| {
+        message!(DescribeTopicPartitionsResponsePartition {
+            partition_index: index,
+            leader_id: node,
+            leader_epoch: p.epoch.0,
+            replica_nodes: vec![node],
+            isr_nodes: vec![node],
+            eligible_leader_replicas: Some(Vec::new()),
+            last_known_elr: Some(Vec::new()),
+        })
+    });
+    partitions.collect()
 }

@@ -3,6 +3,7 @@
 use super::offsets::answer_or_log;
 use super::{Call, Outcome, Refusal, code, message};
 use crate::control::Control;
+use kafka_wire::offset_commit_request::OffsetCommitRequestPartition;
 use kafka_wire::offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic};
 use kafka_wire::offset_delete_response::{OffsetDeleteResponsePartition, OffsetDeleteResponseTopic};
 use kafka_wire::{OffsetCommitRequest, OffsetCommitResponse, OffsetDeleteRequest, OffsetDeleteResponse};
@@ -47,18 +48,7 @@ pub(crate) fn offset_commit(control: &mut Control, call: &Call<'_>) -> Result<Ou
             match topic {
                 Some(topic) if has(Some(topic), one.partition_index) => {
                     places.push((t, p));
-                    commit.offsets.push(CommitOffset {
-                        topic: topic.name.clone(),
-                        topic_id: topic.id,
-                        partition: one.partition_index,
-                        offset: one.committed_offset,
-                        leader_epoch: one.committed_leader_epoch,
-                        metadata: one
-                            .committed_metadata
-                            .as_ref()
-                            .map(ToString::to_string)
-                            .unwrap_or_default(),
-                    });
+                    commit.offsets.push(to_commit(topic, one));
                 }
                 None if !by_name => answer.error_code = code(ErrorCode::UnknownTopicId),
                 _ => answer.error_code = code(ErrorCode::UnknownTopicOrPartition),
@@ -80,21 +70,35 @@ pub(crate) fn offset_commit(control: &mut Control, call: &Call<'_>) -> Result<Ou
     Ok(Outcome::Coordinate(
         Box::new(|ticket| Event::Commit(ticket, commit)),
         Box::new(move |result| {
-            let codes: Vec<ErrorCode> = match result {
-                Ok(Answer::Commit(results)) => {
-                    results.into_iter().map(|(_, _, error)| as_commit(error)).collect()
-                }
-                Err(error) => vec![error; places.len()],
-                Ok(_) => vec![ErrorCode::UnknownServerError; places.len()],
-            };
-            for ((t, p), error) in places.into_iter().zip(codes) {
-                if let Some(answer) = response.topics.get_mut(t).and_then(|t| t.partitions.get_mut(p)) {
+            for ((t, p), error) in places.iter().zip(codes_of(result, places.len())) {
+                if let Some(answer) = response.topics.get_mut(*t).and_then(|t| t.partitions.get_mut(*p)) {
                     answer.error_code = code(error);
                 }
             }
             answer_or_log(head, &response)
         }),
     ))
+}
+
+fn to_commit(topic: &Topic, asked: &OffsetCommitRequestPartition) -> CommitOffset {
+    let metadata = asked.committed_metadata.as_ref();
+    CommitOffset {
+        topic: topic.name.clone(),
+        topic_id: topic.id,
+        partition: asked.partition_index,
+        offset: asked.committed_offset,
+        leader_epoch: asked.committed_leader_epoch,
+        metadata: metadata.map(ToString::to_string).unwrap_or_default(),
+    }
+}
+
+/// What each of `count` offsets is answered with, in the order they were given to the coordinator.
+fn codes_of(result: Result<Answer, ErrorCode>, count: usize) -> Vec<ErrorCode> {
+    match result {
+        Ok(Answer::Commit(results)) => results.into_iter().map(|(_, _, error)| as_commit(error)).collect(),
+        Err(error) => vec![error; count],
+        Ok(_) => vec![ErrorCode::UnknownServerError; count],
+    }
 }
 
 /// Records that no batch can take are the client's fault here: it sent them.

@@ -4,9 +4,7 @@ use crate::api;
 use crate::control::Control;
 use ringmill_metadata::PartitionRecord;
 use ringmill_metadata::records::Configs;
-
-/// Kafka's name for it.
-pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
+pub use ringmill_types::internal::OFFSETS_TOPIC;
 
 impl Control {
     /// True when it was made just now, and cores have yet to hear of it.

@@ -117,6 +117,21 @@ impl EndToEnd {
         self.tell(kind, sent, read, copies, broker_seconds, stop.load(Ordering::Relaxed))
     }
 
+    fn consumed_json(&self, consumed: &Consumed) -> serde_json::Value {
+        let seconds = consumed.elapsed.as_secs_f64().max(1e-9);
+        serde_json::json!({
+            "records": consumed.records,
+            "bytes": consumed.bytes,
+            "fetches": consumed.fetches,
+            "retries": consumed.retries,
+            "consumers": self.consumers,
+            "elapsed_seconds": consumed.elapsed.as_secs_f64(),
+            "records_per_second": consumed.records as f64 / seconds,
+            "megabytes_per_second": consumed.bytes as f64 / 1e6 / seconds,
+            "client_cpu_seconds": consumed.cpu.as_secs_f64(),
+        })
+    }
+
     fn tell(
         &self,
         kind: Kind,
@@ -136,21 +151,10 @@ impl EndToEnd {
         let complete = sent.is_ok() && read.is_ok() && whole && !stopped;
         let report = report(&self.sending, &outcome, complete, broker_seconds);
         let mut out = Out::new();
-        let seconds = consumed.elapsed.as_secs_f64().max(1e-9);
         if self.files.json {
             out.json_pretty(&serde_json::json!({
                 "produce": report,
-                "consume": {
-                    "records": consumed.records,
-                    "bytes": consumed.bytes,
-                    "fetches": consumed.fetches,
-                    "retries": consumed.retries,
-                    "consumers": self.consumers,
-                    "elapsed_seconds": consumed.elapsed.as_secs_f64(),
-                    "records_per_second": consumed.records as f64 / seconds,
-                    "megabytes_per_second": consumed.bytes as f64 / 1e6 / seconds,
-                    "client_cpu_seconds": consumed.cpu.as_secs_f64(),
-                },
+                "consume": self.consumed_json(&consumed),
                 "delivered": consumed.delivery.count(),
                 "not_delivered": missing,
                 "delivery_ms": quantiles(&consumed.delivery),
@@ -165,14 +169,7 @@ impl EndToEnd {
             table(&mut out, &columns)?;
             out.line("")?;
             say(&mut out, &report, &outcome)?;
-            out.line(format!(
-                "read {} records, {:.1}/s, {:.1} MB/s in {} fetches, CPU {:.2} s",
-                grouped(consumed.records),
-                consumed.records as f64 / seconds,
-                consumed.bytes as f64 / 1e6 / seconds,
-                grouped(consumed.fetches),
-                consumed.cpu.as_secs_f64()
-            ))?;
+            out.line(consumed_line(&consumed))?;
         }
         let series = [
             Series::new("from intended time to delivery", "delivery", &consumed.delivery)
@@ -195,6 +192,18 @@ impl EndToEnd {
         }
         Ok(())
     }
+}
+
+fn consumed_line(consumed: &Consumed) -> String {
+    let seconds = consumed.elapsed.as_secs_f64().max(1e-9);
+    format!(
+        "read {} records, {:.1}/s, {:.1} MB/s in {} fetches, CPU {:.2} s",
+        grouped(consumed.records),
+        consumed.records as f64 / seconds,
+        consumed.bytes as f64 / 1e6 / seconds,
+        grouped(consumed.fetches),
+        consumed.cpu.as_secs_f64()
+    )
 }
 
 /// Both sides of a run.

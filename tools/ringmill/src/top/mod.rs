@@ -7,7 +7,6 @@
 mod draw;
 mod numbers;
 mod panels;
-mod prometheus;
 mod reading;
 mod screen;
 mod snapshot;

@@ -1,6 +1,6 @@
 //! What one look at the admin port gives, as numbers with names; nothing is compared here.
 
-use super::prometheus::{Histogram, Metrics};
+use crate::prometheus::{Histogram, Metrics};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 

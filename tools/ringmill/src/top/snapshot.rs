@@ -1,7 +1,7 @@
 //! What happened between two readings: rates, quantiles, and who caused them. What `--json` prints and the screen draws.
 
-use super::prometheus::Histogram;
 use super::reading::{Connection, CoreReading, GroupReading, Reading, TopicReading};
+use crate::prometheus::Histogram;
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
 

@@ -8,15 +8,15 @@
 mod aside;
 
 use aside::Aside;
-use ringmill_bench_micro::batch;
-use ringmill_bench_micro::frames::{Asked, TOPIC_ID, fetch_frame, produce_frame};
+use ringmill_bench_micro::frames::{Asked, fetch_frame, produce_frame};
+use ringmill_bench_micro::{LogRig, batch, topic};
 use ringmill_core::heartbeat::Heartbeat;
 use ringmill_core::{ControlMessage, Core, CoreEnds, CoreMessage, CoreSettings};
-use ringmill_log::{Log, LogOptions};
+use ringmill_log::LogOptions;
 use ringmill_reactor::Doorbell;
 use ringmill_reactor::sim::{ListenerId, SimConn, SimOptions, SimWorld};
+use ringmill_types::CoreId;
 use ringmill_types::limits::MAILBOX_SLOTS;
-use ringmill_types::{CoreId, LeaderEpoch, PartitionId, PartitionSpec, TopicConfig, TopicSpec};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -81,28 +81,14 @@ impl Rig {
         let world = SimWorld::new(1, options);
         let (index, mut sim) = world.add_core();
         let (socket, listener) = sim.listen();
-        let mut io = Aside(sim);
-        let spec = |index| PartitionSpec {
-            index,
-            id: PartitionId(10 + index as u64),
-            owner: CoreId(0),
-            leader_epoch: LeaderEpoch(0),
-        };
-        let topic = TopicSpec {
-            name: "bench".into(),
-            id: TOPIC_ID,
-            config: Arc::new(TopicConfig::default()),
-            partitions: (0..PARTITIONS).map(spec).collect(),
-        };
-        let own: Vec<_> = topic.partitions.iter().map(|partition| (&topic, partition)).collect();
         let options = LogOptions::new(CoreId(0), PathBuf::from("/data"));
-        let (log, _) = Log::open(&mut io, options, &own, 10 + PARTITIONS as u64, 1).unwrap();
+        let LogRig { io, log } = LogRig::open(Aside(sim), options, PARTITIONS);
         let (to_core, from_control) = rtrb::RingBuffer::new(MAILBOX_SLOTS);
         let (to_control, from_core) = rtrb::RingBuffer::new(MAILBOX_SLOTS);
         let ends = CoreEnds { to_control, from_control, control_bell: Doorbell::new().unwrap() };
         let settings = CoreSettings::new(CoreId(0), 1);
         let mut core = Core::new(io, log, settings, ends, Arc::new(Heartbeat::default()), Some(socket));
-        core.know(&[topic]);
+        core.know(&[topic(PARTITIONS)]);
         Rig { world, core, index, listener, _to_core: to_core, _from_core: from_core }
     }
 

@@ -24,6 +24,48 @@ struct Broker {
 const WELL: Broker = Broker { topics: 6, silent_core: false, full: false, groups: false };
 
 impl Broker {
+    fn core_lines(&self, core: u64, n: u64, text: &mut String) {
+        let mut say = |line: String| writeln!(text, "{line}").unwrap();
+        let silent = self.silent_core && core == 1;
+        say(format!("ringmill_core_answered{{core=\"{core}\"}} {}", u64::from(!silent)));
+        if silent {
+            return;
+        }
+        let of = |name: &str, value: f64| format!("ringmill_{name}{{core=\"{core}\"}} {value}");
+        let load = (core + 1) as f64 * n as f64;
+        say(of("core_cpu_seconds_total", load * 0.2));
+        say(of("connections", 7.0));
+        say(of("partitions", 520.0));
+        say(of("records_in_total", load * 27_000.0));
+        say(of("received_bytes_total", load * 27_100_000.0));
+        say(of("sent_bytes_total", load * 4_000_000.0));
+        say(of("flush_groups_total", load * 1500.0));
+        say(of("flush_group_bytes_sum", load * 27_100_000.0));
+        say(of("flush_group_bytes_count", load * 1500.0));
+        say(of("core_log_used_bytes", 300.0 + core as f64));
+        say(of("core_log_capacity_bytes", 1000.0));
+        say(of("tail_bytes", 10.0));
+        say(of("tail_limit_bytes", 160.0));
+        say(of("destage_bytes_total", load * 26_000_000.0));
+        say(of("destage_lag_bytes", 5_000_000.0));
+        say(of("produce_waiting", 3.0));
+        say(of("storage_full", f64::from(self.full)));
+        say(of("partitions_offline", f64::from(self.full) * 2.0));
+        for api in ["Produce", "Fetch", "Other"] {
+            say(format!("ringmill_requests_total{{core=\"{core}\",api=\"{api}\"}} {}", load * 400.0));
+        }
+        // Slower every third second, so that the curves have a shape.
+        let slow = n / 3 * 40 + n;
+        for (name, labels) in [("request_wait", ",api=\"Produce\""), ("flush", ""), ("core_turn", "")] {
+            for (le, count) in [("0.000063", n * 500), ("0.000255", n * 1200), ("0.004095", n * 1200 + slow)]
+            {
+                say(format!("ringmill_{name}_seconds_bucket{{core=\"{core}\"{labels},le=\"{le}\"}} {count}"));
+            }
+            let all = n * 1200 + slow;
+            say(format!("ringmill_{name}_seconds_bucket{{core=\"{core}\"{labels},le=\"+Inf\"}} {all}"));
+        }
+    }
+
     fn reading(&self, n: u64) -> Reading {
         let mut text = format!(
             "ringmill_build_info{{version=\"0.1.0\"}} 1\nringmill_ready 1\nprocess_cpu_seconds_total {}\n\
@@ -33,50 +75,10 @@ impl Broker {
             u64::from(self.topics > 10),
             n * 20_000_000,
         );
-        let mut say = |line: String| writeln!(text, "{line}").unwrap();
-        for core in 0..2u64 {
-            let silent = self.silent_core && core == 1;
-            say(format!("ringmill_core_answered{{core=\"{core}\"}} {}", u64::from(!silent)));
-            if silent {
-                continue;
-            }
-            let of = |name: &str, value: f64| format!("ringmill_{name}{{core=\"{core}\"}} {value}");
-            let load = (core + 1) as f64 * n as f64;
-            say(of("core_cpu_seconds_total", load * 0.2));
-            say(of("connections", 7.0));
-            say(of("partitions", 520.0));
-            say(of("records_in_total", load * 27_000.0));
-            say(of("received_bytes_total", load * 27_100_000.0));
-            say(of("sent_bytes_total", load * 4_000_000.0));
-            say(of("flush_groups_total", load * 1500.0));
-            say(of("flush_group_bytes_sum", load * 27_100_000.0));
-            say(of("flush_group_bytes_count", load * 1500.0));
-            say(of("core_log_used_bytes", 300.0 + core as f64));
-            say(of("core_log_capacity_bytes", 1000.0));
-            say(of("tail_bytes", 10.0));
-            say(of("tail_limit_bytes", 160.0));
-            say(of("destage_bytes_total", load * 26_000_000.0));
-            say(of("destage_lag_bytes", 5_000_000.0));
-            say(of("produce_waiting", 3.0));
-            say(of("storage_full", f64::from(self.full)));
-            say(of("partitions_offline", f64::from(self.full) * 2.0));
-            for api in ["Produce", "Fetch", "Other"] {
-                say(format!("ringmill_requests_total{{core=\"{core}\",api=\"{api}\"}} {}", load * 400.0));
-            }
-            // Slower every third second, so that the curves have a shape.
-            let slow = n / 3 * 40 + n;
-            for (name, labels) in [("request_wait", ",api=\"Produce\""), ("flush", ""), ("core_turn", "")] {
-                for (le, count) in
-                    [("0.000063", n * 500), ("0.000255", n * 1200), ("0.004095", n * 1200 + slow)]
-                {
-                    say(format!(
-                        "ringmill_{name}_seconds_bucket{{core=\"{core}\"{labels},le=\"{le}\"}} {count}"
-                    ));
-                }
-                let all = n * 1200 + slow;
-                say(format!("ringmill_{name}_seconds_bucket{{core=\"{core}\"{labels},le=\"+Inf\"}} {all}"));
-            }
+        for core in 0..2 {
+            self.core_lines(core, n, &mut text);
         }
+        let mut say = |line: String| writeln!(text, "{line}").unwrap();
         for topic in 0..self.topics as u64 {
             let name = if topic == 4 {
                 "a-topic-with-a-name-longer-than-its-column".into()

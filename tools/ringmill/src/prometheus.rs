@@ -1,6 +1,6 @@
 //! Reading the text of `/metrics`: samples by family and label, histograms, and quantiles of what was added between two.
 //!
-//! Tolerant: a line that is no sample is left out, so a newer broker's metrics never stop an older `top`.
+//! Tolerant: a line that is no sample is left out, so a newer broker's metrics never stop an older tool.
 
 use std::collections::HashMap;
 
@@ -106,6 +106,11 @@ pub struct Histogram {
 }
 
 impl Histogram {
+    /// Bounds, rising, and how many values lie at or below each; the last bound is infinite.
+    pub fn buckets(&self) -> &[(f64, f64)] {
+        &self.buckets
+    }
+
     /// What was added since; everything where `before` has other bounds.
     pub fn since(&self, before: &Histogram) -> Histogram {
         if self.buckets.len() != before.buckets.len() {

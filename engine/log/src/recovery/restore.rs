@@ -1,0 +1,158 @@
+//! What a start gives back to the partitions: what the checkpoint knew, folders that were put in place, segments that
+//! retention took meanwhile.
+
+use super::error::{RecoveryError, at};
+use crate::checkpointing::sync_names;
+use crate::epochs::EpochCache;
+use crate::format::checkpoint::PartitionState;
+use crate::log::Log;
+use crate::partition::{Partition, Segment};
+use crate::producer::ProducerTable;
+use ringmill_reactor::Fs;
+use ringmill_types::{GroupSeq, LeaderEpoch, Offset, PartitionId, TopicId};
+use std::io;
+use std::sync::Arc;
+
+/// Segments that a checkpoint names, whose active one is not there.
+pub(super) struct Retired {
+    slot: u32,
+    /// Where their batches end.
+    end: Offset,
+    segments: Vec<Segment>,
+}
+
+impl Log {
+    /// Puts back what the checkpoint knew of a partition.
+    pub(super) fn restore(&mut self, slot: u32, state: &PartitionState) {
+        let first_uid = self.next_serial + 1;
+        self.next_serial += state.segments.len() as u64 + 1;
+        let Some(part) = self.parts.get_mut(slot as usize) else { return };
+        part.log_start = Offset(state.log_start);
+        part.destaged = Offset(state.next_offset);
+        part.log_end = Offset(state.next_offset);
+        part.last_append_ms = state.max_timestamp_ms;
+        part.epochs =
+            EpochCache::from_entries(state.epochs.iter().map(|(e, s)| (LeaderEpoch(*e), Offset(*s))));
+        part.producers = ProducerTable::restore(&state.producers);
+        part.segments = state
+            .segments
+            .iter()
+            .zip(first_uid..)
+            .map(|(s, uid)| Segment {
+                bytes: s.bytes,
+                max_timestamp_ms: s.max_timestamp_ms,
+                offset_of_max: Offset(s.offset_of_max_timestamp),
+                sealed: s.sealed,
+                index: None,
+                tail_page_known: false,
+                ..Segment::fresh(Offset(s.base_offset), uid, s.created_ms, 0)
+            })
+            .collect();
+    }
+
+    /// A partition that only the checkpoint knows: its topic was deleted.
+    pub(super) fn add_doomed(&mut self, state: &PartitionState) -> u32 {
+        let slot = self.parts.len() as u32;
+        let mut part = Partition::new(
+            PartitionId(state.id),
+            state.topic.as_str().into(),
+            TopicId(state.topic_id),
+            state.index,
+            &self.options.data_dir,
+            Arc::default(),
+            LeaderEpoch(0),
+        );
+        part.deleted = true;
+        self.parts.push(part);
+        slot
+    }
+
+    pub(super) fn doom(&mut self, slot: u32) {
+        self.drop_tail(slot);
+        if let Some(part) = self.parts.get_mut(slot as usize) {
+            part.deleted = true;
+            let id = part.id;
+            self.by_id.remove(&id);
+            self.destage.remove_dirs.push_back(slot);
+            self.checkpoint.note_deleted(slot);
+        }
+    }
+
+    /// The newest checkpoint may name a segment as active that was sealed and retired after it: nothing can be written to
+    /// it, and its log-start entry may come later in the replay. Batches go on in a new segment. Looks at every partition
+    /// that has an active segment, which a start that fits into memory never needs.
+    pub(super) fn pass_over_retired(&mut self, fs: &dyn Fs) -> Vec<Retired> {
+        let mut retired = Vec::new();
+        for (slot, part) in self.parts.iter_mut().enumerate().filter(|(_, p)| !p.deleted) {
+            if part.misses_active(fs) {
+                let segments = std::mem::take(&mut part.segments);
+                retired.push(Retired { slot: slot as u32, end: part.destaged, segments });
+            }
+        }
+        retired
+    }
+
+    /// Replay is over: the log start says whether retention took the segments, or somebody else did.
+    pub(super) fn settle_retired(&mut self, retired: Retired) {
+        let Some(part) = self.parts.get_mut(retired.slot as usize) else { return };
+        let is_lost = part.log_start < retired.end;
+        part.segments.splice(0..0, retired.segments.into_iter().map(|s| Segment { sealed: true, ..s }));
+        // Nothing was written after it.
+        if let Some(active) = part.segments.last_mut().filter(|s| s.base < retired.end) {
+            active.sealed = false;
+        }
+        if is_lost {
+            self.take_offline(retired.slot, "its active segment is missing", &io::ErrorKind::NotFound.into());
+        }
+    }
+
+    /// What replay had to move into segments is synced before a checkpoint names it.
+    pub(super) fn sync_destaged(&mut self, fs: &dyn Fs) -> Result<(), RecoveryError> {
+        for part in &mut self.parts {
+            if !std::mem::take(&mut part.dirty) {
+                continue;
+            }
+            if let Some(open) = part.segments.last().and_then(|s| s.open.as_ref()) {
+                fs.sync_data(&open.handle).map_err(at(&part.dir))?;
+            }
+        }
+        let dirs = std::mem::take(&mut self.checkpoint.new_dirs);
+        if !dirs.is_empty() {
+            let topics = self.options.data_dir.join("topics");
+            sync_names(fs, dirs.iter().chain([&topics])).map_err(at(&topics))?;
+        }
+        Ok(())
+    }
+
+    /// A folder that no checkpoint and no group knows was put there by someone: Kafka's, to be served from now on.
+    pub(super) fn adopt(&mut self, fs: &dyn Fs, slot: u32) -> Result<bool, RecoveryError> {
+        let Some(part) = self.parts.get(slot as usize).filter(|p| !p.deleted) else { return Ok(false) };
+        let dir = part.dir.clone();
+        if !fs.exists(&dir) {
+            return Ok(false);
+        }
+        // What a deleted topic of that name left is not this one's; it is removed when this one needs the folder.
+        if crate::folder::is_foreign(fs, &dir, part.topic_id).map_err(at(&dir))? {
+            return Ok(false);
+        }
+        let (id, config) = (part.id, part.config.clone());
+        let adopted = crate::adopt::adopt(fs, &dir, id, config.index_interval_bytes as u32)
+            .map_err(RecoveryError::Adopt)?;
+        let Some(state) = adopted else { return Ok(false) };
+        self.restore(slot, &state);
+        if let Some(part) = self.parts.get_mut(slot as usize) {
+            part.folder_known = true;
+        }
+        tracing::info!(folder = %dir.display(), next_offset = state.next_offset, "adopted a partition folder that was put in place");
+        Ok(true)
+    }
+
+    /// Counters that depend on where replay ended.
+    pub(super) fn resume(&mut self, newest: GroupSeq) {
+        self.durable_seen = newest;
+        self.advance_destaged();
+        for slot in 0..self.parts.len() as u32 {
+            self.checkpoint.note_changed(slot);
+        }
+    }
+}
