@@ -84,7 +84,7 @@ pub struct BrokerDefaults {
     /// Broker-level keys that were set, by Kafka's names.
     pub values: BTreeMap<String, String>,
     pub allow_relaxed: bool,
-    /// A larger `max.message.bytes` is refused: no core-log file could hold such a batch. 0 is no bound.
+    /// A larger `max.message.bytes` is refused: no core-log file, or no core, could hold such a batch. 0 is no bound.
     pub batch_bytes_max: u64,
     /// What was decided while running; goes before `values`.
     pub dynamic: DynamicValues,
@@ -263,8 +263,8 @@ impl BrokerDefaults {
             number("max.message.bytes").filter(|bytes| bytes.unsigned_abs() > self.largest_batch())
         {
             return Err(format!(
-                "Invalid value {bytes} for configuration max.message.bytes: Value must be no more than {}, which fits \
-                 a core-log file (core.log.file.bytes)",
+                "Invalid value {bytes} for configuration max.message.bytes: Value must be no more than {}: a batch \
+                 has to fit a core-log file (core.log.file.bytes) and a quarter of a core's share of memory (memory)",
                 self.largest_batch()
             ));
         }

@@ -17,6 +17,8 @@ use ringmill_wire::{ApiKey, RequestHeader};
 
 /// First buffer for a large frame of a connection that never sent one.
 const STRANGER_BYTES: usize = 64 << 10;
+/// So much of a large frame has to be here before there is a buffer for it.
+const EARNEST_BYTES: usize = 16 << 10;
 
 /// What the bytes of a connection hold next.
 enum NextFrame {
@@ -95,7 +97,7 @@ impl<B: Backend> Core<B> {
         let mut part = conn.large_part.take();
         let have = part.as_ref().map_or(0, |p| p.len());
         if part.as_ref().is_none_or(|p| p.capacity() < need && p.len() == p.capacity()) {
-            // A connection that sent large frames before gets room for one at once; a stranger's claim buys 64 KiB.
+            // A connection that sent large frames before gets room for one at once; a stranger's beginning buys 64 KiB.
             let want = need.min((have * 4).max(conn.large_seen).max(STRANGER_BYTES));
             let Some(mut larger) = self.io.pool().take(want) else {
                 // Memory is short: TCP pushes back, the sweep tries again, and the frame's deadline bounds the wait.
@@ -242,7 +244,8 @@ impl<B: Backend> Core<B> {
             }
             return NextFrame::Frame(FrameBytes::Small(frame));
         }
-        if need > SMALL_MAX {
+        // A claim alone buys nothing: a stranger's large frame gets a buffer of its own when the beginning of it is here.
+        if need > SMALL_MAX && (conn.large_seen > 0 || conn.input.len() > EARNEST_BYTES) {
             conn.input.drain(..4);
             conn.large_need = need;
         }

@@ -147,8 +147,8 @@ impl BrokerDefaults {
         let bytes = values.get("message.max.bytes").and_then(|text| text.trim().parse::<u64>().ok());
         if let Some(bytes) = bytes.filter(|bytes| *bytes > self.largest_batch()) {
             return Err(Refused::Invalid(format!(
-                "Invalid value {bytes} for configuration message.max.bytes: Value must be no more than {}, which fits \
-                 a core-log file (core.log.file.bytes)",
+                "Invalid value {bytes} for configuration message.max.bytes: Value must be no more than {}: a batch \
+                 has to fit a core-log file (core.log.file.bytes) and a quarter of a core's share of memory (memory)",
                 self.largest_batch()
             )));
         }
