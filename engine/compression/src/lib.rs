@@ -3,10 +3,11 @@
 //! Framing as Java clients write it: Snappy in xerial's stream, LZ4 in its frame format. What is unpacked is bounded by the
 //! caller. Never called on a core: batches pass through those untouched.
 //!
-//! zstd is unpacked by the reference library, because a frame comes from strangers: one of 40 KB can hold a block of
-//! gigabytes, which has to be refused before it is unpacked and not after.
+//! zstd is the reference library both ways: nothing else has its levels, and a frame comes from strangers. One of 40 KB can
+//! hold a block of gigabytes, which has to be refused before it is unpacked and not after.
 
 use ringmill_record::Compression;
+use ringmill_types::Packing;
 use std::io::{self, Read, Write};
 
 /// Bytes of input per Snappy block, as snappy-java has it.
@@ -17,15 +18,28 @@ const XERIAL_HEAD_BYTES: usize = 16;
 /// A zstd frame says how much of what it gave must be kept to decode it; 128 MiB is what Kafka's reader goes along with.
 const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 
-/// The records of a batch, packed.
+/// Kafka's default, and zstd's own.
+const ZSTD_LEVEL: i32 = 3;
+
+/// The records of a batch, packed as hard as their compression does where nobody says more.
 ///
 /// # Errors
-/// Only what the codecs report; they do not fail on memory.
+/// As [`compress_as`].
 pub fn compress(compression: Compression, payload: Vec<u8>) -> io::Result<Vec<u8>> {
-    match compression {
+    compress_as(Packing { compression, level: None }, payload)
+}
+
+/// The records of a batch, packed. LZ4 has one level here, the fast one that Kafka's default stands for.
+///
+/// # Errors
+/// Only what the codecs report, zstd for a working memory that it does not get.
+pub fn compress_as(packing: Packing, payload: Vec<u8>) -> io::Result<Vec<u8>> {
+    match packing.compression {
         Compression::None => Ok(payload),
         Compression::Gzip => {
-            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+            let level = packing.level.and_then(|level| u32::try_from(level).ok());
+            let level = level.map_or(flate2::Compression::default(), |l| flate2::Compression::new(l.min(9)));
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), level);
             encoder.write_all(&payload)?;
             encoder.finish()
         }
@@ -35,10 +49,7 @@ pub fn compress(compression: Compression, payload: Vec<u8>) -> io::Result<Vec<u8
             encoder.write_all(&payload)?;
             encoder.finish().map_err(io::Error::other)
         }
-        Compression::Zstd => {
-            let level = ruzstd::encoding::CompressionLevel::Fastest;
-            Ok(ruzstd::encoding::compress_to_vec(payload.as_slice(), level))
-        }
+        Compression::Zstd => zstd::bulk::compress(&payload, packing.level.unwrap_or(ZSTD_LEVEL)),
     }
 }
 

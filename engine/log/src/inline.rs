@@ -55,7 +55,8 @@ impl<B: Backend> Backend for Inline<'_, B> {
             | Op::Send { .. }
             | Op::Close { .. }
             | Op::Sync { .. }
-            | Op::Read { .. } => unreachable!("recovery destages, and destaging writes and runs jobs"),
+            | Op::Read { .. }
+            | Op::Work { .. } => unreachable!("recovery destages, and destaging writes and runs jobs"),
         };
         self.ready.push_back(Completion { token, result, payload, more: false });
     }

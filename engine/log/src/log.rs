@@ -246,32 +246,20 @@ impl Log {
     ) -> Result<Appended, AppendError> {
         let header = &produced.header;
         let now_ns = io.now_ns();
-        let storage_full = self.storage_full;
+        let (has_room, storage_full) = (self.has_room(), self.storage_full);
         let part = self
             .parts
             .get_mut(slot.0 as usize)
             .ok_or(AppendError::Refused(ErrorCode::UnknownTopicOrPartition, ""))?;
         check_topic_rules(part, produced, batch, wall_ms, storage_full)?;
-        // What is carried forward has the rest of the ring: without it, the ring could not be freed.
-        let carry_needs =
-            !self.carrying.is_empty() && self.core_log.free_bytes() < self.core_log.capacity_bytes() / 4;
-        if self.tail_bytes >= self.options.tail_bytes || carry_needs {
+        if !has_room {
             self.starved = true;
             return Err(AppendError::Busy);
         }
-        if header.has_producer_id() {
-            match part.producers.check(header) {
-                Verdict::Append => {}
-                Verdict::Duplicate { base_offset, last_offset, timestamp_ms } => {
-                    let ack = duplicate_ack(part, &self.core_log, last_offset);
-                    let log_append_ms =
-                        (part.config.timestamp_type == TimestampType::LogAppendTime).then_some(timestamp_ms);
-                    return Ok(Appended { base_offset, log_append_ms, log_start: part.log_start, ack });
-                }
-                Verdict::Refused(code) => return Err(AppendError::Refused(code, "")),
-            }
+        if let Some(original) = original_of(part, &self.core_log, header)? {
+            return Ok(original);
         }
-        let base = part.log_end;
+        let (base, epoch) = (part.log_end, part.leader_epoch);
         let append_ms = (part.config.timestamp_type == TimestampType::LogAppendTime)
             .then(|| wall_ms.max(part.last_append_ms));
         let item = Item {
@@ -283,7 +271,6 @@ impl Log {
             len: 0,
             max_timestamp_ms: append_ms.unwrap_or(produced.max_timestamp_ms),
         };
-        let epoch = part.leader_epoch;
         let patch = |bytes: &mut [u8]| {
             patch_placement(bytes, base, epoch);
             if let Some(ms) = append_ms {
@@ -305,19 +292,17 @@ impl Log {
                 ));
             }
         };
-        if part.epochs.latest().is_none_or(|(latest, _)| latest < epoch) {
-            part.epochs.assign(epoch, base);
-        }
-        if header.has_producer_id() {
-            part.producers.apply(header, base, append_ms.unwrap_or(wall_ms), now_ns);
-        }
-        part.log_end = item.last.plus(1);
-        part.last_append_ms = part.last_append_ms.max(append_ms.unwrap_or(wall_ms));
-        part.records_in += header.record_count as u64;
-        part.bytes_in += batch.len() as u64;
+        part.took(header, append_ms.unwrap_or(wall_ms), now_ns);
         self.last_append_ns = now_ns;
         let ack = if part.config.is_durable() { AckAt::Durable(group) } else { AckAt::Sealed(group) };
         Ok(Appended { base_offset: base, log_append_ms: append_ms, log_start: part.log_start, ack })
+    }
+
+    /// What is carried forward has the rest of the ring: without it, the ring could not be freed.
+    fn has_room(&self) -> bool {
+        let carry_needs =
+            !self.carrying.is_empty() && self.core_log.free_bytes() < self.core_log.capacity_bytes() / 4;
+        self.tail_bytes < self.options.tail_bytes && !carry_needs
     }
 
     /// Seals what may leave, starts destaging, cold reads, checkpoints. Once a turn, before entering the kernel.
@@ -436,6 +421,27 @@ const POOL_RESERVE_BYTES: u64 = 8 << 20;
 /// How long after the last append an idle core records its durable mark, nanoseconds.
 const MARK_AFTER_NS: u64 = 20_000_000;
 
+/// What was said of the batch when it came before; `None`: it comes for the first time.
+fn original_of(
+    part: &Partition,
+    core_log: &CoreLog,
+    header: &BatchHeader,
+) -> Result<Option<Appended>, AppendError> {
+    if !header.has_producer_id() {
+        return Ok(None);
+    }
+    match part.producers.check(header) {
+        Verdict::Append => Ok(None),
+        Verdict::Refused(code) => Err(AppendError::Refused(code, "")),
+        Verdict::Duplicate { base_offset, last_offset, timestamp_ms } => {
+            let ack = duplicate_ack(part, core_log, last_offset);
+            let log_append_ms =
+                (part.config.timestamp_type == TimestampType::LogAppendTime).then_some(timestamp_ms);
+            Ok(Some(Appended { base_offset, log_append_ms, log_start: part.log_start, ack }))
+        }
+    }
+}
+
 /// A duplicate is acked when its original is: at once if that is durable, else with everything before now.
 fn duplicate_ack(part: &Partition, core_log: &CoreLog, last_offset: Offset) -> AckAt {
     if last_offset < part.durable || !part.config.is_durable() && last_offset < part.high_watermark {
@@ -465,7 +471,7 @@ fn check_topic_rules(
     }
     let config = &part.config;
     if header.size_bytes as u64 > config.max_message_bytes {
-        return refuse(ErrorCode::MessageTooLarge, "the batch is larger than max.message.bytes");
+        return refuse(ErrorCode::MessageTooLarge, examine::TOO_LARGE);
     }
     let at = (&*part.topic, part.index);
     examine::check_records(produced, batch, config, at, wall_ms)

@@ -7,6 +7,7 @@ use crate::epochs::EpochCache;
 use crate::index::SegmentIndex;
 use crate::producer::ProducerTable;
 use ringmill_reactor::{Buf, FileHandle, FileId, Fs};
+use ringmill_record::BatchHeader;
 use ringmill_types::{GroupSeq, LeaderEpoch, Offset, PartitionId, TopicConfig, TopicId};
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -148,6 +149,21 @@ impl Partition {
             bytes_out: 0,
             deleted: false,
         }
+    }
+
+    /// A batch with this header lies in the open group, at the end of the log.
+    pub fn took(&mut self, header: &BatchHeader, append_ms: i64, now_ns: u64) {
+        let base = self.log_end;
+        if self.epochs.latest().is_none_or(|(latest, _)| latest < self.leader_epoch) {
+            self.epochs.assign(self.leader_epoch, base);
+        }
+        if header.has_producer_id() {
+            self.producers.apply(header, base, append_ms, now_ns);
+        }
+        self.log_end = base.plus(i64::from(header.last_offset_delta) + 1);
+        self.last_append_ms = self.last_append_ms.max(append_ms);
+        self.records_in += header.record_count as u64;
+        self.bytes_in += header.size_bytes as u64;
     }
 
     /// Offset of the first batch the tail holds; reads below it are cold.

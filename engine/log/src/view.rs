@@ -38,9 +38,12 @@ pub struct LogMetrics {
     pub cold_reads: u64,
     pub cold_read_bytes: u64,
     pub cache_hits: u64,
-    /// Passes whose result took its place, and the records that went.
+    /// Passes whose result took its place, and the records and bytes that went.
     pub compactions: u64,
     pub compacted_records: u64,
+    pub compacted_bytes: u64,
+    /// Of the compacted partition with the largest uncompared share, that share in millionths, at the last look.
+    pub dirty_ppm: u64,
 }
 
 impl Log {

@@ -79,7 +79,8 @@ fn ask(core: &mut Core, id: u64, verdict: &Verdict) -> Said {
     let produced = if needs_unpacking(&topic.config, &verdict.records) {
         let at = (&*topic.name, 0);
         match unpack_and_judge(&verdict.records, verdict.version, &topic.config, at, wall_ms) {
-            Ok(produced) => produced,
+            Ok(judged) => judged.produced,
+            Err(Judgement::TooLarge) => return code(10),
             Err(Judgement::Refused(refusal)) => return code(refusal.code().code()),
             Err(Judgement::BadRecords(found)) => return bad(&found),
         }

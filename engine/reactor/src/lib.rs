@@ -25,5 +25,5 @@ pub use fs::{DirEntry, FileHandle, Fs, OpenMode};
 pub use mailbox::Doorbell;
 pub use op::{
     Backend, Completion, Errno, FileId, Flush, Job, JobOutput, MovedSocket, Op, Payload, SocketId, Token,
-    Waker,
+    Waker, Work,
 };

@@ -50,6 +50,8 @@ pub enum Flush {
 pub type Job = Box<dyn FnOnce(&dyn Fs) -> JobOutput + Send>;
 /// What a [`Job`] returns; the owner of the token knows the type.
 pub type JobOutput = Box<dyn Any + Send>;
+/// A computation too long for a core, which touches no file.
+pub type Work = Box<dyn FnOnce() -> JobOutput + Send>;
 
 /// One operation. Owned buffers move in and come back in [`Completion::payload`].
 pub enum Op {
@@ -74,6 +76,8 @@ pub enum Op {
     Read { file: FileId, buf: BufMut, offset: u64, len: usize },
     /// Blocking work for the file thread. Comes back as [`Payload::Job`].
     Run { job: Job },
+    /// A computation for a thread beside that, which works in order too. Comes back as [`Payload::Job`].
+    Work { work: Work },
 }
 
 /// What an operation gives back.

@@ -13,12 +13,12 @@ pub use crate::listen::listen;
 use crate::mailbox::Doorbell;
 use crate::op::{
     Backend, Completion, Errno, FileId, Flush, Job, JobOutput, MovedInner, MovedSocket, Op, Payload,
-    SocketId, Token, Waker,
+    SocketId, Token, Waker, Work,
 };
 pub use crate::provided::ProvidedBuffer;
 use crate::provided::ProvidedRing;
 use crate::stdfs::StdFs;
-use crate::thread::monotonic_ns;
+use crate::thread::{self, monotonic_ns};
 use io_uring::{IoUring, Probe, opcode, squeue, types};
 use std::collections::VecDeque;
 use std::net::{TcpListener, TcpStream};
@@ -27,7 +27,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc;
 
+mod aside;
 mod finish;
+
+use aside::Aside;
 
 /// Workers of io-wq that one ring may start.
 const WORKERS_MAX: u32 = 8;
@@ -139,12 +142,14 @@ pub struct RingBackend {
     bell_watched: bool,
     /// Being dropped: nothing is asked again.
     ending: bool,
-    jobs: Option<mpsc::Sender<(Token, Job)>>,
+    file_thread: Option<Aside>,
+    /// Made when the first computation is asked for.
+    work_thread: Option<Aside>,
+    results: mpsc::Sender<(Token, JobOutput)>,
     job_results: mpsc::Receiver<(Token, JobOutput)>,
     jobs_out: usize,
     /// Of `jobs_out`, those that nobody asked for.
     populating: usize,
-    file_thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl RingBackend {
@@ -166,18 +171,8 @@ impl RingBackend {
             if features.provided_buffers { ProvidedRing::new(&ring).ok().map(Rc::new) } else { None };
         features.provided_buffers = provided.is_some();
         let bell = Doorbell::new()?;
-        let (jobs, orders) = mpsc::channel::<(Token, Job)>();
         let (results, job_results) = mpsc::channel();
-        let file_bell = bell.clone();
-        let file_thread = std::thread::Builder::new().name("files".into()).spawn(move || {
-            for (token, job) in orders {
-                let output = job(&StdFs);
-                if results.send((token, output)).is_err() {
-                    return;
-                }
-                file_bell.ring();
-            }
-        })?;
+        let file_thread = Aside::start("files", results.clone(), bell.clone(), || {})?;
         let mut backend = RingBackend {
             ring,
             features,
@@ -198,11 +193,12 @@ impl RingBackend {
             bell_buffer: Box::new([0; 8]),
             bell_watched: false,
             ending: false,
-            jobs: Some(jobs),
+            file_thread: Some(file_thread),
+            work_thread: None,
+            results,
             job_results,
             jobs_out: 0,
             populating: 0,
-            file_thread: Some(file_thread),
         };
         backend.watch_bell();
         Ok(backend)
@@ -213,7 +209,7 @@ impl RingBackend {
         self.features
     }
 
-    /// Blocking work that the file thread has not finished, the ring's own included.
+    /// Work that the threads beside have not finished, the ring's own included.
     pub fn jobs_out(&self) -> usize {
         self.jobs_out
     }
@@ -584,8 +580,26 @@ impl RingBackend {
 
     fn run_job(&mut self, token: Token, job: Job) {
         self.jobs_out += 1;
-        let sent = self.jobs.as_ref().is_some_and(|jobs| jobs.send((token, job)).is_ok());
-        assert!(sent, "the file thread lives as long as the backend");
+        self.file_thread.as_ref().expect("it ends with the backend").order(token, job);
+    }
+
+    fn run_work(&mut self, token: Token, work: Work) {
+        let job: Job = Box::new(move |_| work());
+        if self.work_thread.is_none() {
+            let started = Aside::start("work", self.results.clone(), self.bell.clone(), leave_the_cores_cpu);
+            match started {
+                Ok(thread) => self.work_thread = Some(thread),
+                // Late files are better than no answer.
+                Err(error) => tracing::warn!(%error, "no thread for computations; the file thread does them"),
+            }
+        }
+        match &self.work_thread {
+            Some(thread) => {
+                self.jobs_out += 1;
+                thread.order(token, job);
+            }
+            None => self.run_job(token, job),
+        }
     }
 
     /// Memory that will be wanted soon gets its pages while nobody waits for them.
@@ -678,6 +692,7 @@ impl Backend for RingBackend {
             Op::Sync { file } => self.start_sync(file, token),
             Op::Read { file, buf, offset, len } => self.start_read(file, token, buf, offset, len),
             Op::Run { job } => self.run_job(token, job),
+            Op::Work { work } => self.run_work(token, work),
         }
     }
 
@@ -762,10 +777,8 @@ impl Drop for RingBackend {
     fn drop(&mut self) {
         self.ending = true;
         self.feed_starved();
-        self.jobs = None;
-        if let Some(thread) = self.file_thread.take() {
-            // A job that panicked was reported by its thread; there is nothing left to do about it here.
-            let _ = thread.join();
+        for thread in [self.file_thread.take(), self.work_thread.take()].into_iter().flatten() {
+            thread.end();
         }
         let cancel = opcode::AsyncCancel2::new(types::CancelBuilder::any()).build();
         let at = self.insert(Token(0), Pending::Ignored);
@@ -795,5 +808,12 @@ impl Drop for RingBackend {
                 std::mem::forget(slot.pending.take());
             }
         }
+    }
+}
+
+/// A thread inherits the CPU its maker is pinned to, and would compute exactly where the core wants to run.
+fn leave_the_cores_cpu() {
+    if let Err(error) = thread::pin(&thread::process_cpus()) {
+        tracing::debug!(%error, "computations stay on the core's CPU");
     }
 }

@@ -2,12 +2,22 @@
 
 use std::io;
 
-/// CPUs this process may run on.
+/// CPUs the calling thread may run on.
 pub fn allowed_cpus() -> Vec<usize> {
+    cpus_of(0)
+}
+
+/// CPUs the process was given: those of its first thread, which nobody pins.
+pub fn process_cpus() -> Vec<usize> {
+    cpus_of(std::process::id() as libc::pid_t)
+}
+
+/// `thread` 0: the caller.
+fn cpus_of(thread: libc::pid_t) -> Vec<usize> {
     // SAFETY: an all-zero cpu_set_t is a valid empty set, and the call writes at most its size into it.
     let set = unsafe {
         let mut set: libc::cpu_set_t = std::mem::zeroed();
-        if libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set) != 0 {
+        if libc::sched_getaffinity(thread, size_of::<libc::cpu_set_t>(), &raw mut set) != 0 {
             return vec![0];
         }
         set

@@ -8,6 +8,7 @@
 //! ```
 //! All big-endian. `batchLength` counts from byte 12.
 
+pub use ringmill_types::Compression;
 use ringmill_types::{LeaderEpoch, Offset, ProducerEpoch, ProducerId};
 
 /// Bytes before the first record.
@@ -18,16 +19,6 @@ pub const LOG_OVERHEAD_BYTES: usize = 12;
 pub const CRC_FROM: usize = 21;
 
 const MAGIC_AT: usize = 16;
-
-/// Compression code of a batch, bits 0–2 of its attributes. Ours only to pass through.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Compression {
-    None,
-    Gzip,
-    Snappy,
-    Lz4,
-    Zstd,
-}
 
 /// The header of one batch, decoded. Values are what the bytes say, not what they should be: see [`crate::validate_batch`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,6 +138,18 @@ pub fn patch_placement(batch: &mut [u8], base_offset: Offset, epoch: LeaderEpoch
     }
 }
 
+/// Makes the header say what the records behind it are packed with and how many bytes all that is; the header then.
+/// `None`: no whole header, or more bytes than a batch can say.
+pub fn patch_compression(batch: &mut [u8], compression: Compression) -> Option<BatchHeader> {
+    const CODES: u8 = 0x07;
+    let length = i32::try_from(batch.len().checked_sub(LOG_OVERHEAD_BYTES)?).ok()?;
+    batch.get_mut(8..12)?.copy_from_slice(&length.to_be_bytes());
+    let low = batch.get_mut(22)?;
+    *low = *low & !CODES | compression.code();
+    patch_crc(batch);
+    BatchHeader::parse(batch)
+}
+
 /// Rewrites a batch for `LogAppendTime`: the attribute bit, the maximum timestamp, and the CRC that covers them.
 pub fn patch_log_append_time(batch: &mut [u8], now_ms: i64) {
     patch_timestamp(batch, LOG_APPEND_TIME_BIT, now_ms);
@@ -167,6 +170,10 @@ fn patch_timestamp(batch: &mut [u8], bit: u8, now_ms: i64) {
     if let Some(field) = batch.get_mut(35..43) {
         field.copy_from_slice(&now_ms.to_be_bytes());
     }
+    patch_crc(batch);
+}
+
+fn patch_crc(batch: &mut [u8]) {
     let crc = crc32c::crc32c(batch.get(CRC_FROM..).unwrap_or_default());
     if let Some(field) = batch.get_mut(17..21) {
         field.copy_from_slice(&crc.to_be_bytes());

@@ -40,6 +40,8 @@ pub enum Refusal {
     Unpack,
     /// A compressed payload that unpacks to more than anybody could look through.
     UnpackedTooLarge,
+    /// Records that the packer does not take, though they unpacked: for want of memory, which may pass.
+    Pack,
     /// What [`validate_batch`] found.
     Batch(BatchError),
 }
@@ -56,6 +58,7 @@ impl Refusal {
             Refusal::Length(_) | Refusal::Unpack => ErrorCode::CorruptMessage,
             Refusal::UnpackedTooLarge => ErrorCode::MessageTooLarge,
             Refusal::ZstdTooEarly => ErrorCode::UnsupportedCompressionType,
+            Refusal::Pack => ErrorCode::KafkaStorageError,
             Refusal::Batch(error) => match error {
                 BatchError::Truncated | BatchError::UnknownMagic(_) | BatchError::Crc => {
                     ErrorCode::CorruptMessage
@@ -79,7 +82,8 @@ impl Refusal {
             Refusal::Control => "clients do not write control batches",
             Refusal::Offsets => "the records of a compressed batch have the offsets 0, 1, 2 and so on",
             Refusal::Unpack => "the records do not unpack",
-            Refusal::UnpackedTooLarge => "the records unpack to more than a batch of a compacted topic may",
+            Refusal::UnpackedTooLarge => "the records unpack to more than a batch may that is looked into",
+            Refusal::Pack => "the records could not be packed as their topic wants them",
             Refusal::Batch(error) => match error {
                 BatchError::Truncated => "the batch is shorter than its header",
                 BatchError::OldFormat(_) => "message formats before magic 2 are no longer written",
@@ -107,7 +111,8 @@ impl fmt::Display for Refusal {
             | Refusal::Control
             | Refusal::Offsets
             | Refusal::Unpack
-            | Refusal::UnpackedTooLarge => f.write_str(self.text()),
+            | Refusal::UnpackedTooLarge
+            | Refusal::Pack => f.write_str(self.text()),
         }
     }
 }

@@ -11,4 +11,4 @@ pub mod topic;
 
 pub use error_code::ErrorCode;
 pub use ids::{CoreId, GroupSeq, LeaderEpoch, Offset, PartitionId, ProducerEpoch, ProducerId, TopicId};
-pub use topic::{PartitionSpec, TimestampType, TopicConfig, TopicSpec};
+pub use topic::{Compression, Packing, PartitionSpec, TimestampType, TopicConfig, TopicSpec};

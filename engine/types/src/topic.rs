@@ -11,6 +11,49 @@ pub enum TimestampType {
     LogAppendTime,
 }
 
+/// Compression code of a batch, bits 0–2 of its attributes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    None,
+    Gzip,
+    Snappy,
+    Lz4,
+    Zstd,
+}
+
+impl Compression {
+    /// As `compression.type` names it; `None` for `producer`, and for what was never a compression.
+    pub fn of_topic(text: &str) -> Option<Compression> {
+        match text {
+            "uncompressed" => Some(Compression::None),
+            "gzip" => Some(Compression::Gzip),
+            "snappy" => Some(Compression::Snappy),
+            "lz4" => Some(Compression::Lz4),
+            "zstd" => Some(Compression::Zstd),
+            _ => None,
+        }
+    }
+
+    /// The bits.
+    pub fn code(self) -> u8 {
+        match self {
+            Compression::None => 0,
+            Compression::Gzip => 1,
+            Compression::Snappy => 2,
+            Compression::Lz4 => 3,
+            Compression::Zstd => 4,
+        }
+    }
+}
+
+/// What a topic's batches are packed with before they are stored, and how hard the packer tries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packing {
+    pub compression: Compression,
+    /// Of gzip and zstd; `None` is the codec's own default, which is Kafka's too.
+    pub level: Option<i32>,
+}
+
 /// Effective settings of one topic, broker defaults already applied. Bytes and milliseconds; -1 means no limit, as in Kafka.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicConfig {
@@ -27,6 +70,8 @@ pub struct TopicConfig {
     pub retention_ms: i64,
     pub file_delete_delay_ms: i64,
     pub max_message_bytes: u64,
+    /// `compression.type` and the level of its kind; `None` leaves batches as they come.
+    pub stored_as: Option<Packing>,
     pub timestamp_type: TimestampType,
     /// `message.timestamp.before.max.ms`, `message.timestamp.after.max.ms`.
     pub timestamp_before_max_ms: i64,
@@ -59,6 +104,7 @@ impl Default for TopicConfig {
             retention_ms: 7 * 24 * 3600 * 1000,
             file_delete_delay_ms: 60_000,
             max_message_bytes: crate::limits::MESSAGE_MAX_BYTES_DEFAULT as u64,
+            stored_as: None,
             timestamp_type: TimestampType::CreateTime,
             timestamp_before_max_ms: i64::MAX,
             timestamp_after_max_ms: 3_600_000,

@@ -50,6 +50,7 @@ fn main() -> ExitCode {
         ("a_large_frame_whose_rest_comes_late_is_taken", a_large_frame_whose_rest_comes_late_is_taken),
         ("answers_are_those_of_kafka_to_the_byte", answers_are_those_of_kafka_to_the_byte),
         ("records_at_fault_are_named", records_at_fault_are_named),
+        ("batches_are_stored_as_the_topic_says", batches_are_stored_as_the_topic_says),
         ("quotas_hold_over_cores_and_a_restart", quotas_hold_over_cores_and_a_restart),
         ("without_descriptors_those_who_are_in_go_on", without_descriptors_those_who_are_in_go_on),
         ("a_folder_in_use_is_left_alone", a_folder_in_use_is_left_alone),
@@ -602,14 +603,9 @@ fn records_at_fault_are_named() {
     let broker = Plan { data: dir.path().join("data"), cores: "4", set, ..Plan::default() }.start();
     let mut client = Client::connect(broker.address);
     client.create_with("c", 4, "cleanup.policy", "compact");
-    let verdict = |name: &str| {
-        let text = include_str!("../../../engine/record/tests/golden/verdicts.txt");
-        let wanted = |line: &&str| line.starts_with(&format!("{name} | compacted | "));
-        unhex(text.lines().find(wanted).unwrap().split(" | ").nth(3).unwrap())
-    };
     for partition in 0..4 {
         for (name, index) in [("null-key", 0), ("gzip-null-key", 1)] {
-            let answer = client.produce_bytes("c", partition, &verdict(name));
+            let answer = client.produce_bytes("c", partition, &produced_as(name));
             assert_eq!(answer.error, 87, "{name}");
             let why =
                 format!("Compacted topic cannot accept message without key in topic partition c-{partition}");
@@ -617,17 +613,64 @@ fn records_at_fault_are_named() {
             assert!(answer.message.starts_with("One or more records have been rejected due to 1 "), "{name}");
         }
         for (offset, name) in ["gzip", "good", "gzip-max-timestamp-too-low"].into_iter().enumerate() {
-            let answer = client.produce_bytes("c", partition, &verdict(name));
+            let answer = client.produce_bytes("c", partition, &produced_as(name));
             assert_eq!((answer.error, answer.offset), (0, 2 * offset as i64), "{name}: {}", answer.message);
         }
         // In order behind each other, without waiting for answers.
         for name in ["gzip", "good", "gzip", "null-key", "good"] {
-            client.send_produce_bytes("c", partition, &verdict(name));
+            client.send_produce_bytes("c", partition, &produced_as(name));
         }
         let answers: Vec<_> = (0..5).map(|_| client.produce_answer().offset).collect();
         assert_eq!(answers, [6, 8, 10, -1, 12]);
     }
     broker.stop();
+}
+
+/// A gzipped batch and a plain one to topics of every compression, on partitions of this core and of others; the broker's
+/// default counts where a topic says nothing, also when it changes.
+fn batches_are_stored_as_the_topic_says() {
+    let dir = folder();
+    let broker = Plan { data: dir.path().join("data"), cores: "2", ..Plan::default() }.start();
+    let mut client = Client::connect(broker.address);
+    let (gzip, plain) = (produced_as("gzip"), produced_as("good"));
+    let types = ["uncompressed", "gzip", "snappy", "lz4", "zstd"];
+    for (code, kind) in (0..).zip(types) {
+        client.create_with(kind, 2, "compression.type", kind);
+        for partition in [0, 1] {
+            for (offset, batch) in [&gzip, &plain, &gzip].into_iter().enumerate() {
+                let answer = client.produce_bytes(kind, partition, batch);
+                assert_eq!(
+                    (answer.error, answer.offset),
+                    (0, 2 * offset as i64),
+                    "{kind}: {}",
+                    answer.message
+                );
+                assert_eq!(client.stored_compression(kind, partition, answer.offset), code, "{kind}");
+            }
+        }
+    }
+    client.create_with("default", 1, "retention.ms", "-1");
+    for (kind, code) in [("producer", 1), ("lz4", 3), ("uncompressed", 0)] {
+        assert_eq!(client.set_broker_config("", "compression.type", Some(kind)), 0);
+        let answer = client.produce_bytes("default", 0, &gzip);
+        assert_eq!(client.stored_compression("default", 0, answer.offset), code, "{kind}");
+    }
+    // What does not unpack is refused, where others would not look at it.
+    let mut broken = gzip.clone();
+    let last = broken.len() - 12;
+    broken[61..last].fill(0x55);
+    let crc = crc32c::crc32c(&broken[21..]);
+    broken[17..21].copy_from_slice(&crc.to_be_bytes());
+    assert_eq!(client.produce_bytes("zstd", 0, &broken).error, 2, "CORRUPT_MESSAGE");
+    assert_eq!(client.produce_bytes("gzip", 0, &broken).error, 0, "stored as it came");
+    broker.stop();
+}
+
+/// The bytes of a batch of two records, by its name in the table of verdicts.
+fn produced_as(name: &str) -> Vec<u8> {
+    let text = include_str!("../../../engine/record/tests/golden/verdicts.txt");
+    let wanted = |line: &&str| line.starts_with(&format!("{name} | compacted | "));
+    unhex(text.lines().find(wanted).unwrap().split(" | ").nth(3).unwrap())
 }
 
 /// One user on four connections, which the kernel spreads over the cores, and partitions of both: together they get what

@@ -9,7 +9,7 @@ pub mod groups;
 mod table;
 
 pub use dynamic::{DYNAMIC_CONFIGS, DynamicValues};
-use ringmill_types::{TimestampType, TopicConfig};
+use ringmill_types::{Compression, Packing, TimestampType, TopicConfig};
 use std::collections::BTreeMap;
 pub use table::TOPIC_CONFIGS;
 
@@ -341,6 +341,7 @@ pub fn effective(overrides: &BTreeMap<String, String>, defaults: &BrokerDefaults
         file_delete_delay_ms: number("file.delete.delay.ms"),
         // Capped here as well: the topic may be older than the broker's present core-log files.
         max_message_bytes: bytes("max.message.bytes", 0).min(defaults.largest_batch()),
+        stored_as: packing(overrides, defaults),
         timestamp_type: if stamped_here { TimestampType::LogAppendTime } else { TimestampType::CreateTime },
         timestamp_before_max_ms: number("message.timestamp.before.max.ms"),
         timestamp_after_max_ms: number("message.timestamp.after.max.ms"),
@@ -351,6 +352,19 @@ pub fn effective(overrides: &BTreeMap<String, String>, defaults: &BrokerDefaults
         max_compaction_lag_ms: number("max.compaction.lag.ms"),
         delete_retention_ms: number("delete.retention.ms"),
     }
+}
+
+/// `compression.type` and the level that goes with it.
+fn packing(overrides: &BTreeMap<String, String>, defaults: &BrokerDefaults) -> Option<Packing> {
+    let compression = Compression::of_topic(defaults.text_of("compression.type", overrides).trim())?;
+    let level = |name: &str| i32::try_from(defaults.number_of(name, overrides)).ok();
+    let level = match compression {
+        // -1 is its default, as zlib has it.
+        Compression::Gzip => level("compression.gzip.level").filter(|level| *level > 0),
+        Compression::Zstd => level("compression.zstd.level"),
+        Compression::None | Compression::Snappy | Compression::Lz4 => None,
+    };
+    Some(Packing { compression, level })
 }
 
 /// A fraction that was checked before it got here; Kafka's default for anything else.

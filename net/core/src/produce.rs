@@ -17,7 +17,9 @@ use ringmill_log::{AckAt, AppendError, Appended, Slot};
 use ringmill_reactor::{Backend, Buf};
 use ringmill_record::{BadRecords, BatchHeader, Produced, validate_produced};
 use ringmill_types::{CoreId, ErrorCode, GroupSeq, PartitionId, TopicSpec};
-use ringmill_wire::produce::{ProducePartitionAnswer, ProduceRequest, ProduceResponse, RecordError};
+use ringmill_wire::produce::{
+    ProducePartition, ProducePartitionAnswer, ProduceRequest, ProduceResponse, RecordError,
+};
 use ringmill_wire::{RequestHeader, ResponseHead, TopicRef};
 use std::ops::Range;
 use std::sync::Arc;
@@ -44,11 +46,29 @@ struct Part {
     unpack: Option<Arc<TopicSpec>>,
     /// What the batch was found to be, where it was unpacked.
     produced: Option<Produced>,
+    /// Its bytes in the topic's compression, where it came in another.
+    packed: Option<Buf>,
     /// Records at fault, named in the answer.
     bad: Option<Box<BadRecords>>,
 }
 
 impl Part {
+    /// Nobody's yet.
+    fn of(topic: u32, partition: &ProducePartition<'_>) -> Part {
+        let from = partition.records_at;
+        Part {
+            topic,
+            index: partition.index,
+            records: from..from + partition.records.map_or(0, <[u8]>::len),
+            owner: Owner::Nobody,
+            answer: ProducePartitionAnswer::error(partition.index, ErrorCode::None),
+            unpack: None,
+            produced: None,
+            packed: None,
+            bad: None,
+        }
+    }
+
     fn refuse(&mut self, refused: Refused) {
         match refused {
             Refused::With(code, text) => {
@@ -141,73 +161,52 @@ impl<B: Backend> Core<B> {
             topics: Vec::new(),
             parts: Vec::new(),
         };
-        let parts = || request.topics().flat_map(|topic| topic.partitions());
-        let refusal = if request.transactional_id.is_none() && parts().any(|p| is_transactional(p.records)) {
-            // As Kafka answers it: for the whole request, before anything else is looked at.
-            Some(ErrorCode::TransactionalIdAuthorizationFailed)
-        } else if !(-1..=1).contains(&request.acks) {
-            Some(ErrorCode::InvalidRequiredAcks)
-        } else {
-            None
-        };
+        let refusal = refused_as_a_whole(&request);
         for topic in request.topics() {
-            let (name, spec, missing) = match topic.topic {
-                TopicRef::Name(name) => (
-                    TopicName::Name(name.into()),
-                    self.topics.named(name),
-                    ErrorCode::UnknownTopicOrPartition,
-                ),
-                TopicRef::Id(id) => (TopicName::Id(id), self.topics.with_id(id), ErrorCode::UnknownTopicId),
+            let (name, known) = match topic.topic {
+                TopicRef::Name(name) => {
+                    let known = self.topics.named(name).ok_or(ErrorCode::UnknownTopicOrPartition);
+                    (TopicName::Name(name.into()), known)
+                }
+                TopicRef::Id(id) => {
+                    (TopicName::Id(id), self.topics.with_id(id).ok_or(ErrorCode::UnknownTopicId))
+                }
             };
+            let known = refusal.map_or(known, Err);
+            let at = plan.topics.len() as u32;
             plan.topics.push(name);
             for partition in topic.partitions() {
-                let range =
-                    partition.records_at..partition.records_at + partition.records.map_or(0, <[u8]>::len);
-                let found = spec.and_then(|s| s.partitions.get(usize::try_from(partition.index).ok()?));
-                let mut answer = ProducePartitionAnswer::error(partition.index, ErrorCode::None);
-                let unpack = spec.filter(|s| {
-                    partition.records.is_some_and(|records| examine::needs_unpacking(&s.config, records))
-                });
-                let owner = match (refusal, found) {
-                    (Some(code), _) => {
-                        answer.error = code;
-                        Owner::Nobody
+                let mut part = Part::of(at, &partition);
+                let owner = known.map_err(|code| Refused::With(code, ""));
+                match owner.and_then(|spec| Ok((spec, self.owner_of(spec, &partition)?))) {
+                    Ok((spec, owner)) => {
+                        part.owner = owner;
+                        let records = partition.records.unwrap_or_default();
+                        part.unpack = examine::needs_unpacking(&spec.config, records).then(|| spec.clone());
                     }
-                    (None, Some(_)) if is_transactional(partition.records) => {
-                        // There are no transactions yet, so no transactional id has a producer.
-                        answer.error = ErrorCode::InvalidProducerIdMapping;
-                        answer.error_message = Some("this broker has no transactions yet");
-                        Owner::Nobody
-                    }
-                    (None, None) => {
-                        answer.error =
-                            if spec.is_some() { ErrorCode::UnknownTopicOrPartition } else { missing };
-                        Owner::Nobody
-                    }
-                    (None, Some(found)) if found.owner == self.settings.id => {
-                        match self.log.slot_of(found.id) {
-                            Some(slot) => Owner::Local(slot),
-                            None => {
-                                answer.error = ErrorCode::UnknownTopicOrPartition;
-                                Owner::Nobody
-                            }
-                        }
-                    }
-                    (None, Some(found)) => Owner::Remote(found.owner, found.id),
-                };
-                plan.parts.push(Part {
-                    topic: plan.topics.len() as u32 - 1,
-                    index: partition.index,
-                    records: range,
-                    unpack: unpack.filter(|_| !matches!(owner, Owner::Nobody)).cloned(),
-                    produced: None,
-                    bad: None,
-                    owner,
-                    answer,
-                });
+                    Err(refused) => part.refuse(refused),
+                }
+                plan.parts.push(part);
             }
         }
         Ok(plan)
+    }
+
+    /// Whose log takes what is produced to this partition.
+    fn owner_of(&self, topic: &TopicSpec, partition: &ProducePartition<'_>) -> Result<Owner, Refused> {
+        const UNKNOWN: Refused = Refused::With(ErrorCode::UnknownTopicOrPartition, "");
+        let index = usize::try_from(partition.index).ok();
+        let found = index.and_then(|index| topic.partitions.get(index)).ok_or(UNKNOWN)?;
+        if is_transactional(partition.records) {
+            // There are no transactions yet, so no transactional id has a producer.
+            const WHY: &str = "this broker has no transactions yet";
+            return Err(Refused::With(ErrorCode::InvalidProducerIdMapping, WHY));
+        }
+        if found.owner == self.settings.id {
+            self.log.slot_of(found.id).map(Owner::Local).ok_or(UNKNOWN)
+        } else {
+            Ok(Owner::Remote(found.owner, found.id))
+        }
     }
 
     fn count_produce(&mut self, conn: Key, pending: Key) {
@@ -238,7 +237,10 @@ impl<B: Backend> Core<B> {
                 Owner::Nobody => {}
                 Owner::Remote(core, partition) => {
                     let range = part.records.clone();
-                    let records = pending.frame.share().slice(range.start, range.end);
+                    let records = match part.packed.take() {
+                        Some(packed) => packed,
+                        None => pending.frame.share().slice(range.start, range.end),
+                    };
                     let produced = part.produced;
                     pending.waits += 1;
                     self.tell_peer(
@@ -253,12 +255,16 @@ impl<B: Backend> Core<B> {
                     );
                 }
                 Owner::Local(slot) => {
-                    let records = pending.frame.get(part.records.clone()).unwrap_or_default();
+                    let records: &[u8] = match &part.packed {
+                        Some(packed) => packed,
+                        None => pending.frame.get(part.records.clone()).unwrap_or_default(),
+                    };
                     let batch = (records, part.produced);
                     match append_one(&mut self.log, &mut self.io, slot, batch, version, wall_ms) {
                         Ok((appended, count)) => {
                             self.metrics.records_in += count;
                             self.metrics.batches_in += 1;
+                            part.packed = None;
                             part.answer.take(&appended);
                             match appended.ack {
                                 AckAt::Now => {}
@@ -536,6 +542,18 @@ impl<B: Backend> Core<B> {
             }
         }
         self.condition_met(key);
+    }
+}
+
+/// What Kafka refuses for all partitions at once, before it looks at anything else.
+fn refused_as_a_whole(request: &ProduceRequest<'_>) -> Option<ErrorCode> {
+    let mut parts = request.topics().flat_map(|topic| topic.partitions());
+    if request.transactional_id.is_none() && parts.any(|p| is_transactional(p.records)) {
+        Some(ErrorCode::TransactionalIdAuthorizationFailed)
+    } else if !(-1..=1).contains(&request.acks) {
+        Some(ErrorCode::InvalidRequiredAcks)
+    } else {
+        None
     }
 }
 

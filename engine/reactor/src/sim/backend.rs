@@ -106,6 +106,11 @@ impl SimBackend {
                 insert(world, OpState::Run { job });
                 world.after_jobs(core, id);
             }
+            // In the same line as files, so that work ends in its order.
+            (Op::Work { work }, _) => {
+                insert(world, OpState::Run { job: Box::new(move |_| work()) });
+                world.after_jobs(core, id);
+            }
             (op, _) => start_socket(world, id, core, op, token),
         }
     }
@@ -163,7 +168,7 @@ fn start_socket(world: &mut World, id: u64, core: usize, op: Op, token: Token) {
             }
             world.finish(id, Ok(0), Payload::None);
         }
-        Op::Write { .. } | Op::Sync { .. } | Op::Read { .. } | Op::Run { .. } => {
+        Op::Write { .. } | Op::Sync { .. } | Op::Read { .. } | Op::Run { .. } | Op::Work { .. } => {
             unreachable!("disk operations were started by the caller")
         }
     }

@@ -164,6 +164,11 @@ impl Client {
 
     /// Fetch 4 from offset 0: the throttle time in ms, and the bytes of the answer.
     pub fn fetch_throttled(&mut self, topic: &str, partition: i32, max_bytes: i32) -> (i64, usize) {
+        let mut answer = self.fetch(topic, partition, 0, max_bytes);
+        (answer.int(4), answer.bytes.len())
+    }
+
+    fn fetch(&mut self, topic: &str, partition: i32, offset: i64, max_bytes: i32) -> Reader {
         let mut body = (-1i32).to_be_bytes().to_vec();
         for number in [1_000, 1, max_bytes] {
             body.extend(i32::to_be_bytes(number));
@@ -173,10 +178,27 @@ impl Client {
         string(&mut body, topic);
         body.extend(1i32.to_be_bytes());
         body.extend(partition.to_be_bytes());
-        body.extend(0i64.to_be_bytes());
+        body.extend(offset.to_be_bytes());
         body.extend(max_bytes.to_be_bytes());
-        let mut answer = self.ask(1, 4, &body);
-        (answer.int(4), answer.bytes.len())
+        self.ask(1, 4, &body)
+    }
+
+    /// The compression code of the batch at this offset, as it is stored.
+    pub fn stored_compression(&mut self, topic: &str, partition: i32, offset: i64) -> u8 {
+        let mut answer = self.fetch(topic, partition, offset, 1 << 20);
+        answer.int(4);
+        answer.int(4);
+        answer.string();
+        answer.int(4);
+        answer.int(4);
+        assert_eq!(answer.int(2), 0, "fetch error");
+        answer.int(8);
+        answer.int(8);
+        assert!(answer.int(4) <= 0, "aborted transactions");
+        assert!(answer.int(4) > 61, "no batch");
+        let batch = &answer.bytes[answer.at..];
+        assert_eq!(&batch[..8], offset.to_be_bytes(), "base offset");
+        batch[22] & 7
     }
 
     /// The throttle time of a Metadata 3 answer about one topic.

@@ -28,14 +28,14 @@ macro_rules! configs {
 configs! {
     "cleanup.policy": List = "delete", Valid::EachOf(&["compact", "delete"]), ["log.cleanup.policy"], acts,
         "delete removes old segments by age and size. compact refuses records without a key and removes what newer ones of the same key supersede. Both may be given; neither keeps everything.";
-    "compression.gzip.level": Int = "-1", Valid::OneOrRange(-1, 1, 9), ["compression.gzip.level"], shown,
-        "Level of gzip applied by the broker. No effect: batches stay as their producer compressed them.";
+    "compression.gzip.level": Int = "-1", Valid::OneOrRange(-1, 1, 9), ["compression.gzip.level"], acts,
+        "How hard the broker packs where compression.type is gzip; -1 is 6.";
     "compression.lz4.level": Int = "9", Valid::Range(1, 17), ["compression.lz4.level"], shown,
-        "Level of lz4 applied by the broker. No effect: batches stay as their producer compressed them.";
-    "compression.type": Str = "producer", Valid::OneOf(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]), ["compression.type"], shown,
-        "Compression applied by the broker. No effect: batches stay as their producer compressed them, as with the value producer.";
-    "compression.zstd.level": Int = "3", Valid::Range(-131_072, 22), ["compression.zstd.level"], shown,
-        "Level of zstd applied by the broker. No effect: batches stay as their producer compressed them.";
+        "No effect, kept and shown: the broker packs with the fast lz4, as Kafka does at its default.";
+    "compression.type": Str = "producer", Valid::OneOf(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]), ["compression.type"], acts,
+        "producer stores batches as they come. With any other value a batch that comes in another compression is packed anew, by a thread beside the core, before it is stored; its connection waits for that, others do not.";
+    "compression.zstd.level": Int = "3", Valid::Range(-131_072, 22), ["compression.zstd.level"], acts,
+        "How hard the broker packs where compression.type is zstd.";
     "delete.retention.ms": Long = "86400000", Valid::AtLeast(0), ["log.cleaner.delete.retention.ms"], acts,
         "How long compaction keeps delete markers, from the pass that met them first.";
     "file.delete.delay.ms": Long = "60000", Valid::AtLeast(0), ["log.segment.delete.delay.ms"], shown,

@@ -1,4 +1,5 @@
-//! Compressed batches for compacted topics: looked through by the file thread before they are appended.
+//! Compressed batches for compacted topics, and those that a topic stores in another compression: looked through and
+//! packed anew beside the core before they are appended.
 //!
 //! Only those are (`ringmill_log::examine` says why), and only their connection waits for it.
 
@@ -7,20 +8,18 @@ use crate::core::Core;
 use crate::peer::Refused;
 use crate::slab::Key;
 use crate::token;
-use ringmill_log::examine::{self, Judgement};
+use ringmill_log::examine::{self, Judged, Judgement, TOO_LARGE};
 use ringmill_log::token::token;
 use ringmill_reactor::{Backend, Buf, Completion, Op, Payload};
-use ringmill_record::Produced;
-use ringmill_types::TopicSpec;
+use ringmill_types::{ErrorCode, TopicSpec};
 use std::sync::Arc;
 
-/// What the file thread found, by the parts' places in their request.
-type Unpacked = Vec<(usize, Result<Produced, Judgement>)>;
+/// What was found, by the parts' places in their request.
+type Unpacked = Vec<(usize, Result<Judged, Judgement>)>;
 
 impl<B: Backend> Core<B> {
-    /// Sends the batches that have to be unpacked to the file thread; false when there is none. The connection is not
-    /// read further until they are back, so that a producer's batches stay in order. There is no deadline, because the
-    /// file thread answers every job.
+    /// Gives away the batches that have to be unpacked; false when there is none. The connection is not read further until
+    /// they are back, so that a producer's batches stay in order. There is no deadline, because every order is answered.
     pub(super) fn unpack(&mut self, key: Key) -> bool {
         let wall_ms = self.io.wall_ms();
         let Some(pending) = self.produces.get_mut(key) else { return false };
@@ -39,18 +38,19 @@ impl<B: Backend> Core<B> {
             conn.stalled = true;
             self.metrics.muted_connections += 1;
         }
-        let job = move || -> Unpacked {
+        let work = move || -> Unpacked {
             let judge = |(at, topic, index, records): (usize, Arc<TopicSpec>, i32, Buf)| {
                 let place = (&*topic.name, index);
                 (at, examine::unpack_and_judge(&records, version, &topic.config, place, wall_ms))
             };
             orders.into_iter().map(judge).collect()
         };
-        self.io.push(Op::Run { job: Box::new(move |_| Box::new(job())) }, token(token::UNPACKED, key.pack()));
+        self.io
+            .push(Op::Work { work: Box::new(move || Box::new(work())) }, token(token::UNPACKED, key.pack()));
         true
     }
 
-    /// The file thread looked through them: what is good is appended, after those that wait for room.
+    /// They were looked through: what is good is appended, after those that wait for room.
     pub(crate) fn unpacked(&mut self, key: Key, completion: Completion) {
         let Payload::Job(output) = completion.payload else { return };
         let Ok(judged) = output.downcast::<Unpacked>() else { return };
@@ -59,10 +59,14 @@ impl<B: Backend> Core<B> {
         for (at, judgement) in *judged {
             let Some(part) = pending.parts.get_mut(at) else { continue };
             match judgement {
-                Ok(produced) => part.produced = Some(produced),
+                Ok(judged) => {
+                    part.produced = Some(judged.produced);
+                    part.packed = judged.packed.map(Buf::from_vec);
+                }
                 Err(judgement) => {
                     part.owner = Owner::Nobody;
                     part.refuse(match judgement {
+                        Judgement::TooLarge => Refused::With(ErrorCode::MessageTooLarge, TOO_LARGE),
                         Judgement::Refused(refusal) => Refused::With(refusal.code(), refusal.text()),
                         Judgement::BadRecords(bad) => Refused::BadRecords(bad),
                     });
