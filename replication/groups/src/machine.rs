@@ -5,6 +5,7 @@ use crate::config::GroupConfig;
 use crate::consumer::Topics;
 use crate::group::{Group, OffsetEntry, State};
 use crate::messages::{Answer, Effects, Event, Now, SyncAnswer, Text, Ticket, TopicResults, Write, WriteId};
+use crate::offsets::is_blank;
 use crate::records::{GroupValue, Key, OffsetValue, RecordError};
 use crate::timers::{Due, Timers};
 use bytes::Bytes;
@@ -203,6 +204,8 @@ impl Groups {
     /// All records were loaded: sessions of the members that were found begin now.
     pub fn loaded(&mut self, now: Now) {
         self.desk.now = now;
+        // Of which only the markers of deleted offsets were left, until compaction takes those too.
+        self.groups.retain(|_, group| !is_blank(group));
         for group in self.groups.values_mut() {
             let members: Vec<Text> = group.members.keys().cloned().collect();
             for member in members {

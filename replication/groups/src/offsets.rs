@@ -188,7 +188,7 @@ impl Groups {
 }
 
 /// Made for a commit that came to nothing.
-fn is_blank(group: &Group) -> bool {
+pub(crate) fn is_blank(group: &Group) -> bool {
     group.state == State::Empty
         && group.consumer.is_none()
         && group.protocol_type.is_none()

@@ -4,13 +4,17 @@ use super::{Asked, OFFSETS_TOPIC};
 use crate::control::Control;
 use ringmill_core::{CoreQuery, ReadReply};
 use ringmill_groups::{Groups, records::RecordError};
-use ringmill_record::{Batches, Records};
+use ringmill_record::{BatchHeader, Batches, Compression, HEADER_BYTES, Records};
 use ringmill_types::{ErrorCode, Offset};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::io;
 use std::time::Instant;
 
 /// One read: what one step of control takes on.
 const READ_BYTES: usize = 256 << 10;
+/// Of a batch that unpacks to more nothing is taken. Kafka's largest for this topic is a mebibyte.
+const UNPACKED_BYTES_MAX: u64 = 16 << 20;
 
 /// Partitions that are not read to their end yet, and how far each is.
 pub(super) struct Loading {
@@ -109,12 +113,15 @@ fn load(machine: &mut Groups, loading: &mut Loading, reply: &ReadReply, from: Of
         if header.is_control() {
             continue;
         }
-        let Ok(records) = Records::new(&header, batch) else {
-            tracing::error!(offset = %header.base_offset, "a compressed batch in {OFFSETS_TOPIC} is left out");
-            loading.skipped += header.record_count.max(0) as u64;
-            continue;
+        let payload = match payload_of(&header, batch) {
+            Ok(payload) => payload,
+            Err(error) => {
+                tracing::error!(offset = %header.base_offset, %error, "a batch in {OFFSETS_TOPIC} is left out");
+                loading.skipped += header.record_count.max(0) as u64;
+                continue;
+            }
         };
-        for record in records {
+        for record in Records::of_payload(&payload, header.record_count) {
             let loaded = match &record {
                 Ok(record) => machine.load(record.key.unwrap_or_default(), record.value),
                 Err(_) => Err(RecordError::Malformed),
@@ -128,4 +135,69 @@ fn load(machine: &mut Groups, loading: &mut Loading, reply: &ReadReply, from: Of
         }
     }
     next
+}
+
+/// Its records, unpacked: what is written here is not compressed, but a folder that came from Kafka may be
+/// (`offsets.topic.compression.codec`).
+fn payload_of<'a>(header: &BatchHeader, batch: &'a [u8]) -> io::Result<Cow<'a, [u8]>> {
+    let body = batch.get(HEADER_BYTES..).unwrap_or_default();
+    match header.compression().ok_or(io::ErrorKind::InvalidData)? {
+        Compression::None => Ok(Cow::Borrowed(body)),
+        packed => Ok(Cow::Owned(ringmill_compression::decompress(packed, body, UNPACKED_BYTES_MAX)?.bytes)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use ringmill_groups::records::{Key, OffsetValue};
+    use ringmill_groups::{GroupConfig, Now};
+    use ringmill_record::write::{Sealing, no_headers, put_record, seal};
+    use ringmill_types::TopicId;
+
+    fn batch(codec: Compression, group: &str, offset: i64) -> Vec<u8> {
+        let key = Key::Offset { group: group.into(), topic: "t".into(), partition: 3 }.encode();
+        let value = OffsetValue {
+            offset,
+            leader_epoch: -1,
+            metadata: String::new(),
+            commit_ms: 1_000,
+            expire_ms: None,
+            topic_id: TopicId::ZERO,
+        };
+        let mut payload = Vec::new();
+        put_record(&mut payload, 0, 0, Some(&key), Some(&value.encode()), no_headers());
+        let mut batch = vec![0; HEADER_BYTES];
+        batch.extend(ringmill_compression::compress(codec, payload).unwrap());
+        seal(&mut batch, &Sealing { attributes: codec.code().into(), ..Sealing::plain(1_000, 1_000, 1) });
+        batch
+    }
+
+    #[test]
+    fn batches_of_every_compression_are_read_and_what_cannot_be_is_left_out() {
+        let all =
+            [Compression::None, Compression::Gzip, Compression::Snappy, Compression::Lz4, Compression::Zstd];
+        let mut batches: Vec<u8> =
+            all.iter().zip(0..).flat_map(|(codec, at)| batch(*codec, &format!("{codec:?}"), at)).collect();
+        let mut broken = batch(Compression::Gzip, "broken", 7);
+        broken[HEADER_BYTES..].fill(0x55);
+        batches.extend(broken);
+        let now = Now { mono_ms: 0, wall_ms: 1_000 };
+        let mut machine = Groups::new(GroupConfig::default(), 1, now);
+        let mut loading = Loading {
+            left: BTreeMap::new(),
+            began: Instant::now(),
+            records: 0,
+            skipped: 0,
+            failed: Vec::new(),
+        };
+        let reply = ReadReply { high_watermark: Offset(6), batches };
+        load(&mut machine, &mut loading, &reply, Offset::ZERO);
+        machine.loaded(now);
+        let found: BTreeMap<String, i64> =
+            machine.committed().map(|(group, _, _, offset)| (group.to_string(), offset)).collect();
+        let wanted = all.iter().zip(0..).map(|(codec, at)| (format!("{codec:?}"), at)).collect();
+        assert_eq!((found, loading.records, loading.skipped), (wanted, 5, 1));
+    }
 }

@@ -235,14 +235,48 @@ impl Rig {
     }
 
     /// A machine that knows nothing but the log.
+    /// However far the log was compacted, and with the markers of what was deleted or without, it says the same.
     pub fn restart(&mut self) {
-        let mut groups = Groups::new(config(), 50, self.now);
-        for (key, value) in &self.log {
-            groups.load(key, value.as_deref()).expect("what was written can be read");
+        self.groups = self.read(&self.log);
+        let wanted = seen(&self.groups);
+        for cut in [self.log.len() / 3, self.log.len() * 2 / 3, self.log.len()] {
+            for markers in [true, false] {
+                let left = compacted(&self.log, cut, markers);
+                assert_eq!(seen(&self.read(&left)), wanted, "compacted up to {cut}, markers left: {markers}");
+            }
         }
-        groups.loaded(self.now);
-        self.groups = groups;
         self.unwritten.clear();
         self.open.clear();
     }
+
+    fn read(&self, log: &[Record]) -> Groups {
+        let mut groups = Groups::new(config(), 50, self.now);
+        for (key, value) in log {
+            groups.load(key, value.as_deref()).expect("what was written can be read");
+        }
+        groups.loaded(self.now);
+        groups
+    }
+}
+
+type Record = (Bytes, Option<Bytes>);
+
+/// What compaction leaves: below `cut` the newest record of each key.
+fn compacted(log: &[Record], cut: usize, markers: bool) -> Vec<Record> {
+    let (compared, rest) = log.split_at(cut);
+    let newest: BTreeMap<&Bytes, usize> = compared.iter().zip(0..).map(|((key, _), at)| (key, at)).collect();
+    let stays = |(at, (key, value)): &(usize, &Record)| newest[key] == *at && (markers || value.is_some());
+    let left = compared.iter().enumerate().filter(stays).map(|(_, record)| record);
+    left.chain(rest).cloned().collect()
+}
+
+/// Everything that can be asked of the groups.
+fn seen(groups: &Groups) -> impl PartialEq + std::fmt::Debug + use<> {
+    let listed: Vec<ListedGroup> = groups.list().collect();
+    let ids: Vec<String> = listed.iter().map(|group| group.id.to_string()).collect();
+    let offsets: Vec<(String, String, i32, i64)> =
+        groups.committed().map(|(g, t, p, o)| (g.to_string(), t.to_string(), p, o)).collect();
+    let described: Vec<_> =
+        ids.iter().map(|id| (groups.describe(id), groups.describe_consumers(id))).collect();
+    (listed, offsets, described)
 }
