@@ -148,19 +148,29 @@ impl Broker {
     /// Sum of a metric over its labels.
     #[track_caller]
     pub fn metric(&self, name: &str) -> f64 {
+        let text = self.scrape();
+        let values: Vec<f64> = samples(&text, name).map(|(_, value)| value).collect();
+        assert!(!values.is_empty(), "no metric {name} in\n{text}");
+        values.iter().sum()
+    }
+
+    /// `/metrics` of the admin port, headers and all.
+    pub fn scrape(&self) -> String {
         let mut stream = TcpStream::connect(&self.admin).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         write!(stream, "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();
-        let values = text.lines().filter_map(|line| {
-            let rest = line.strip_prefix(name)?;
-            (rest.starts_with([' ', '{'])).then(|| rest.rsplit(' ').next()?.parse::<f64>().ok()).flatten()
-        });
-        let values: Vec<f64> = values.collect();
-        assert!(!values.is_empty(), "no metric {name} in\n{text}");
-        values.iter().sum()
+        text
     }
+}
+
+/// The samples of one metric: its labels, as they stand there, and its value.
+pub fn samples<'a>(text: &'a str, name: &str) -> impl Iterator<Item = (&'a str, f64)> {
+    text.lines().filter_map(move |line| {
+        let (labels, value) = line.strip_prefix(name)?.rsplit_once(' ')?;
+        (labels.is_empty() || labels.starts_with('{')).then(|| Some((labels, value.parse().ok()?)))?
+    })
 }
 
 impl Drop for Broker {
@@ -213,13 +223,28 @@ impl Client {
 
     /// An answer whose header has no tagged fields.
     pub fn receive<A: KafkaDecode>(&mut self, version: i16) -> io::Result<A> {
+        self.receive_behind(4, version)
+    }
+
+    /// One of a flexible version.
+    pub fn call_flexible<Q: KafkaRequest, A: KafkaDecode>(
+        &mut self,
+        request: &Q,
+        version: i16,
+    ) -> io::Result<A> {
+        self.send(request, version)?;
+        // The correlation id, and no tagged fields.
+        self.receive_behind(5, version)
+    }
+
+    fn receive_behind<A: KafkaDecode>(&mut self, header_bytes: usize, version: i16) -> io::Result<A> {
         let mut length = [0; 4];
         self.stream.read_exact(&mut length)?;
         let mut body = vec![0; u32::from_be_bytes(length) as usize];
         self.stream.read_exact(&mut body)?;
         let mut limits = DecodeLimits::default();
         limits.max_bytes_bytes = limits.max_bytes_bytes.max(body.len());
-        A::decode_from_bytes(Bytes::from(body).slice(4..), ApiVersion::new(version), limits)
+        A::decode_from_bytes(Bytes::from(body).slice(header_bytes..), ApiVersion::new(version), limits)
             .map_err(|e| io::Error::other(e.to_string()))
     }
 
