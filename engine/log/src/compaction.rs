@@ -139,7 +139,7 @@ impl Log {
     fn begin_pass(&mut self, wall_ms: i64) {
         let checkpoints = self.metrics.checkpoints;
         let mut best: Option<(bool, u64, u32, Order)> = None;
-        let mut unsettled = false;
+        let (mut unsettled, mut dirtiest_ppm) = (false, 0);
         for (slot, part) in (0..).zip(&self.parts) {
             if !part.config.compacted || part.deleted || part.offline.is_some() {
                 continue;
@@ -149,15 +149,16 @@ impl Log {
                 unsettled = true;
             }
             let clean_to = self.compaction.clean_to.get(&part.id).copied().unwrap_or_default();
-            let Some(candidate) = candidate(part, clean_to.max(part.log_start), wall_ms, checkpoints) else {
-                continue;
-            };
-            let (overdue, ratio_ppm, mut order) = candidate;
+            let look = look(part, clean_to.max(part.log_start), wall_ms, checkpoints);
+            dirtiest_ppm = dirtiest_ppm.max(look.dirty_ppm);
+            let Some(mut order) = look.order else { continue };
+            let (overdue, ratio_ppm) = (look.overdue, look.dirty_ppm);
             if best.as_ref().is_none_or(|b| (b.0, b.1) < (overdue, ratio_ppm)) {
                 order.map_bytes = self.options.compaction_map_bytes;
                 best = Some((overdue, ratio_ppm, slot, order));
             }
         }
+        self.metrics.dirty_ppm = dirtiest_ppm;
         // Sealed segments of an idle partition settle only if checkpoints are made for them.
         if unsettled {
             self.checkpoint.hasten();
@@ -238,7 +239,10 @@ impl Log {
                 continue;
             };
             let new = group.output.map(|output| segment_of(&output, uid));
+            let new_bytes = new.as_ref().map_or(0, |segment| segment.bytes);
             let old: Vec<Segment> = part.segments.splice(first..first + group.sources.len(), new).collect();
+            let old_bytes: u64 = old.iter().map(|segment| segment.bytes).sum();
+            self.metrics.compacted_bytes += old_bytes.saturating_sub(new_bytes);
             part.hints.retain(|hint| old.iter().all(|s| s.uid != hint.1));
             for segment in old {
                 let waiting = self.cache.forget(segment.uid);
@@ -310,13 +314,17 @@ fn segment_of(output: &Output, uid: u64) -> Segment {
     }
 }
 
-/// A pass over the partition, if it is worth one: whether it may not wait, and the uncompared share in millionths.
-fn candidate(
-    part: &Partition,
-    dirty_from: Offset,
-    wall_ms: i64,
-    checkpoints: u64,
-) -> Option<(bool, u64, Order)> {
+/// What a look at one partition finds.
+struct Look {
+    /// Its records may not wait longer.
+    overdue: bool,
+    /// Share of what could be compared and was not, in millionths.
+    dirty_ppm: u64,
+    /// A pass, if it is worth one.
+    order: Option<Order>,
+}
+
+fn look(part: &Partition, dirty_from: Offset, wall_ms: i64, checkpoints: u64) -> Look {
     let config = &part.config;
     let young = |s: &Segment| {
         config.min_compaction_lag_ms > 0
@@ -335,9 +343,9 @@ fn candidate(
             overdue |= wall_ms.saturating_sub(segment.created_ms) > config.max_compaction_lag_ms;
         }
     }
-    let ratio_ppm = (dirty * 1_000_000).checked_div(clean + dirty)?;
-    if dirty == 0 || !overdue && ratio_ppm <= u64::from(config.min_cleanable_dirty_ppm) {
-        return None;
+    let dirty_ppm = (dirty * 1_000_000).checked_div(clean + dirty).unwrap_or(0);
+    if dirty == 0 || !overdue && dirty_ppm <= u64::from(config.min_cleanable_dirty_ppm) {
+        return Look { overdue, dirty_ppm, order: None };
     }
     let source = |s: &Segment| Source { base: s.base, bytes: s.bytes, created_ms: s.created_ms };
     let order = Order {
@@ -352,7 +360,7 @@ fn candidate(
         now_ms: wall_ms,
         map_bytes: 0,
     };
-    Some((overdue, ratio_ppm, order))
+    Look { overdue, dirty_ppm, order: Some(order) }
 }
 
 /// Work of the file thread.

@@ -106,6 +106,7 @@ error_codes! {
     NoReassignmentInProgress = 85, "No reassignment is in progress.";
     GroupSubscribedToTopic = 86, "The group is subscribed to the topic.";
     InvalidRecord = 87, "The record failed validation on the broker.";
+    ThrottlingQuotaExceeded = 89, "The client is over its quota for creating and deleting topics; it may try again after the throttle time.";
     ResourceNotFound = 91, "The resource was not found.";
     DuplicateResource = 92, "The resource exists already.";
     InvalidUpdateVersion = 95, "The feature cannot get this level.";

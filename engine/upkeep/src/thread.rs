@@ -59,6 +59,8 @@ pub struct UpkeepStats {
     /// Passes done, and those that failed.
     pub passes: AtomicU64,
     pub passes_failed: AtomicU64,
+    /// When the last of these failed, milliseconds since 1970; 0: none did.
+    pub last_pass_failed_unix_ms: AtomicU64,
 }
 
 /// Upkeep's handle. Ends with [`Upkeep::stop`]; dropped without it, the thread ends after the job in hand.
@@ -309,6 +311,8 @@ impl Worker {
             Err(Stopped::Stopping) => None,
             Err(Stopped::Failed(why)) => {
                 count(&self.stats.passes_failed);
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                self.stats.last_pass_failed_unix_ms.store(now.as_millis() as u64, Ordering::Relaxed);
                 tracing::warn!(folder = %folder.display(), "a compaction pass failed and changed nothing: {why}");
                 None
             }

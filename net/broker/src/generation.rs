@@ -245,6 +245,7 @@ fn stop_all(mut links: Vec<CoreLink>, handles: Vec<CoreHandle>) -> Result<(), Fa
                     | ControlMessage::Reply { .. }
                     | ControlMessage::Applied { .. }
                     | ControlMessage::Limits { .. }
+                    | ControlMessage::Address { .. }
                     | ControlMessage::Drained { .. } => {}
                 }
             }

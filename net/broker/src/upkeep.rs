@@ -3,7 +3,7 @@
 use crate::config::Settings;
 use crate::signals::Event;
 use ringmill_control::SegmentDamage;
-use ringmill_control::metrics_text::{Scrub, ScrubSource};
+use ringmill_control::metrics_text::{Passes, Scrub, ScrubSource};
 use ringmill_log::CompactJob;
 use ringmill_upkeep::{Outcome, Report, Upkeep, UpkeepOptions};
 use std::path::Path;
@@ -51,6 +51,7 @@ pub fn start(
 /// Upkeep's counters, as `/metrics` asks for them.
 pub fn numbers(upkeep: &Upkeep, settings: &Settings) -> ScrubSource {
     let (stats, limit_bytes_per_second) = (upkeep.stats(), settings.scrub_bytes_per_second);
+    let pass_limit_bytes_per_second = settings.log_cleaner_bytes_per_second;
     Arc::new(move || Scrub {
         read_bytes: stats.bytes_read.load(Relaxed),
         limit_bytes_per_second,
@@ -62,6 +63,13 @@ pub fn numbers(upkeep: &Upkeep, settings: &Settings) -> ScrubSource {
         last_round_unix_ms: stats.last_round_unix_ms.load(Relaxed),
         last_round_ms: stats.last_round_ms.load(Relaxed),
         resting: stats.resting.load(Relaxed),
+        passes: Passes {
+            io_bytes: stats.compacted_bytes.load(Relaxed),
+            limit_bytes_per_second: pass_limit_bytes_per_second,
+            done: stats.passes.load(Relaxed),
+            failed: stats.passes_failed.load(Relaxed),
+            last_failed_unix_ms: stats.last_pass_failed_unix_ms.load(Relaxed),
+        },
     })
 }
 

@@ -7,8 +7,9 @@ use crate::admin::{AdminConnection, AdminConnections, AdminPartition, AdminReque
 use crate::api::{self, Outcome};
 use crate::configs::{self, BrokerDefaults, DynamicValues, Resource};
 use crate::groups::{Coordinator, GroupSettings};
-use crate::limits::LimitsGiven;
+use crate::limits::{LimitsGiven, Work};
 use crate::loggers::Loggers;
+use crate::mutations::Mutations;
 use crate::watch::Counts;
 use ringmill_core::Fatal;
 use ringmill_core::{
@@ -133,6 +134,7 @@ pub struct Control {
     pub(crate) groups: Coordinator,
     pub(crate) loggers: Loggers,
     pub(crate) limits: LimitsGiven,
+    pub(crate) mutations: Mutations,
     pub(crate) counts: Counts,
 }
 
@@ -161,6 +163,7 @@ pub fn live_of(image: &Image, cores: u16) -> Arc<Live> {
         producer_expiration_ms: number("producer.id.expiration.ms"),
         slow_request_ms: number("slow.request.ms").and_then(|ms| u64::try_from(ms).ok()),
         quotas: crate::limits::any(image.quotas()),
+        address_quotas: crate::limits::any_of_addresses(image.quotas()),
     })
 }
 
@@ -245,6 +248,7 @@ impl Control {
             groups,
             loggers,
             limits: LimitsGiven::default(),
+            mutations: Mutations::default(),
             counts: Counts::default(),
         }
     }
@@ -347,6 +351,7 @@ impl Control {
             ControlMessage::Applied { core, version } => self.applied(core, version),
             ControlMessage::Fatal { core, reason } => self.fatal = Some(Ended::Core(core, reason)),
             ControlMessage::Limits { core, client, now_ns } => self.tell_limits(core, client, now_ns),
+            ControlMessage::Address { core, address, now_ns } => self.tell_rate(core, address, now_ns),
             ControlMessage::Drained { core } => self.drained(core),
             ControlMessage::Stopped { core } => {
                 self.stopped.insert(core);
@@ -367,7 +372,8 @@ impl Control {
         let head = header.response_head();
         let began = Instant::now();
         let outcome = api::handle(self, &header, &frame);
-        self.limits.worked(frame.conn, frame.slot, &self.image, began);
+        let pause_ms = self.mutations.take_pause_ms();
+        self.limits.worked(frame.conn, frame.slot, &self.image, (began, pause_ms));
         match outcome {
             Ok(Outcome::Now(bytes)) => self.answer(frame.conn, frame.slot, bytes),
             Ok(Outcome::Applied(bytes)) => {
@@ -391,7 +397,7 @@ impl Control {
 
     /// The connection's core closes it, and logs why, as often as it logs such things.
     fn refuse(&mut self, frame: &Frame, reason: String) {
-        let busy_ns = self.limits.work_of(frame.conn, frame.slot);
+        let Work { busy_ns, pause_ms } = self.limits.work_of(frame.conn, frame.slot);
         self.send(
             frame.conn.core,
             CoreMessage::Answer(Answer {
@@ -400,13 +406,15 @@ impl Control {
                 bytes: Vec::new(),
                 refusal: Some(reason),
                 busy_ns,
+                pause_ms,
             }),
         );
     }
 
     pub(crate) fn answer(&mut self, conn: ringmill_core::ConnKey, slot: u64, bytes: Vec<u8>) {
-        let busy_ns = self.limits.work_of(conn, slot);
-        self.send(conn.core, CoreMessage::Answer(Answer { conn, slot, bytes, refusal: None, busy_ns }));
+        let Work { busy_ns, pause_ms } = self.limits.work_of(conn, slot);
+        let answer = Answer { conn, slot, bytes, refusal: None, busy_ns, pause_ms };
+        self.send(conn.core, CoreMessage::Answer(answer));
     }
 
     pub(crate) fn id(&mut self) -> u64 {

@@ -13,6 +13,7 @@ pub mod groups;
 pub(crate) mod limits;
 pub mod loggers;
 pub mod metrics_text;
+pub(crate) mod mutations;
 pub mod watch;
 
 pub use api::new_topic_id;

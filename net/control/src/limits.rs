@@ -1,16 +1,19 @@
-//! Which quotas bind which client, and the one allowance of each quota in use.
+//! Which quotas bind which client or address, and the one allowance of each quota in use.
 //!
 //! Owned by control; cores ask for each client they meet and share what they are given, see `ringmill_core::limits`. An
 //! allowance is kept while a core holds it or something is owed, so that a client that comes again finds its debts.
 
-use crate::api::quotas::{CLIENT_ID, USER};
+use crate::api::quotas::{CLIENT_ID, CONNECTION_RATE, IP, USER};
 use crate::control::Control;
+use crate::mutations;
+use ringmill_core::addresses::ConnectionRate;
 use ringmill_core::limits::{Allowance, ClientLimits, Limited};
 use ringmill_core::{ConnKey, CoreMessage};
 use ringmill_metadata::Image;
 use ringmill_metadata::records::{QuotaEntity, Quotas};
 use ringmill_types::CoreId;
 use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -30,14 +33,30 @@ fn key_of(limited: Limited) -> &'static str {
     }
 }
 
-/// Somebody has a quota that cores keep.
+/// Somebody has a quota that cores keep, or one for which they have to make clients pause.
 pub(crate) fn any(quotas: &BTreeMap<QuotaEntity, Quotas>) -> bool {
-    quotas.values().any(|quotas| Limited::ALL.iter().any(|limited| quotas.contains_key(key_of(*limited))))
+    let mut keys = Limited::ALL.iter().map(|limited| key_of(*limited)).chain([mutations::KEY]);
+    keys.any(|key| quotas.values().any(|quotas| quotas.contains_key(key)))
+}
+
+/// Some address has one.
+pub(crate) fn any_of_addresses(quotas: &BTreeMap<QuotaEntity, Quotas>) -> bool {
+    quotas.values().any(|quotas| quotas.contains_key(CONNECTION_RATE))
+}
+
+/// How often this address may connect: its own rate, or else that of all which have none.
+fn connection_rate(quotas: &BTreeMap<QuotaEntity, Quotas>, address: IpAddr) -> Option<f64> {
+    let of = |quotas: &Quotas| quotas.get(CONNECTION_RATE).map(|limit| f64::from(*limit));
+    let mut own = quotas.iter().filter_map(|(entity, quotas)| {
+        let named: IpAddr = entity.get(IP)?.as_ref()?.parse().ok()?;
+        (named.to_canonical() == address).then(|| of(quotas))?
+    });
+    own.next().or_else(|| quotas.get(&QuotaEntity::from([(IP.to_string(), None)])).and_then(of))
 }
 
 /// Whose requests count together against a quota.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Together {
+pub(crate) enum Together {
     UserAndClient(String),
     User,
     Client(String),
@@ -45,9 +64,9 @@ enum Together {
 
 /// The quota that binds a client of [`ANONYMOUS`], by Kafka's order of precedence. Each key is looked for by itself: a
 /// client may have its produce quota from one entity and its fetch quota from another.
-fn binding(
+pub(crate) fn binding(
     quotas: &BTreeMap<QuotaEntity, Quotas>,
-    limited: Limited,
+    key: &str,
     client: &str,
 ) -> Option<(Together, f64)> {
     // Who says nothing of itself has the quotas of its user only.
@@ -56,7 +75,7 @@ fn binding(
         let part = |kind: &str, name: Option<&str>| (kind.to_string(), name.map(str::to_string));
         let parts = [user.map(|name| part(USER, name)), id.map(|name| part(CLIENT_ID, name))];
         let entity: QuotaEntity = parts.into_iter().flatten().collect();
-        quotas.get(&entity)?.get(key_of(limited)).map(|limit| f64::from(*limit))
+        quotas.get(&entity)?.get(key).map(|limit| f64::from(*limit))
     };
     for user in [Some(ANONYMOUS), None] {
         let of_client =
@@ -78,8 +97,20 @@ pub(crate) struct LimitsGiven {
     allowances: HashMap<(Limited, Together), Arc<Allowance>>,
     /// Look for what nobody needs when there are so many.
     look_at: usize,
-    /// How long control worked on requests that are not answered yet, where that counts.
-    work: HashMap<(ConnKey, u64), u64>,
+    rates: HashMap<IpAddr, Arc<ConnectionRate>>,
+    /// Look for addresses that nobody needs when there are so many.
+    look_at_rates: usize,
+    /// Of requests that are not answered yet, where that counts.
+    work: HashMap<(ConnKey, u64), Work>,
+}
+
+/// What a request is charged with besides its bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Work {
+    /// How long control was busy with it.
+    pub busy_ns: u64,
+    /// How long its client has to pause for what was created or deleted.
+    pub pause_ms: u32,
 }
 
 impl LimitsGiven {
@@ -96,7 +127,7 @@ impl LimitsGiven {
         }
         let mut limits = ClientLimits::default();
         for limited in Limited::ALL {
-            let Some((together, limit)) = binding(quotas, limited, &client) else { continue };
+            let Some((together, limit)) = binding(quotas, key_of(limited), &client) else { continue };
             let per_second = match limited {
                 Limited::Produce | Limited::Fetch => limit,
                 // Percent of one thread, in nanoseconds a second.
@@ -112,16 +143,39 @@ impl LimitsGiven {
         limits
     }
 
-    /// Control decided on a request that began then.
-    pub fn worked(&mut self, conn: ConnKey, slot: u64, image: &Image, began: Instant) {
+    fn rate_of(
+        &mut self,
+        quotas: &BTreeMap<QuotaEntity, Quotas>,
+        address: IpAddr,
+        now_ns: u64,
+    ) -> Option<Arc<ConnectionRate>> {
+        let per_second = connection_rate(quotas, address)?;
+        if self.rates.len() >= self.look_at_rates.max(KEPT_MIN) {
+            self.rates.retain(|_, rate| Arc::strong_count(rate) > 1 || !rate.is_even(now_ns));
+            self.look_at_rates = self.rates.len() * 2;
+        }
+        let rate = self.rates.entry(address).or_insert_with(|| Arc::new(ConnectionRate::new(per_second)));
+        if rate.per_second() != per_second {
+            *rate = Arc::new(ConnectionRate::new(per_second));
+        }
+        Some(rate.clone())
+    }
+
+    /// Control decided on a request that began then, and whose client has to pause for what it had done.
+    pub fn worked(&mut self, conn: ConnKey, slot: u64, image: &Image, (began, pause_ms): (Instant, u32)) {
         if !image.quotas().is_empty() {
-            self.work.insert((conn, slot), began.elapsed().as_nanos() as u64);
+            let busy_ns = began.elapsed().as_nanos() as u64;
+            self.work.insert((conn, slot), Work { busy_ns, pause_ms });
         }
     }
 
-    /// How long that took; the request is answered.
-    pub fn work_of(&mut self, conn: ConnKey, slot: u64) -> u64 {
-        if self.work.is_empty() { 0 } else { self.work.remove(&(conn, slot)).unwrap_or(0) }
+    /// What that came to; the request is answered.
+    pub fn work_of(&mut self, conn: ConnKey, slot: u64) -> Work {
+        if self.work.is_empty() {
+            Work::default()
+        } else {
+            self.work.remove(&(conn, slot)).unwrap_or_default()
+        }
     }
 }
 
@@ -130,6 +184,12 @@ impl Control {
     pub(crate) fn tell_limits(&mut self, core: CoreId, client: Arc<[u8]>, now_ns: u64) {
         let limits = Arc::new(self.limits.limits_of(self.image.quotas(), &client, now_ns));
         self.send(core, CoreMessage::Limits { client, limits });
+    }
+
+    /// A core met an address.
+    pub(crate) fn tell_rate(&mut self, core: CoreId, address: IpAddr, now_ns: u64) {
+        let rate = self.limits.rate_of(self.image.quotas(), address, now_ns);
+        self.send(core, CoreMessage::Address { address, rate });
     }
 }
 
@@ -171,15 +231,15 @@ mod tests {
         let texts: Vec<&str> = order.iter().map(|(text, _)| *text).collect();
         for (at, (_, together)) in order.into_iter().enumerate() {
             let set = quotas(&texts[at..]);
-            assert_eq!(binding(&set, Limited::Produce, "c"), Some((together, at as f64 + 1.0)), "{at}");
-            assert_eq!(binding(&set, Limited::Fetch, "c"), None);
+            assert_eq!(binding(&set, KEYS[0], "c"), Some((together, at as f64 + 1.0)), "{at}");
+            assert_eq!(binding(&set, KEYS[1], "c"), None);
         }
         let set = quotas(&texts);
-        assert_eq!(binding(&set, Limited::Produce, "d"), Some((both("d"), 2.0)));
+        assert_eq!(binding(&set, KEYS[0], "d"), Some((both("d"), 2.0)));
         // Who has no name is a user all the same.
-        assert_eq!(binding(&set, Limited::Produce, ""), Some((Together::User, 3.0)));
-        assert_eq!(binding(&quotas(&["-/*=8"]), Limited::Produce, ""), None);
-        assert_eq!(binding(&quotas(&["other/c=1"]), Limited::Produce, "c"), None);
+        assert_eq!(binding(&set, KEYS[0], ""), Some((Together::User, 3.0)));
+        assert_eq!(binding(&quotas(&["-/*=8"]), KEYS[0], ""), None);
+        assert_eq!(binding(&quotas(&["other/c=1"]), KEYS[0], "c"), None);
     }
 
     #[test]
@@ -197,6 +257,36 @@ mod tests {
             given.limits_of(&quotas(&["-/*=7"]), format!("client-{n}").as_bytes(), 10_000_000_000);
         }
         assert!(given.allowances.len() <= 2 * KEPT_MIN, "{}", given.allowances.len());
+    }
+
+    #[test]
+    fn an_address_has_its_own_rate_before_that_of_all_others() {
+        let entry = |ip: Option<&str>, rate: f64| {
+            let entity = QuotaEntity::from([(IP.to_string(), ip.map(str::to_string))]);
+            (entity, Quotas::from([(CONNECTION_RATE.to_string(), rate.into())]))
+        };
+        // An address of the new kind may be written in many ways.
+        let set =
+            BTreeMap::from([entry(None, 10.0), entry(Some("10.0.0.7"), 3.0), entry(Some("0:0::1"), 4.0)]);
+        let of = |set: &BTreeMap<_, _>, address: &str| connection_rate(set, address.parse().unwrap());
+        assert_eq!(
+            (of(&set, "10.0.0.7"), of(&set, "10.0.0.8"), of(&set, "::1")),
+            (Some(3.0), Some(10.0), Some(4.0))
+        );
+        let own_only = BTreeMap::from([entry(Some("10.0.0.7"), 3.0)]);
+        assert_eq!(of(&own_only, "10.0.0.8"), None);
+        assert_eq!(of(&quotas(&["-/*=8"]), "10.0.0.8"), None);
+        let mut given = LimitsGiven::default();
+        let mut rate = |set: &BTreeMap<_, _>, n: u64| {
+            let address = std::net::Ipv4Addr::from_bits(n as u32).into();
+            given.rate_of(set, address, 1_000_000_000_000 + n).unwrap()
+        };
+        assert!(Arc::ptr_eq(&rate(&set, 1), &rate(&set, 1)));
+        assert!(!Arc::ptr_eq(&rate(&set, 1), &rate(&set, 2)), "each of the others has one to itself");
+        for n in 0..10 * KEPT_MIN as u64 {
+            rate(&set, n);
+        }
+        assert!(given.rates.len() <= 2 * KEPT_MIN, "{}", given.rates.len());
     }
 
     #[test]

@@ -58,6 +58,8 @@ pub enum Number {
     Seconds(u64),
     /// Milliseconds, shown as seconds.
     Millis(u64),
+    /// A share in millionths, shown as a fraction of 1.
+    Millionths(u64),
 }
 
 /// What a histogram holds.
@@ -118,6 +120,20 @@ pub struct Scrub {
     pub last_round_ms: u64,
     /// Not done, although it is not switched off; the log said why.
     pub resting: bool,
+    /// Its neighbour.
+    pub passes: Passes,
+}
+
+/// Compaction passes, as upkeep counts them.
+#[derive(Clone, Debug, Default)]
+pub struct Passes {
+    /// Read and written.
+    pub io_bytes: u64,
+    pub limit_bytes_per_second: u64,
+    pub done: u64,
+    pub failed: u64,
+    /// 0: none failed.
+    pub last_failed_unix_ms: u64,
 }
 
 /// Where the admin port looks for [`Scrub`].
@@ -406,6 +422,7 @@ fn quotas(core: &CoreMetrics, mut each: impl FnMut(&str, &Throttled)) {
     for (quota, throttled) in crate::limits::KEYS.iter().zip(of) {
         each(quota, throttled);
     }
+    each(crate::mutations::KEY, &core.throttled_mutations);
 }
 
 fn label(name: &str, value: &str) -> String {
@@ -423,6 +440,7 @@ fn sample(out: &mut String, name: &str, labels: &str, number: Number) {
         Number::Int(n) => writeln!(out, "{n}"),
         Number::Seconds(ns) => writeln!(out, "{}", ns as f64 / 1e9),
         Number::Millis(ms) => writeln!(out, "{}", ms as f64 / 1e3),
+        Number::Millionths(ppm) => writeln!(out, "{}", ppm as f64 / 1e6),
     };
 }
 

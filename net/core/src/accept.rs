@@ -47,6 +47,9 @@ impl<B: Backend> Core<B> {
                 return;
             }
             self.metrics.connections_accepted += 1;
+            if let Err(wait_ns) = self.admit(peer.ip().to_canonical()) {
+                return self.refuse_connection(socket, wait_ns);
+            }
             self.open(socket, peer, None, Vec::new());
         } else if let Err(errno) = completion.result
             && !self.stopping

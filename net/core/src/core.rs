@@ -1,6 +1,7 @@
 //! The core loop: completions in, events applied, operations out.
 
 use crate::accept::Accepting;
+use crate::addresses::Addresses;
 use crate::clients::Client;
 use crate::closing::Closing;
 use crate::conn::{AnswerState, Conn, SentKind};
@@ -130,11 +131,13 @@ pub struct Core<B: Backend> {
     pub(crate) versions: ApiVersionsAnswers,
     pub(crate) live: Arc<Live>,
     pub(crate) limits: Limits,
+    pub(crate) addresses: Addresses,
 }
 
 /// How long a stop waits for requests that are in flight.
 const STOP_GRACE_NS: u64 = 5_000_000_000;
 const SWEEP_NS: u64 = 500_000_000;
+const SWEEP_ALONE_NS: u64 = 60_000_000_000;
 /// Completions handled before the ring is entered again, so that a flush is never held up by a burst.
 const TURN_COMPLETIONS_MAX: usize = 512;
 
@@ -192,6 +195,7 @@ impl<B: Backend> Core<B> {
             versions: ApiVersionsAnswers::new(&Live::default().features),
             live: Arc::default(),
             limits: Limits::default(),
+            addresses: Addresses::default(),
         }
     }
 
@@ -258,7 +262,10 @@ impl<B: Backend> Core<B> {
     }
 
     fn deadline_ns(&self) -> u64 {
-        let mut deadline = self.next_sweep_ns.min(self.stop_deadline_ns);
+        // While nobody is connected the sweep can wait for whoever comes; nothing else can.
+        let is_alone = self.conns.len() == 0 && !self.stopping;
+        let sweep_ns = if is_alone { self.now_ns + SWEEP_ALONE_NS } else { self.next_sweep_ns };
+        let mut deadline = sweep_ns.min(self.stop_deadline_ns);
         if let Some(at) = self.log.deadline_ns() {
             deadline = deadline.min(at);
         }
@@ -268,12 +275,11 @@ impl<B: Backend> Core<B> {
         if let Some(at) = self.limits.next_deadline_ns() {
             deadline = deadline.min(at);
         }
-        if let Some(at) = self.accept_deadline_ns() {
+        if let Some(at) = self.addresses.next_deadline_ns() {
             deadline = deadline.min(at);
         }
-        // Nothing is connected and nothing is owed: the sweep can wait for whoever comes.
-        if self.conns.len() == 0 && !self.stopping && deadline == self.next_sweep_ns {
-            deadline = self.now_ns + 60_000_000_000;
+        if let Some(at) = self.accept_deadline_ns() {
+            deadline = deadline.min(at);
         }
         deadline
     }
@@ -406,6 +412,7 @@ impl<B: Backend> Core<B> {
                 CoreMessage::Answer(answer) => self.control_answered(answer),
                 CoreMessage::Topics(delta) => self.deltas.push_back(delta),
                 CoreMessage::Limits { client, limits } => self.limits_known(client, limits),
+                CoreMessage::Address { address, rate } => self.address_known(address, rate),
                 CoreMessage::Query { id, query } => self.answer_query(id, query),
                 CoreMessage::SegmentDamaged { partition, base, what } => {
                     if !self.log.segment_damaged(partition, base, &what) {
@@ -422,16 +429,16 @@ impl<B: Backend> Core<B> {
         }
     }
 
-    fn control_answered(&mut self, answer: Answer) {
+    fn control_answered(&mut self, mut answer: Answer) {
         let key = Key { slot: answer.conn.slot, serial: answer.conn.serial as u32 };
-        if let Some(why) = answer.refusal {
+        if let Some(why) = answer.refusal.take() {
             self.answer_nothing(key, answer.slot, Closing::Refused(why));
             return;
         }
         let mut bytes = Vec::with_capacity(4 + answer.bytes.len());
         bytes.extend_from_slice(&(answer.bytes.len() as u32).to_be_bytes());
         bytes.extend_from_slice(&answer.bytes);
-        self.charge_for_control(key, answer.busy_ns, &mut bytes);
+        self.charge_for_control(key, &answer, &mut bytes);
         self.answer(key, answer.slot, AnswerState::Ready(vec![Buf::from_vec(bytes)], SentKind::Other));
     }
 
@@ -493,6 +500,7 @@ impl<B: Backend> Core<B> {
 
     fn run_timers(&mut self) {
         self.end_pauses();
+        self.close_refused(self.now_ns);
         self.waiters.expired(self.now_ns, &mut self.poke);
         self.run_pokes();
         if self.now_ns < self.next_sweep_ns {
@@ -535,6 +543,7 @@ impl<B: Backend> Core<B> {
         if let Some(listener) = self.listener.take() {
             self.io.push(Op::Close { socket: listener }, token(token::CLOSE, 0));
         }
+        self.close_refused(u64::MAX);
         for key in self.conns.keys() {
             self.end(key, None);
         }

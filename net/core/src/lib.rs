@@ -4,6 +4,7 @@
 //! completions → a closed event → a synchronous `apply` that changes state and queues operations → one submit.
 
 mod accept;
+pub mod addresses;
 pub mod clients;
 mod closing;
 mod conn;

@@ -9,7 +9,7 @@
 
 use crate::conn::FrameBytes;
 use crate::core::Core;
-use crate::messages::ControlMessage;
+use crate::messages::{Answer, ControlMessage};
 use crate::slab::Key;
 use ringmill_reactor::Backend;
 use ringmill_wire::{ApiKey, RequestHeader};
@@ -181,12 +181,19 @@ impl<B: Backend> Core<B> {
         open
     }
 
-    /// The same for what control worked; its answer, which begins with its length, says how long to pause.
-    pub(crate) fn charge_for_control(&mut self, key: Key, busy_ns: u64, answer: &mut [u8]) {
+    /// The same for what control worked, and for what it says of partitions that the client had created or deleted. The
+    /// answer's bytes, which begin with their length, say how long to pause.
+    pub(crate) fn charge_for_control(&mut self, key: Key, answer: &Answer, bytes: &mut [u8]) {
         let Some((head, client)) = self.conns.get_mut(key).and_then(|conn| conn.asked.take()) else { return };
-        self.charge(key, &client, Limited::Time, busy_ns);
+        self.charge(key, &client, Limited::Time, answer.busy_ns);
+        if answer.pause_ms > 0 {
+            let pause_ns = u64::from(answer.pause_ms) * 1_000_000;
+            self.metrics.throttled_mutations.requests += 1;
+            self.metrics.throttled_mutations.pauses_ns += pause_ns;
+            self.pause_until(key, self.now_ns + pause_ns);
+        }
         let throttle_ms = self.conns.get(key).map_or(0, |conn| conn.throttle_ms(self.now_ns));
-        ringmill_wire::patch_throttle(head, answer, throttle_ms);
+        ringmill_wire::patch_throttle(head, bytes, throttle_ms);
     }
 
     /// Charges a client for what its connection did; where that is more than it may, the connection pauses.
@@ -246,8 +253,6 @@ impl<B: Backend> Core<B> {
         if pause_ns == 0 {
             return;
         }
-        let until_ns = self.now_ns + pause_ns;
-        let Some(conn) = self.conns.get_mut(key) else { return };
         let throttled = match limited {
             Limited::Produce => &mut self.metrics.throttled_produce,
             Limited::Fetch => &mut self.metrics.throttled_fetch,
@@ -255,6 +260,11 @@ impl<B: Backend> Core<B> {
         };
         throttled.requests += 1;
         throttled.pauses_ns += pause_ns;
+        self.pause_until(key, self.now_ns + pause_ns);
+    }
+
+    fn pause_until(&mut self, key: Key, until_ns: u64) {
+        let Some(conn) = self.conns.get_mut(key) else { return };
         if until_ns <= conn.paused_until_ns {
             return;
         }

@@ -19,8 +19,10 @@ pub struct Live {
     pub producer_expiration_ms: Option<i64>,
     /// 0: none is slow.
     pub slow_request_ms: Option<u64>,
-    /// Somebody has a quota for produce, fetch or time.
+    /// Somebody has a quota for produce, fetch, time, or what is created and deleted.
     pub quotas: bool,
+    /// Some address has one for how often it may connect.
+    pub address_quotas: bool,
 }
 
 impl Default for Live {
@@ -32,6 +34,7 @@ impl Default for Live {
             producer_expiration_ms: None,
             slow_request_ms: None,
             quotas: false,
+            address_quotas: false,
         }
     }
 }
@@ -57,6 +60,7 @@ impl<B: Backend> Core<B> {
         self.versions = ApiVersionsAnswers::new(&live.features);
         self.log.set_producer_expiration(live.producer_expiration_ms);
         self.limits.forget();
+        self.addresses.forget();
         self.live = live;
     }
 

@@ -3,13 +3,14 @@
 //! A request is sent only with the slot of its answer reserved, so answers never wait: each core has at most
 //! [`QUERIES_MAX`] queries of control outstanding, and at most `PIPELINE_MAX` forwarded frames per connection.
 
+use crate::addresses::ConnectionRate;
 use crate::clients::ConnectionView;
 use crate::limits::ClientLimits;
 use crate::live::Live;
 use crate::metrics::CoreMetrics;
 use ringmill_log::ProducerView;
 use ringmill_types::{CoreId, ErrorCode, LeaderEpoch, Offset, PartitionId, TopicId, TopicSpec};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 /// Queries that control may have outstanding at one core.
@@ -43,6 +44,8 @@ pub struct Answer {
     pub refusal: Option<String>,
     /// How long control worked on the request, where anybody has quotas.
     pub busy_ns: u64,
+    /// How long the client has to pause for what it had created or deleted.
+    pub pause_ms: u32,
 }
 
 /// Core to control.
@@ -63,6 +66,13 @@ pub enum ControlMessage {
     Limits {
         core: CoreId,
         client: Arc<[u8]>,
+        /// On the clock of cores.
+        now_ns: u64,
+    },
+    /// An address connects of which the core does not know how often it may; answered with [`CoreMessage::Address`].
+    Address {
+        core: CoreId,
+        address: IpAddr,
         /// On the clock of cores.
         now_ns: u64,
     },
@@ -93,6 +103,11 @@ pub enum CoreMessage {
     Limits {
         client: Arc<[u8]>,
         limits: Arc<ClientLimits>,
+    },
+    /// How often an address may connect, until other [`Live`] settings are applied; `None`: as often as it likes.
+    Address {
+        address: IpAddr,
+        rate: Option<Arc<ConnectionRate>>,
     },
     /// Upkeep found a sealed segment of a partition of this core damaged; `what` goes on after "a sealed segment of X".
     SegmentDamaged {

@@ -166,6 +166,8 @@ pub struct CoreMetrics {
     pub batches_in: u64,
     pub connections: u64,
     pub connections_accepted: u64,
+    /// Of them, closed unread because their address connects too often.
+    pub connections_refused: u64,
     pub connections_closed_idle: u64,
     pub connections_closed_error: u64,
     pub client_software: SoftwareCounts,
@@ -180,6 +182,11 @@ pub struct CoreMetrics {
     pub destage_writes: u64,
     pub destage_lag_bytes: u64,
     pub checkpoints: u64,
+    pub compactions: u64,
+    pub compacted_records: u64,
+    pub compacted_bytes: u64,
+    /// Largest uncompared share of a compacted partition, in millionths.
+    pub compaction_dirty_ppm: u64,
     pub cold_reads: u64,
     pub cold_read_bytes: u64,
     pub cache_hits: u64,
@@ -191,6 +198,7 @@ pub struct CoreMetrics {
     pub throttled_produce: Throttled,
     pub throttled_fetch: Throttled,
     pub throttled_time: Throttled,
+    pub throttled_mutations: Throttled,
     pub partitions: u64,
     pub partitions_offline: u64,
     pub relaxed_partitions: u64,

@@ -221,6 +221,10 @@ impl<B: Backend> Core<B> {
         out.destage_bytes = log.destage_bytes;
         out.destage_writes = log.destage_writes;
         out.checkpoints = log.checkpoints;
+        out.compactions = log.compactions;
+        out.compacted_records = log.compacted_records;
+        out.compacted_bytes = log.compacted_bytes;
+        out.compaction_dirty_ppm = log.dirty_ppm;
         out.cold_reads = log.cold_reads;
         out.cold_read_bytes = log.cold_read_bytes;
         out.cache_hits = log.cache_hits;

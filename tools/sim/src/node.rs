@@ -81,6 +81,7 @@ impl Node {
                 ControlMessage::Frame(_)
                 | ControlMessage::Reply { .. }
                 | ControlMessage::Limits { .. }
+                | ControlMessage::Address { .. }
                 | ControlMessage::Applied { .. } => {}
             }
         }
@@ -92,6 +93,11 @@ impl Node {
             self.units.iter_mut().for_each(|u| u.tell(CoreMessage::Finish));
         }
         if self.units.iter().all(|u| u.stopped) { Turned::Stopped } else { Turned::Nothing }
+    }
+
+    /// Compaction passes whose segments took the place of the old ones.
+    pub fn compactions(&self) -> u64 {
+        self.units.iter().map(|unit| unit.core.log().metrics().compactions).sum()
     }
 
     /// A core to connect to: the kernel's choice.

@@ -3,6 +3,7 @@
 use super::{Call, Outcome, Refusal, code, message, text};
 use crate::configs;
 use crate::control::Control;
+use crate::mutations::OnAccount;
 use kafka_wire::create_partitions_request::CreatePartitionsTopic;
 use kafka_wire::create_partitions_response::CreatePartitionsTopicResult;
 use kafka_wire::create_topics_request::CreatableTopic;
@@ -19,6 +20,10 @@ use std::collections::{HashMap, HashSet};
 use std::io::Read;
 
 type Problem = (ErrorCode, String);
+
+/// From these versions of CreateTopics and CreatePartitions on a client understands `THROTTLING_QUOTA_EXCEEDED`.
+const TOPICS_STRICT_SINCE: i16 = 6;
+const PARTITIONS_STRICT_SINCE: i16 = 3;
 
 /// What `Topic.validate` says of a name.
 pub(crate) fn valid_name(name: &str) -> Result<(), String> {
@@ -115,6 +120,7 @@ fn new_partitions(control: &Control, count: usize) -> Vec<PartitionRecord> {
 /// Decisions of one request, made durable together: one sync of the journal, however many topics there are. Each is
 /// planned with those before it in sight.
 struct Batch {
+    on: OnAccount,
     records: Vec<Record>,
     /// The image as it was, where several decisions see each other.
     before: Option<Image>,
@@ -122,9 +128,9 @@ struct Batch {
 }
 
 impl Batch {
-    fn new(control: &Control, topics: usize) -> Batch {
+    fn new(control: &Control, topics: usize, on: OnAccount) -> Batch {
         let before = (topics > 1).then(|| control.image.clone());
-        Batch { records: Vec::new(), before, planned: false }
+        Batch { on, records: Vec::new(), before, planned: false }
     }
 
     fn plan(
@@ -134,6 +140,8 @@ impl Batch {
     ) -> Result<Record, Problem> {
         self.planned = false;
         let record = plan(control)?;
+        // As in Kafka the last thing that is looked at, also where nothing is to be done but to look.
+        control.charge_mutations(&self.on, partitions_of(&record)).map_err(|error| (error, String::new()))?;
         if self.before.is_some() {
             control.image.apply(&record);
         }
@@ -159,6 +167,16 @@ impl Batch {
     }
 }
 
+/// New ones, as far as an account is charged with them.
+fn partitions_of(record: &Record) -> usize {
+    match record {
+        Record::TopicCreated { partitions, .. } | Record::PartitionsAdded { partitions, .. } => {
+            partitions.len()
+        }
+        _ => 0,
+    }
+}
+
 pub(crate) fn create_topics(control: &mut Control, call: &Call<'_>) -> Result<Outcome, Refusal> {
     let request: CreateTopicsRequest = call.decode()?;
     let mut counts: HashMap<&str, usize> = HashMap::new();
@@ -167,7 +185,8 @@ pub(crate) fn create_topics(control: &mut Control, call: &Call<'_>) -> Result<Ou
     }
     let mut results = Vec::new();
     let mut said: HashSet<&str> = HashSet::new();
-    let mut batch = Batch::new(control, request.topics.len());
+    let on = call.on_account(control, TOPICS_STRICT_SINCE);
+    let mut batch = Batch::new(control, request.topics.len(), on);
     let mut planned: Vec<(usize, &CreatableTopic)> = Vec::new();
     for topic in &request.topics {
         if counts.get(topic.name.as_str()).is_some_and(|n| *n > 1) {
@@ -291,7 +310,8 @@ fn refused(topic: &CreatableTopic, (error, reason): Problem) -> CreatableTopicRe
     message!(CreatableTopicResult {
         name: topic.name.clone(),
         error_code: code(error),
-        error_message: Some(text(reason)),
+        // Of a quota Kafka says no more than the code.
+        error_message: (!reason.is_empty()).then(|| text(reason)),
         num_partitions: -1,
         replication_factor: -1,
         configs: None,
@@ -333,7 +353,8 @@ pub(crate) fn create_partitions(control: &mut Control, call: &Call<'_>) -> Resul
     let mut counts: HashMap<&str, usize> = HashMap::new();
     request.topics.iter().for_each(|topic| *counts.entry(topic.name.as_str()).or_default() += 1);
     let mut said: HashSet<&str> = HashSet::new();
-    let mut batch = Batch::new(control, request.topics.len());
+    let on = call.on_account(control, PARTITIONS_STRICT_SINCE);
+    let mut batch = Batch::new(control, request.topics.len(), on);
     let mut planned = Vec::new();
     for topic in &request.topics {
         let name = topic.name.as_str();

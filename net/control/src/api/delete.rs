@@ -9,6 +9,9 @@ use ringmill_metadata::Record;
 use ringmill_types::{ErrorCode, TopicId};
 use std::collections::HashSet;
 
+/// From this version on a client understands `THROTTLING_QUOTA_EXCEEDED`.
+const STRICT_SINCE: i16 = 5;
+
 pub(crate) fn delete_topics(control: &mut Control, call: &Call<'_>) -> Result<Outcome, Refusal> {
     let request: DeleteTopicsRequest = call.decode()?;
     let by_name = request.topic_names.iter().map(|name| (Some(name.clone()), Uuid::ZERO));
@@ -17,13 +20,14 @@ pub(crate) fn delete_topics(control: &mut Control, call: &Call<'_>) -> Result<Ou
     let mut results = Vec::new();
     let (mut records, mut gone) = (Vec::new(), HashSet::new());
     let mut seen = HashSet::new();
+    let on = call.on_account(control, STRICT_SINCE);
     for (name, id) in &wanted {
         let repeated = !seen.insert((name, id.to_bytes()));
         let found = match name {
             Some(name) => control.image.named(name),
             None => control.image.with_id(TopicId(id.to_bytes())),
         }
-        .map(|t| (t.id, t.name.clone()));
+        .map(|t| (t.id, t.name.clone(), t.partitions.len()));
         let (error, reason) = if repeated {
             (ErrorCode::InvalidRequest, Some("Duplicate topic name."))
         } else if name.is_some() && !id.is_zero() {
@@ -37,22 +41,23 @@ pub(crate) fn delete_topics(control: &mut Control, call: &Call<'_>) -> Result<Ou
                     Some("This server does not host this topic-partition."),
                 ),
                 None => (ErrorCode::UnknownTopicId, Some("This server does not host this topic ID.")),
-                Some((id, _)) => {
-                    // A topic may be named by its id too.
-                    if gone.insert(*id) {
+                // A topic may be named by its id too.
+                Some((id, ..)) if gone.contains(id) => (
+                    ErrorCode::UnknownTopicOrPartition,
+                    Some("This server does not host this topic-partition."),
+                ),
+                Some((id, _, partitions)) => match control.charge_mutations(&on, *partitions) {
+                    Ok(()) => {
+                        gone.insert(*id);
                         records.push(Record::TopicDeleted { id: *id });
                         (ErrorCode::None, None)
-                    } else {
-                        (
-                            ErrorCode::UnknownTopicOrPartition,
-                            Some("This server does not host this topic-partition."),
-                        )
                     }
-                }
+                    Err(error) => (error, None),
+                },
             }
         };
         let (shown_id, shown_name) = match &found {
-            Some((found, name)) if error == ErrorCode::None => {
+            Some((found, name, _)) if error == ErrorCode::None => {
                 (Uuid::from_bytes(found.0), Some(text(&**name)))
             }
             Some(_) | None => (*id, name.clone()),

@@ -65,7 +65,7 @@ pub(crate) fn metadata(control: &mut Control, call: &Call<'_>) -> Result<Outcome
             Err(_) => ErrorCode::InvalidTopicException,
             Ok(()) => {
                 if may_create {
-                    created |= auto_create(control, name);
+                    created |= auto_create(control, call, name);
                 }
                 ErrorCode::UnknownTopicOrPartition
             }
@@ -94,12 +94,13 @@ pub(crate) fn metadata(control: &mut Control, call: &Call<'_>) -> Result<Outcome
     Ok(if created { Outcome::Applied(bytes) } else { Outcome::Now(bytes) })
 }
 
-fn auto_create(control: &mut Control, name: &str) -> bool {
+fn auto_create(control: &mut Control, call: &Call<'_>, name: &str) -> bool {
     if name == OFFSETS_TOPIC {
         return control.ensure_offsets_topic();
     }
     let partitions = control.options.num_partitions;
     match create::plan(control, name, partitions, &Default::default()) {
+        Ok(_) if !may_create(control, call, partitions) => false,
         Ok(record) => match control.decide(&[record]) {
             Ok(()) => true,
             Err(error) => {
@@ -112,6 +113,14 @@ fn auto_create(control: &mut Control, name: &str) -> bool {
             false
         }
     }
+}
+
+/// Whether the client's account has room. Nobody has to pause who only asks: it finds the topic when it has.
+fn may_create(control: &mut Control, call: &Call<'_>, partitions: i32) -> bool {
+    let charged =
+        control.charge_mutations(&call.on_account(control, 0), usize::try_from(partitions).unwrap_or(0));
+    control.mutations.take_pause_ms();
+    charged.is_ok()
 }
 
 fn described(node_id: i32, topic: &Topic, operations: i32) -> MetadataResponseTopic {

@@ -28,6 +28,7 @@ pub(crate) use create::plan as plan_topic;
 
 use crate::control::Control;
 use crate::groups::{AskGroup, FinishGroup};
+use crate::mutations::{OnAccount, Over};
 use bytes::BytesMut;
 use kafka_wire::{KafkaMessage, ProtocolEq};
 use kafka_wire_core::{
@@ -84,6 +85,11 @@ pub(crate) struct Call<'a> {
 impl Call<'_> {
     pub fn version(&self) -> i16 {
         self.header.api_version
+    }
+
+    /// On whose account the request's partitions go; from version `strict` on they are refused where it is overdrawn.
+    pub fn on_account(&self, control: &Control, strict: i16) -> OnAccount {
+        control.on_account(self.header.client_id, Over::since(strict, self.version()))
     }
 
     pub fn decode<T: KafkaMessage + KafkaDecode>(&self) -> Result<T, Refusal> {

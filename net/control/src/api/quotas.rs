@@ -19,7 +19,8 @@ use std::collections::BTreeMap;
 
 pub(crate) const USER: &str = "user";
 pub(crate) const CLIENT_ID: &str = "client-id";
-const IP: &str = "ip";
+pub(crate) const IP: &str = "ip";
+pub(crate) const CONNECTION_RATE: &str = "connection_creation_rate";
 
 /// A key of users and clients, or of addresses.
 struct Key {
@@ -36,8 +37,8 @@ const KEYS: &[Key] = &[
     Key { name: "producer_byte_rate", of_addresses: false, whole: Some((LONG_MAX, "a LONG")) },
     Key { name: "consumer_byte_rate", of_addresses: false, whole: Some((LONG_MAX, "a LONG")) },
     Key { name: "request_percentage", of_addresses: false, whole: None },
-    Key { name: "controller_mutation_rate", of_addresses: false, whole: None },
-    Key { name: "connection_creation_rate", of_addresses: true, whole: Some((i32::MAX as f64, "an INT")) },
+    Key { name: crate::mutations::KEY, of_addresses: false, whole: None },
+    Key { name: CONNECTION_RATE, of_addresses: true, whole: Some((i32::MAX as f64, "an INT")) },
 ];
 
 pub(crate) fn describe_client_quotas(control: &mut Control, call: &Call<'_>) -> Result<Outcome, Refusal> {

@@ -11,7 +11,7 @@ macro_rules! metrics {
     };
 }
 
-use Number::{Int, Millis, Seconds};
+use Number::{Int, Millionths, Millis, Seconds};
 use Read::{
     ApiCounter, ApiHistogram, BrokerGauge, ClientSoftware, ControlCounter, ControlGauge, ControlHistogram,
     CoreAnswered, CoreCounter, CoreGauge, CoreHistogram, DiskGauge, GroupLag, GroupStates, MailboxGauge,
@@ -52,6 +52,17 @@ metrics! {
         "How long it took.";
     "ringmill_scrub_resting" ScrubGauge(|s| Int(s.resting.into())),
         "1 where segments cannot be scrubbed; the log says why.";
+
+    "ringmill_compaction_io_bytes_total" ScrubCounter(|s| Int(s.passes.io_bytes)),
+        "Bytes that compaction passes read and wrote; its rate is how fast they go.";
+    "ringmill_compaction_limit_bytes_per_second" ScrubGauge(|s| Int(s.passes.limit_bytes_per_second)),
+        "How fast they may go (log.cleaner.io.max.bytes.per.second).";
+    "ringmill_compaction_passes_total" ScrubCounter(|s| Int(s.passes.done)),
+        "Passes that upkeep made to their end.";
+    "ringmill_compaction_passes_failed_total" ScrubCounter(|s| Int(s.passes.failed)),
+        "Passes that met an error and changed nothing; the log says which, and the partition is tried again.";
+    "ringmill_compaction_last_failure_timestamp_seconds" ScrubGauge(|s| Millis(s.passes.last_failed_unix_ms)),
+        "When the last of them did, since 1970; 0: none.";
 
     "ringmill_control_step_seconds" ControlHistogram(|c| &c.step_us),
         "One message of a core, such as a request, handled by control to its end. A long one delays all that control decides.";
@@ -114,6 +125,8 @@ metrics! {
         "Open Kafka connections.";
     "ringmill_connections_accepted_total" CoreCounter(|m| Int(m.connections_accepted)),
         "Kafka connections accepted.";
+    "ringmill_connections_refused_total" CoreCounter(|m| Int(m.connections_refused)),
+        "Of them, closed unread because their address connects more often than its connection_creation_rate.";
     "ringmill_client_software_total" ClientSoftware,
         "ApiVersions requests by what the client calls itself; beyond 32 kinds a core they count as other.";
     "ringmill_connections_closed_idle_total" CoreCounter(|m| Int(m.connections_closed_idle)),
@@ -125,7 +138,7 @@ metrics! {
     "ringmill_connections_throttled" CoreGauge(|m| Int(m.throttled_connections)),
         "Connections that are not read from because their client is over a quota.";
     "ringmill_throttled_requests_total" QuotaCounter(|t| Int(t.requests)),
-        "Requests whose client was over the quota: producer_byte_rate, consumer_byte_rate or request_percentage.";
+        "Requests whose client was over the quota: producer_byte_rate, consumer_byte_rate, request_percentage or controller_mutation_rate.";
     "ringmill_throttled_seconds_total" QuotaCounter(|t| Seconds(t.pauses_ns)),
         "Throttle times of these requests, as their answers had them.";
     "ringmill_received_bytes_total" CoreCounter(|m| Int(m.bytes_received)),
@@ -167,6 +180,14 @@ metrics! {
         "Durable bytes that are in the core log only, not yet in segment files.";
     "ringmill_checkpoints_total" CoreCounter(|m| Int(m.checkpoints)),
         "Checkpoints written.";
+    "ringmill_compactions_total" CoreCounter(|m| Int(m.compactions)),
+        "Compaction passes whose segments took the place of the old ones.";
+    "ringmill_compacted_records_total" CoreCounter(|m| Int(m.compacted_records)),
+        "Records that compaction removed.";
+    "ringmill_compacted_bytes_total" CoreCounter(|m| Int(m.compacted_bytes)),
+        "Bytes of segments that compaction freed.";
+    "ringmill_compaction_dirty_ratio" CoreGauge(|m| Millionths(m.compaction_dirty_ppm)),
+        "Share of sealed segments that compaction has not compared yet, in the core's compacted partition where it is largest; above min.cleanable.dirty.ratio for long means that compaction does not keep up.";
     "ringmill_cold_reads_total" CoreCounter(|m| Int(m.cold_reads)),
         "Reads of segment files for fetches.";
     "ringmill_cold_read_bytes_total" CoreCounter(|m| Int(m.cold_read_bytes)),

@@ -252,13 +252,14 @@ fn everything_a_core_counts_is_shown() {
     }
     fill!(
         bytes_received, bytes_sent, fetch_bytes_in_place, fetch_bytes_copied, records_in, batches_in, connections, connections_accepted,
-        connections_closed_idle, connections_closed_error, flush_groups, core_log_used_bytes, core_log_capacity_bytes, tail_bytes,
-        tail_limit_bytes, destage_bytes, destage_writes, destage_lag_bytes, checkpoints, cold_reads, cold_read_bytes, cache_hits,
+        connections_refused, connections_closed_idle, connections_closed_error, flush_groups, core_log_used_bytes, core_log_capacity_bytes, tail_bytes,
+        tail_limit_bytes, destage_bytes, destage_writes, destage_lag_bytes, checkpoints, compactions, compacted_records,
+        compacted_bytes, compaction_dirty_ppm, cold_reads, cold_read_bytes, cache_hits,
         cache_bytes, produce_waiting, fetch_waiting, muted_connections, throttled_connections, partitions, partitions_offline, relaxed_partitions, turns,
         thread_cpu_ns, pool_mapped_bytes, pool_used_bytes;
         flush_group_bytes, flush_us, turn_us;
         produce, fetch, other;
-        throttled_produce, throttled_fetch, throttled_time;
+        throttled_produce, throttled_fetch, throttled_time, throttled_mutations;
         storage_full;
         client_software
     );
@@ -273,7 +274,8 @@ fn everything_a_core_counts_is_shown() {
     let unscaled = |n: u64| n.to_string();
     for n in 1_001..=number {
         // Plain fields are scaled so that CPU nanoseconds stay whole seconds.
-        let found = [unscaled(n), unscaled(n * 1_000_000_000)]
+        // The same in millionths is a thousand times that.
+        let found = [unscaled(n), unscaled(n * 1_000_000_000), unscaled(n * 1_000)]
             .iter()
             .any(|text| shown.get(text).is_some_and(|times| *times == 1));
         assert!(found, "number {n} is not shown once");
