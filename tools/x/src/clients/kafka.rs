@@ -5,7 +5,7 @@ use super::Report;
 use super::broker::Broker;
 use super::stored::{self, CODECS};
 use super::tool::{both, need, talk, timed};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 pub const SCRIPT: &str = "bench/peers/kafka.sh";
@@ -14,6 +14,8 @@ const PARTITIONS: i64 = 3;
 /// Small enough for each partition to fill several segments, so that closed ones are dumped too.
 const SEGMENT_CONFIG: &str = "segment.bytes=1048576";
 const SECONDS: u32 = 120;
+/// Reads, commits and leaves.
+const GROUP: &str = "dumped";
 
 /// What DumpLogSegments prints when something is not as it should be, in lower case.
 const COMPLAINTS: [&str; 8] = [
@@ -42,6 +44,7 @@ pub fn run(report: &mut Report) -> Result<(), String> {
     report.check("get-offsets", || offsets(&at));
     report.check("config-alter-describe-delete", || configs(&at));
     report.check("console-consumer", || console(&at));
+    report.check("console-consumer-group", || group(&at));
     report.check("topic-alter-delete", || change(&at));
     report.check("clean-stop", || broker.stop());
     for codec in &CODECS[1..] {
@@ -50,6 +53,7 @@ pub fn run(report: &mut Report) -> Result<(), String> {
         });
     }
     report.check("dump-log-segments", || dump(&broker));
+    report.check("dump-consumer-offsets", || dump_offsets(&broker));
     Ok(())
 }
 
@@ -150,11 +154,41 @@ fn console(at: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// A member that commits what it read.
+fn group(at: &str) -> Result<(), String> {
+    let class = "org.apache.kafka.tools.consumer.ConsoleConsumer";
+    let from = ["--bootstrap-server", at, "--topic", "java", "--group", GROUP, "--from-beginning"];
+    let read = talk(java(class).args(from).args(["--max-messages", "500"]), "")?;
+    let count = read.lines().count();
+    if count == 500 { Ok(()) } else { Err(format!("{count} records of 500 printed")) }
+}
+
+/// Kafka's own decoder reads what the group's coordinator keeps.
+fn dump_offsets(broker: &Broker) -> Result<(), String> {
+    let folders = std::fs::read_dir(broker.topics()).map_err(|e| e.to_string())?;
+    let mut logs = Vec::new();
+    for folder in folders.flatten().map(|entry| entry.path()).filter(|path| is_offsets(path)) {
+        logs.extend(stored::files(&folder, "log")?);
+    }
+    if logs.is_empty() {
+        return Err("the coordinator wrote no segment".into());
+    }
+    let said = dumped(&logs, &["--offsets-decoder"])?;
+    let of_group = format!("\"group\":\"{GROUP}\"");
+    expect("a committed offset", &said, &format!("{of_group},\"topic\":\"java\""))?;
+    expect("the group", &said, "\"protocolType\":\"consumer\"")
+}
+
+fn is_offsets(folder: &Path) -> bool {
+    let name = folder.file_name().map(|name| name.to_string_lossy().into_owned());
+    name.is_some_and(|name| name.starts_with("__consumer_offsets-"))
+}
+
 /// Every .log by deep iteration, every index by its sanity check and entry by entry against its log.
 fn dump(broker: &Broker) -> Result<(), String> {
     let folders = std::fs::read_dir(broker.topics()).map_err(|e| e.to_string())?;
     let (mut logs, mut indexes) = (Vec::new(), Vec::new());
-    for folder in folders.flatten().map(|entry| entry.path()) {
+    for folder in folders.flatten().map(|entry| entry.path()).filter(|path| !is_offsets(path)) {
         let files = stored::files(&folder, "log")?;
         indexes.extend(stored::files(&folder, "index")?);
         indexes.extend(stored::files(&folder, "timeindex")?);

@@ -9,7 +9,7 @@ use super::tool::{both, need, tail, talk, timed};
 const RECORDS: i64 = 20_000;
 const RECORD_BYTES: &str = "200";
 const SECONDS: u32 = 90;
-const SCRIPT: &str = "bench/peers/librdkafka.sh";
+pub const SCRIPT: &str = "bench/peers/librdkafka.sh";
 
 /// acks and whether the producer is idempotent, which librdkafka allows with acks=all only.
 const ACKS: [(&str, &str); 4] = [("0", "false"), ("1", "false"), ("-1", "false"), ("-1", "true")];
@@ -48,6 +48,11 @@ fn there_and_back(at: &str, topic: &str, codec: &str, acks: &str, idempotent: &s
     consume.args(["perf", "-C"]).args(common).args(["-o", "beginning"]);
     let (out, err) = both(&mut consume, "")?;
     counted(&out, &err, "messages")
+}
+
+/// The folder with its shared library, for programs that load it.
+pub fn library() -> Result<String, String> {
+    Ok(talk(timed(SECONDS, SCRIPT).arg("where"), "")?.trim().to_string() + "/src")
 }
 
 /// That the tool's last summary counts every record, and none as failed.

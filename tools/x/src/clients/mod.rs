@@ -9,6 +9,7 @@ mod kafka;
 mod kcat;
 mod librdkafka;
 mod outside;
+mod protocols;
 mod stored;
 pub mod tool;
 
@@ -48,7 +49,7 @@ struct Suite {
     run: fn(&mut Report) -> Result<(), String>,
 }
 
-const SUITES: [Suite; 7] = [
+const SUITES: [Suite; 8] = [
     Suite { name: "kcat", about: "librdkafka as Debian has it: codecs, acks, stored codec", run: kcat::run },
     Suite {
         name: "librdkafka",
@@ -56,6 +57,11 @@ const SUITES: [Suite; 7] = [
         run: librdkafka::run,
     },
     Suite { name: "groups", about: "consumer groups of librdkafka, over a kill -9 too", run: groups::run },
+    Suite {
+        name: "protocols",
+        about: "KIP-848 with librdkafka 2.12 and Java, static members, groups that change their protocol",
+        run: protocols::run,
+    },
     Suite { name: "kafka", about: "Kafka 4.3.1's own tools, DumpLogSegments at the end", run: kafka::run },
     Suite {
         name: "adoption",

@@ -1,0 +1,281 @@
+//! Both group protocols with real members: the consumer protocol (KIP-848) of librdkafka 2.12 and of Java's console
+//! consumer, each alone and beside the other, static members, and groups that change from the classic protocol to the
+//! consumer's and back while they are read (KIP-848's online migration). `AT=HOST:PORT` tries another broker: with Kafka
+//! 4.3.1 there, every check passes as well.
+
+use super::Report;
+use super::broker::{Broker, binary};
+use super::kafka;
+use super::librdkafka;
+use super::tool::{need, talk, timed};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+const RECORDS: u32 = 200;
+const MEMBER_SECONDS: u32 = 120;
+const TOOL_SECONDS: u32 = 60;
+/// Java starts for seconds, and a member that left the hard way is missed for longer.
+const CHANGE_MAX: Duration = Duration::from_secs(60);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+#[derive(Clone, Copy)]
+enum Client {
+    Librdkafka,
+    Java,
+}
+
+#[derive(Clone, Copy)]
+enum Protocol {
+    Classic,
+    Consumer,
+}
+
+impl Protocol {
+    fn name(self) -> &'static str {
+        match self {
+            Protocol::Classic => "classic",
+            Protocol::Consumer => "consumer",
+        }
+    }
+}
+
+use Client::{Java, Librdkafka};
+use Protocol::{Classic, Consumer};
+
+/// Where the members are, and what they share.
+struct Stage<'a> {
+    at: &'a str,
+    /// Of the group and its topic.
+    name: String,
+    dir: &'a Path,
+    /// Whatever members printed that are gone.
+    printed: String,
+}
+
+/// A process that consumes until it is told to stop.
+struct Member {
+    child: Child,
+    out: PathBuf,
+}
+
+pub fn run(report: &mut Report) -> Result<(), String> {
+    need(&[("kcat", "kcat"), ("java", "default-jre-headless"), ("mvn", "maven")])?;
+    talk(timed(1800, kafka::SCRIPT).arg("setup"), "")?;
+    talk(timed(1800, librdkafka::SCRIPT).arg("setup"), "")?;
+    let given = std::env::var("AT").ok();
+    let settings = ["num.partitions=4", "group.initial.rebalance.delay.ms=500"];
+    let mut broker = if given.is_none() { Some(Broker::start(&settings)?) } else { None };
+    let at = given.or_else(|| broker.as_ref().map(|broker| broker.address.clone())).unwrap_or_default();
+    let dir = std::env::temp_dir().join(format!("ringmill-members-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).map_err(|e| e.to_string())?;
+    let pairs = [
+        ("librdkafka-alone", [Librdkafka, Librdkafka]),
+        ("java-alone", [Java, Java]),
+        ("librdkafka-beside-java", [Librdkafka, Java]),
+    ];
+    for (name, clients) in pairs {
+        report.check(&format!("consumer-protocol-{name}"), || share(Stage::new(&at, name, &dir)?, clients));
+    }
+    for (name, client) in [("librdkafka", Librdkafka), ("java", Java)] {
+        for protocol in [Classic, Consumer] {
+            let name = format!("static-{name}-{}", protocol.name());
+            report.check(&name, || statics(Stage::new(&at, &name, &dir)?, client, protocol));
+        }
+        let name = format!("there-and-back-{name}");
+        report.check(&name, || there_and_back(Stage::new(&at, &name, &dir)?, client));
+    }
+    if let Some(broker) = &mut broker {
+        report.check("clean-stop", || broker.stop());
+    }
+    // Outputs of members; whoever looks for them finds the check's message instead.
+    let _ = std::fs::remove_dir_all(&dir);
+    Ok(())
+}
+
+/// Two members of the consumer protocol share the partitions, and between them get every record once.
+fn share(mut stage: Stage<'_>, clients: [Client; 2]) -> Result<(), String> {
+    let members = [stage.member(clients[0], Consumer, None)?, stage.member(clients[1], Consumer, None)?];
+    stage.wait_for(Consumer, 2)?;
+    stage.produce(1..RECORDS)?;
+    stage.wait_for_records(&members, RECORDS)?;
+    for member in members {
+        stage.stop(member)?;
+    }
+    stage.all_once(RECORDS)
+}
+
+/// A static member that goes and comes back has what it had, and the other one is not disturbed.
+fn statics(mut stage: Stage<'_>, client: Client, protocol: Protocol) -> Result<(), String> {
+    let stays = stage.member(client, protocol, Some("stays"))?;
+    let goes = stage.member(client, protocol, Some("goes"))?;
+    let before = stage.wait_for(protocol, 2)?;
+    stage.stop(goes)?;
+    let members = [stays, stage.member(client, protocol, Some("goes"))?];
+    stage.produce(1..RECORDS)?;
+    // Only when it is back does anybody read its partitions.
+    stage.wait_for_records(&members, RECORDS)?;
+    let after = stage.wait_for(protocol, 2)?;
+    for member in members {
+        stage.stop(member)?;
+    }
+    if before != after {
+        return Err(format!("{before:?} before, {after:?} after"));
+    }
+    stage.all_once(RECORDS)
+}
+
+/// A classic member, then one of each protocol, then the new one alone, then both again, then a classic one alone: the
+/// group's protocol follows, and no record is lost or read twice.
+fn there_and_back(mut stage: Stage<'_>, client: Client) -> Result<(), String> {
+    let first = stage.member(client, Classic, None)?;
+    stage.wait_for(Classic, 1)?;
+    stage.produce(1..50)?;
+    stage.wait_for_records(std::slice::from_ref(&first), 50)?;
+    let new = stage.member(client, Consumer, None)?;
+    stage.wait_for(Consumer, 2)?;
+    stage.produce(50..100)?;
+    let both = [first, new];
+    stage.wait_for_records(&both, 100)?;
+    let [first, new] = both;
+    stage.stop(first)?;
+    stage.wait_for(Consumer, 1)?;
+    stage.produce(100..150)?;
+    stage.wait_for_records(std::slice::from_ref(&new), 150)?;
+    let last = stage.member(client, Classic, None)?;
+    stage.wait_for(Consumer, 2)?;
+    stage.stop(new)?;
+    stage.wait_for(Classic, 1)?;
+    stage.produce(150..RECORDS)?;
+    stage.wait_for_records(std::slice::from_ref(&last), RECORDS)?;
+    stage.stop(last)?;
+    stage.all_once(RECORDS)
+}
+
+impl<'a> Stage<'a> {
+    /// Its topic has one record.
+    fn new(at: &'a str, name: &str, dir: &'a Path) -> Result<Stage<'a>, String> {
+        let stage = Stage { at, name: name.to_string(), dir, printed: String::new() };
+        stage.produce(0..1)?;
+        Ok(stage)
+    }
+
+    fn produce(&self, numbers: std::ops::Range<u32>) -> Result<(), String> {
+        let lines: String = numbers.map(|n| format!("{n}:{n}\n")).collect();
+        let mut command = timed(TOOL_SECONDS, "kcat");
+        // Spread over the partitions by key, one by one.
+        command.args(["-P", "-q", "-b", self.at, "-t", &self.name, "-K:", "-X", "topic.partitioner=murmur2"]);
+        talk(&mut command, &lines).map(drop)
+    }
+
+    fn member(&self, client: Client, protocol: Protocol, instance: Option<&str>) -> Result<Member, String> {
+        let mut properties = vec![format!("group.protocol={}", protocol.name())];
+        properties.push("auto.offset.reset=earliest".into());
+        properties.extend(instance.map(|id| format!("group.instance.id={id}")));
+        let mut command = match client {
+            Librdkafka => {
+                let mut command = timed(MEMBER_SECONDS, "kcat");
+                command.env("LD_LIBRARY_PATH", librdkafka::library()?);
+                command.args(["-q", "-u", "-b", self.at, "-G", &self.name]);
+                command.args(properties.iter().flat_map(|property| ["-X", property]));
+                command.arg(&self.name);
+                command
+            }
+            Java => {
+                let mut command = timed(MEMBER_SECONDS, kafka::SCRIPT);
+                command.env("KAFKA_RUN_OPTS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC");
+                command.args(["run", "org.apache.kafka.tools.consumer.ConsoleConsumer"]);
+                command.args(["--bootstrap-server", self.at, "--topic", &self.name, "--group", &self.name]);
+                command.args(properties.iter().flat_map(|property| ["--command-property", property]));
+                command
+            }
+        };
+        let number = std::fs::read_dir(self.dir).map_err(|e| e.to_string())?.count();
+        let out = self.dir.join(format!("{}-{number}", self.name));
+        let file = std::fs::File::create(&out).map_err(|e| e.to_string())?;
+        let child = command.stdin(Stdio::null()).stdout(file).stderr(Stdio::null()).spawn();
+        Ok(Member { child: child.map_err(|e| format!("{command:?}: {e}"))?, out })
+    }
+
+    /// Ends a member in order, and keeps what it printed.
+    fn stop(&mut self, mut member: Member) -> Result<(), String> {
+        let id = member.child.id().to_string();
+        Command::new("kill").args(["-TERM", &id]).status().map_err(|e| e.to_string())?;
+        member.child.wait().map_err(|e| e.to_string())?;
+        self.printed += &member.printed();
+        Ok(())
+    }
+
+    /// Until the group has so many members with partitions, and this protocol; who has what then, by instance.
+    fn wait_for(&self, protocol: Protocol, members: usize) -> Result<BTreeSet<(String, String)>, String> {
+        let begun = Instant::now();
+        loop {
+            let mut describe = timed(TOOL_SECONDS, &binary().to_string_lossy());
+            // A group that nobody has joined yet is an error here.
+            let said =
+                talk(describe.args(["group", "describe", "-b", self.at, &self.name]), "").unwrap_or_default();
+            let head = said.lines().next().unwrap_or_default();
+            let rows = said.lines().skip(2).filter_map(|row| {
+                let words: Vec<&str> = row.split_whitespace().collect();
+                // Member, instance, client, host, partitions.
+                Some((words.get(1)?.to_string(), words.get(4)?.to_string())).filter(|(_, has)| has != "-")
+            });
+            let rows: Vec<(String, String)> = rows.collect();
+            let is_so =
+                head.contains(": Stable, ") && head.contains(&format!(" {} protocol", protocol.name()));
+            if is_so && rows.len() == members {
+                return Ok(rows.into_iter().collect());
+            }
+            if begun.elapsed() > CHANGE_MAX {
+                let (protocol, seconds) = (protocol.name(), CHANGE_MAX.as_secs());
+                return Err(format!(
+                    "not {members} members of the {protocol} protocol after {seconds} s: {said}"
+                ));
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+
+    /// Until these members, and those before them, have printed so many.
+    fn wait_for_records(&self, members: &[Member], count: u32) -> Result<(), String> {
+        let begun = Instant::now();
+        loop {
+            let printed: String = members.iter().map(Member::printed).collect();
+            let lines = self.printed.lines().count() + printed.lines().count();
+            if lines >= count as usize {
+                return Ok(());
+            }
+            if begun.elapsed() > CHANGE_MAX {
+                return Err(format!("{lines} of {count} records after {} s", CHANGE_MAX.as_secs()));
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+
+    fn all_once(&self, count: u32) -> Result<(), String> {
+        let lines: Vec<u32> = self.printed.lines().filter_map(|line| line.parse().ok()).collect();
+        let seen: BTreeSet<u32> = lines.iter().copied().collect();
+        if seen.into_iter().eq(0..count) && lines.len() == count as usize {
+            return Ok(());
+        }
+        Err(format!("{} records came for {count} that were sent", lines.len()))
+    }
+}
+
+impl Member {
+    fn printed(&self) -> String {
+        std::fs::read_to_string(&self.out).unwrap_or_default()
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        if !matches!(self.child.try_wait(), Ok(None)) {
+            return;
+        }
+        // A check that failed leaves its members; `timeout` passes this on to what it runs.
+        let _ = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
+        let _ = self.child.wait();
+    }
+}
