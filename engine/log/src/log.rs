@@ -235,7 +235,6 @@ impl Log {
     ///
     /// # Errors
     /// [`AppendError`]; nothing changed then.
-    #[expect(clippy::too_many_lines)]
     pub fn append_produced<B: Backend>(
         &mut self,
         io: &mut B,

@@ -146,7 +146,6 @@ impl<B: Backend> Core<B> {
     }
 
     /// Parses the whole request before anything happens, and finds every partition's owner.
-    #[expect(clippy::too_many_lines)]
     fn plan_produce(&self, frame: &[u8]) -> Result<Plan, Closing> {
         let header = RequestHeader::parse(frame).map_err(Closing::Header)?;
         let request = ProduceRequest::parse(&header, frame).map_err(|error| Closing::Request {
