@@ -48,6 +48,7 @@ fn main() -> ExitCode {
             what_was_taken_is_answered_before_a_connection_ends,
         ),
         ("a_large_frame_whose_rest_comes_late_is_taken", a_large_frame_whose_rest_comes_late_is_taken),
+        ("frames_may_come_in_any_pieces", frames_may_come_in_any_pieces),
         ("answers_are_those_of_kafka_to_the_byte", answers_are_those_of_kafka_to_the_byte),
         ("records_at_fault_are_named", records_at_fault_are_named),
         ("batches_are_stored_as_the_topic_says", batches_are_stored_as_the_topic_says),
@@ -519,6 +520,34 @@ fn a_large_frame_whose_rest_comes_late_is_taken() {
         assert_eq!((client.produce_error(), client.produce_error()), (0, 0), "{rest} of {bytes} bytes");
     }
     assert_eq!(client.end_offset("t", 0), 8);
+    // More of it than a stranger's beginning came while the request before it was held up.
+    let mut client = Client::connect(broker.address);
+    for (at, bytes) in [(8, 70_000), (9, 200_000), (10, 90_000), (11, 700_000)] {
+        assert_eq!(client.produce_behind_a_waiting_fetch("t", at, 150, bytes), 0, "{bytes} bytes");
+    }
+    assert_eq!(client.end_offset("t", 0), 12);
+    assert_eq!(broker.end(Signal::TERM).0, Some(0));
+}
+
+/// However the bytes of a pipeline are cut, every request of it is answered, in order.
+fn frames_may_come_in_any_pieces() {
+    let dir = folder();
+    let plan = Plan { data: dir.path().join("data"), cores: "2", ..Plan::default() };
+    let broker = plan.start();
+    Client::connect(broker.address).create_with("t", 4, "retention.ms", "-1");
+    let address = broker.address;
+    std::thread::scope(|scope| {
+        for partition in 0..4 {
+            scope.spawn(move || {
+                let stored: usize = (0..12)
+                    .map(|round| {
+                        Client::connect(address).pipeline("t", partition, round * 4 + partition as u64)
+                    })
+                    .sum();
+                assert_eq!(Client::connect(address).end_offset("t", partition), stored as i64);
+            });
+        }
+    });
     assert_eq!(broker.end(Signal::TERM).0, Some(0));
 }
 

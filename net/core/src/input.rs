@@ -95,7 +95,8 @@ impl<B: Backend> Core<B> {
         }
         let need = conn.large_need;
         let mut part = conn.large_part.take();
-        let have = part.as_ref().map_or(0, |p| p.len());
+        // What came behind a request that held the connection up may be more than a stranger's beginning.
+        let have = part.as_ref().map_or(conn.input.len().min(need), |p| p.len());
         if part.as_ref().is_none_or(|p| p.capacity() < need && p.len() == p.capacity()) {
             // A connection that sent large frames before gets room for one at once; a stranger's beginning buys 64 KiB.
             let want = need.min((have * 4).max(conn.large_seen).max(STRANGER_BYTES));
@@ -107,9 +108,8 @@ impl<B: Backend> Core<B> {
             match &part {
                 Some(old) => larger.extend(old),
                 None => {
-                    let take = conn.input.len().min(need);
-                    larger.extend(conn.input.get(..take).unwrap_or_default());
-                    conn.input.drain(..take);
+                    larger.extend(conn.input.get(..have).unwrap_or_default());
+                    conn.input.drain(..have);
                 }
             }
             part = Some(larger);

@@ -10,6 +10,32 @@ pub struct Client {
     stream: TcpStream,
 }
 
+/// Numbers that only look random (an LCG, Knuth's constants).
+struct Draw(u64);
+
+impl Draw {
+    fn below(&mut self, end: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % end
+    }
+}
+
+/// Fetch 4 of one partition, for at least one byte.
+fn fetch_body(topic: &str, partition: i32, offset: i64, wait_ms: i32, max_bytes: i32) -> Vec<u8> {
+    let mut body = (-1i32).to_be_bytes().to_vec();
+    for number in [wait_ms, 1, max_bytes] {
+        body.extend(i32::to_be_bytes(number));
+    }
+    body.push(0);
+    body.extend(1i32.to_be_bytes());
+    string(&mut body, topic);
+    body.extend(1i32.to_be_bytes());
+    body.extend(partition.to_be_bytes());
+    body.extend(offset.to_be_bytes());
+    body.extend(max_bytes.to_be_bytes());
+    body
+}
+
 impl Client {
     pub fn connect(address: SocketAddr) -> Client {
         let stream = TcpStream::connect(address).unwrap();
@@ -169,18 +195,7 @@ impl Client {
     }
 
     fn fetch(&mut self, topic: &str, partition: i32, offset: i64, max_bytes: i32) -> Reader {
-        let mut body = (-1i32).to_be_bytes().to_vec();
-        for number in [1_000, 1, max_bytes] {
-            body.extend(i32::to_be_bytes(number));
-        }
-        body.push(0);
-        body.extend(1i32.to_be_bytes());
-        string(&mut body, topic);
-        body.extend(1i32.to_be_bytes());
-        body.extend(partition.to_be_bytes());
-        body.extend(offset.to_be_bytes());
-        body.extend(max_bytes.to_be_bytes());
-        self.ask(1, 4, &body)
+        self.ask(1, 4, &fetch_body(topic, partition, offset, 1_000, max_bytes))
     }
 
     /// The compression code of the batch at this offset, as it is stored.
@@ -257,6 +272,66 @@ impl Client {
         self.send_bytes(&together);
         self.answer();
         [later, &produce].concat()
+    }
+
+    /// A Fetch 4 at an offset without records, which waits for `wait_ms`, and a Produce 3 of one batch of `bytes` behind it:
+    /// the error code of that.
+    pub fn produce_behind_a_waiting_fetch(
+        &mut self,
+        topic: &str,
+        offset: i64,
+        wait_ms: i32,
+        bytes: usize,
+    ) -> i64 {
+        let mut together = frame(1, 4, &fetch_body(topic, 0, offset, wait_ms, 1 << 20));
+        together.extend(frame(0, 3, &produce_body(topic, 0, &batch_of(bytes))));
+        self.send_bytes(&together);
+        self.answer();
+        self.produce_error()
+    }
+
+    /// Requests of all sizes one behind another (Metadata, waiting Fetches, Produces), written in pieces of all sizes; every
+    /// answer in its order. `seed` says which; how many records were stored.
+    pub fn pipeline(&mut self, topic: &str, partition: i32, seed: u64) -> usize {
+        let mut draw = Draw(seed);
+        let mut metadata = 1i32.to_be_bytes().to_vec();
+        string(&mut metadata, topic);
+        let (mut bytes, mut produced) = (Vec::new(), Vec::new());
+        for _ in 0..40 {
+            let kind = draw.below(8);
+            bytes.extend(match kind {
+                0 => frame(3, 1, &metadata),
+                1 => frame(1, 4, &fetch_body(topic, partition, i64::from(u32::MAX), 20, 1 << 20)),
+                2 => frame(1, 4, &fetch_body(topic, partition, 0, 20, 1 << 10)),
+                _ => {
+                    let largest = [200, 20_000, 90_000, 400_000][draw.below(4)];
+                    frame(0, 3, &produce_body(topic, partition, &batch_of(100 + draw.below(largest))))
+                }
+            });
+            produced.push(kind > 2);
+        }
+        let mut sending = self.stream.try_clone().unwrap();
+        let writer = std::thread::spawn(move || {
+            let mut left = bytes.as_slice();
+            while !left.is_empty() {
+                let most = [5, 300, 17_000, 70_000, 300_000][draw.below(5)];
+                let (piece, rest) = left.split_at(left.len().min(1 + draw.below(most)));
+                sending.write_all(piece).unwrap();
+                left = rest;
+                if draw.below(4) == 0 {
+                    std::thread::sleep(Duration::from_micros(draw.below(3_000) as u64));
+                }
+            }
+        });
+        for (at, produce) in produced.iter().enumerate() {
+            if *produce {
+                assert_eq!(self.produce_error(), 0, "request {at} of seed {seed}");
+            } else {
+                self.answer();
+            }
+        }
+        writer.join().unwrap();
+        produced.iter().filter(|produce| **produce).count()
     }
 
     pub fn shut_down_sending(&mut self) {
