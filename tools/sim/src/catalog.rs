@@ -11,6 +11,8 @@ use std::sync::Arc;
 /// The topic that is deleted and made again under its name.
 pub(crate) const SHORT_LIVED: &str = "d";
 
+pub(crate) const COMPACTED: &str = "compacted";
+
 /// A partition as a client knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
@@ -69,6 +71,20 @@ impl Catalog {
             catalog.create(SHORT_LIVED, config, count);
         }
         catalog
+    }
+
+    /// Adds a compacted topic, with segments so small that a story fills several.
+    pub fn add_compacted(&mut self, rng: &mut SimRng) {
+        let config = TopicConfig {
+            segment_bytes: rng.between(8 << 10, 48 << 10),
+            retention_ms: -1,
+            timestamp_after_max_ms: i64::MAX,
+            compacted: true,
+            delete: false,
+            min_cleanable_dirty_ppm: if rng.coin() { 10_000 } else { 500_000 },
+            ..TopicConfig::default()
+        };
+        self.create(COMPACTED, Arc::new(config), 2);
     }
 
     fn create(&mut self, name: &str, config: Arc<TopicConfig>, partitions: u64) {

@@ -8,6 +8,7 @@ mod consumer;
 mod frames;
 mod model;
 mod node;
+mod passes;
 mod producer;
 mod story;
 

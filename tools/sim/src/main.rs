@@ -19,6 +19,9 @@ struct Args {
     /// The disk never fills.
     #[arg(long)]
     no_full_disk: bool,
+    /// A compacted topic, and passes over it.
+    #[arg(long)]
+    compaction: bool,
     /// Print a line for every seed.
     #[arg(long)]
     verbose: bool,
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
             ops: args.ops,
             disk_errors: !args.no_disk_errors,
             full_disk: !args.no_full_disk,
+            compaction: args.compaction,
             narrate: args.verbose,
             ..Settings::default()
         };

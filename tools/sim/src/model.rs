@@ -1,9 +1,10 @@
 //! What the broker has promised so far, and what breaks it.
 
 use crate::catalog::Place;
+use ringmill_log::segment::check_batch;
 use ringmill_record::{BatchHeader, Batches, Records, validate_batch};
 use ringmill_types::{PartitionId, TimestampType, TopicConfig};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
@@ -28,8 +29,10 @@ pub(crate) struct Mark {
     pub idempotent: bool,
 }
 
+const MARK_BYTES: usize = 21;
+
 impl Mark {
-    pub fn key(self) -> Vec<u8> {
+    fn key(self) -> Vec<u8> {
         let mut out = self.producer.to_be_bytes().to_vec();
         out.extend(self.number.to_be_bytes());
         out.extend(self.partition.to_be_bytes());
@@ -37,7 +40,7 @@ impl Mark {
         out
     }
 
-    pub fn read(key: &[u8]) -> Option<Mark> {
+    fn read(key: &[u8]) -> Option<Mark> {
         let (producer, rest) = key.split_at_checked(4)?;
         let (number, rest) = rest.split_at_checked(8)?;
         let (partition, rest) = rest.split_at_checked(8)?;
@@ -49,10 +52,51 @@ impl Mark {
         })
     }
 
+    fn shared_key(self) -> SharedKey {
+        SharedKey { producer: self.producer, which: self.number % SharedKey::COUNT }
+    }
+
+    /// Key and value of its record. On a compacted topic marks share keys, and lie in front of the values.
+    pub fn record(self, len: usize, compacted: bool) -> (Vec<u8>, Vec<u8>) {
+        if compacted {
+            let mut value = self.key();
+            value.extend(self.value(len));
+            (self.shared_key().bytes(), value)
+        } else {
+            (self.key(), self.value(len))
+        }
+    }
+
+    /// The mark of a record, if it is what was sent.
+    fn of_record(key: &[u8], value: &[u8], compacted: bool) -> Option<Mark> {
+        let (marked, value) = if compacted { value.split_at_checked(MARK_BYTES)? } else { (key, value) };
+        let mark = Mark::read(marked)?;
+        let is_whole = mark.value(value.len()) == value && (!compacted || mark.shared_key().bytes() == key);
+        is_whole.then_some(mark)
+    }
+
     /// The value that goes with the key: what was read must be what was sent.
-    pub fn value(self, len: usize) -> Vec<u8> {
+    fn value(self, len: usize) -> Vec<u8> {
         let start = self.number.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ u64::from(self.producer);
         (0..len as u64).map(|at| (start.wrapping_add(at.wrapping_mul(0x0101_0101)) >> 11) as u8).collect()
+    }
+}
+
+/// On compacted topics: the key of a record, which later ones of its producer have too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct SharedKey {
+    producer: u32,
+    which: u64,
+}
+
+impl SharedKey {
+    /// So many of each producer.
+    const COUNT: u64 = 5;
+
+    fn bytes(self) -> Vec<u8> {
+        let mut out = self.producer.to_be_bytes().to_vec();
+        out.push(self.which as u8);
+        out
     }
 }
 
@@ -81,6 +125,8 @@ struct Partition {
     gone_until: i64,
     /// By base offset, on topics where the broker gives the time.
     stamps: BTreeMap<i64, i64>,
+    /// What a reading of everything found.
+    found: BTreeSet<i64>,
 }
 
 /// What one fetch of one partition gave.
@@ -96,12 +142,16 @@ pub(crate) struct Read<'a> {
 pub(crate) struct Model {
     partitions: BTreeMap<u64, Partition>,
     pub now_ns: u64,
+    /// The last reading is under way: each partition from its start to its end.
+    pub reads_all: bool,
     /// The latest that the broker's wall clock ever was.
     pub wall_max_ms: i64,
     pub acked: u64,
     pub seen: u64,
     pub retired: u64,
     pub relaxed_lost: u64,
+    /// Known records that compaction took.
+    pub superseded: u64,
 }
 
 impl Model {
@@ -115,6 +165,7 @@ impl Model {
             gone_bytes: 0,
             gone_until: 0,
             stamps: BTreeMap::new(),
+            found: BTreeSet::new(),
         });
     }
 
@@ -264,16 +315,22 @@ impl Model {
             self.starts(id, start)?;
         }
         let (from, end) = (read.from, read.high_watermark);
+        let holes = self.partitions.get(&id).is_some_and(|part| part.config.compacted);
         let mut next = None;
         let mut batches = Batches::new(read.records);
         for (header, batch) in batches.by_ref() {
-            if validate_batch(batch).is_err() {
+            // A compacted batch has fewer records than offsets.
+            let is_sound = if holes { check_batch(batch).is_ok() } else { validate_batch(batch).is_ok() };
+            if !is_sound {
                 return Err(Violation(format!("partition {id}: a batch read at {from} is damaged")));
             }
             let base = header.base_offset.0;
-            if next.is_some_and(|n| n != base)
-                || next.is_none() && !(base..=header.last_offset().0).contains(&from)
-            {
+            // Compaction leaves holes between batches.
+            let fits = match next {
+                Some(next) => base == next || holes && base > next,
+                None => (base..=header.last_offset().0).contains(&from) || holes && base > from,
+            };
+            if !fits {
                 return Err(Violation(format!(
                     "partition {id}: reading at {from} gave a batch at {base}, expected {next:?}"
                 )));
@@ -296,29 +353,57 @@ impl Model {
         let records = Records::new(header, batch)
             .map_err(|_| Violation(format!("partition {id}: a batch at {base} cannot be read")))?;
         let bytes = batch.len() as u64 / header.record_count.max(1) as u64;
-        for (at, record) in records.enumerate() {
-            let mark = record.ok().and_then(|r| {
-                let mark = Mark::read(r.key?)?;
-                (mark.value(r.value?.len()) == r.value?).then_some(mark)
-            });
+        let compacted = self.partitions.get(&id).is_some_and(|part| part.config.compacted);
+        for record in records {
+            let at = record.as_ref().map_or(0, |record| i64::from(record.offset_delta));
+            let mark = record.ok().and_then(|r| Mark::of_record(r.key?, r.value?, compacted));
             let Some(mark) = mark else {
                 return Err(Violation(format!("partition {id} offset {base}+{at}: not what was sent")));
             };
             let timestamp_ms = header.max_timestamp_ms;
             let known = Known { mark, since_ns: self.now_ns, timestamp_ms, bytes };
-            self.know(id, base + at as i64, known, "read")?;
+            self.know(id, base + at, known, "read")?;
+            self.find(id, base + at);
             self.seen += 1;
         }
         Ok(())
     }
 
+    fn find(&mut self, id: u64, offset: i64) {
+        if let Some(part) = self.partitions.get_mut(&id).filter(|_| self.reads_all) {
+            part.found.insert(offset);
+        }
+    }
+
+    /// Of a compacted partition: what is known and gone was superseded by what is there. How much that is.
+    fn check_compacted(id: u64, part: &Partition) -> Result<u64, Violation> {
+        let of_key = |offset: &i64| Some((part.known.get(offset)?.mark.shared_key(), *offset));
+        // In offset order, so the last of each key stays.
+        let newest: HashMap<SharedKey, i64> = part.found.iter().filter_map(of_key).collect();
+        let gone = part.known.range(part.start..).filter(|(offset, _)| !part.found.contains(offset));
+        let mut count = 0;
+        for (offset, known) in gone {
+            count += 1;
+            if newest.get(&known.mark.shared_key()).is_none_or(|newest| newest < offset) {
+                return Err(Violation(format!(
+                    "partition {id}: {:?} at {offset} is gone, and no newer record of its key is there",
+                    known.mark
+                )));
+            }
+        }
+        Ok(count)
+    }
+
     /// The last word: everything known lies below `end`, dense, and idempotent producers are in order.
-    pub fn check_whole(&self, id: PartitionId, end: i64) -> Result<(), Violation> {
+    pub fn check_whole(&mut self, id: PartitionId, end: i64) -> Result<(), Violation> {
         let Some(part) = self.partitions.get(&id.0) else { return Ok(()) };
+        if part.config.compacted {
+            self.superseded += Self::check_compacted(id.0, part)?;
+        }
         let mut newest: HashMap<u32, u64> = HashMap::new();
         for (at, (offset, known)) in (part.start..).zip(part.known.range(part.start..)) {
             let mark = known.mark;
-            if *offset != at {
+            if *offset != at && !part.config.compacted {
                 return Err(Violation(format!(
                     "partition {}: no record at {at}, the next is at {offset}",
                     id.0

@@ -95,6 +95,11 @@ impl Node {
         if self.units.iter().all(|u| u.stopped) { Turned::Stopped } else { Turned::Nothing }
     }
 
+    /// Compaction passes whose segments took the place of the old ones.
+    pub fn compactions(&self) -> u64 {
+        self.units.iter().map(|unit| unit.core.log().metrics().compactions).sum()
+    }
+
     /// A core to connect to: the kernel's choice.
     pub fn listener(&self, rng: &mut SimRng) -> Option<ListenerId> {
         self.units.get(rng.below(self.units.len() as u64) as usize).map(|u| u.listener)

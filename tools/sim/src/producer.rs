@@ -27,6 +27,8 @@ struct Target {
     place: Place,
     producer_id: i64,
     sequence: i32,
+    /// Records of it share keys.
+    compacted: bool,
 }
 
 pub(crate) struct Producer {
@@ -107,7 +109,9 @@ impl Producer {
         self.requests.clear();
         self.identity += 1;
         let (id, identity) = (i64::from(self.id), self.identity);
+        let compacted = catalog.named(&self.topic).is_some_and(|topic| topic.config.compacted);
         let target = |(at, place): (usize, Place)| Target {
+            compacted,
             producer_id: 1_000 + id + identity * 1_000_000 + at as i64 * 1_000,
             place,
             sequence: 0,
@@ -139,12 +143,8 @@ impl Producer {
             self.number += 1;
             timestamp_ms = 1_700_000_000_000 + self.number as i64;
             let len = self.rng.below(self.bytes_max / count) as usize;
-            builder.push(&Record {
-                key: Some(mark.key()),
-                value: Some(mark.value(len)),
-                headers: Vec::new(),
-                timestamp_ms,
-            });
+            let (key, value) = mark.record(len, place.compacted);
+            builder.push(&Record { key: Some(key), value: Some(value), headers: Vec::new(), timestamp_ms });
             marks.push(mark);
         }
         let identity = self.idempotent.then_some(Identity {

@@ -1,9 +1,10 @@
 //! One seed: a setup drawn from it, lives that end in stops, kills and power cuts, and the reading at the end.
 
-use crate::catalog::{Catalog, SHORT_LIVED};
+use crate::catalog::{COMPACTED, Catalog, SHORT_LIVED};
 use crate::consumer::Consumer;
 use crate::model::{Model, Violation};
 use crate::node::{Boot, Node, Turned};
+use crate::passes::Passes;
 use crate::producer::Producer;
 use ringmill_log::format::checkpoint::{self, PartitionState};
 use ringmill_log::{Faults, FlushMethod, LogOptions, RecoveryError};
@@ -26,6 +27,8 @@ pub struct Settings {
     pub disk_errors: bool,
     /// The disk fills up now and then.
     pub full_disk: bool,
+    /// A compacted topic, and upkeep's passes over it. Lives are longer, so that there are any.
+    pub compaction: bool,
     /// Say on stderr what happens.
     pub narrate: bool,
 }
@@ -38,6 +41,7 @@ impl Default for Settings {
             release_early: false,
             disk_errors: true,
             full_disk: true,
+            compaction: false,
             narrate: false,
         }
     }
@@ -53,6 +57,9 @@ pub struct Report {
     /// Acked or seen on relaxed topics, and lost with the power.
     pub relaxed_lost: u64,
     pub topics_deleted: u64,
+    /// Compaction passes that took effect, and known records that they took.
+    pub compactions: u64,
+    pub superseded: u64,
     /// Lives that began with another number of cores.
     pub resized: u64,
     pub crashes: u64,
@@ -76,6 +83,7 @@ struct Story {
     producers: Vec<Producer>,
     consumers: Vec<Consumer>,
     model: Model,
+    passes: Passes,
     node: Option<Node>,
     ops: u64,
     report: Report,
@@ -116,6 +124,7 @@ pub fn run(seed: u64, settings: Settings) -> Result<Report, Violation> {
         seen: story.model.seen,
         retired: story.model.retired,
         relaxed_lost: story.model.relaxed_lost,
+        superseded: story.model.superseded,
         virtual_ms: story.world.now_ns() / 1_000_000,
         trace: story.world.trace_hash(),
         ..story.report
@@ -157,11 +166,17 @@ fn world_options(rng: &mut SimRng, lean: bool, settings: Settings) -> SimOptions
 impl Story {
     fn new(seed: u64, settings: Settings) -> Story {
         let mut rng = SimRng::new(seed ^ 0x5eed);
-        let options = log_options(&mut rng, settings.planted);
+        let mut options = log_options(&mut rng, settings.planted);
+        if settings.compaction {
+            options.compaction_check_ms = 20;
+        }
         let world = world_options(&mut rng, options.tail_bytes < 1 << 20, settings);
         let world = SimWorld::new(seed, world);
         let cores = *[1, 1, 2, 3].get(rng.below(4) as usize).unwrap_or(&1);
-        let catalog = Catalog::draw(&mut rng, cores);
+        let mut catalog = Catalog::draw(&mut rng, cores);
+        if settings.compaction {
+            catalog.add_compacted(&mut rng);
+        }
         let with_errors = settings.disk_errors && rng.below(4) == 0;
         let ppm = |rng: &mut SimRng| if with_errors { rng.below(2_000) as u32 } else { 0 };
         let faults = DiskFaults {
@@ -171,6 +186,9 @@ impl Story {
         };
         let names = catalog.names();
         let name = |rng: &mut SimRng| {
+            if settings.compaction && rng.coin() {
+                return (COMPACTED.into(), false);
+            }
             let name: &Arc<str> = &names[rng.below(names.len() as u64) as usize];
             (name.clone(), &**name == SHORT_LIVED)
         };
@@ -194,6 +212,7 @@ impl Story {
             producers,
             consumers,
             model: Model::default(),
+            passes: Passes::default(),
             node: None,
             ops: settings.ops,
             report: Report::default(),
@@ -278,8 +297,10 @@ impl Story {
 
     /// Recovers all logs. False when this attempt has to be repeated.
     fn open(&mut self, peace: bool) -> Result<bool, Violation> {
+        let mut options = self.options.clone();
+        options.compactor = self.settings.compaction.then(|| self.passes.begin_life());
         let boot = Boot {
-            options: &self.options,
+            options: &options,
             cores: self.catalog.cores,
             topics: &self.catalog.topics,
             next_partition: self.catalog.next_partition(),
@@ -370,6 +391,7 @@ impl Story {
             inherited.extend(last.partitions);
         }
         self.model.flushed();
+        self.passes.end_life();
         self.node = None;
         self.world.end_life(Cut::Process);
         self.ended_ns = self.world.now_ns();
@@ -404,8 +426,11 @@ impl Story {
     /// When this life ends, when the disk fills, and when a topic goes or comes.
     fn plan(&mut self) {
         let now = self.world.now_ns();
-        let longest =
+        let mut longest =
             *[8_000_000, 40_000_000, 400_000_000].get(self.rng.below(3) as usize).unwrap_or(&8_000_000);
+        if self.settings.compaction && self.rng.coin() {
+            longest = 3_000_000_000;
+        }
         self.next_end_ns = now + self.rng.between(200_000, longest);
         let fills = self.settings.full_disk && self.rng.below(6) == 0;
         self.next_disk_ns = if fills { now + self.rng.below(200_000_000) } else { u64::MAX };
@@ -428,6 +453,8 @@ impl Story {
             let state = self.node.as_ref().map(Node::describe).unwrap_or_default();
             eprintln!("{} ns: {cut:?} ends; {state}", self.world.now_ns());
         }
+        self.report.compactions += self.node.as_ref().map_or(0, Node::compactions);
+        self.passes.end_life();
         self.node = None;
         self.world.end_life(cut);
         self.report.crashes += 1;
@@ -549,6 +576,9 @@ impl Story {
         if now >= self.next_topic_ns {
             self.turn_topic_over();
         }
+        if self.settings.compaction && self.rng.coin() {
+            self.passes.step(&self.world.fs());
+        }
         self.step_clients()?;
         if now >= self.next_end_ns { self.end_and_boot() } else { Ok(()) }
     }
@@ -592,6 +622,7 @@ impl Story {
         self.end_life(Cut::Power);
         self.boot()?;
         self.producers.clear();
+        self.model.reads_all = true;
         self.next_end_ns = u64::MAX;
         self.next_disk_ns = u64::MAX;
         self.next_topic_ns = u64::MAX;

@@ -37,6 +37,26 @@ fn an_honest_broker_keeps_its_promises_on_failing_disks() {
     }
 }
 
+/// Compaction passes between cuts, errors and full disks: the newest record of each key stays, and passes take effect.
+#[test]
+fn compaction_keeps_what_it_has_to() {
+    let (mut compactions, mut superseded) = (0, 0);
+    for seed in 0..24 {
+        let settings =
+            Settings { ops: 300, compaction: true, disk_errors: seed % 2 == 0, ..Settings::default() };
+        match run(seed, settings) {
+            Ok(report) => {
+                compactions += report.compactions;
+                superseded += report.superseded;
+            }
+            Err(why) => {
+                panic!("seed {seed}, 300 operations, compaction, disk errors {}: {why}", settings.disk_errors)
+            }
+        }
+    }
+    assert!(compactions > 20 && superseded > 500, "{compactions} passes took {superseded} records");
+}
+
 /// Seeds that once broke a promise, and what was wrong then.
 const ONCE_BROKEN: [(u64, &str); 16] = [
     (126, "a checkpoint named a segment as active that retention had unlinked: offline for ever"),
