@@ -1,7 +1,11 @@
 //! The journal: where records become durable. A file today; a replicated log takes its place behind the same trait.
+//!
+//! The file only grows, so a crash during an append leaves of it the whole, an early end of the file, or sectors that are
+//! still zeros, and nothing of any later append. That tells a torn tail, which nobody was answered for and which is
+//! dropped, from damage, which is refused: `kernel-notes/decisions/2026-11-21-journal-tail.md`.
 
 use crate::image::Image;
-use crate::records::{Record, RecordError};
+use crate::records::{Record, RecordError, has_only_a_wrong_length, is_together};
 use ringmill_reactor::{FileHandle, Fs, OpenMode};
 use std::fmt;
 use std::io;
@@ -18,11 +22,13 @@ pub enum JournalError {
         path: PathBuf,
         error: io::Error,
     },
-    /// Damage before the end: what follows it was decided and acknowledged.
+    /// Damage that no crash leaves: what lies there was decided and acknowledged.
     Damaged {
         path: PathBuf,
         offset: u64,
         error: RecordError,
+        /// Nothing can be read behind it, nor from it by a newer version.
+        is_last: bool,
     },
 }
 
@@ -30,13 +36,21 @@ impl fmt::Display for JournalError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             JournalError::Io { path, error } => write!(f, "metadata journal {}: {error}", path.display()),
-            JournalError::Damaged { path, offset, error } => write!(
-                f,
-                "metadata journal {} is damaged at byte {offset} ({error}) where acknowledged records lie; `ringmill log dump {}` shows what \
-                 can be read. Restore it from a copy",
-                path.display(),
-                path.display()
-            ),
+            JournalError::Damaged { path, offset, error, is_last } => {
+                let path = path.display();
+                write!(
+                    f,
+                    "metadata journal {path} is damaged at byte {offset} ({error}) where acknowledged records lie; `ringmill log dump {path}` \
+                     shows what can be read. Restore it from a copy"
+                )?;
+                if *is_last {
+                    write!(
+                        f,
+                        ", or give up the decisions that were written last with `truncate -s {offset} {path}`"
+                    )?;
+                }
+                Ok(())
+            }
         }
     }
 }
@@ -83,18 +97,20 @@ impl FileJournal {
         let mut image = Image::new();
         let mut end = 0;
         for frame in frames(&bytes) {
+            let is_last = frame.at + frame.bytes == bytes.len()
+                && !matches!(frame.holds, Err(Flaw::Damage(RecordError::UnknownKind(_))));
             match frame.holds {
                 Ok(record) => {
                     image.apply(&record);
                     end = frame.at + frame.bytes;
                 }
                 Err(Flaw::TornTail) => {
-                    tracing::warn!(path = %path.display(), offset = end, "the journal's last record was cut off by a crash before it was answered; dropped");
+                    tracing::warn!(path = %path.display(), offset = end, "the journal's last append was cut off by a crash before it was answered; dropped");
                     fs.set_len(&file, end as u64).map_err(at)?;
                     fs.sync_data(&file).map_err(at)?;
                 }
                 Err(Flaw::Damage(error)) => {
-                    return Err(JournalError::Damaged { path, offset: frame.at as u64, error });
+                    return Err(JournalError::Damaged { path, offset: frame.at as u64, error, is_last });
                 }
             }
         }
@@ -142,7 +158,7 @@ pub struct Frame {
 /// Why a stretch of the journal is no record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flaw {
-    /// What a crash leaves of the last append: nothing readable anywhere behind it. Nobody was answered.
+    /// What a crash leaves of the last append, up to the end of the file. Nobody was answered.
     TornTail,
     /// The stretch ends where the next record begins, or with the file.
     Damage(RecordError),
@@ -155,10 +171,8 @@ pub fn frames(bytes: &[u8]) -> impl Iterator<Item = Frame> + '_ {
         let rest = bytes.get(at..).filter(|rest| !rest.is_empty())?;
         let (bytes, holds) = match Record::decode(rest) {
             Ok((record, length)) => (length, Ok(record)),
-            Err(error) => {
-                let flaw = if is_torn_tail(rest, error) { Flaw::TornTail } else { Flaw::Damage(error) };
-                (next_record(rest).unwrap_or(rest.len()), Err(flaw))
-            }
+            Err(error) if is_torn_tail(rest, at, error) => (rest.len(), Err(Flaw::TornTail)),
+            Err(error) => (next_record(rest).unwrap_or(rest.len()), Err(Flaw::Damage(error))),
         };
         let frame = Frame { at, bytes, holds };
         at += bytes;
@@ -166,17 +180,49 @@ pub fn frames(bytes: &[u8]) -> impl Iterator<Item = Frame> + '_ {
     })
 }
 
+/// The smallest piece that a device writes whole.
+const SECTOR_BYTES: usize = 512;
+
 /// Where a record can be read again, behind bytes that are none.
 fn next_record(rest: &[u8]) -> Option<usize> {
     (1..rest.len()).find(|at| rest.get(*at..).is_some_and(|r| Record::decode(r).is_ok()))
 }
 
-/// A damaged length looks like a cut, too: only what lies behind tells them apart.
-fn is_torn_tail(rest: &[u8], error: RecordError) -> bool {
-    match error {
-        RecordError::Torn | RecordError::Damaged => next_record(rest).is_none(),
-        RecordError::UnknownKind(_) => false,
+/// A crash left this of the append that was under way; `rest` begins at `at` of the file with bytes that are no record.
+fn is_torn_tail(rest: &[u8], at: usize, error: RecordError) -> bool {
+    let next = next_record(rest);
+    // An append begins only when the one before it is on disk.
+    if next.and_then(|next| rest.get(next..)).is_some_and(begins_an_append) {
+        return false;
     }
+    match error {
+        RecordError::UnknownKind(_) => false,
+        RecordError::Torn if next.is_none() => !has_only_a_wrong_length(rest),
+        RecordError::Torn | RecordError::Damaged => {
+            has_zero_sector(rest.get(..next.unwrap_or(rest.len())).unwrap_or_default(), at)
+        }
+    }
+}
+
+/// Somewhere from here on a record is the first of its append.
+fn begins_an_append(mut rest: &[u8]) -> bool {
+    loop {
+        let step = match Record::decode(rest) {
+            Ok(_) if !is_together(rest) => return true,
+            Ok((_, bytes)) => bytes,
+            Err(_) => match next_record(rest) {
+                Some(bytes) => bytes,
+                None => return false,
+            },
+        };
+        rest = rest.get(step..).unwrap_or_default();
+    }
+}
+
+/// What lies of `bytes` in one of the file's sectors is nothing but zeros: that sector may never have been written.
+fn has_zero_sector(bytes: &[u8], at: usize) -> bool {
+    let (first, others) = bytes.split_at(bytes.len().min(SECTOR_BYTES - at % SECTOR_BYTES));
+    std::iter::once(first).chain(others.chunks(SECTOR_BYTES)).any(|piece| piece.iter().all(|byte| *byte == 0))
 }
 
 impl Journal for FileJournal {
@@ -186,9 +232,7 @@ impl Journal for FileJournal {
             return Err(at(io::Error::other("an earlier write failed; restart the broker")));
         }
         let mut bytes = Vec::new();
-        for record in records {
-            record.encode(&mut bytes);
-        }
+        Record::encode_together(records, &mut bytes);
         let written = self.fs.write_at(&self.file, &bytes, self.end);
         if let Err(error) = written {
             // A full disk: cut off what may have been written, so that the next append finds a clean end.
@@ -208,9 +252,9 @@ impl Journal for FileJournal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::records::Configs;
+    use crate::records::{Configs, FRAME_HEAD_BYTES, PartitionRecord};
     use ringmill_reactor::stdfs::StdFs;
-    use ringmill_types::TopicId;
+    use ringmill_types::{CoreId, LeaderEpoch, PartitionId, TopicId};
 
     fn created(name: &str, id: u8) -> Record {
         Record::TopicCreated {
@@ -270,5 +314,104 @@ mod tests {
         let kinds: Vec<_> = found.iter().map(|f| f.holds.as_ref().err().copied()).collect();
         assert_eq!(kinds, [None, Some(Flaw::Damage(RecordError::Damaged)), None, Some(Flaw::TornTail)]);
         assert_eq!(found.get(2).map(|f| f.at), starts.get(2).copied());
+    }
+
+    /// A topic whose record is longer than two sectors.
+    fn wide(name: &str, id: u8) -> Record {
+        let partition = |at: u64| PartitionRecord {
+            id: PartitionId(at + 0x0101_0101_0101_0101),
+            core: CoreId(7),
+            epoch: LeaderEpoch(i32::MAX),
+        };
+        match created(name, id) {
+            Record::TopicCreated { name, id, created_ms, configs, .. } => Record::TopicCreated {
+                name,
+                id,
+                created_ms,
+                configs,
+                partitions: (1..100).map(partition).collect(),
+            },
+            other => other,
+        }
+    }
+
+    /// Where each record begins, and where the last one ends.
+    fn places(bytes: &[u8]) -> Vec<usize> {
+        frames(bytes).map(|f| f.at).chain([bytes.len()]).collect()
+    }
+
+    fn flaws(bytes: &[u8]) -> Vec<Option<Flaw>> {
+        frames(bytes).map(|f| f.holds.err()).collect()
+    }
+
+    /// Nobody can say whether it was answered: it is there to its last byte, so it may have been.
+    #[test]
+    fn a_damaged_last_record_is_refused_whichever_bit_it_is() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let fs: Arc<dyn Fs> = Arc::new(StdFs);
+        let (mut journal, _) = FileJournal::open(fs.clone(), dir.path()).expect("fresh");
+        journal.append(&[created("a", 1)]).expect("append");
+        journal.append(&[created("b", 2), created("c", 3)]).expect("append");
+        let path = dir.path().join("meta/journal");
+        let whole = std::fs::read(&path).expect("read");
+        let begins = *places(&whole).get(2).expect("three records");
+        for at in begins..whole.len() {
+            for bit in 0..8 {
+                let mut damaged = whole.clone();
+                *damaged.get_mut(at).expect("inside") ^= 1 << bit;
+                let flaw = flaws(&damaged).pop().flatten();
+                assert!(matches!(flaw, Some(Flaw::Damage(_))), "byte {at}, bit {bit}: {flaw:?}");
+            }
+        }
+        let mut damaged = whole.clone();
+        *damaged.last_mut().expect("not empty") ^= 1;
+        std::fs::write(&path, &damaged).expect("write");
+        let Err(refused) = FileJournal::open(fs, dir.path()) else { panic!("it is taken") };
+        let how = format!("truncate -s {begins} {}", path.display());
+        assert!(refused.to_string().ends_with(&format!("`{how}`")), "{refused}");
+        assert_eq!(std::fs::read(&path).expect("read"), damaged, "nothing was changed");
+    }
+
+    /// What a power cut leaves of an append that it met: any of its sectors, the others zeros.
+    #[test]
+    fn zeros_where_a_sector_should_be_are_a_torn_tail_only_in_the_last_append() {
+        let mut before = Vec::new();
+        Record::encode_together(&[created("a", 1)], &mut before);
+        let mut whole = before.clone();
+        Record::encode_together(&[wide("b", 2), wide("c", 3), wide("d", 4)], &mut whole);
+        let begins = places(&whole);
+        let torn = Some(Flaw::TornTail);
+        for sector in 0..whole.len().div_ceil(SECTOR_BYTES) {
+            let from = (sector * SECTOR_BYTES).max(before.len());
+            let to = ((sector + 1) * SECTOR_BYTES).min(whole.len());
+            let mut lost = whole.clone();
+            lost.get_mut(from..to).expect("inside").fill(0);
+            // Records before the hole stay, those behind it go with it, readable or not.
+            let kept = begins.iter().skip(1).filter(|end| **end <= from).count();
+            let found = flaws(&lost);
+            assert_eq!(found.len(), kept + 1, "sector {sector}");
+            assert_eq!(found.last(), Some(&torn), "sector {sector}");
+            // A later append began only because this one was on disk.
+            Record::encode_together(&[created("e", 5), created("f", 6)], &mut lost);
+            let found = flaws(&lost);
+            assert!(!found.contains(&torn), "sector {sector}: {found:?}");
+            assert_eq!(found.iter().filter(|f| f.is_some()).count(), 1, "sector {sector}: {found:?}");
+        }
+    }
+
+    /// The limit of it: where the last bytes of the damaged record, in their own sector, are zeros anyway.
+    #[test]
+    fn damage_beside_zeros_that_belong_there_still_passes_for_a_torn_tail() {
+        let mut bytes = Vec::new();
+        let tail = Record::ProducerIds { next: 1 };
+        // Four zeros of its eight bytes lie behind a sector's end.
+        let fill = SECTOR_BYTES + 4 - FRAME_HEAD_BYTES - 9;
+        let text = "x".repeat(fill - FRAME_HEAD_BYTES - 1 - 4 - 16 - 8 - 4 - 4);
+        created(&text, 1).encode(&mut bytes);
+        assert_eq!(bytes.len(), fill);
+        tail.encode(&mut bytes);
+        assert_eq!(bytes.len(), SECTOR_BYTES + 4);
+        *bytes.get_mut(fill + FRAME_HEAD_BYTES + 1).expect("inside") ^= 2;
+        assert_eq!(flaws(&bytes), [None, Some(Flaw::TornTail)]);
     }
 }

@@ -1,8 +1,17 @@
 //! Records of the metadata journal, and their bytes.
 //!
-//! A frame is `length u32 | crc32c u32 | payload`, little-endian; the length counts the payload, the CRC covers it. A
-//! payload is `kind u8 | fields`. Strings and lists carry a `u32` count. Kinds are never reused; a field is never
-//! removed; what a newer version adds to a kind stands at the end and is optional. Drawn in `FORMAT.md`.
+//! A frame, little-endian:
+//!
+//! ```text
+//!  byte  0        4        8         8+length
+//!        | length | crc    | payload |
+//!        | u32    | u32    |         |
+//! ```
+//!
+//! The length counts the payload, the CRC (CRC32C) covers it. Bit 31 of the length says that the record was appended
+//! together with the one before it; then the CRC covers the length field, too, which stands before the payload. A payload
+//! is `kind u8 | fields`. Strings and lists carry a `u32` count. Kinds are never reused; a field is never removed; what
+//! a newer version adds to a kind stands at the end and is optional.
 
 use ringmill_types::{CoreId, LeaderEpoch, PartitionId, TopicId};
 use std::collections::BTreeMap;
@@ -37,6 +46,9 @@ impl From<Limit> for f64 {
 pub const FRAME_HEAD_BYTES: usize = 8;
 /// A longer payload is damage.
 pub const PAYLOAD_BYTES_MAX: usize = 64 << 20;
+/// In the length of a frame: appended together with the frame before it.
+const TOGETHER: u32 = 1 << 31;
+const _: () = assert!(PAYLOAD_BYTES_MAX < TOGETHER as usize);
 
 /// One partition as a record has it; its index is its place in the topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,13 +151,25 @@ const FEATURE: u8 = 11;
 impl Record {
     /// Appends the frame of this record.
     pub fn encode(&self, out: &mut Vec<u8>) {
+        self.encode_frame(out, 0);
+    }
+
+    /// Appends the frames of records that are written at once: if the first of them is not there, none of them is.
+    pub fn encode_together(records: &[Record], out: &mut Vec<u8>) {
+        for (at, record) in records.iter().enumerate() {
+            record.encode_frame(out, if at == 0 { 0 } else { TOGETHER });
+        }
+    }
+
+    fn encode_frame(&self, out: &mut Vec<u8>, flag: u32) {
         let start = out.len();
         out.extend_from_slice(&[0; FRAME_HEAD_BYTES]);
         self.encode_payload(out);
         let payload = out.get(start + FRAME_HEAD_BYTES..).unwrap_or_default();
-        let (length, crc) = (payload.len() as u32, crc32c::crc32c(payload));
+        let word = payload.len() as u32 | flag;
+        let crc = frame_crc(word, payload);
         if let Some(head) = out.get_mut(start..start + FRAME_HEAD_BYTES) {
-            head[..4].copy_from_slice(&length.to_le_bytes());
+            head[..4].copy_from_slice(&word.to_le_bytes());
             head[4..].copy_from_slice(&crc.to_le_bytes());
         }
     }
@@ -214,8 +238,8 @@ impl Record {
     /// # Errors
     /// [`RecordError`].
     pub fn decode(bytes: &[u8]) -> Result<(Record, usize), RecordError> {
-        let length = bytes.first_chunk::<4>().ok_or(RecordError::Torn)?;
-        let length = u32::from_le_bytes(*length) as usize;
+        let word = u32::from_le_bytes(*bytes.first_chunk::<4>().ok_or(RecordError::Torn)?);
+        let length = (word & !TOGETHER) as usize;
         if length == 0 || length > PAYLOAD_BYTES_MAX {
             return Err(RecordError::Damaged);
         }
@@ -226,13 +250,34 @@ impl Record {
             .ok_or(RecordError::Torn)?;
         let end = FRAME_HEAD_BYTES + length;
         let payload = bytes.get(FRAME_HEAD_BYTES..end).ok_or(RecordError::Torn)?;
-        if crc32c::crc32c(payload) != crc {
+        if frame_crc(word, payload) != crc {
             return Err(RecordError::Damaged);
         }
         let mut reader = Reader { rest: payload };
         let record = reader.record()?;
         Ok((record, end))
     }
+}
+
+/// The frame at the start of `bytes` was appended together with the one before it.
+pub(crate) fn is_together(bytes: &[u8]) -> bool {
+    bytes.first_chunk::<4>().is_some_and(|word| u32::from_le_bytes(*word) & TOGETHER != 0)
+}
+
+/// All of `bytes` is one frame whose payload is as it was written, while the length before it is not.
+pub(crate) fn has_only_a_wrong_length(bytes: &[u8]) -> bool {
+    let Some((head, payload)) = bytes.split_at_checked(FRAME_HEAD_BYTES) else { return false };
+    let crc = head.last_chunk::<4>().map(|crc| u32::from_le_bytes(*crc));
+    let length = payload.len() as u32;
+    !payload.is_empty()
+        && [length, length | TOGETHER].iter().any(|word| crc == Some(frame_crc(*word, payload)))
+}
+
+fn frame_crc(word: u32, payload: &[u8]) -> u32 {
+    if word & TOGETHER == 0 {
+        return crc32c::crc32c(payload);
+    }
+    crc32c::crc32c_append(crc32c::crc32c(&word.to_le_bytes()), payload)
 }
 
 fn put_text(out: &mut Vec<u8>, text: &str) {
@@ -379,5 +424,41 @@ impl<'a> Reader<'a> {
             }
             kind => return Err(RecordError::UnknownKind(kind)),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unhex(text: &str) -> Vec<u8> {
+        (0..text.len() / 2)
+            .filter_map(|at| u8::from_str_radix(text.get(2 * at..2 * at + 2)?, 16).ok())
+            .collect()
+    }
+
+    /// Golden: frames that lie on disks, the second appended together with the first.
+    #[test]
+    fn frames_are_these_bytes() {
+        let first = unhex("09000000d60d87c1060100000000000000");
+        let second = unhex("090000802877f320070200000000000000");
+        let records = [Record::ProducerIds { next: 1 }, Record::PartitionIds { next: 2 }];
+        let mut bytes = Vec::new();
+        Record::encode_together(&records, &mut bytes);
+        assert_eq!(bytes, [first.clone(), second.clone()].concat());
+        let [one, two] = records;
+        assert_eq!(Record::decode(&bytes), Ok((one, first.len())));
+        assert_eq!(Record::decode(&second), Ok((two.clone(), second.len())));
+        assert!(!is_together(&bytes) && is_together(&second));
+        // Alone, and in appends of before there was the bit.
+        let mut alone = Vec::new();
+        two.encode(&mut alone);
+        assert_eq!(Record::decode(&alone), Ok((two, alone.len())));
+        assert!(!is_together(&alone));
+        for at in 0..second.len() * 8 {
+            let mut flipped = second.clone();
+            flipped[at / 8] ^= 1 << (at % 8);
+            assert!(Record::decode(&flipped).is_err(), "bit {at}");
+        }
     }
 }

@@ -105,10 +105,14 @@ impl Change {
             (_, 0) => {}
             (_, 1) | (Change::SetLen(_) | Change::Reserve { .. }, _) => self.apply(image, zeros),
             (Change::Write { offset, bytes }, _) => {
-                for (at, sector) in bytes.chunks(SECTOR).enumerate() {
+                // The device's sectors, wherever in one the write begins.
+                let (mut at, mut rest) = (*offset, &bytes[..]);
+                while !rest.is_empty() {
+                    let (sector, next) = rest.split_at(rest.len().min(SECTOR - at as usize % SECTOR));
                     if rng.coin() {
-                        image.write(offset + (at * SECTOR) as u64, sector);
+                        image.write(at, sector);
                     }
+                    (at, rest) = (at + sector.len() as u64, next);
                 }
             }
         }
