@@ -22,6 +22,9 @@ struct Args {
     /// A compacted topic, and passes over it.
     #[arg(long)]
     compaction: bool,
+    /// Flush groups of one page and short lives: what a cut leaves behind the chain lies where the next life writes.
+    #[arg(long)]
+    one_page: bool,
     /// Print a line for every seed.
     #[arg(long)]
     verbose: bool,
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
             disk_errors: !args.no_disk_errors,
             full_disk: !args.no_full_disk,
             compaction: args.compaction,
+            one_page: args.one_page,
             narrate: args.verbose,
             ..Settings::default()
         };
@@ -64,8 +68,11 @@ fn main() -> ExitCode {
             }
             Err(violation) => {
                 broken += 1;
+                let modes = [("compaction", args.compaction), ("one-page", args.one_page)];
+                let modes: String =
+                    modes.iter().filter(|(_, on)| *on).map(|(name, _)| format!(" --{name}")).collect();
                 println!(
-                    "seed {seed}: {violation}\n  repeat: ringmill-sim --seeds {seed} --ops {}",
+                    "seed {seed}: {violation}\n  repeat: ringmill-sim --seeds {seed} --ops {}{modes}",
                     args.ops
                 );
             }

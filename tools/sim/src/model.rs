@@ -32,24 +32,29 @@ pub(crate) struct Mark {
 const MARK_BYTES: usize = 21;
 
 impl Mark {
-    fn key(self) -> Vec<u8> {
+    /// Stamped with the life in which it is sent: a retry in a later life has another stamp, and is the same mark.
+    fn key(self, life: u32) -> Vec<u8> {
         let mut out = self.producer.to_be_bytes().to_vec();
         out.extend(self.number.to_be_bytes());
-        out.extend(self.partition.to_be_bytes());
+        out.extend(life.to_be_bytes());
+        out.extend((self.partition as u32).to_be_bytes());
         out.push(u8::from(self.idempotent));
         out
     }
 
-    fn read(key: &[u8]) -> Option<Mark> {
+    /// The mark, and the life in which the record was sent.
+    fn read(key: &[u8]) -> Option<(Mark, u32)> {
         let (producer, rest) = key.split_at_checked(4)?;
         let (number, rest) = rest.split_at_checked(8)?;
-        let (partition, rest) = rest.split_at_checked(8)?;
-        Some(Mark {
+        let (life, rest) = rest.split_at_checked(4)?;
+        let (partition, rest) = rest.split_at_checked(4)?;
+        let mark = Mark {
             producer: u32::from_be_bytes(producer.try_into().ok()?),
             number: u64::from_be_bytes(number.try_into().ok()?),
-            partition: u64::from_be_bytes(partition.try_into().ok()?),
+            partition: u32::from_be_bytes(partition.try_into().ok()?).into(),
             idempotent: rest == [1],
-        })
+        };
+        Some((mark, u32::from_be_bytes(life.try_into().ok()?)))
     }
 
     fn shared_key(self) -> SharedKey {
@@ -57,22 +62,22 @@ impl Mark {
     }
 
     /// Key and value of its record. On a compacted topic marks share keys, and lie in front of the values.
-    pub fn record(self, len: usize, compacted: bool) -> (Vec<u8>, Vec<u8>) {
+    pub fn record(self, len: usize, life: u32, compacted: bool) -> (Vec<u8>, Vec<u8>) {
         if compacted {
-            let mut value = self.key();
+            let mut value = self.key(life);
             value.extend(self.value(len));
             (self.shared_key().bytes(), value)
         } else {
-            (self.key(), self.value(len))
+            (self.key(life), self.value(len))
         }
     }
 
-    /// The mark of a record, if it is what was sent.
-    fn of_record(key: &[u8], value: &[u8], compacted: bool) -> Option<Mark> {
+    /// The mark of a record and the life in which it was sent, if it is what was sent.
+    fn of_record(key: &[u8], value: &[u8], compacted: bool) -> Option<(Mark, u32)> {
         let (marked, value) = if compacted { value.split_at_checked(MARK_BYTES)? } else { (key, value) };
-        let mark = Mark::read(marked)?;
+        let (mark, life) = Mark::read(marked)?;
         let is_whole = mark.value(value.len()) == value && (!compacted || mark.shared_key().bytes() == key);
-        is_whole.then_some(mark)
+        is_whole.then_some((mark, life))
     }
 
     /// The value that goes with the key: what was read must be what was sent.
@@ -125,6 +130,8 @@ struct Partition {
     gone_until: i64,
     /// By base offset, on topics where the broker gives the time.
     stamps: BTreeMap<i64, i64>,
+    /// Where the log ended when each life began. What lay at or beyond it was lost then, and may not come back.
+    ends: BTreeMap<u32, i64>,
     /// What a reading of everything found.
     found: BTreeSet<i64>,
 }
@@ -142,6 +149,8 @@ pub(crate) struct Read<'a> {
 pub(crate) struct Model {
     partitions: BTreeMap<u64, Partition>,
     pub now_ns: u64,
+    /// Counts the times that the logs were recovered.
+    pub life: u32,
     /// The last reading is under way: each partition from its start to its end.
     pub reads_all: bool,
     /// The latest that the broker's wall clock ever was.
@@ -165,6 +174,7 @@ impl Model {
             gone_bytes: 0,
             gone_until: 0,
             stamps: BTreeMap::new(),
+            ends: BTreeMap::new(),
             found: BTreeSet::new(),
         });
     }
@@ -209,6 +219,7 @@ impl Model {
             self.relaxed_lost += 1;
         }
         part.stamps.split_off(&log_end);
+        part.ends.insert(self.life, log_end);
         Ok(())
     }
 
@@ -349,24 +360,37 @@ impl Model {
 
     fn read_batch(&mut self, id: u64, header: &BatchHeader, batch: &[u8]) -> Result<(), Violation> {
         let base = header.base_offset.0;
-        self.stamped(id, base, header.max_timestamp_ms)?;
         let records = Records::new(header, batch)
             .map_err(|_| Violation(format!("partition {id}: a batch at {base} cannot be read")))?;
         let bytes = batch.len() as u64 / header.record_count.max(1) as u64;
         let compacted = self.partitions.get(&id).is_some_and(|part| part.config.compacted);
         for record in records {
             let at = record.as_ref().map_or(0, |record| i64::from(record.offset_delta));
-            let mark = record.ok().and_then(|r| Mark::of_record(r.key?, r.value?, compacted));
-            let Some(mark) = mark else {
+            let read = record.ok().and_then(|r| Mark::of_record(r.key?, r.value?, compacted));
+            let Some((mark, life)) = read else {
                 return Err(Violation(format!("partition {id} offset {base}+{at}: not what was sent")));
             };
+            self.check_never_lost(id, base + at, mark, life)?;
             let timestamp_ms = header.max_timestamp_ms;
             let known = Known { mark, since_ns: self.now_ns, timestamp_ms, bytes };
             self.know(id, base + at, known, "read")?;
             self.find(id, base + at);
             self.seen += 1;
         }
-        Ok(())
+        self.stamped(id, base, header.max_timestamp_ms)
+    }
+
+    /// A record that a recovery did not find is gone: were it to show up later, whoever read in between, or sent it again
+    /// because it was not there, would have been told otherwise.
+    fn check_never_lost(&self, id: u64, offset: i64, mark: Mark, life: u32) -> Result<(), Violation> {
+        let Some(part) = self.partitions.get(&id) else { return Ok(()) };
+        match part.ends.range(life + 1..).find(|(_, end)| **end <= offset) {
+            Some((lost, end)) => Err(Violation(format!(
+                "partition {id} offset {offset}: {mark:?} of life {life} is back, which was lost before life {lost} began \
+                 with a log that ended at {end}"
+            ))),
+            None => Ok(()),
+        }
     }
 
     fn find(&mut self, id: u64, offset: i64) {

@@ -11,9 +11,29 @@ use std::sync::Arc;
 /// One batch of a request.
 struct Item {
     target: usize,
+    /// As it was sent last; its marks name the life in which that was.
     bytes: Vec<u8>,
+    life: u32,
     marks: Vec<Mark>,
+    /// Length of each value.
+    value_bytes: Vec<usize>,
+    compacted: bool,
+    identity: Option<Identity>,
+    /// Of the last record; those before it are a millisecond apart.
     timestamp_ms: i64,
+}
+
+impl Item {
+    fn encode(&mut self, life: u32) -> Option<()> {
+        let mut builder = BatchBuilder::default();
+        let before = self.timestamp_ms - self.marks.len() as i64;
+        for ((mark, len), timestamp_ms) in self.marks.iter().zip(&self.value_bytes).zip(before + 1..) {
+            let (key, value) = mark.record(*len, life, self.compacted);
+            builder.push(&Record { key: Some(key), value: Some(value), headers: Vec::new(), timestamp_ms });
+        }
+        (self.bytes, self.life) = (builder.finish(self.identity).ok()?, life);
+        Some(())
+    }
 }
 
 struct Request {
@@ -39,6 +59,7 @@ pub(crate) struct Producer {
     idempotent: bool,
     depth: usize,
     bytes_max: u64,
+    records_max: u64,
     gap_ns: u64,
     /// Chance in a million that it drops its connection at some step.
     reset_ppm: u32,
@@ -73,6 +94,7 @@ impl Producer {
             idempotent: rng.coin(),
             depth: rng.between(1, 5) as usize,
             bytes_max: *[40, 400, 4_000, 30_000].get(rng.below(4) as usize).unwrap_or(&400),
+            records_max: 4,
             gap_ns: if rng.coin() { 2_000_000 } else { 30_000_000 },
             reset_ppm: if rng.below(4) == 0 { 20_000 } else { 0 },
             rng,
@@ -84,6 +106,12 @@ impl Producer {
             identity: 0,
             next_ns: 0,
         }
+    }
+
+    /// Small batches, close to each other: every flush group is one page then, and several are on their way.
+    pub fn make_small(&mut self) {
+        (self.bytes_max, self.records_max) = (40, 1);
+        (self.depth, self.gap_ns) = (5, 500_000);
     }
 
     /// Nothing is waiting for an answer.
@@ -119,42 +147,40 @@ impl Producer {
         self.targets = catalog.places(&self.topic).into_iter().enumerate().map(target).collect();
     }
 
-    fn make(&mut self) -> Option<()> {
+    fn make(&mut self, life: u32) -> Option<()> {
         let first = self.rng.below(self.targets.len() as u64) as usize;
         let count = if self.rng.below(4) == 0 { 2.min(self.targets.len()) } else { 1 };
         let mut items = Vec::new();
         for at in 0..count {
-            items.push(self.batch((first + at) % self.targets.len())?);
+            items.push(self.batch((first + at) % self.targets.len(), life)?);
         }
         self.correlation += 1;
         self.requests.push_back(Request { items, correlation: self.correlation, sent: false });
         Some(())
     }
 
-    fn batch(&mut self, target: usize) -> Option<Item> {
+    fn batch(&mut self, target: usize, life: u32) -> Option<Item> {
         let place = self.targets.get_mut(target)?;
-        let count = self.rng.between(1, 4);
-        let mut builder = BatchBuilder::default();
-        let mut marks = Vec::new();
-        let mut timestamp_ms = 0;
+        let count = self.rng.between(1, self.records_max);
+        let (mut marks, mut value_bytes) = (Vec::new(), Vec::new());
         for _ in 0..count {
             let (number, partition) = (self.number, place.place.id.0);
-            let mark = Mark { producer: self.id, number, partition, idempotent: self.idempotent };
+            marks.push(Mark { producer: self.id, number, partition, idempotent: self.idempotent });
             self.number += 1;
-            timestamp_ms = 1_700_000_000_000 + self.number as i64;
-            let len = self.rng.below(self.bytes_max / count) as usize;
-            let (key, value) = mark.record(len, place.compacted);
-            builder.push(&Record { key: Some(key), value: Some(value), headers: Vec::new(), timestamp_ms });
-            marks.push(mark);
+            value_bytes.push(self.rng.below(self.bytes_max / count) as usize);
         }
+        let timestamp_ms = 1_700_000_000_000 + self.number as i64;
         let identity = self.idempotent.then_some(Identity {
             producer_id: place.producer_id,
             epoch: 0,
             base_sequence: place.sequence,
         });
         place.sequence += marks.len() as i32;
-        let bytes = builder.finish(identity).ok()?;
-        Some(Item { target, bytes, marks, timestamp_ms })
+        let compacted = place.compacted;
+        let bytes = Vec::new();
+        let mut item = Item { target, bytes, life, marks, value_bytes, compacted, identity, timestamp_ms };
+        item.encode(life)?;
+        Some(item)
     }
 
     /// Takes answers, sends what may be sent. Counts down `ops` for each new batch.
@@ -199,7 +225,7 @@ impl Producer {
             }
             self.conn = Some(world.connect(listener));
         }
-        if self.requests.len() < self.depth && *ops > 0 && self.make().is_some() {
+        if self.requests.len() < self.depth && *ops > 0 && self.make(model.life).is_some() {
             *ops -= 1;
             self.next_ns = now_ns + self.rng.below(self.gap_ns);
         }
@@ -213,8 +239,11 @@ impl Producer {
             request.sent = true;
             let acks = if request.correlation % 3 == 0 { 1 } else { -1 };
             let mut items = Vec::new();
-            for item in &request.items {
+            for item in &mut request.items {
                 let Some(Target { place, .. }) = self.targets.get(item.target) else { continue };
+                if item.life != model.life {
+                    item.encode(model.life).expect("a batch that could be made once");
+                }
                 model.sent(place.id, item.bytes.len());
                 let named = Named { name: &place.name, id: place.topic.0, index: place.index };
                 items.push((named, item.bytes.as_slice()));

@@ -29,6 +29,9 @@ pub struct Settings {
     pub full_disk: bool,
     /// A compacted topic, and upkeep's passes over it. Lives are longer, so that there are any.
     pub compaction: bool,
+    /// Every flush group is one page, several are on their way, and lives are short: what a cut leaves behind the end of
+    /// the chain lies exactly where the next life goes on.
+    pub one_page: bool,
     /// Say on stderr what happens.
     pub narrate: bool,
 }
@@ -42,6 +45,7 @@ impl Default for Settings {
             disk_errors: true,
             full_disk: true,
             compaction: false,
+            one_page: false,
             narrate: false,
         }
     }
@@ -131,7 +135,7 @@ pub fn run(seed: u64, settings: Settings) -> Result<Report, Violation> {
     })
 }
 
-fn log_options(rng: &mut SimRng, planted: Faults) -> LogOptions {
+fn log_options(rng: &mut SimRng, settings: Settings) -> LogOptions {
     let mut options = LogOptions::new(CoreId(0), PathBuf::from("/data"));
     options.flush_method = if rng.below(4) == 0 { FlushMethod::Dsync } else { FlushMethod::Fdatasync };
     options.flush_depth = rng.between(1, 4) as usize;
@@ -148,14 +152,29 @@ fn log_options(rng: &mut SimRng, planted: Faults) -> LogOptions {
         options.cache_bytes = 256 << 10;
     }
     options.retention_check_ms = 100;
-    options.faults = planted;
+    options.faults = settings.planted;
+    if settings.compaction {
+        options.compaction_check_ms = 20;
+    }
+    if settings.one_page {
+        make_small(&mut options);
+    }
     options
+}
+
+/// A ring that is soon used again, and as many flushes at once as may be.
+fn make_small(options: &mut LogOptions) {
+    options.first_file_bytes = 4096 * 48;
+    options.file_bytes = options.first_file_bytes;
+    options.files_max = 2;
+    options.flush_depth = 4;
+    options.linger_us = 0;
 }
 
 fn world_options(rng: &mut SimRng, lean: bool, settings: Settings) -> SimOptions {
     SimOptions {
         // A slow disk has several groups on their way when the power goes.
-        disk_us: if rng.below(3) == 0 { (500, 9_000) } else { (20, 900) },
+        disk_us: if rng.below(3) == 0 || settings.one_page { (500, 9_000) } else { (20, 900) },
         // What the tail ring may hold, the regions that its last slices keep, and a little for everything else.
         pool_bytes: if lean { rng.between(24, 40) << 20 } else { 256 << 20 },
         release_early: settings.release_early,
@@ -166,10 +185,7 @@ fn world_options(rng: &mut SimRng, lean: bool, settings: Settings) -> SimOptions
 impl Story {
     fn new(seed: u64, settings: Settings) -> Story {
         let mut rng = SimRng::new(seed ^ 0x5eed);
-        let mut options = log_options(&mut rng, settings.planted);
-        if settings.compaction {
-            options.compaction_check_ms = 20;
-        }
+        let options = log_options(&mut rng, settings);
         let world = world_options(&mut rng, options.tail_bytes < 1 << 20, settings);
         let world = SimWorld::new(seed, world);
         let cores = *[1, 1, 2, 3].get(rng.below(4) as usize).unwrap_or(&1);
@@ -195,7 +211,11 @@ impl Story {
         let mut producers = Vec::new();
         for id in 0..rng.between(1, 6) {
             let (topic, short_lived) = name(&mut rng);
-            producers.push(Producer::new(id as u32, topic, short_lived, &mut rng));
+            let mut producer = Producer::new(id as u32, topic, short_lived, &mut rng);
+            if settings.one_page {
+                producer.make_small();
+            }
+            producers.push(producer);
         }
         let mut consumers = Vec::new();
         for _ in 0..rng.between(1, 5) {
@@ -411,6 +431,7 @@ impl Story {
     /// What recovery kept is what was promised.
     fn check_logs(&mut self) -> Result<(), Violation> {
         let Some(node) = &self.node else { return Ok(()) };
+        self.model.life += 1;
         for (id, _) in self.catalog.partitions() {
             let view = node.view(id).ok_or_else(|| Violation(format!("partition {} has no owner", id.0)))?;
             self.model.recovered(id, view.log_start.0, view.log_end.0, self.ended_ns)?;
@@ -430,6 +451,9 @@ impl Story {
             *[8_000_000, 40_000_000, 400_000_000].get(self.rng.below(3) as usize).unwrap_or(&8_000_000);
         if self.settings.compaction && self.rng.coin() {
             longest = 3_000_000_000;
+        }
+        if self.settings.one_page {
+            longest = longest.min(20_000_000);
         }
         self.next_end_ns = now + self.rng.between(200_000, longest);
         let fills = self.settings.full_disk && self.rng.below(6) == 0;

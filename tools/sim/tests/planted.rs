@@ -4,6 +4,9 @@
 use ringmill_log::Faults;
 use ringmill_sim::{Settings, run};
 
+/// Within so many a stale group is read.
+const STALE_SEEDS: u64 = 40;
+
 fn settings(planted: Faults) -> Settings {
     Settings { ops: 120, planted, disk_errors: false, ..Settings::default() }
 }
@@ -114,4 +117,21 @@ fn reusing_a_buffer_before_its_completion_is_found() {
     let found = found_with(Settings { release_early: true, ..settings(Faults::default()) }, 200);
     let found = found.expect("200 seeds did not notice buffers reused too early");
     assert!(found.contains("a buffer changed while its"), "found as something else: {found}");
+}
+
+/// One page a group, many under way, short lives: the stale group that a cut left lies where the chain goes on.
+#[test]
+fn trusting_a_stale_group_is_found_and_nothing_else_on_the_same_seeds() {
+    let planted = Faults { trust_stale_groups: true, ..Faults::default() };
+    let one_page = |planted| Settings { one_page: true, ..settings(planted) };
+    let found = found_with(one_page(planted), STALE_SEEDS).expect("a stale group is noticed");
+    assert!(found.contains("is back, which was lost"), "found as something else: {found}");
+    for seed in 0..STALE_SEEDS {
+        let outcome = run(seed, one_page(Faults::default()));
+        assert!(
+            outcome.is_ok(),
+            "ringmill-sim --one-page --seeds {seed} --ops 120: {}",
+            outcome.unwrap_err()
+        );
+    }
 }

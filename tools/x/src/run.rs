@@ -24,6 +24,7 @@ pub fn ci() -> Result<(), String> {
     // Says how many seeds, records and crashes it was: about 80 s. As the tests built it, with their checks of overflow,
     // and so that a panic names its seed.
     command("cargo run --quiet -p ringmill-sim -- --seeds 0..400")?;
+    command("cargo run --quiet -p ringmill-sim -- --one-page --seeds 0..100")?;
     command("cargo build --release")?;
     crate::instructions::run(false)?;
     for off in ["none", "defer_taskrun", "provided_buffers", "multishot_accept", "zero_copy"] {
