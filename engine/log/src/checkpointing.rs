@@ -7,7 +7,7 @@ use crate::destage::Trim;
 use crate::fatal::Fatal;
 use crate::format::checkpoint::{self, Checkpoint, PartitionState, SegmentState};
 use crate::jobs::{JobDone, JobFor};
-use crate::log::{Log, LogEvent};
+use crate::log::Log;
 use crate::partition::{DestageStep, Partition};
 use crate::token::{self, token};
 use ringmill_reactor::{Backend, Errno, FileHandle, Fs, Op};
@@ -265,7 +265,7 @@ impl Log {
 
     /// The process ends: the next start finds in the core log what the disk may have lost.
     pub(crate) fn lost_writes(&mut self, error: &io::Error) {
-        self.events.push_back(LogEvent::Fatal(Fatal::segments(&self.options.log_dir, error)));
+        self.end_with(Fatal::segments(&self.options.log_dir, error));
     }
 }
 

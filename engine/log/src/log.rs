@@ -74,7 +74,8 @@ pub enum LogEvent {
     Found { ticket: u64, found: Option<TimeFound> },
     /// Appends that met [`AppendError::Busy`] may be tried again.
     Room,
-    /// The process must end: a flush or core-log write failed, and the kernel will not say so twice.
+    /// The process must end: a flush, a sync or a core-log write failed, and the kernel will not say so twice. Nothing
+    /// follows: the log takes, writes and says no more.
     Fatal(Fatal),
 }
 
@@ -115,6 +116,9 @@ pub struct Log {
     pub(crate) producer_expiration_ms: Option<i64>,
     /// Files below the log start; they go once the group that moved it is durable.
     pub(crate) doomed_files: VecDeque<(GroupSeq, Vec<std::path::PathBuf>)>,
+    /// Why nothing is taken, written, synced or said any more. The process ends, but not at once: a checkpoint that came
+    /// after the one that failed would call synced what only that one was to sync.
+    pub(crate) fatal: Option<Fatal>,
 }
 
 impl Log {
@@ -150,6 +154,7 @@ impl Log {
             next_retention_ns: 0,
             producer_expiration_ms: None,
             doomed_files: VecDeque::new(),
+            fatal: None,
         }
     }
 
@@ -164,6 +169,14 @@ impl Log {
 
     pub fn next_event(&mut self) -> Option<LogEvent> {
         self.events.pop_front()
+    }
+
+    /// The last event that there will be.
+    pub(crate) fn end_with(&mut self, fatal: Fatal) {
+        if self.fatal.is_none() {
+            self.fatal = Some(fatal.clone());
+            self.events.push_back(LogEvent::Fatal(fatal));
+        }
     }
 
     /// Makes a partition known, or changes its settings. Its folder is made when it is first destaged.
@@ -197,6 +210,9 @@ impl Log {
     /// Writes a tombstone; the folder goes once that is durable. False when there is no room yet: call again.
     pub fn delete<B: Backend>(&mut self, io: &mut B, id: PartitionId) -> bool {
         let Some(slot) = self.by_id.get(&id).copied() else { return true };
+        if self.fatal.is_some() {
+            return false;
+        }
         let entry = Entry {
             partition: id,
             arg: 0,
@@ -246,6 +262,12 @@ impl Log {
         let header = &produced.header;
         let now_ns = io.now_ns();
         let (has_room, storage_full) = (self.has_room(), self.storage_full);
+        if self.fatal.is_some() {
+            return Err(AppendError::Refused(
+                ErrorCode::KafkaStorageError,
+                "the disk lost a write: the broker ends",
+            ));
+        }
         let part = self
             .parts
             .get_mut(slot.0 as usize)
@@ -306,6 +328,9 @@ impl Log {
 
     /// Seals what may leave, starts destaging, cold reads, checkpoints. Once a turn, before entering the kernel.
     pub fn poll<B: Backend>(&mut self, io: &mut B) {
+        if self.fatal.is_some() {
+            return;
+        }
         let now_ns = io.now_ns();
         self.turn += 1;
         while let Some(sealed) = self.core_log.poll(io, now_ns) {
@@ -331,6 +356,9 @@ impl Log {
 
     /// When `poll` wants to run again although nothing completes.
     pub fn deadline_ns(&self) -> Option<u64> {
+        if self.fatal.is_some() {
+            return None;
+        }
         let mark = self.core_log.wants_mark().then_some(self.last_append_ns + MARK_AFTER_NS);
         let retry = self.storage_full.then_some(self.destage.retry_ns);
         [
@@ -369,6 +397,9 @@ impl Log {
 
     /// Hands in a completion whose token [`token::is_logs`].
     pub fn complete<B: Backend>(&mut self, io: &mut B, completion: Completion) {
+        if self.fatal.is_some() {
+            return;
+        }
         let (kind, value) = token::split(completion.token);
         let outcome = match kind {
             token::LOG_WRITE => {
@@ -395,7 +426,7 @@ impl Log {
             }
         };
         if let Err(errno) = outcome {
-            self.events.push_back(LogEvent::Fatal(Fatal::core_log(&self.options.log_dir, errno)));
+            self.end_with(Fatal::core_log(&self.options.log_dir, errno));
         }
     }
 

@@ -53,7 +53,7 @@ impl Log {
             .get(slot.0 as usize)
             .filter(|p| !p.deleted)
             .ok_or(ErrorCode::UnknownTopicOrPartition)?;
-        if part.offline.is_some() {
+        if part.offline.is_some() || self.fatal.is_some() {
             return Err(ErrorCode::KafkaStorageError);
         }
         if !part.config.delete {

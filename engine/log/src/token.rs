@@ -3,8 +3,10 @@
 
 use ringmill_reactor::Token;
 
-pub(crate) const LOG_WRITE: u8 = 0x80;
-pub(crate) const LOG_SYNC: u8 = 0x81;
+/// A group's write, with its flush where one is linked to it.
+pub const LOG_WRITE: u8 = 0x80;
+/// A flush of the core log alone.
+pub const LOG_SYNC: u8 = 0x81;
 pub(crate) const DESTAGE: u8 = 0x82;
 pub(crate) const JOB: u8 = 0x83;
 pub(crate) const BLOCK: u8 = 0x84;

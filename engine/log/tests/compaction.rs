@@ -511,3 +511,98 @@ fn a_pass_whose_sources_have_gone_changes_nothing() {
     assert!(found.len() < before.len() && found.iter().all(|(at, record)| before.get(at) == Some(record)));
     rig.core.stop();
 }
+
+fn segment_names(data: &Path) -> Vec<String> {
+    let names =
+        std::fs::read_dir(folder(data)).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = names.filter(|name| name.ends_with(".log")).collect();
+    names.sort();
+    names
+}
+
+/// Compacts until more than two segments are left of the compacted part; where they begin.
+fn several_segments(rig: &mut Rig) -> Vec<Offset> {
+    loop {
+        // Of every batch one record stays, so that compacting leaves several segments.
+        for at in rig.sent.len()..rig.sent.len() + 400 {
+            let record = |key: String| (key, Some("x".repeat(150)));
+            rig.send(&[record(format!("only {at}")), record("again".to_string())], 0);
+        }
+        rig.core.settle();
+        let job = rig.next_job(20_000).expect("a pass is worth it");
+        let cleaned = drive(*job.order);
+        let before = rig.core.log.metrics().compactions;
+        job.answer.set(Some(cleaned.clone())).unwrap();
+        while rig.core.log.metrics().compactions == before {
+            rig.core.turn();
+        }
+        let bases: Vec<Offset> = cleaned.groups.iter().filter_map(|g| g.output).map(|o| o.base).collect();
+        // The first pass may have begun when there was little to compact.
+        if bases.len() > 2 {
+            return bases;
+        }
+    }
+}
+
+/// The record of a swap is followed at every start as long as it is there. Retention may have taken the new segments by
+/// then: they do not come back, whatever the newest checkpoint knows of it, and whether or not their names do.
+#[test]
+fn a_record_of_a_swap_brings_nothing_back_that_retention_took() {
+    let home = tempfile::tempdir().unwrap();
+    let data = home.path().join("data");
+    let topic = TopicConfig { delete: true, ..config() };
+    let mut rig = Rig::open(&data, 1, topic.clone());
+    let bases = several_segments(&mut rig);
+    let swapped = home.path().join("swapped");
+    copied(&data, &swapped);
+    let start = bases[2];
+    let slot = rig.core.slot(0);
+    rig.core.log.delete_records(&mut rig.core.io, slot, start).unwrap();
+    let first = folder(&data).join(format!("{:020}.log", bases[0].0));
+    while first.exists() {
+        rig.core.turn();
+    }
+    let expected = rig.read(start.0);
+    let mut killed = Vec::new();
+    let before = rig.core.log.metrics().checkpoints;
+    for checkpoints in 0..3 {
+        while rig.core.log.metrics().checkpoints < before + checkpoints {
+            rig.core.turn();
+        }
+        let at = home.path().join(format!("killed-{checkpoints}"));
+        copied(&data, &at);
+        assert!(at.join("core-0/swap").exists(), "the record is still there");
+        killed.push(at);
+    }
+    // A power cut may undo the unlinking, which nothing synced, before and after a checkpoint that knows of it.
+    for checkpoints in [0, 2] {
+        let undone = home.path().join(format!("undone-{checkpoints}"));
+        copied(&killed[checkpoints], &undone);
+        let there = segment_names(&undone);
+        for name in segment_names(&swapped).iter().filter(|name| !there.contains(name)) {
+            copied(&folder(&swapped).join(name), &folder(&undone).join(name));
+        }
+        assert!(segment_names(&undone).len() >= there.len() + 2);
+        killed.push(undone);
+    }
+    for data in killed {
+        for life in 2..4 {
+            let mut rig = Rig::open(&data, life, topic.clone());
+            assert!(!data.join("core-0/swap").exists());
+            let slot = rig.core.slot(0);
+            let has_its_files = |rig: &mut Rig| {
+                rig.core.turn();
+                rig.core.log.view(slot).unwrap().segments as usize == segment_names(&data).len()
+            };
+            assert!((0..2_000).any(|_| has_its_files(&mut rig)), "{}", data.display());
+            let view = rig.core.log.view(slot).unwrap();
+            assert_eq!((view.log_start, view.offline), (start, None), "{}", data.display());
+            assert_eq!(rig.read(start.0), expected, "{}", data.display());
+            if life == 3 {
+                rig.core.stop();
+                let plan = repair_plan(&data, Scope::Everything);
+                assert!(plan.is_empty() && plan.losses.is_empty(), "{}: {plan}", data.display());
+            }
+        }
+    }
+}

@@ -18,6 +18,7 @@ use ringmill_record::BatchHeader;
 use ringmill_types::limits::{PAGE_BYTES, TAIL_CHUNK_BYTES};
 use ringmill_types::{GroupSeq, Offset, PartitionId, PartitionSpec, TopicSpec};
 use std::collections::{HashMap, VecDeque};
+use std::io;
 use std::path::PathBuf;
 
 /// State of one replay.
@@ -183,16 +184,16 @@ impl Replay {
         self.current = file;
         self.offset = offset + total as u64;
         self.apply(Sealed { sequence: header.sequence, buf, items });
-        self.make_room(io);
+        self.make_room(io)?;
         Ok(true)
     }
 
     /// What was replayed may be more than memory holds: it goes into segments then, as it would in operation. No
     /// checkpoint names these bytes before `finish` synced them.
-    fn make_room<B: Backend>(&mut self, io: &mut B) {
+    fn make_room<B: Backend>(&mut self, io: &mut B) -> Result<(), RecoveryError> {
         let log = &mut self.log;
         if log.tail_bytes < log.options.tail_bytes / 2 {
-            return;
+            return Ok(());
         }
         log.durable_seen = GroupSeq(self.next_sequence - 1);
         for part in &mut log.parts {
@@ -210,12 +211,16 @@ impl Replay {
                 log.complete(&mut inline, completion);
                 moved = true;
             }
-            if !moved {
+            if !moved || log.fatal.is_some() {
                 break;
             }
         }
         self.destage_files = inline.into_files();
         log.evict(0);
+        // The core log still has it all: the next start begins there again.
+        let Some(fatal) = log.fatal.take() else { return Ok(()) };
+        let path = log.options.log_dir.clone();
+        Err(RecoveryError::Io { path, error: io::Error::other(fatal.to_string()) })
     }
 
     /// The entries that are news to their partitions. Positions count from the start of the group.

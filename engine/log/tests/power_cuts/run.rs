@@ -1,23 +1,30 @@
 //! One seed: a core's log on a simulated disk, under appends, reads and cuts, against the model.
 
+mod weather;
+
 use crate::model::{Model, Stored, batch};
-use ringmill_log::{AckAt, AppendError, Faults, Log, LogEvent, LogOptions, ReadOutcome, ReadRequest, Slot};
+use ringmill_log::{
+    AckAt, AppendError, Faults, Log, LogEvent, LogOptions, ReadError, ReadOutcome, ReadRequest, Slot,
+};
 use ringmill_reactor::sim::{Cut, SimBackend, SimOptions, SimRng, SimWorld};
 use ringmill_reactor::{Backend, Fs};
 use ringmill_record::BatchHeader;
 use ringmill_record::batch::patch_placement;
 use ringmill_types::{
-    CoreId, GroupSeq, LeaderEpoch, Offset, PartitionId, PartitionSpec, TopicConfig, TopicId, TopicSpec,
+    CoreId, ErrorCode, GroupSeq, LeaderEpoch, Offset, PartitionId, PartitionSpec, TopicConfig, TopicId,
+    TopicSpec,
 };
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+pub use weather::Weather;
 
 const PARTITIONS: u64 = 3;
 const PRODUCERS: u64 = 2;
 const EPOCH: LeaderEpoch = LeaderEpoch(2);
 /// Turns after which an operation that did not end counts as stuck.
 const STUCK_TURNS: u32 = 200_000;
+const DISK_BYTES: u64 = 64 << 20;
 
 /// What to run.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +32,7 @@ pub struct Plan {
     pub seed: u64,
     pub ops: u64,
     pub faults: Faults,
+    pub weather: Weather,
 }
 
 /// What a run did.
@@ -39,6 +47,13 @@ pub struct Stats {
     pub cuts_in_recovery: u64,
     pub checkpoints: u64,
     pub destage_writes: u64,
+    /// Lives that ended because a flush or write had failed.
+    pub fatal: u64,
+    /// Appends refused with a retriable error, and starts that failed.
+    pub refused: u64,
+    pub refused_starts: u64,
+    /// Times that a full disk had room again and appends went on.
+    pub healed: u64,
     pub trace: u64,
 }
 
@@ -53,6 +68,10 @@ impl Stats {
         self.cuts_in_recovery += other.cuts_in_recovery;
         self.checkpoints += other.checkpoints;
         self.destage_writes += other.destage_writes;
+        self.fatal += other.fatal;
+        self.refused += other.refused;
+        self.refused_starts += other.refused_starts;
+        self.healed += other.healed;
         self.trace = self.trace.rotate_left(7) ^ other.trace;
     }
 }
@@ -80,6 +99,14 @@ struct Run {
     life: u128,
     /// Small ones make groups of one size, which a later life may lay exactly over those of an earlier.
     payload_max: u64,
+    /// The disk fails, or is full, just now.
+    stormy: bool,
+    /// It was full in this life, and appends have not gone on since.
+    was_full: bool,
+    /// The log has said that it must end.
+    fatal: bool,
+    /// Errors that the disk had given when this life began.
+    errors_before: u64,
     stats: Stats,
 }
 
@@ -90,7 +117,8 @@ struct Run {
 pub fn run(plan: Plan) -> Result<Stats, String> {
     // A slow disk has several groups on their way when the power goes.
     let disk_us = if plan.seed.is_multiple_of(2) { (20, 900) } else { (500, 9_000) };
-    let options = SimOptions { disk_us, disk_bytes: 64 << 20, pool_bytes: 64 << 20, ..SimOptions::default() };
+    let options =
+        SimOptions { disk_us, disk_bytes: DISK_BYTES, pool_bytes: 64 << 20, ..SimOptions::default() };
     let world = SimWorld::new(plan.seed, options);
     let rng = world.fork_rng();
     let mut run = Run {
@@ -105,7 +133,11 @@ pub fn run(plan: Plan) -> Result<Stats, String> {
         reads: BTreeMap::new(),
         next_ticket: 0,
         life: 0,
-        payload_max: if plan.seed.is_multiple_of(2) { 3_000 } else { 200 },
+        payload_max: payload_max(plan),
+        stormy: false,
+        was_full: false,
+        fatal: false,
+        errors_before: 0,
         stats: Stats::default(),
     };
     // The data folder itself is its maker's to sync.
@@ -117,12 +149,21 @@ pub fn run(plan: Plan) -> Result<Stats, String> {
     for _ in 0..plan.ops {
         run.step()?;
     }
+    run.calm();
     run.sweep()?;
     run.cut(Cut::Power)?;
     run.sweep()?;
     run.note_life();
     run.stats.trace = run.world.trace_hash();
     Ok(run.stats)
+}
+
+fn payload_max(plan: Plan) -> u64 {
+    // Groups that are full while a flush is under way run ahead of it, and a flush of their own follows.
+    if plan.weather != Weather::Calm && plan.seed.is_multiple_of(3) {
+        return 20_000;
+    }
+    if plan.seed.is_multiple_of(2) { 3_000 } else { 200 }
 }
 
 fn topic() -> TopicSpec {
@@ -171,7 +212,14 @@ impl Run {
 
     /// Starts a life; the power may go in the middle of it, again and again.
     fn open(&mut self) -> Result<(), String> {
-        loop {
+        self.fatal = false;
+        for attempt in 0.. {
+            // The operator sees to it.
+            if attempt > 3 {
+                self.calm();
+            }
+            self.was_full = self.stormy && self.plan.weather == Weather::FullDisk;
+            self.errors_before = self.world.disk_errors();
             let fuse = self.rng.chance_ppm(300_000).then(|| self.rng.below(150));
             self.world.set_fuse(fuse);
             let (core, mut io) = self.world.add_core();
@@ -183,6 +231,13 @@ impl Run {
                 drop(opened);
                 self.stats.cuts_in_recovery += 1;
                 self.world.end_life(Cut::Power);
+                continue;
+            }
+            if opened.is_err() && self.may_refuse() {
+                drop(opened);
+                self.stats.refused_starts += 1;
+                self.world.set_fuse(None);
+                self.world.end_life(Cut::Process);
                 continue;
             }
             // A fuse that recovery did not reach may blow in a job of this life.
@@ -222,6 +277,10 @@ impl Run {
     }
 
     fn step(&mut self) -> Result<(), String> {
+        self.change_weather()?;
+        if self.fatal {
+            return self.die();
+        }
         match self.rng.below(1000) {
             0..500 => self.append(),
             500..540 => self.retry(),
@@ -259,17 +318,26 @@ impl Run {
             return self.cut(Cut::Power);
         }
         let node = self.node()?;
+        let mut failed = false;
         while let Some(completion) = node.io.pop() {
+            failed |= Run::is_fatal(&completion);
             node.log.complete(&mut node.io, completion);
         }
         node.log.poll(&mut node.io);
         let until = node.log.deadline_ns();
         node.io.enter(until);
-        self.events()
+        self.events()?;
+        if failed && !self.fatal {
+            return Err("a write or flush of the core log failed, and the log goes on".to_string());
+        }
+        Ok(())
     }
 
     fn events(&mut self) -> Result<(), String> {
         while let Some(event) = self.node()?.log.next_event() {
+            if self.fatal {
+                return Err(format!("the log said that it must end, and goes on: {event:?}"));
+            }
             match event {
                 LogEvent::Durable(group) => {
                     self.durable = group;
@@ -287,7 +355,13 @@ impl Run {
                         self.read(part, offset, ticket)?;
                     }
                 }
-                LogEvent::Fatal(why) => return Err(format!("the log gave up on a sound disk: {why}")),
+                LogEvent::Fatal(why) if !self.has_erred() => {
+                    return Err(format!("the log gave up on a sound disk: {why}"));
+                }
+                LogEvent::Fatal(_) => {
+                    self.stats.fatal += 1;
+                    self.fatal = true;
+                }
                 LogEvent::Sealed(_) | LogEvent::Advanced(_) | LogEvent::Found { .. } | LogEvent::Room => {}
             }
         }
@@ -359,10 +433,15 @@ impl Run {
         let node = self.node()?;
         let wall_ms = node.io.wall_ms();
         match node.log.append(&mut node.io, slot, &header, bytes, wall_ms) {
+            Ok(_) if self.fatal => Err("taken after the log said that it must end".to_string()),
             Ok(appended) => Ok(Some((appended.base_offset.0, appended.ack))),
             Err(AppendError::Busy) => {
                 self.stats.busy += 1;
                 self.turn()?;
+                Ok(None)
+            }
+            Err(AppendError::Refused(ErrorCode::KafkaStorageError, _)) if self.may_refuse() => {
+                self.stats.refused += 1;
                 Ok(None)
             }
             Err(refused) => Err(format!("partition {part}: a good batch was refused: {refused:?}")),
@@ -400,6 +479,8 @@ impl Run {
                 model.promised = model.promised.max(high_watermark);
                 Ok(Some(next))
             }
+            // Writing its segment failed; the next start finds in the core log what is not in it.
+            Err(ReadError::Offline) if self.has_erred() => Ok(Some(offset)),
             Err(error) => Err(format!("partition {part}, read from {offset}: {error:?}")),
         }
     }
@@ -415,6 +496,9 @@ impl Run {
                 let life = self.life;
                 let next = self.read(part, offset, ticket)?;
                 while next.is_none() && self.reads.contains_key(&ticket) && life == self.life {
+                    if self.fatal {
+                        return Ok(());
+                    }
                     self.turn()?;
                     turns += 1;
                     if turns > STUCK_TURNS {
