@@ -81,6 +81,8 @@ struct Prepare {
     need_index: bool,
     index_interval_bytes: u32,
     clean_strays: bool,
+    /// Segments below it were retired.
+    retired_below: Offset,
 }
 
 impl Log {
@@ -242,6 +244,7 @@ impl Log {
             need_index: segment.index.is_none(),
             index_interval_bytes: part.config.index_interval_bytes as u32,
             clean_strays: !part.folder_known,
+            retired_below: part.segments.first().map_or(Offset::ZERO, |first| first.base.min(part.log_start)),
         };
         part.step = DestageStep::Preparing;
         self.destage.preparing += 1;
@@ -553,12 +556,13 @@ fn run_prepare(fs: &dyn Fs, order: &Prepare) -> io::Result<Prepared> {
             if let Some((topic, id)) = order.settle {
                 folder::settle(fs, &order.dir, topic, id, order.holds_bytes)?;
             }
-            if order.clean_strays {
-                remove_strays(fs, order)?;
-            }
             fs.open(&order.path, OpenMode::CreateDirect)?
         }
     };
+    // Also where a reader has opened the segment before.
+    if order.clean_strays {
+        remove_strays(fs, order)?;
+    }
     let mut size = fs.len(&handle)?;
     if order.bytes == 0 && order.open.is_none() && size > 0 {
         // Left over from before a crash, never part of a checkpoint: its batches come from the core log again.
@@ -599,12 +603,13 @@ fn run_prepare(fs: &dyn Fs, order: &Prepare) -> io::Result<Prepared> {
     Ok(Prepared { allocated_bytes: fs.len(&handle)?, handle, tail_page, index, made })
 }
 
-/// Segments beyond the active one that no checkpoint names: made after it, before a crash.
+/// Segments that no checkpoint names: beyond the active one, made after it, before a crash; below the first one, retired,
+/// when a power cut took back that they were unlinked.
 fn remove_strays(fs: &dyn Fs, order: &Prepare) -> io::Result<()> {
     for entry in fs.list(&order.dir)? {
         let stray = entry.name.split_once('.').is_some_and(|(stem, extension)| {
             matches!(extension, "log" | "index" | "timeindex")
-                && stem.parse::<i64>().is_ok_and(|base| base > order.base.0)
+                && stem.parse::<i64>().is_ok_and(|base| base > order.base.0 || base < order.retired_below.0)
         });
         if stray {
             fs.remove_file(&order.dir.join(entry.name))?;
