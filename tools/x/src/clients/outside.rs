@@ -1,5 +1,5 @@
-//! Other clients' own test suites. Which of their tests a broker without groups, DeleteRecords and transactions has to
-//! pass stands in bench/peers/NAME.tests, beside the script that builds and runs them.
+//! Other clients' own test suites. Which of their tests a broker without transactions and share groups has to pass
+//! stands in bench/peers/NAME.tests, beside the script that builds and runs them.
 
 use super::Report;
 use super::broker::Broker;
