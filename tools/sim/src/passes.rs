@@ -30,8 +30,9 @@ impl Passes {
         (self.jobs, self.in_hand) = (None, None);
     }
 
-    /// One step of the pass in hand, or the beginning of the next. A pass that fails has no result, as upkeep's.
-    pub fn step(&mut self, fs: &dyn Fs) {
+    /// One step of the pass in hand, or the beginning of the next. A pass that fails has no result, as upkeep's. True when
+    /// one has a result now, which its core will put in place.
+    pub fn step(&mut self, fs: &dyn Fs) -> bool {
         let Some((job, mut compaction)) = self.in_hand.take() else {
             if let Some(job) = self.jobs.as_ref().and_then(|jobs| jobs.try_recv().ok()) {
                 if remove_strays(fs, &job.order.dir).is_ok() {
@@ -42,13 +43,14 @@ impl Passes {
                     drop(job.answer.set(None));
                 }
             }
-            return;
+            return false;
         };
         match one_step(fs, &mut compaction, &job.order.dir) {
             Ok(None) => self.in_hand = Some((job, compaction)),
-            Ok(Some(cleaned)) => drop(job.answer.set(Some(cleaned))),
+            Ok(Some(cleaned)) => return job.answer.set(Some(cleaned)).is_ok(),
             Err(_) => drop(job.answer.set(None)),
         }
+        false
     }
 }
 
