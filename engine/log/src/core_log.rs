@@ -340,6 +340,12 @@ impl CoreLog {
             return Err(NoRoom::Busy);
         }
         if self.chunk.as_ref().is_none_or(|c| c.room() < need) {
+            // A large batch is copied once more on its way to its segment: without memory for that, none would become free.
+            let stats = pool.stats();
+            let free = stats.limit_bytes.saturating_sub(stats.used_bytes);
+            if need > TAIL_CHUNK_BYTES && free < 2 * need as u64 {
+                return Err(NoRoom::Busy);
+            }
             self.chunk = Some(pool.append_buf(need.max(TAIL_CHUNK_BYTES)).ok_or(NoRoom::Busy)?);
         }
         if let Some(chunk) = &mut self.chunk {
@@ -491,6 +497,13 @@ impl CoreLog {
         Some(self.flush_serial)
     }
 
+    /// Memory for groups to come, while there is none to be.
+    pub fn give_up_chunk(&mut self) {
+        if self.open.is_none() {
+            self.chunk = None;
+        }
+    }
+
     fn seal(&mut self, need: usize) -> Option<(Buf, Vec<Item>)> {
         let open = self.open.take()?;
         let chunk = self.chunk.as_mut()?;
@@ -516,7 +529,10 @@ impl CoreLog {
         assert_eq!(header.total_bytes(), need, "a group's size is decided before it is sealed");
         chunk.append_zeros(need - chunk.open_len());
         chunk.open_mut().get_mut(..GROUP_HEADER_BYTES)?.copy_from_slice(&header.encode());
-        Some((chunk.split(need), open.items))
+        let group = chunk.split(need);
+        // Nothing else fits into a chunk that a large batch filled: it must not be in the way of the next one.
+        self.chunk.take_if(|chunk| chunk.room() < GROUP_OVERHEAD_BYTES_MAX);
+        Some((group, open.items))
     }
 
     /// Groups that ran ahead, or that the file change waits for, and no group to link a flush to: a flush alone.

@@ -19,6 +19,7 @@ use crate::view::LogMetrics;
 use ringmill_reactor::{Backend, Completion};
 use ringmill_record::batch::{patch_create_time, patch_log_append_time, patch_placement};
 use ringmill_record::{BadRecords, BatchHeader, Produced};
+use ringmill_types::limits::TAIL_CHUNK_BYTES;
 use ringmill_types::{
     ErrorCode, GroupSeq, LeaderEpoch, Offset, PartitionId, PartitionSpec, TimestampType, TopicSpec,
 };
@@ -105,6 +106,8 @@ pub struct Log {
     pub(crate) metrics: LogMetrics,
     /// An append found no room since the last `Room` event.
     starved: bool,
+    /// Somebody had no memory: the tail ring keeps only what it has to.
+    memory_wanted: bool,
     /// Partitions cannot be written to until space is back.
     pub(crate) storage_full: bool,
     pub(crate) last_append_ns: u64,
@@ -146,6 +149,7 @@ impl Log {
             cache,
             metrics: LogMetrics::default(),
             starved: false,
+            memory_wanted: false,
             storage_full: false,
             last_append_ns: 0,
             adding_file: false,
@@ -304,6 +308,7 @@ impl Log {
             Ok(group) => group,
             Err(NoRoom::Busy) => {
                 self.starved = true;
+                self.memory_wanted |= batch.len() > TAIL_CHUNK_BYTES;
                 return Err(AppendError::Busy);
             }
             Err(NoRoom::TooLarge) => {
@@ -346,12 +351,21 @@ impl Log {
         self.poll_compaction(io, now_ns);
         // Memory that others need goes before what readers might still want.
         let pool = io.pool().stats();
-        let short = pool.limit_bytes - pool.used_bytes.min(pool.limit_bytes) < POOL_RESERVE_BYTES;
+        let wanted = std::mem::take(&mut self.memory_wanted);
+        let short = wanted || pool.limit_bytes - pool.used_bytes.min(pool.limit_bytes) < POOL_RESERVE_BYTES;
+        if wanted {
+            self.core_log.give_up_chunk();
+        }
         self.evict(if short { 0 } else { self.options.tail_bytes * 3 / 4 });
         if self.starved && self.core_log.can_take() && self.tail_bytes < self.options.tail_bytes {
             self.starved = false;
             self.events.push_back(LogEvent::Room);
         }
+    }
+
+    /// The next [`Log::poll`] gives back what only readers might still want.
+    pub fn give_up_memory(&mut self) {
+        self.memory_wanted = true;
     }
 
     /// When `poll` wants to run again although nothing completes.

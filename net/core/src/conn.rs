@@ -209,7 +209,7 @@ impl Conn {
         let is_half = self.large_need > 0 || !self.input.is_empty();
         if !is_half || age <= frame_ns {
             None
-        } else if self.large_need > 0 && !self.receiving {
+        } else if self.starves() {
             Some(Closing::FrameWithoutMemory { bytes: self.large_need })
         } else if silence > frame_ns / 3 + at_least(self.large_piece) {
             Some(Closing::FrameStopped { seconds: silence / 1_000_000_000 })
@@ -218,6 +218,12 @@ impl Conn {
         } else {
             None
         }
+    }
+
+    /// A large frame stands still because there was no memory for the rest of it.
+    pub fn starves(&self) -> bool {
+        let here = self.large_part.as_ref().map_or(0, |part| part.len());
+        !self.receiving && here < self.large_need
     }
 
     /// What is left of its pause, as answers say it.

@@ -119,6 +119,12 @@ pub struct Core<B: Backend> {
     next_sweep_ns: u64,
     /// Bytes received up to the last sweep.
     swept_bytes: u64,
+    /// A large frame had no memory while so much of the pool was used.
+    pub(crate) starved_at_bytes: Option<u64>,
+    /// Whose large frame is the oldest of those: it goes first when memory becomes free.
+    pub(crate) next_fed: Option<Key>,
+    /// The largest frame that had a buffer of its own.
+    pub(crate) largest_frame: usize,
     pub(crate) stopping: bool,
     stop_deadline_ns: u64,
     /// What was in flight is answered, or had its time.
@@ -185,6 +191,9 @@ impl<B: Backend> Core<B> {
             now_ns,
             next_sweep_ns: now_ns + SWEEP_NS,
             swept_bytes: 0,
+            starved_at_bytes: None,
+            next_fed: None,
+            largest_frame: 0,
             stopping: false,
             stop_deadline_ns: u64::MAX,
             drained: false,
@@ -503,6 +512,9 @@ impl<B: Backend> Core<B> {
         self.close_refused(self.now_ns);
         self.waiters.expired(self.now_ns, &mut self.poke);
         self.run_pokes();
+        if self.starved_at_bytes.is_some_and(|then| self.io.pool().stats().used_bytes < then) {
+            self.feed();
+        }
         if self.now_ns < self.next_sweep_ns {
             return;
         }
@@ -528,10 +540,10 @@ impl<B: Backend> Core<B> {
             } else if idle_ns > 0 && conn.is_quiet(now) && now.saturating_sub(conn.last_active_ns) > idle_ns {
                 self.metrics.connections_closed_idle += 1;
                 self.close(key, None);
-            } else if conn.large_need > 0 && !conn.receiving {
-                self.fill_large(key);
             }
         }
+        self.feed();
+        self.make_way();
     }
 
     fn begin_stop(&mut self) {

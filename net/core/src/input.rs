@@ -5,20 +5,40 @@
 //! begin yet is not read further than its buffer.
 
 use crate::closing::Closing;
-use crate::conn::FrameBytes;
+use crate::conn::{Conn, FrameBytes};
 use crate::core::Core;
 use crate::messages::{ControlMessage, Frame};
 use crate::slab::Key;
 use crate::token;
 use ringmill_log::token::token;
-use ringmill_reactor::{Backend, Completion, Op, Payload};
-use ringmill_types::limits::PIPELINE_MAX;
+use ringmill_reactor::{Backend, BufMut, Completion, Op, Payload, Pool};
+use ringmill_types::limits::{PIPELINE_MAX, TAIL_CHUNK_BYTES};
 use ringmill_wire::{ApiKey, RequestHeader};
 
 /// First buffer for a large frame of a connection that never sent one.
 const STRANGER_BYTES: usize = 64 << 10;
 /// So much of a large frame has to be here before there is a buffer for it.
 const EARNEST_BYTES: usize = 16 << 10;
+/// A large frame that had no memory for this long gets that of younger ones, whose clients will send them again.
+const STARVED_NS_MAX: u64 = 5_000_000_000;
+/// What frames leave in the pool beside room for the largest of them: staging for destage, reads.
+const KEPT_FREE_BYTES: u64 = 2 << 20;
+
+/// Memory for `want` bytes of a frame, if what is left then takes the batch of the largest frame into the log, and from there
+/// to its segment. Frames that wait for the log would hold what the log waits for otherwise.
+fn frame_memory(pool: &Pool, want: usize, largest: usize) -> Option<BufMut> {
+    if pool.stats().used_bytes + want as u64 > frames_bytes_max(pool, largest) {
+        return None;
+    }
+    pool.take(want)
+}
+
+fn frames_bytes_max(pool: &Pool, largest: usize) -> u64 {
+    let limit_bytes = pool.stats().limit_bytes;
+    // No batch is larger than a quarter of the memory.
+    let batch = (largest.max(TAIL_CHUNK_BYTES) as u64).min(limit_bytes / 4);
+    limit_bytes.saturating_sub(2 * batch + KEPT_FREE_BYTES)
+}
 
 /// What the bytes of a connection hold next.
 enum NextFrame {
@@ -100,9 +120,15 @@ impl<B: Backend> Core<B> {
         if part.as_ref().is_none_or(|p| p.capacity() < need && p.len() == p.capacity()) {
             // A connection that sent large frames before gets room for one at once; a stranger's beginning buys 64 KiB.
             let want = need.min((have * 4).max(conn.large_seen).max(STRANGER_BYTES));
-            let Some(mut larger) = self.io.pool().take(want) else {
-                // Memory is short: TCP pushes back, the sweep tries again, and the frame's deadline bounds the wait.
+            self.largest_frame = self.largest_frame.max(need);
+            // Nobody overtakes those that wait.
+            let waits = self.starved_at_bytes.is_some() && self.next_fed != Some(key);
+            let room = (!waits).then(|| frame_memory(self.io.pool(), want, self.largest_frame));
+            let Some(mut larger) = room.flatten() else {
+                // Memory is short: TCP pushes back, what becomes free is tried again, the frame's deadline bounds the wait.
                 conn.large_part = part;
+                self.starved_at_bytes = Some(self.io.pool().stats().used_bytes);
+                self.log.give_up_memory();
                 return;
             };
             match &part {
@@ -124,6 +150,53 @@ impl<B: Backend> Core<B> {
         conn.large_piece = fill_to.saturating_sub(part.len());
         self.io
             .push(Op::RecvInto { socket: conn.socket, buf: part, fill_to }, token(token::FILL, key.pack()));
+    }
+
+    /// Connections whose large frames had no memory, the oldest frame first.
+    fn starving(&self) -> Vec<(u64, Key)> {
+        let frame = |key: Key| self.conns.get(key).filter(|c| c.starves()).map(|c| (c.frame_since_ns, key));
+        let mut starving: Vec<(u64, Key)> = self.conns.keys().into_iter().filter_map(frame).collect();
+        starving.sort_unstable();
+        starving
+    }
+
+    fn starves(&self, key: Key) -> bool {
+        self.conns.get(key).is_some_and(Conn::starves)
+    }
+
+    /// Large frames that had no memory go on, as far as there is some now. Nobody overtakes an older one that still has to
+    /// wait.
+    pub(crate) fn feed(&mut self) {
+        let starving = self.starving();
+        self.starved_at_bytes = None;
+        for (_, key) in starving {
+            self.next_fed = Some(key);
+            self.fill_large(key);
+            if self.starves(key) {
+                return;
+            }
+        }
+    }
+
+    /// Each large frame holds what came of it, so together they may hold what every one of them waits for: when the oldest
+    /// has waited for long, the youngest give way.
+    pub(crate) fn make_way(&mut self) {
+        let starving = self.starving();
+        let Some(((since_ns, oldest), younger)) = starving.split_first() else { return };
+        if self.now_ns.saturating_sub(*since_ns) < STARVED_NS_MAX {
+            return;
+        }
+        self.next_fed = Some(*oldest);
+        for (_, key) in younger.iter().rev() {
+            let gives_way = |conn: &&Conn| conn.large_part.is_some() && conn.owes_nothing();
+            let Some(conn) = self.conns.get(*key).filter(gives_way) else { continue };
+            let reason = Closing::FrameWithoutMemory { bytes: conn.large_need };
+            self.close(*key, Some(reason));
+            self.fill_large(*oldest);
+            if !self.starves(*oldest) {
+                return;
+            }
+        }
     }
 
     /// Takes frames from the input while the connection may go on, then asks for more bytes.
@@ -234,6 +307,10 @@ impl<B: Backend> Core<B> {
         }
         if need < 8 {
             return NextFrame::Bad(Closing::TooShort(need));
+        }
+        if need > SMALL_MAX && need as u64 > frames_bytes_max(self.io.pool(), need) {
+            // It would only be in the way of those that fit.
+            return NextFrame::Bad(Closing::FrameWithoutMemory { bytes: need });
         }
         if conn.input.len() >= 4 + need {
             let frame = conn.input.get(4..4 + need).unwrap_or_default().to_vec();

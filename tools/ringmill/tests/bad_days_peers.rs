@@ -167,11 +167,11 @@ fn hostile_bytes_do_no_harm() {
     let mut broker = Broker::start(dir.path(), &[]);
     assert_eq!(broker.client().create("target", 1, &[]).unwrap(), NONE);
 
-    // Frames that claim 90 MiB and stop after a few bytes, held open all the while, and one that sends a byte a second.
+    // Frames that claim 30 MiB and stop after a few bytes, held open all the while, and one that sends a byte a second.
     let mut held: Vec<TcpStream> = (0..HALF_SENT)
         .map(|_| {
             let mut stream = TcpStream::connect(&broker.address).unwrap();
-            stream.write_all(&[0x05, 0xa0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 1]).unwrap();
+            stream.write_all(&[0x01, 0xe0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 1]).unwrap();
             stream
         })
         .collect();

@@ -7,7 +7,7 @@
 #[allow(dead_code, reason = "each test binary uses a part of it")]
 mod common;
 
-use common::{ANYBODY, Broker, Client, MESSAGE_TOO_LARGE, NONE, PATIENCE, batch};
+use common::{ANYBODY, Broker, Client, MESSAGE_TOO_LARGE, NONE, PATIENCE, REQUEST_TIMED_OUT, batch};
 use kafka_wire::join_group_request::JoinGroupRequestProtocol;
 use kafka_wire::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_wire::{
@@ -57,8 +57,8 @@ fn a_byte_a_second_harms_nobody() {
     let large = batch(ANYBODY, &[vec![b'l'; 900_000]]);
     round(&mut client, "beside", &large);
 
-    // A frame of 50,000 bytes, or of nearly all that is allowed; Produce 7 as it begins.
-    let claims = [50_000u32, 90 << 20].map(|length| {
+    // A frame of 50,000 bytes, or of nearly all that a core can hold; Produce 7 as it begins.
+    let claims = [50_000u32, 12 << 20].map(|length| {
         [&length.to_be_bytes()[..], &[0, 0, 0, 7, 0, 0, 0, 1, 0, 1, b'x', 0xff, 0xff], &[0; 32]].concat()
     });
     // ApiVersions 0, whole: it takes as many seconds as it has bytes.
@@ -91,6 +91,69 @@ fn a_byte_a_second_harms_nobody() {
         assert_eq!(answer[4..], [0, 0, 0, 9, 0, 0], "correlation id and error");
     }
     broker.assert_alive();
+}
+
+/// As large as batches may be in as little memory as there may be: what cannot work is refused in a sentence, the rest
+/// works, for all who try at once.
+#[test]
+fn large_messages_in_the_smallest_memory() {
+    const BATCH_BYTES: usize = 8 << 20;
+    const PRODUCERS: usize = 16;
+    const ROUNDS: usize = 3;
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let refusal = Broker::try_start(&data, &["--memory", "64MiB", "--set", "message.max.bytes=9MiB"])
+        .err()
+        .expect("two cores cannot hold such batches");
+    assert!(refusal.said.contains("message.max.bytes = 9MiB; give 72MiB or more"), "{}", refusal.said);
+    assert!(!data.exists(), "refused before anything was touched");
+    let refusal = Broker::try_start(&data, &["--memory", "63MiB"]).err().expect("below the least");
+    assert!(refusal.said.contains("memory"), "{}", refusal.said);
+
+    let mut broker = Broker::start(&data, &["--memory", "64MiB", "--set", "message.max.bytes=8MiB"]);
+    let mut client = broker.client();
+    assert_eq!(client.create("large", 4, &[]).unwrap(), NONE);
+    let over = batch(ANYBODY, &[vec![b'o'; BATCH_BYTES]]);
+    assert_eq!(client.produce("large", 0, &over).unwrap(), MESSAGE_TOO_LARGE);
+    // A request that no core could ever hold is not waited for.
+    let mut stranger = TcpStream::connect(&broker.address).unwrap();
+    stranger.write_all(&(40u32 << 20).to_be_bytes()).unwrap();
+    stranger.write_all(&[0; 32]).unwrap();
+    broker.wait_until_said("a frame of 41943040 bytes, and no memory", NEVER_LONGER);
+    let value = vec![b'v'; BATCH_BYTES - 100];
+    let whole = batch(ANYBODY, &[&value]);
+    assert!(whole.len() <= BATCH_BYTES);
+
+    let begun = Instant::now();
+    std::thread::scope(|scope| {
+        for n in 0..PRODUCERS {
+            let (whole, address) = (&whole, &broker.address);
+            scope.spawn(move || {
+                let mut client = Client::connect(address).unwrap();
+                for _ in 0..ROUNDS {
+                    // As a producer does: what was not taken for want of room, or cut off, is sent again.
+                    loop {
+                        match client.produce("large", n as i32 % 4, whole) {
+                            Ok(NONE) => break,
+                            Ok(REQUEST_TIMED_OUT) => {}
+                            Ok(code) => panic!("error {code}"),
+                            Err(_) => client = Client::connect(address).unwrap(),
+                        }
+                        assert!(begun.elapsed() < Duration::from_secs(90), "producer {n} gets nowhere");
+                    }
+                }
+            });
+        }
+    });
+    let resident_kib = broker.resident_kib();
+    assert!(resident_kib < 160 << 10, "{resident_kib} KiB resident with --memory 64MiB");
+    let mut stored = 0;
+    for partition in 0..4 {
+        stored += client.read_from("large", partition, 0).len();
+    }
+    // One that was cut off may have been stored all the same.
+    assert!(stored >= PRODUCERS * ROUNDS, "{stored}");
+    assert_eq!(broker.stop().code(), Some(0), "{}", broker.said());
 }
 
 /// A batch with one record that says it is compressed, and this body.
