@@ -50,6 +50,7 @@ fn main() -> ExitCode {
         ("a_large_frame_whose_rest_comes_late_is_taken", a_large_frame_whose_rest_comes_late_is_taken),
         ("frames_may_come_in_any_pieces", frames_may_come_in_any_pieces),
         ("answers_are_those_of_kafka_to_the_byte", answers_are_those_of_kafka_to_the_byte),
+        ("names_that_are_none_are_answered_as_kafka_does", names_that_are_none_are_answered_as_kafka_does),
         ("records_at_fault_are_named", records_at_fault_are_named),
         ("batches_are_stored_as_the_topic_says", batches_are_stored_as_the_topic_says),
         ("quotas_hold_over_cores_and_a_restart", quotas_hold_over_cores_and_a_restart),
@@ -608,10 +609,33 @@ fn answers_are_those_of_kafka_to_the_byte() {
     let set = "auto.create.topics.enable=false".to_string();
     let broker = Plan { data: dir.path().join("data"), cores: "2", set, ..Plan::default() }.start();
     let mut client = Client::connect(broker.address);
-    let transcript = include_str!("golden/kafka-4.3.1.txt").lines().skip(1);
+    assert!(check_transcript(&mut client, include_str!("golden/kafka-4.3.1.txt")) > 40);
+    broker.stop();
+}
+
+/// Empty and long names, and those that lead out of a folder, in every API that takes one; clients that write to the
+/// broker's own topic.
+fn names_that_are_none_are_answered_as_kafka_does() {
+    let dir = folder();
+    let set = "auto.create.topics.enable=false".to_string();
+    let plan = Plan { data: dir.path().join("data"), cores: "2", set, ..Plan::default() };
+    let broker = plan.start();
+    let mut client = Client::connect(broker.address);
+    client.wait_for_coordinator();
+    assert!(check_transcript(&mut client, include_str!("golden/kafka-4.3.1-names.txt")) > 80);
+    let topics = std::fs::read_dir(plan.data.join("topics")).unwrap();
+    for entry in topics {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        assert!(name.starts_with("there-") || name.starts_with("__consumer_offsets-"), "{name}");
+    }
+    broker.stop();
+}
+
+/// Asks all that the transcript asks; how much that was.
+fn check_transcript(client: &mut Client, transcript: &str) -> usize {
     let mut different = Vec::new();
     let mut count = 0;
-    for line in transcript {
+    for line in transcript.lines().skip(1) {
         let fields: Vec<&str> = line.split('\t').collect();
         let [label, request, answer] = fields[..] else { panic!("{line}") };
         count += 1;
@@ -621,8 +645,7 @@ fn answers_are_those_of_kafka_to_the_byte() {
         }
     }
     assert!(different.is_empty(), "{}", different.join("\n"));
-    assert!(count > 40);
-    broker.stop();
+    count
 }
 
 /// Records without a key on a compacted topic, packed and plain, to partitions of this core and of others.

@@ -16,6 +16,7 @@ use ringmill_log::examine;
 use ringmill_log::{AckAt, AppendError, Appended, Slot};
 use ringmill_reactor::{Backend, Buf};
 use ringmill_record::{BadRecords, BatchHeader, Produced, validate_produced};
+use ringmill_types::internal::is_internal;
 use ringmill_types::{CoreId, ErrorCode, GroupSeq, PartitionId, TopicSpec};
 use ringmill_wire::produce::{
     ProducePartition, ProducePartitionAnswer, ProduceRequest, ProduceResponse, RecordError,
@@ -26,6 +27,9 @@ use std::sync::Arc;
 
 /// Longest a produce waits for room, whatever the client's timeout.
 const ROOM_WAIT_MS_MAX: u64 = 30_000;
+
+/// Whoever calls itself that may write to internal topics, as in Kafka.
+const ADMIN_CLIENT: &[u8] = b"__admin_client";
 
 /// Who takes a batch.
 #[derive(Clone, Copy, Debug)]
@@ -177,7 +181,7 @@ impl<B: Backend> Core<B> {
             for partition in topic.partitions() {
                 let mut part = Part::of(at, &partition);
                 let owner = known.map_err(|code| Refused::With(code, ""));
-                match owner.and_then(|spec| Ok((spec, self.owner_of(spec, &partition)?))) {
+                match owner.and_then(|spec| Ok((spec, self.owner_of(spec, &partition, header.client_id)?))) {
                     Ok((spec, owner)) => {
                         part.owner = owner;
                         let records = partition.records.unwrap_or_default();
@@ -192,10 +196,18 @@ impl<B: Backend> Core<B> {
     }
 
     /// Whose log takes what is produced to this partition.
-    fn owner_of(&self, topic: &TopicSpec, partition: &ProducePartition<'_>) -> Result<Owner, Refused> {
+    fn owner_of(
+        &self,
+        topic: &TopicSpec,
+        partition: &ProducePartition<'_>,
+        client_id: Option<&[u8]>,
+    ) -> Result<Owner, Refused> {
         const UNKNOWN: Refused = Refused::With(ErrorCode::UnknownTopicOrPartition, "");
         let index = usize::try_from(partition.index).ok();
         let found = index.and_then(|index| topic.partitions.get(index)).ok_or(UNKNOWN)?;
+        if is_internal(&topic.name) && client_id != Some(ADMIN_CLIENT) {
+            return Err(Refused::With(ErrorCode::InvalidTopicException, ""));
+        }
         if is_transactional(partition.records) {
             // There are no transactions yet, so no transactional id has a producer.
             const WHY: &str = "this broker has no transactions yet";

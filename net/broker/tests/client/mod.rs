@@ -250,6 +250,25 @@ impl Client {
         answer
     }
 
+    /// Until the group coordinator has its topic and has read it (FindCoordinator 0, OffsetFetch 1).
+    pub fn wait_for_coordinator(&mut self) {
+        let mut group = Vec::new();
+        string(&mut group, "g");
+        let mut fetch = group.clone();
+        fetch.extend(1i32.to_be_bytes());
+        string(&mut fetch, "nope");
+        fetch.extend([1i32.to_be_bytes(), 0i32.to_be_bytes()].concat());
+        let begun = Instant::now();
+        loop {
+            self.ask(10, 0, &group);
+            if self.ask(9, 1, &fetch).bytes.ends_with(&[0, 0]) {
+                return;
+            }
+            assert!(begun.elapsed() < PATIENCE, "the coordinator is not ready");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     pub fn send_metadata(&mut self, topic: &str) {
         let mut body = 1i32.to_be_bytes().to_vec();
         string(&mut body, topic);

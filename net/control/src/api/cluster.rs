@@ -90,5 +90,5 @@ pub(crate) fn describe_cluster(control: &mut Control, call: &Call<'_>) -> Result
 
 pub(crate) fn list_partition_reassignments(call: &Call<'_>) -> Result<Outcome, Refusal> {
     let _: ListPartitionReassignmentsRequest = call.decode()?;
-    Ok(Outcome::Now(call.encode(&ListPartitionReassignmentsResponse::default())?))
+    Ok(Outcome::Now(call.encode(&message!(ListPartitionReassignmentsResponse { error_message: None }))?))
 }
