@@ -368,6 +368,8 @@ impl Client {
         let answers = std::thread::spawn(move || count_answers(&mut reading));
         let body = produce_body(topic, partition, &batch());
         let frame = frame(0, 3, &body);
+        // A broker that has gone while its window was closed is noticed by a probe, which may be a minute away.
+        self.stream.set_write_timeout(Some(Duration::from_secs(5))).unwrap();
         while self.stream.write_all(&frame).is_ok() {}
         answers.join().unwrap()
     }
