@@ -20,7 +20,6 @@ const FOREIGN: &[(i16, &str, bool)] = &[
     (51, "CONCURRENT_TRANSACTIONS", true),
     (58, "SASL_AUTHENTICATION_FAILED", false),
     (72, "LISTENER_NOT_FOUND", true),
-    (89, "THROTTLING_QUOTA_EXCEEDED", true),
     (90, "PRODUCER_FENCED", false),
 ];
 
@@ -62,6 +61,7 @@ impl ServerCode {
                     | FencedLeaderEpoch
                     | UnknownLeaderEpoch
                     | OffsetNotAvailable
+                    | ThrottlingQuotaExceeded
                     | UnknownTopicId
             )
         )
