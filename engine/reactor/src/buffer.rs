@@ -35,8 +35,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Idle regions kept per class, in bytes.
-const IDLE_BYTES_MAX: usize = 32 << 20;
 /// A huge page. Mappings of at least this size are aligned to it, so that the kernel can use them.
 const HUGE_BYTES: usize = 2 << 20;
 /// Regions from this size on are cut from huge pages: pinning small pages costs a direct write of 1 MiB as much CPU as
@@ -157,7 +155,6 @@ impl Drop for Lease {
             if let Ok(mut free) = free.try_borrow_mut()
                 && let Some(lists) = free.get_mut(&region.pool)
                 && let Some(list) = lists.get_mut(&region.capacity)
-                && (list.len() + 1) * region.capacity <= IDLE_BYTES_MAX
             {
                 list.push(region);
             }
@@ -290,8 +287,8 @@ impl Pool {
         let whole = Pool::mapping_bytes(capacity);
         let mut bytes = if self.fits(whole) { whole } else { capacity };
         if !self.fits(bytes) {
-            self.trim();
             bytes = capacity;
+            self.make_room(bytes);
             if !self.fits(bytes) {
                 return None;
             }
@@ -310,6 +307,19 @@ impl Pool {
     /// A region to append to and split pieces off.
     pub fn append_buf(&self, chunk_bytes: usize) -> Option<AppendBuf> {
         Some(AppendBuf { lease: Arc::new(self.lease(chunk_bytes)?), start: 0, end: 0, _thread: PhantomData })
+    }
+
+    /// Unmaps idle regions, the largest first, until `bytes` fit or none is left. What is kept was touched, which is
+    /// worth more than a tidy figure: in a virtual machine new pages come from the host, at its pace.
+    fn make_room(&self, bytes: usize) {
+        FREE.with(|free| {
+            let mut free = free.borrow_mut();
+            let Some(lists) = free.get_mut(&self.inner.id) else { return };
+            for class in CLASSES_BYTES.iter().rev() {
+                let Some(list) = lists.get_mut(class) else { continue };
+                while !self.fits(bytes) && list.pop().is_some() {}
+            }
+        });
     }
 
     /// Gives idle memory back to the kernel.

@@ -117,8 +117,9 @@ pub struct Core<B: Backend> {
     pub(crate) heartbeat: Arc<Heartbeat>,
     pub(crate) now_ns: u64,
     next_sweep_ns: u64,
-    /// Bytes received up to the last sweep.
+    /// Bytes received up to the last sweep that saw more than the one before it, and when that was.
     swept_bytes: u64,
+    swept_ns: u64,
     /// A large frame had no memory while so much of the pool was used.
     pub(crate) starved_at_bytes: Option<u64>,
     /// Whose large frame is the oldest of those: it goes first when memory becomes free.
@@ -144,6 +145,9 @@ pub struct Core<B: Backend> {
 const STOP_GRACE_NS: u64 = 5_000_000_000;
 const SWEEP_NS: u64 = 500_000_000;
 const SWEEP_ALONE_NS: u64 = 60_000_000_000;
+/// Memory that was used once is kept for what comes next, until nothing was received for so long: new pages are dear in a
+/// virtual machine (`kernel-notes/pages.md`), and loads pause.
+const SILENCE_NS: u64 = 300_000_000_000;
 /// Completions handled before the ring is entered again, so that a flush is never held up by a burst.
 const TURN_COMPLETIONS_MAX: usize = 512;
 
@@ -191,6 +195,7 @@ impl<B: Backend> Core<B> {
             now_ns,
             next_sweep_ns: now_ns + SWEEP_NS,
             swept_bytes: 0,
+            swept_ns: now_ns,
             starved_at_bytes: None,
             next_fed: None,
             largest_frame: 0,
@@ -519,10 +524,9 @@ impl<B: Backend> Core<B> {
             return;
         }
         self.next_sweep_ns = self.now_ns + SWEEP_NS;
-        // Nothing was received since the last sweep: memory kept for the next burst goes back.
-        if std::mem::replace(&mut self.swept_bytes, self.metrics.bytes_received)
-            == self.metrics.bytes_received
-        {
+        if self.metrics.bytes_received != self.swept_bytes {
+            (self.swept_bytes, self.swept_ns) = (self.metrics.bytes_received, self.now_ns);
+        } else if self.now_ns.saturating_sub(self.swept_ns) >= SILENCE_NS {
             self.io.pool().trim();
         }
         self.expire_stalled();
