@@ -6,8 +6,9 @@
 //! zstd is the reference library both ways: nothing else has its levels, and a frame comes from strangers. One of 40 KB can
 //! hold a block of gigabytes, which has to be refused before it is unpacked and not after.
 
-use ringmill_record::Compression;
+use ringmill_record::{BatchHeader, Compression, HEADER_BYTES};
 use ringmill_types::Packing;
+use std::borrow::Cow;
 use std::io::{self, Read, Write};
 
 /// Bytes of input per Snappy block, as snappy-java has it.
@@ -59,6 +60,18 @@ pub struct Unpacked {
     pub bytes: Vec<u8>,
     /// A Snappy stream breaks off inside its head or a block's length. Kafka's reader takes that for its end.
     pub cut_off: bool,
+}
+
+/// The records of a whole batch, unpacked where they are packed. Cut off or not: what Kafka's reader would find.
+///
+/// # Errors
+/// As [`decompress`], and `InvalidData` for a compression that is none.
+pub fn payload<'a>(header: &BatchHeader, batch: &'a [u8], bytes_max: u64) -> io::Result<Cow<'a, [u8]>> {
+    let body = batch.get(HEADER_BYTES..).unwrap_or_default();
+    match header.compression().ok_or(io::ErrorKind::InvalidData)? {
+        Compression::None => Ok(Cow::Borrowed(body)),
+        packed => Ok(Cow::Owned(decompress(packed, body, bytes_max)?.bytes)),
+    }
 }
 
 /// The records of a batch, unpacked. `body` is what follows the batch header.

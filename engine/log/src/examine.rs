@@ -6,7 +6,6 @@
 //! its compressed batches are unpacked first, beside the core: [`unpack_and_judge`]. So is what a topic stores in another
 //! compression than it came in (`compression.type`), which is packed anew there too.
 
-use crate::decompress;
 use ringmill_record::batch::patch_compression;
 use ringmill_record::rules::bad_time_unseen;
 use ringmill_record::{
@@ -74,7 +73,7 @@ pub fn unpack_and_judge(
     if header.size_bytes as u64 > config.max_message_bytes {
         return Err(Judgement::TooLarge);
     }
-    let payload = decompress::payload(&header, records, UNPACKED_BYTES_MAX).map_err(|error| {
+    let payload = ringmill_compression::payload(&header, records, UNPACKED_BYTES_MAX).map_err(|error| {
         Judgement::Refused(match error.kind() {
             io::ErrorKind::FileTooLarge => Refusal::UnpackedTooLarge,
             _ => Refusal::Unpack,
@@ -86,7 +85,7 @@ pub fn unpack_and_judge(
     let produced = validate_unpacked(header, &payload).map_err(Judgement::Refused)?;
     match packing_for(config, &header) {
         None => Ok(Judged { produced, packed: None }),
-        Some(packing) => pack(&produced, records, payload, packing).map_err(|error| {
+        Some(packing) => pack(&produced, records, payload.into_owned(), packing).map_err(|error| {
             tracing::warn!(%error, topic = at.0, partition = at.1, "a batch could not be packed as its topic wants it");
             Judgement::Refused(Refusal::Pack)
         }),

@@ -14,7 +14,6 @@ pub mod compact;
 mod compaction;
 mod core_log;
 mod damage;
-mod decompress;
 mod destage;
 pub mod epochs;
 pub mod examine;

@@ -3,7 +3,6 @@
 //! The batch is found by what the core knows (segments' and tail entries' largest timestamps); looking into it, and
 //! into segments, is the file thread's work.
 
-use crate::decompress;
 use crate::jobs::{JobDone, JobFor};
 use crate::log::{Log, Slot};
 use crate::partition::segment_path;
@@ -14,6 +13,9 @@ use ringmill_record::{BatchHeader, Records};
 use ringmill_types::{LeaderEpoch, Offset};
 use std::io;
 use std::path::PathBuf;
+
+/// Unpacked bytes of one batch for a lookup; a batch that holds more is not looked into.
+const PAYLOAD_BYTES_MAX: u64 = 256 << 20;
 
 /// A record found by time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,7 +145,7 @@ fn in_batch(header: &BatchHeader, batch: &[u8], time_ms: i64, from: Offset) -> i
     if header.is_log_append_time() {
         return Ok(found(0, header.max_timestamp_ms));
     }
-    let payload = decompress::payload(header, batch, decompress::PAYLOAD_BYTES_MAX)?;
+    let payload = ringmill_compression::payload(header, batch, PAYLOAD_BYTES_MAX)?;
     for record in Records::of_payload(&payload, header.record_count) {
         let Ok(record) = record else { return Err(io::ErrorKind::InvalidData.into()) };
         let timestamp_ms = header.base_timestamp_ms.saturating_add(record.timestamp_delta_ms);

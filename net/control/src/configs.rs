@@ -258,16 +258,7 @@ impl BrokerDefaults {
         for (name, value) in overrides {
             validate(name, value)?;
         }
-        let number = |name: &str| overrides.get(name).and_then(|value| value.trim().parse::<i64>().ok());
-        if let Some(bytes) =
-            number("max.message.bytes").filter(|bytes| bytes.unsigned_abs() > self.largest_batch())
-        {
-            return Err(format!(
-                "Invalid value {bytes} for configuration max.message.bytes: Value must be no more than {}: a batch \
-                 has to fit a core-log file (core.log.file.bytes) and a quarter of a core's share of memory (memory)",
-                self.largest_batch()
-            ));
-        }
+        self.check_batch_bytes("max.message.bytes", overrides.get("max.message.bytes"))?;
         let (least, most) = (
             self.number_of("min.compaction.lag.ms", overrides),
             self.number_of("max.compaction.lag.ms", overrides),
@@ -278,6 +269,19 @@ impl BrokerDefaults {
             ));
         }
         Ok(())
+    }
+
+    /// No batch may be larger than what this broker has room for, whichever config says how large it may be.
+    fn check_batch_bytes(&self, name: &str, value: Option<&String>) -> Result<(), String> {
+        let bytes = value.and_then(|value| value.trim().parse::<u64>().ok());
+        match bytes.filter(|bytes| *bytes > self.largest_batch()) {
+            None => Ok(()),
+            Some(bytes) => Err(format!(
+                "Invalid value {bytes} for configuration {name}: Value must be no more than {}: a batch has to fit a \
+                 core-log file (core.log.file.bytes) and a quarter of a core's share of memory (memory)",
+                self.largest_batch()
+            )),
+        }
     }
 
     fn largest_batch(&self) -> u64 {

@@ -546,8 +546,9 @@ impl<B: Backend> Core<B> {
                 self.close(key, None);
             }
         }
-        self.feed();
-        self.make_way();
+        if self.feed() {
+            self.make_way();
+        }
     }
 
     fn begin_stop(&mut self) {

@@ -165,17 +165,18 @@ impl<B: Backend> Core<B> {
     }
 
     /// Large frames that had no memory go on, as far as there is some now. Nobody overtakes an older one that still has to
-    /// wait.
-    pub(crate) fn feed(&mut self) {
+    /// wait: whether there is one.
+    pub(crate) fn feed(&mut self) -> bool {
         let starving = self.starving();
         self.starved_at_bytes = None;
         for (_, key) in starving {
             self.next_fed = Some(key);
             self.fill_large(key);
             if self.starves(key) {
-                return;
+                return true;
             }
         }
+        false
     }
 
     /// Each large frame holds what came of it, so together they may hold what every one of them waits for: when the oldest

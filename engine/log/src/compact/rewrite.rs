@@ -1,12 +1,12 @@
 //! One batch in, one batch out: without the records that newer ones supersede.
 
 use super::map::OffsetMap;
-use crate::decompress;
 use crate::examine::UNPACKED_BYTES_MAX;
 use ringmill_record::batch::CRC_FROM;
 use ringmill_record::records::{Records, varint};
 use ringmill_record::write::put_varint;
 use ringmill_record::{BatchHeader, HEADER_BYTES};
+use std::borrow::Cow;
 
 /// The batch's base timestamp is the time after which its delete markers may go (KIP-534).
 const DELETE_HORIZON_BIT: i16 = 1 << 6;
@@ -36,8 +36,8 @@ fn is_understood(header: &BatchHeader) -> bool {
 }
 
 /// The records of a batch, if all of them can be read and lie where the header says.
-fn unpacked(header: &BatchHeader, batch: &[u8]) -> Option<Vec<u8>> {
-    let payload = decompress::payload(header, batch, UNPACKED_BYTES_MAX).ok()?;
+fn unpacked<'a>(header: &BatchHeader, batch: &'a [u8]) -> Option<Cow<'a, [u8]>> {
+    let payload = ringmill_compression::payload(header, batch, UNPACKED_BYTES_MAX).ok()?;
     let mut last = -1;
     for record in Records::of_payload(&payload, header.record_count) {
         let record = record.ok()?;

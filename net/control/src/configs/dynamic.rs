@@ -144,15 +144,7 @@ impl BrokerDefaults {
             };
             checked.map_err(Refused::Invalid)?;
         }
-        let bytes = values.get("message.max.bytes").and_then(|text| text.trim().parse::<u64>().ok());
-        if let Some(bytes) = bytes.filter(|bytes| *bytes > self.largest_batch()) {
-            return Err(Refused::Invalid(format!(
-                "Invalid value {bytes} for configuration message.max.bytes: Value must be no more than {}: a batch \
-                 has to fit a core-log file (core.log.file.bytes) and a quarter of a core's share of memory (memory)",
-                self.largest_batch()
-            )));
-        }
-        Ok(())
+        self.check_batch_bytes("message.max.bytes", values.get("message.max.bytes")).map_err(Refused::Invalid)
     }
 
     /// What was decided of a number while running; `None` when nothing was.

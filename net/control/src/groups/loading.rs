@@ -4,11 +4,9 @@ use super::{Asked, OFFSETS_TOPIC};
 use crate::control::Control;
 use ringmill_core::{CoreQuery, ReadReply};
 use ringmill_groups::{Groups, records::RecordError};
-use ringmill_record::{BatchHeader, Batches, Compression, HEADER_BYTES, Records};
+use ringmill_record::{Batches, Records};
 use ringmill_types::{ErrorCode, Offset};
-use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::io;
 use std::time::Instant;
 
 /// One read: what one step of control takes on.
@@ -113,7 +111,9 @@ fn load(machine: &mut Groups, loading: &mut Loading, reply: &ReadReply, from: Of
         if header.is_control() {
             continue;
         }
-        let payload = match payload_of(&header, batch) {
+        // What is written here is not compressed, but a folder that came from Kafka may be
+        // (`offsets.topic.compression.codec`).
+        let payload = match ringmill_compression::payload(&header, batch, UNPACKED_BYTES_MAX) {
             Ok(payload) => payload,
             Err(error) => {
                 tracing::error!(offset = %header.base_offset, %error, "a batch in {OFFSETS_TOPIC} is left out");
@@ -137,16 +137,6 @@ fn load(machine: &mut Groups, loading: &mut Loading, reply: &ReadReply, from: Of
     next
 }
 
-/// Its records, unpacked: what is written here is not compressed, but a folder that came from Kafka may be
-/// (`offsets.topic.compression.codec`).
-fn payload_of<'a>(header: &BatchHeader, batch: &'a [u8]) -> io::Result<Cow<'a, [u8]>> {
-    let body = batch.get(HEADER_BYTES..).unwrap_or_default();
-    match header.compression().ok_or(io::ErrorKind::InvalidData)? {
-        Compression::None => Ok(Cow::Borrowed(body)),
-        packed => Ok(Cow::Owned(ringmill_compression::decompress(packed, body, UNPACKED_BYTES_MAX)?.bytes)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -154,6 +144,7 @@ mod tests {
     use ringmill_groups::records::{Key, OffsetValue};
     use ringmill_groups::{GroupConfig, Now};
     use ringmill_record::write::{Sealing, no_headers, put_record, seal};
+    use ringmill_record::{Compression, HEADER_BYTES};
     use ringmill_types::TopicId;
 
     fn batch(codec: Compression, group: &str, offset: i64) -> Vec<u8> {

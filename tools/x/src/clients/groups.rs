@@ -32,7 +32,8 @@ pub fn run(report: &mut Report) -> Result<(), String> {
     Ok(())
 }
 
-fn produce(at: &str, topic: &str, numbers: std::ops::Range<u32>) -> Result<(), String> {
+/// Records that say their number.
+pub fn produce(at: &str, topic: &str, numbers: std::ops::Range<u32>) -> Result<(), String> {
     let lines: String = numbers.map(|n| format!("{n}:{n}\n")).collect();
     let mut command = timed(SECONDS, "kcat");
     // Spread over the partitions by key, one by one.
@@ -49,7 +50,8 @@ fn read(at: &str, numbers: std::ops::Range<u32>) -> Result<(), String> {
     same(&talk(&mut command, "")?, numbers)
 }
 
-fn same(out: &str, numbers: std::ops::Range<u32>) -> Result<(), String> {
+/// That these records came, each once.
+pub fn same(out: &str, numbers: std::ops::Range<u32>) -> Result<(), String> {
     let lines: Vec<u32> = out.lines().filter_map(|line| line.parse().ok()).collect();
     let seen: BTreeSet<u32> = lines.iter().copied().collect();
     if seen.iter().copied().eq(numbers.clone()) && lines.len() == seen.len() {

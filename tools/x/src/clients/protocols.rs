@@ -5,6 +5,7 @@
 
 use super::Report;
 use super::broker::{Broker, binary};
+use super::groups;
 use super::kafka;
 use super::librdkafka;
 use super::tool::{need, talk, timed};
@@ -103,7 +104,7 @@ fn share(mut stage: Stage<'_>, clients: [Client; 2]) -> Result<(), String> {
     for member in members {
         stage.stop(member)?;
     }
-    stage.all_once(RECORDS)
+    groups::same(&stage.printed, 0..RECORDS)
 }
 
 /// A static member that goes and comes back has what it had, and the other one is not disturbed.
@@ -123,7 +124,7 @@ fn statics(mut stage: Stage<'_>, client: Client, protocol: Protocol) -> Result<(
     if before != after {
         return Err(format!("{before:?} before, {after:?} after"));
     }
-    stage.all_once(RECORDS)
+    groups::same(&stage.printed, 0..RECORDS)
 }
 
 /// A group that is empty goes over to the protocol of whoever comes, and back, and goes on where it was.
@@ -135,7 +136,7 @@ fn there_and_back(mut stage: Stage<'_>, client: Client) -> Result<(), String> {
         stage.wait_for_records(std::slice::from_ref(&member), to)?;
         stage.stop(member)?;
     }
-    stage.all_once(RECORDS)
+    groups::same(&stage.printed, 0..RECORDS)
 }
 
 impl<'a> Stage<'a> {
@@ -147,11 +148,7 @@ impl<'a> Stage<'a> {
     }
 
     fn produce(&self, numbers: std::ops::Range<u32>) -> Result<(), String> {
-        let lines: String = numbers.map(|n| format!("{n}:{n}\n")).collect();
-        let mut command = timed(TOOL_SECONDS, "kcat");
-        // Spread over the partitions by key, one by one.
-        command.args(["-P", "-q", "-b", self.at, "-t", &self.name, "-K:", "-X", "topic.partitioner=murmur2"]);
-        talk(&mut command, &lines).map(drop)
+        groups::produce(self.at, &self.name, numbers)
     }
 
     fn member(&self, client: Client, protocol: Protocol, instance: Option<&str>) -> Result<Member, String> {
@@ -236,15 +233,6 @@ impl<'a> Stage<'a> {
             }
             std::thread::sleep(LOOK_EVERY);
         }
-    }
-
-    fn all_once(&self, count: u32) -> Result<(), String> {
-        let lines: Vec<u32> = self.printed.lines().filter_map(|line| line.parse().ok()).collect();
-        let seen: BTreeSet<u32> = lines.iter().copied().collect();
-        if seen.into_iter().eq(0..count) && lines.len() == count as usize {
-            return Ok(());
-        }
-        Err(format!("{} records came for {count} that were sent", lines.len()))
     }
 }
 
