@@ -10,6 +10,7 @@ pub mod control;
 #[cfg(test)]
 mod generated;
 pub mod groups;
+pub(crate) mod kept;
 pub(crate) mod limits;
 pub mod loggers;
 pub mod metrics_text;

@@ -5,6 +5,7 @@
 
 use crate::api::quotas::{CLIENT_ID, CONNECTION_RATE, IP, USER};
 use crate::control::Control;
+use crate::kept::Kept;
 use crate::mutations;
 use ringmill_core::addresses::ConnectionRate;
 use ringmill_core::limits::{Allowance, ClientLimits, Limited};
@@ -19,8 +20,6 @@ use std::time::Instant;
 
 /// Who everybody is, without authentication.
 const ANONYMOUS: &str = "ANONYMOUS";
-/// Allowances below which none are looked through for those that nobody needs.
-const KEPT_MIN: usize = 256;
 
 /// Kafka's names of the quotas that cores keep, in the order of [`Limited::ALL`].
 pub(crate) const KEYS: [&str; 3] = ["producer_byte_rate", "consumer_byte_rate", "request_percentage"];
@@ -94,12 +93,8 @@ pub(crate) fn binding(
 /// What was given out. Ends with control.
 #[derive(Default)]
 pub(crate) struct LimitsGiven {
-    allowances: HashMap<(Limited, Together), Arc<Allowance>>,
-    /// Look for what nobody needs when there are so many.
-    look_at: usize,
-    rates: HashMap<IpAddr, Arc<ConnectionRate>>,
-    /// Look for addresses that nobody needs when there are so many.
-    look_at_rates: usize,
+    allowances: Kept<(Limited, Together), Arc<Allowance>>,
+    rates: Kept<IpAddr, Arc<ConnectionRate>>,
     /// Of requests that are not answered yet, where that counts.
     work: HashMap<(ConnKey, u64), Work>,
 }
@@ -121,10 +116,6 @@ impl LimitsGiven {
         now_ns: u64,
     ) -> ClientLimits {
         let client = String::from_utf8_lossy(client);
-        if self.allowances.len() >= self.look_at.max(KEPT_MIN) {
-            self.allowances.retain(|_, a| Arc::strong_count(a) > 1 || !a.is_even(now_ns));
-            self.look_at = self.allowances.len() * 2;
-        }
         let mut limits = ClientLimits::default();
         for limited in Limited::ALL {
             let Some((together, limit)) = binding(quotas, key_of(limited), &client) else { continue };
@@ -133,7 +124,8 @@ impl LimitsGiven {
                 // Percent of one thread, in nanoseconds a second.
                 Limited::Time => limit / 100.0 * 1e9,
             };
-            let place = self.allowances.entry((limited, together));
+            let needed = |a: &mut Arc<Allowance>| Arc::strong_count(a) > 1 || !a.is_even(now_ns);
+            let place = self.allowances.entry((limited, together), needed);
             let allowance = place.or_insert_with(|| Arc::new(Allowance::new(limited, per_second)));
             if allowance.per_second() != per_second {
                 *allowance = Arc::new(Allowance::new(limited, per_second));
@@ -150,11 +142,9 @@ impl LimitsGiven {
         now_ns: u64,
     ) -> Option<Arc<ConnectionRate>> {
         let per_second = connection_rate(quotas, address)?;
-        if self.rates.len() >= self.look_at_rates.max(KEPT_MIN) {
-            self.rates.retain(|_, rate| Arc::strong_count(rate) > 1 || !rate.is_even(now_ns));
-            self.look_at_rates = self.rates.len() * 2;
-        }
-        let rate = self.rates.entry(address).or_insert_with(|| Arc::new(ConnectionRate::new(per_second)));
+        let needed = |rate: &mut Arc<ConnectionRate>| Arc::strong_count(rate) > 1 || !rate.is_even(now_ns);
+        let rate =
+            self.rates.entry(address, needed).or_insert_with(|| Arc::new(ConnectionRate::new(per_second)));
         if rate.per_second() != per_second {
             *rate = Arc::new(ConnectionRate::new(per_second));
         }
@@ -197,6 +187,7 @@ impl Control {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::kept::KEPT_MIN;
 
     /// `user/client=rate`, `-` for no such part and `*` for the default.
     fn quotas(texts: &[&str]) -> BTreeMap<QuotaEntity, Quotas> {

@@ -5,17 +5,15 @@
 //! requests are refused then; clients of older versions are only made to pause. Owned by control, like what is limited.
 
 use crate::control::Control;
+use crate::kept::Kept;
 use crate::limits::{Together, binding};
 use ringmill_types::ErrorCode;
-use std::collections::HashMap;
 use std::time::Instant;
 
 pub(crate) const KEY: &str = "controller_mutation_rate";
 
 /// Kafka's windows for it: eleven of one second.
 const BURST_S: f64 = 11.0;
-/// Accounts below which none are looked through for those that nobody needs.
-const KEPT_MIN: usize = 256;
 
 /// What happens to a request that finds its account below zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,9 +83,7 @@ pub(crate) struct OnAccount {
 /// All accounts. Ends with control.
 #[derive(Default)]
 pub(crate) struct Mutations {
-    accounts: HashMap<Together, Account>,
-    /// Look for what nobody needs when there are so many.
-    look_at: usize,
+    accounts: Kept<Together, Account>,
     /// Of the request in hand.
     pause_ms: u32,
 }
@@ -95,11 +91,7 @@ pub(crate) struct Mutations {
 impl Mutations {
     fn charge(&mut self, on: &OnAccount, partitions: usize, now: Instant) -> Result<(), ErrorCode> {
         let Some((together, per_second)) = &on.of else { return Ok(()) };
-        if self.accounts.len() >= self.look_at.max(KEPT_MIN) {
-            self.accounts.retain(|_, account| !account.is_full(now));
-            self.look_at = self.accounts.len() * 2;
-        }
-        let place = self.accounts.entry(together.clone());
+        let place = self.accounts.entry(together.clone(), |account| !account.is_full(now));
         let account = place.or_insert_with(|| Account::new(*per_second, now));
         if account.per_second != *per_second {
             *account = Account::new(*per_second, now);
@@ -135,6 +127,7 @@ impl Control {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kept::KEPT_MIN;
     use std::time::Duration;
 
     fn on(name: &str, per_second: f64, over: Over) -> OnAccount {
