@@ -87,8 +87,10 @@ impl Log {
         request: ReadRequest,
     ) -> Result<ReadOutcome, ReadError> {
         let mut offset = request.offset;
-        // A read may fall into a gap that retention left: it continues at the next segment.
-        for _ in 0..3 {
+        let segments = self.parts.get(request.slot.0 as usize).map_or(0, |p| p.segments.len());
+        // A read may fall into a gap that compaction or a repair left, as wide as several segments: it goes on at the next
+        // one that has something.
+        for _ in 0..=segments {
             let Some(part) = self.parts.get(request.slot.0 as usize) else { return Err(ReadError::Unknown) };
             let Some(at) = part.segment_at(offset).or((!part.segments.is_empty()).then_some(0)) else {
                 return Err(ReadError::Offline);

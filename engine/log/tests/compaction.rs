@@ -461,6 +461,32 @@ fn damage_in_the_middle_of_a_swap_costs_only_what_is_damaged() {
     }
 }
 
+/// A reader in front of them goes on behind them, however many there are.
+#[test]
+fn a_reader_passes_over_segments_of_which_a_repair_could_keep_nothing() {
+    let home = tempfile::tempdir().unwrap();
+    let mut rig = Rig::open(home.path(), 1, TopicConfig { compacted: false, ..config() });
+    rig.fill(40);
+    let sent = rig.sent.clone();
+    rig.core.stop();
+    let names = segment_names(home.path());
+    assert!(names.len() > 8, "{names:?}");
+    for name in &names[1..7] {
+        let path = folder(home.path()).join(name);
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::write(&path, vec![0xa5; bytes.len()]).unwrap();
+    }
+    let plan = repair_plan(home.path(), Scope::Everything);
+    assert_eq!(plan.actions.len(), 6, "{plan}");
+    repair::apply(&StdFs, home.path(), &plan, "label").unwrap();
+    let mut rig = Rig::open(home.path(), 2, TopicConfig { compacted: false, ..config() });
+    let found = rig.read(0);
+    let base = |name: &String| name[..20].parse::<i64>().unwrap();
+    let kept: Vec<i64> = (0..base(&names[1])).chain(base(&names[7])..sent.len() as i64).collect();
+    assert_eq!(found.keys().copied().collect::<Vec<_>>(), kept);
+    assert!(found.iter().all(|(at, record)| *record == sent[*at as usize]));
+}
+
 /// Which segments belong together is not known then; whatever batches are good are kept, and the broker starts.
 #[test]
 fn a_swap_record_that_cannot_be_read_is_told_and_set_aside() {
