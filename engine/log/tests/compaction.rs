@@ -450,7 +450,7 @@ fn damage_in_the_middle_of_a_swap_costs_only_what_is_damaged() {
         repair::apply(&StdFs, &hurt, &plan, "label").unwrap();
         let left = repair_plan(&hurt, Scope::Everything);
         assert!(left.is_empty(), "{left}");
-        let lost = plan.losses[0].first..plan.losses[0].end.unwrap();
+        let lost = plan.losses[0].first.unwrap()..plan.losses[0].end.unwrap();
         let mut rig = Rig::open(&hurt, 2, config());
         rig.sent.clone_from(&made.sent);
         let found = rig.read(lost.end);

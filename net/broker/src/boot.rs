@@ -21,6 +21,7 @@ use crate::{bind, control, generation, logging, notify, probing, upkeep};
 use ringmill_core::thread::{CoreHandle, CoreOptions, StartError};
 use ringmill_log::RecoveryError;
 use ringmill_log::format::checkpoint::PartitionState;
+use ringmill_log::inspect::repair;
 use ringmill_metadata::{FileJournal, Image, JournalError};
 use ringmill_reactor::ring::{RingBackend, RingError, RingFeatures, RingOptions};
 use ringmill_reactor::stdfs::StdFs;
@@ -178,7 +179,16 @@ pub fn journal_failure(error: &JournalError) -> Failure {
         JournalError::Io { .. } => Reason::JournalFailed,
         JournalError::Damaged { .. } => Reason::DataDamaged,
     };
-    told(reason, error)
+    match error {
+        JournalError::Damaged { path, is_last: true, .. } => {
+            let data_dir = path.parent().and_then(Path::parent).unwrap_or(path);
+            let command = repair::command(data_dir, repair::Scope::CoreLogs);
+            let detail =
+                format!("{error}, or run `{command}`, which gives up the decisions that were written last.");
+            Failure::new(reason, detail)
+        }
+        JournalError::Io { .. } | JournalError::Damaged { .. } => told(reason, error),
+    }
 }
 
 /// The data folder as this life takes it over: claimed, with the topics, the cores and the partition folders it has now.

@@ -12,6 +12,7 @@ use std::process::{Child, Command, Stdio};
 const DONE: i32 = 0;
 const REFUSED: i32 = 1;
 const USAGE: i32 = 2;
+const DAMAGED: i32 = 8;
 const UNREACHABLE: i32 = 3;
 
 /// A broker on ports of its own; it ends with the value.
@@ -300,6 +301,25 @@ fn the_journal_and_the_identity_are_looked_at_too() {
     let noted = run(&["log", "verify", "--only-findings", data]).ends(DONE).out;
     assert!(noted.contains("cut off"), "{noted}");
     assert!(run(&["log", "repair", data]).ends(DONE).out.contains("nothing to repair"));
+
+    // The last one, to its end: what it decided may have been answered, so it is asked for.
+    bytes.clone_from(&whole);
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&journal, &bytes).unwrap();
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data", data];
+    let told = run(&serve).ends(DAMAGED).err;
+    assert!(told.contains(&format!("`ringmill log repair --data {data} --accept-loss`")), "{told}");
+    let told = run(&["log", "repair", data]).ends(REFUSED).out;
+    assert!(told.contains("lost: what was decided last"), "{told}");
+    assert_eq!(std::fs::read(&journal).unwrap(), bytes, "nothing was changed");
+    let told = run(&["log", "repair", data, "--accept-loss", "--yes"]).ends(DONE).out;
+    let aside = told.lines().find_map(|line| line.strip_prefix("set aside: ")).unwrap();
+    assert_eq!(std::fs::read(aside).unwrap(), bytes);
+    // The deletion was decided last.
+    let mut again = Broker::start(dir.path());
+    let listed = again.run(&["topic", "list"]).ends(DONE).out;
+    assert!(listed.contains("kept") && listed.contains("gone"), "{listed}");
+    again.stop();
 
     std::fs::write(&node, "format = 1\nnode_id = one\n").unwrap();
     run(&["log", "verify", node.to_str().unwrap()]).ends(REFUSED);

@@ -40,13 +40,35 @@ pub const SET_ASIDE_NAME: &str = "set-aside";
 
 const COPY_BYTES: usize = 1 << 20;
 
-/// Records of one partition that cannot be kept. `first..end` in offsets; `end` is none when unknown.
+/// Records of one partition that cannot be kept, or what else is lost. `first..end` in offsets; `end` is none when
+/// unknown, and all three where a loss is not of records of one known partition.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Loss {
-    pub partition: String,
-    pub first: i64,
+    pub partition: Option<String>,
+    pub first: Option<i64>,
     pub end: Option<i64>,
     pub why: String,
+}
+
+impl Loss {
+    /// Of what, nobody can say more closely.
+    pub fn anywhere(why: String) -> Loss {
+        Loss { partition: None, first: None, end: None, why }
+    }
+}
+
+impl fmt::Display for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(partition) = &self.partition {
+            write!(f, "{partition} ")?;
+        }
+        match (self.first, self.end) {
+            (Some(first), Some(end)) => write!(f, "offsets {first}..{end}: ")?,
+            (Some(first), None) => write!(f, "from offset {first}: ")?,
+            (None, _) => {}
+        }
+        f.write_str(&self.why)
+    }
 }
 
 /// One change on disk.
@@ -55,8 +77,8 @@ pub struct Loss {
 pub enum Action {
     /// The chain of `dir` ends before group `sequence`: the checkpoint forgets what was durable from there on.
     LowerDurable { dir: PathBuf, durable: u64 },
-    /// Keep the first `keep_bytes`, zero the rest up to `file_bytes`; the original is set aside.
-    CutLogFile { path: PathBuf, keep_bytes: u64, file_bytes: u64 },
+    /// Keep the first `keep_bytes`, zeros behind them up to `file_bytes`; the original is set aside.
+    CutFile { path: PathBuf, keep_bytes: u64, file_bytes: u64 },
     /// A missing file of the ring is made anew, zero-filled.
     MakeLogFile { path: PathBuf, file_bytes: u64 },
     /// The whole folder takes another name beside its old one; the core begins with an empty log.
@@ -91,12 +113,7 @@ impl fmt::Display for Plan {
             return f.write_str("nothing to repair");
         }
         for loss in &self.losses {
-            match loss.end {
-                Some(end) => {
-                    writeln!(f, "lost: {} offsets {}..{end}: {}", loss.partition, loss.first, loss.why)?
-                }
-                None => writeln!(f, "lost: {} from offset {}: {}", loss.partition, loss.first, loss.why)?,
-            }
+            writeln!(f, "lost: {loss}")?;
         }
         for action in &self.actions {
             writeln!(f, "change: {action}")?;
@@ -114,7 +131,7 @@ impl fmt::Display for Action {
             Action::LowerDurable { dir, durable } => {
                 write!(f, "{}: the checkpoint says that groups up to {durable} are durable", dir.display())
             }
-            Action::CutLogFile { path, keep_bytes, .. } => {
+            Action::CutFile { path, keep_bytes, .. } => {
                 write!(f, "{}: set aside; its first {keep_bytes} bytes are kept", path.display())
             }
             Action::MakeLogFile { path, file_bytes } => {
@@ -158,7 +175,7 @@ pub fn plan(fs: &dyn Fs, data_dir: &Path, core_dirs: &[PathBuf], scope: Scope) -
             }
             Err(error) => {
                 let why = format!("{}: {error}; records that were only in its core log", dir.display());
-                plan.losses.push(Loss { partition: "(not known)".to_string(), first: 0, end: None, why });
+                plan.losses.push(Loss::anywhere(why));
                 plan.actions.push(Action::SetAsideCoreLog { dir: dir.clone() });
                 continue;
             }
@@ -237,7 +254,7 @@ fn plan_chain(
     let Some(hole) = &chain.hole else {
         if let Some(path) = chain.missing.first() {
             let why = format!("{} is missing; what it held is not recorded anywhere else", path.display());
-            plan.losses.push(Loss { partition: "(not known)".to_string(), first: 0, end: None, why });
+            plan.losses.push(Loss::anywhere(why));
         }
         return Ok(());
     };
@@ -251,7 +268,7 @@ fn plan_chain(
     for (path, file_bytes) in sizes {
         let keep_bytes = last_chained(&path);
         if has_groups_behind(fs, &path, keep_bytes, start).map_err(at(&path))? {
-            plan.actions.push(Action::CutLogFile { path, keep_bytes, file_bytes });
+            plan.actions.push(Action::CutFile { path, keep_bytes, file_bytes });
         }
     }
     let mut ends: BTreeMap<u64, i64> = start.partitions.iter().map(|p| (p.id, p.next_offset)).collect();
@@ -274,7 +291,8 @@ fn plan_chain(
         let first = ends.get(id).copied().unwrap_or(0);
         if *newest >= first {
             let why = format!("{groups}; the newest lost batch begins at {newest}");
-            plan.losses.push(Loss { partition: name_of(start, PartitionId(*id)), first, end: None, why });
+            let partition = Some(name_of(start, PartitionId(*id)));
+            plan.losses.push(Loss { partition, first: Some(first), end: None, why });
         }
     }
     if hole.damaged.is_empty() {
@@ -282,7 +300,7 @@ fn plan_chain(
             "{groups}: group {} cannot be read, so any partition of this core may have lost records",
             hole.sequence
         );
-        plan.losses.push(Loss { partition: "(not known)".to_string(), first: 0, end: None, why });
+        plan.losses.push(Loss::anywhere(why));
     }
     Ok(())
 }
@@ -317,7 +335,7 @@ pub fn apply(fs: &dyn Fs, data_dir: &Path, plan: &Plan, label: &str) -> Result<V
             Action::MakeLogFile { path, file_bytes } => {
                 copy_prefix(fs, None, path, 0, *file_bytes).map_err(at(path))?
             }
-            Action::CutLogFile { path, keep_bytes, file_bytes } => {
+            Action::CutFile { path, keep_bytes, file_bytes } => {
                 let kept = aside.keep(fs, path)?;
                 copy_prefix(fs, Some(&kept), path, *keep_bytes, *file_bytes).map_err(at(path))?;
             }

@@ -2,15 +2,13 @@
 //! accepted.
 
 use super::failed;
-use super::own;
 use crate::exit::{Code, Failed};
 use crate::output::{Out, counted, remark};
 use crate::topic::asked;
 use clap::Args;
 use ringmill_broker::{Reason, identity};
-use ringmill_log::inspect::Severity;
-use ringmill_log::inspect::repair::{self, Plan, Scope};
-use ringmill_metadata::journal::{JOURNAL_DIR, JOURNAL_NAME};
+use ringmill_log::inspect::repair::{self, Action, Loss, Plan, Scope};
+use ringmill_metadata::journal::{self, Flaw, JOURNAL_DIR, JOURNAL_NAME};
 use ringmill_reactor::Fs as _;
 use ringmill_reactor::stdfs::StdFs;
 use serde::Serialize;
@@ -60,11 +58,11 @@ impl Repair {
         let mut beyond_repair = Vec::new();
         let core_log_root = core_log_root(&data, &mut beyond_repair)?;
         let _lock = lock(&data)?;
-        beyond_repair.extend(journal_damage(&data)?);
         let scope = if self.everything { Scope::Everything } else { Scope::CoreLogs };
         let core_dirs = repair::core_dirs(&StdFs, &core_log_root).map_err(failed)?;
         let mut plan = repair::plan(&StdFs, &data, &core_dirs, scope).map_err(failed)?;
         plan.beyond_repair.extend(beyond_repair);
+        plan_journal(&data, &mut plan)?;
         let mut out = Out::new();
         if !self.json {
             out.line(plan.to_string().trim_end())?;
@@ -146,20 +144,33 @@ fn core_log_root(data: &Path, beyond_repair: &mut Vec<String>) -> Result<PathBuf
     Ok(elsewhere.unwrap_or_else(|| data.to_path_buf()))
 }
 
-/// What keeps a start from using the metadata journal: ids and deletions that nothing else records.
-fn journal_damage(data: &Path) -> Result<Vec<String>, Failed> {
+/// What keeps a start from using the metadata journal: ids and deletions that nothing else records. Damage at its end
+/// costs what was decided last; damage before it would cost what was decided behind it, and is left to a copy.
+fn plan_journal(data: &Path, plan: &mut Plan) -> Result<(), Failed> {
     let path = data.join(JOURNAL_DIR).join(JOURNAL_NAME);
     if !StdFs.exists(&path) {
-        return Ok(Vec::new());
+        return Ok(());
     }
-    let report = own::journal(&StdFs, &path, &mut |_| {}).map_err(|e| Failed::local(path.display(), &e))?;
-    let damage = report.findings.into_iter().filter(|finding| finding.severity == Severity::Damage);
-    Ok(damage
-        .map(|finding| {
-            let at = finding.position.unwrap_or(0);
-            format!("{} at byte {at}: {}; restore it from a copy", path.display(), finding.what)
-        })
-        .collect())
+    let bytes = StdFs.read_all(&path).map_err(|e| Failed::local(path.display(), &e))?;
+    let mut sound_so_far = true;
+    for frame in journal::frames(&bytes) {
+        let Err(Flaw::Damage(error)) = frame.holds else { continue };
+        if frame.may_be_given_up(bytes.len()) && sound_so_far {
+            let keep_bytes = frame.at as u64;
+            let why = format!(
+                "what was decided last, {} bytes of {} (topics made, changed or deleted; {error})",
+                frame.bytes,
+                path.display()
+            );
+            plan.losses.push(Loss::anywhere(why));
+            plan.actions.push(Action::CutFile { path: path.clone(), keep_bytes, file_bytes: keep_bytes });
+        } else {
+            let what = format!("{} at byte {}: {error}; restore it from a copy", path.display(), frame.at);
+            plan.beyond_repair.push(what);
+        }
+        sound_so_far = false;
+    }
+    Ok(())
 }
 
 /// Seconds since 1970: names the folder that takes what is replaced.

@@ -45,7 +45,8 @@ pub(super) fn plan(
             let partition = format!("{}-{}", state.topic, state.index);
             for (first, end) in found.gaps(segment.base_offset, end) {
                 let why = format!("{} is damaged", path.display());
-                plan.losses.push(Loss { partition: partition.clone(), first, end: Some(end), why });
+                let partition = Some(partition.clone());
+                plan.losses.push(Loss { partition, first: Some(first), end: Some(end), why });
             }
             plan.actions.push(Action::RewriteSegment {
                 path,
