@@ -3,8 +3,11 @@
 #   kgo.sh setup                build the tests once (about 1 minute; needs go 1.21 or newer, which fetches a newer one if it must)
 #   kgo.sh list                 every test, also those that need no broker
 #   kgo.sh run HOST:PORT TEST   one test in a process of its own; exit 0 passed, 77 it skipped itself, else failed
+#   kgo.sh stress-setup         build bench/peers/stress: groups whose members come, go, crash and stall
+#   kgo.sh stress FLAGS…        run it (-h: its flags); exit 1 when something was violated
 # KGO_TEST_RECORDS: records in the larger tests (10,000).
 set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
 home=${PEERS_DIR:-${TMPDIR:-/tmp}/ringmill-peers}/kgo-1.21.5
 setup() {
   [ -x "$home/kgo.test" ] && return
@@ -14,8 +17,15 @@ setup() {
     go test -c -o kgo.tmp github.com/twmb/franz-go/pkg/kgo; } >build.log 2>&1 || { tail -5 build.log >&2; exit 1; }
   mv kgo.tmp kgo.test
 }
+stress_setup() {
+  command -v go >/dev/null || { echo 'kgo: install go first' >&2; exit 1; }
+  mkdir -p "$home"
+  (cd "$here/stress" && go build -o "$home/stress" .)
+}
 case "${1:-}" in
   setup) setup ;;
+  stress-setup) stress_setup ;;
+  stress) [ -x "$home/stress" ] || stress_setup; shift; exec "$home/stress" "$@" ;;
   list) setup; "$home/kgo.test" -test.list . | grep '^Test' ;;
   run)
     setup; cd "$home"
@@ -25,5 +35,5 @@ case "${1:-}" in
     [ $rc -eq 0 ] || exit $rc
     ! grep -qE '^ *--- SKIP: ' <<<"$out" || exit 77
     grep -q "^--- PASS: $3 " <<<"$out" ;;
-  *) sed -n '2,6p' "$0"; exit 2 ;;
+  *) sed -n '2,8p' "$0"; exit 2 ;;
 esac

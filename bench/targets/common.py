@@ -4,6 +4,7 @@ import http.client, json, os, random, re, shutil, signal, socket, struct, subpro
 REPO = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 RINGMILL = os.path.join(REPO, 'target/release/ringmill')
 LOG_DISK = os.path.join(REPO, 'target/release/log-disk')
+COMMITS = os.path.join(REPO, 'target/release/commits')
 RAW = os.path.join(REPO, 'target/release/examples/raw')
 LIBRDKAFKA = os.path.join(REPO, 'bench/peers/librdkafka.sh')
 
@@ -20,7 +21,7 @@ def free_port():
                 pass
 
 
-# One broker at a time, so one pair of ports for the run.
+# Of the broker under test; a second one has others.
 PORT, ADMIN = free_port(), free_port()
 
 
@@ -46,14 +47,15 @@ def answers(port=PORT, timeout=1.0):
 
 class Broker:
     """One ringmill on a data folder; `started_s` is from exec to the first ApiVersions answer."""
-    def __init__(self, data, *options, wait_s=60):
-        self.data = data
+    def __init__(self, data, *options, wait_s=60, port=PORT, admin=ADMIN):
+        self.data, self.port, self.admin = data, port, admin
+        self.address = f'127.0.0.1:{port}'
         self.log = open(data + '.log', 'a')
-        command = [RINGMILL, 'serve', '--listen', f'127.0.0.1:{PORT}', '--admin', f'127.0.0.1:{ADMIN}', '--data', data, *options]
+        command = [RINGMILL, 'serve', '--listen', self.address, '--admin', f'127.0.0.1:{admin}', '--data', data, *options]
         begin = time.monotonic()
         self.process = subprocess.Popen(command, stdout=self.log, stderr=self.log)
         self.pid = self.process.pid
-        while not answers():
+        while not answers(port):
             if self.process.poll() is not None or time.monotonic() - begin > wait_s:
                 self.kill()
                 raise RuntimeError(f'the broker did not start: {open(data + ".log").read()[-600:]}')
@@ -89,14 +91,14 @@ class Broker:
 
     def metric(self, name):
         """The sum of a metric over its labels."""
-        connection = http.client.HTTPConnection('127.0.0.1', ADMIN, timeout=10)
+        connection = http.client.HTTPConnection('127.0.0.1', self.admin, timeout=10)
         connection.request('GET', '/metrics')
         text = connection.getresponse().read().decode()
         connection.close()
         return sum(float(l.rsplit(' ', 1)[1]) for l in text.splitlines() if re.match(rf'{name}(\{{|\s)', l))
 
     def create(self, topic, partitions):
-        check([RINGMILL, 'topic', 'create', topic, '--partitions', str(partitions), '--bootstrap-server', f'127.0.0.1:{PORT}'])
+        check([RINGMILL, 'topic', 'create', topic, '--partitions', str(partitions), '--bootstrap-server', self.address])
 
 
 def threads_cpu_s(pid):
@@ -120,9 +122,9 @@ def check(command, timeout=600):
 
 class Client:
     """rdkafka_performance with the given arguments: its last row, its wall time, how busy its busiest thread was."""
-    def __init__(self, *arguments):
+    def __init__(self, *arguments, port=PORT):
         self.begin = time.monotonic()
-        self.process = subprocess.Popen([LIBRDKAFKA, 'perf', *arguments, '-b', f'127.0.0.1:{PORT}'],
+        self.process = subprocess.Popen([LIBRDKAFKA, 'perf', *arguments, '-b', f'127.0.0.1:{port}'],
                                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         self.busy = {}
         self.watcher = threading.Thread(target=self.watch)

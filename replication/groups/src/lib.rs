@@ -12,7 +12,6 @@
 mod budget;
 mod config;
 mod consumer;
-mod embedded;
 mod group;
 mod join;
 mod leave;
@@ -21,11 +20,12 @@ mod messages;
 mod offsets;
 mod rebalance;
 pub mod records;
+mod subscription;
 mod sync;
 mod timers;
 mod views;
 
-pub use config::{GroupConfig, Migration};
+pub use config::GroupConfig;
 pub use consumer::{About, DescribedConsumer, DescribedConsumerGroup, Held, Partitions, Progress, Standing};
 pub use group::{OffsetEntry, State};
 pub use machine::{Groups, partition_of};

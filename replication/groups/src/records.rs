@@ -15,7 +15,7 @@
 
 mod consumer;
 
-pub use consumer::{ClassicValue, ConsumerValue};
+pub use consumer::ConsumerValue;
 
 use bytes::Bytes;
 use ringmill_types::TopicId;

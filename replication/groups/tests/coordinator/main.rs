@@ -5,8 +5,6 @@ mod consumer_story;
 mod consumers;
 mod invariants;
 mod membership;
-mod migration;
-mod mixed;
 mod offsets;
 mod rig;
 mod statics;

@@ -39,14 +39,15 @@ impl Broker {
         let dir = std::env::temp_dir().join(format!("ringmill-clients-{}-{number}", std::process::id()));
         let settings: Vec<String> = settings.iter().map(|setting| (*setting).to_string()).collect();
         // Owned before it is ready, so that whatever fails ends it.
-        let mut broker = Broker { child: spawn(&dir, &settings)?, address: String::new(), dir, settings };
+        let child = spawn(&dir, "127.0.0.1:0", &settings)?;
+        let mut broker = Broker { child, address: String::new(), dir, settings };
         broker.wait_ready()?;
         Ok(broker)
     }
 
-    /// A stopped one, once more over the same data.
+    /// One that was stopped or killed, once more over the same data and where its clients look for it.
     pub fn start_again(&mut self) -> Result<(), String> {
-        self.child = spawn(&self.dir, &self.settings)?;
+        self.child = spawn(&self.dir, &self.address, &self.settings)?;
         self.wait_ready()
     }
 
@@ -91,9 +92,9 @@ impl Broker {
     }
 }
 
-fn spawn(dir: &Path, settings: &[String]) -> Result<Child, String> {
+fn spawn(dir: &Path, listen: &str, settings: &[String]) -> Result<Child, String> {
     let mut command = Command::new(binary());
-    command.args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+    command.args(["serve", "--listen", listen, "--admin", "127.0.0.1:0"]);
     command.arg("--data").arg(dir.join("data"));
     command.args(settings.iter().flat_map(|setting| ["--set", setting]));
     command.stdout(Stdio::piped()).spawn().map_err(|e| format!("{}: {e}", binary().display()))

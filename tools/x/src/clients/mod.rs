@@ -11,6 +11,7 @@ mod librdkafka;
 mod outside;
 mod protocols;
 mod stored;
+mod stress;
 pub mod tool;
 
 use std::time::Instant;
@@ -49,7 +50,7 @@ struct Suite {
     run: fn(&mut Report) -> Result<(), String>,
 }
 
-const SUITES: [Suite; 8] = [
+const SUITES: [Suite; 9] = [
     Suite { name: "kcat", about: "librdkafka as Debian has it: codecs, acks, stored codec", run: kcat::run },
     Suite {
         name: "librdkafka",
@@ -61,6 +62,11 @@ const SUITES: [Suite; 8] = [
         name: "protocols",
         about: "KIP-848 with librdkafka 2.12 and Java, static members, groups that change their protocol",
         run: protocols::run,
+    },
+    Suite {
+        name: "stress",
+        about: "1,000 groups whose members come, go, crash and stall for ten minutes, kill -9 ten times",
+        run: stress::run,
     },
     Suite { name: "kafka", about: "Kafka 4.3.1's own tools, DumpLogSegments at the end", run: kafka::run },
     Suite {

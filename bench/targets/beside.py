@@ -1,0 +1,141 @@
+#!/usr/bin/env python3
+"""What P1 becomes while a broker does other work: the coordinator under offset commits, compaction and retention flat out.
+
+bench/targets/beside.py commits [--groups 10000] [--rate 50000] [--each 1] [--rounds 3] [--seconds 20]
+bench/targets/beside.py cleaning [--gigabytes 20] [--seconds 20]
+
+commits:  two brokers run. P1 (rdkafka_performance, 2,000 rec/s x 1,000 B, acks=all, one partition) is measured at the first,
+          while the same commits go to the first and then to the second, in turn: the CPU that clients and a coordinator take
+          is the same both times, so what is left is what control does to the cores of its own broker.
+cleaning: one broker with that much data in a compacted and in a deleting topic. P1 before anything is cleaned, and while
+          it is, as fast as it goes (no limit on log.cleaner.io.max.bytes.per.second).
+
+Prints a line of JSON for each round, then the ratios of the pooled samples. Wants target/release/ringmill and a quiet machine.
+"""
+import argparse, json, os, re, subprocess, sys, tempfile, time
+import common
+from common import Broker, Client, Folder, check, free_port
+
+# Partitions that a commit may name.
+TOPIC_PARTITIONS = 100
+QUANTILES = {'p50': .5, 'p90': .9, 'p99': .99, 'p99.9': .999}
+
+
+def p1(broker, seconds):
+    """Latencies in milliseconds of P1's load, without the tenth in which connections are made."""
+    samples = tempfile.mktemp(prefix='beside-')
+    client = Client('-P', '-t', 'p1', '-p', '0', '-s', '1000', '-c', str(2000 * seconds), '-r', '2000', '-a', '-1', '-l', '-A', samples,
+                    '-X', 'linger.ms=0', port=broker.port)
+    client.finish()
+    found = [float(m.group(1)) / 1e3 for m in (re.match(r'\s*([\d.]+)', line) for line in open(samples)) if m]
+    os.unlink(samples)
+    return found[len(found) // 10:]
+
+
+def quantiles(samples):
+    samples = sorted(samples)
+    return {name: round(samples[min(len(samples) - 1, int(len(samples) * q))], 3) for name, q in QUANTILES.items()}
+
+
+def ratios(under, beside):
+    a, b = quantiles(under), quantiles(beside)
+    return {name: round(a[name] / b[name], 2) for name in QUANTILES}
+
+
+def show(**row):
+    print(json.dumps(row), flush=True)
+
+
+def control(broker, before=None):
+    """Where control's time goes: of its steps, and its thread's CPU."""
+    now = {'steps': broker.metric('ringmill_control_step_seconds_count'), 'step_s': broker.metric('ringmill_control_step_seconds_sum'),
+           'cpu_s': sum(s for name, s in common.threads_cpu_s(broker.pid).items() if name.startswith('control')),
+           'broker_cpu_s': broker.cpu_s()}
+    if before is None:
+        return now
+    spent = {name: round(now[name] - before[name], 2) for name in now}
+    if spent['steps']:
+        spent['us_per_step'] = round(spent['step_s'] / spent['steps'] * 1e6, 1)
+    spent['longest_step_ms'] = round(broker.metric('ringmill_control_step_longest_seconds') * 1e3, 2)
+    return spent
+
+
+def commits(asked):
+    pooled = {'same': [], 'second': []}
+    with Folder('commits') as folder, Broker(os.path.join(folder, 'a'), '--memory', '512MiB') as first, \
+            Broker(os.path.join(folder, 'b'), '--memory', '512MiB', port=free_port(), admin=free_port()) as second:
+        first.create('p1', 1)
+        for broker in (first, second):
+            broker.create('commits', TOPIC_PARTITIONS)
+            # Every group is there before anything is counted.
+            load(broker, asked, asked.groups / (asked.rate / asked.each) + 2)
+        p1(first, 5)
+        for round_ in range(asked.rounds):
+            for where, broker in (('second', second), ('same', first)) if round_ % 2 else (('same', first), ('second', second)):
+                before = control(broker)
+                running = load(broker, asked, asked.seconds + 4, wait=False)
+                time.sleep(2)
+                found = p1(first, asked.seconds)
+                out, _ = running.communicate(timeout=120)
+                pooled[where] += found
+                show(round=round_, load_at=where, p1_ms=quantiles(found), commits=json.loads(out.strip().splitlines()[-1]), control=control(broker, before))
+        show(groups=int(first.metric('ringmill_groups')), same=quantiles(pooled['same']), second=quantiles(pooled['second']),
+             ratios=ratios(pooled['same'], pooled['second']))
+
+
+def load(broker, asked, seconds, wait=True):
+    command = [common.COMMITS, f'127.0.0.1:{broker.port}', str(asked.groups), str(asked.rate), str(asked.each), str(int(seconds))]
+    if wait:
+        return check(command)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def cleaning(asked):
+    records = int(asked.gigabytes * 1e9 / 1000 / 2)
+    # Nothing is looked at until the topics say so.
+    settings = ['--set', 'log.cleaner.io.max.bytes.per.second=1TiB', '--set', 'log.cleaner.backoff.ms=1000', '--set', 'log.retention.check.interval.ms=1000']
+    with Folder('cleaning') as folder, Broker(os.path.join(folder, 'a'), '--memory', '512MiB', *settings) as broker:
+        broker.create('p1', 1)
+        compacted = ['--config', 'cleanup.policy=compact', '--config', 'min.compaction.lag.ms=600000', '--config', 'segment.bytes=268435456',
+                     '--config', 'min.cleanable.dirty.ratio=0.01']
+        check([common.RINGMILL, 'topic', 'create', 'compacted', '--partitions', '4', *compacted, '-b', broker.address])
+        check([common.RINGMILL, 'topic', 'create', 'deleted', '--partitions', '4', '--config', 'segment.bytes=268435456', '-b', broker.address])
+        for topic, keys in (('compacted', ['--keys', 'uniform:1000000']), ('deleted', [])):
+            check([common.RINGMILL, 'perf', 'produce', '--topic', topic, '--num-records', str(records), '--record-size', '1000', '--throughput', '-1', '--producers', '4',
+                   *keys, '-b', broker.address], timeout=1800)
+        p1(broker, 5)
+        pooled = {'before': [], 'while': []}
+        for _ in range(asked.rounds):
+            pooled['before'] += p1(broker, asked.seconds)
+        show(before=quantiles(pooled['before']))
+        for topic, config in (('compacted', 'min.compaction.lag.ms=0'), ('deleted', f'retention.bytes={64 << 20}')):
+            check([common.RINGMILL, 'topic', 'alter', topic, '--config', config, '-b', broker.address])
+        begun, at_work = time.monotonic(), lambda: broker.metric('ringmill_compaction_io_bytes_total')
+        came = at_work()
+        while True:
+            samples, bytes_before = p1(broker, asked.seconds), came
+            came = at_work()
+            gone = broker.metric('ringmill_compacted_bytes_total')
+            show(seconds=round(time.monotonic() - begun), p1_ms=quantiles(samples), cleaned_gb=round(came / 1e9, 2), freed_gb=round(gone / 1e9, 2))
+            # A stretch in which nothing was cleaned says nothing.
+            if came - bytes_before < 100e6:
+                break
+            pooled['while'] += samples
+        if not pooled['while']:
+            sys.exit('nothing was cleaned')
+        show(before=quantiles(pooled['before']), cleaning=quantiles(pooled['while']), ratios=ratios(pooled['while'], pooled['before']))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('what', choices=['commits', 'cleaning'])
+    parser.add_argument('--groups', type=int, default=10000); parser.add_argument('--rate', type=int, default=50000)
+    parser.add_argument('--each', type=int, default=1, help=f'offsets in a request, up to {TOPIC_PARTITIONS}')
+    parser.add_argument('--gigabytes', type=float, default=20); parser.add_argument('--rounds', type=int, default=3)
+    parser.add_argument('--seconds', type=int, default=20)
+    asked = parser.parse_args()
+    {'commits': commits, 'cleaning': cleaning}[asked.what](asked)
+
+
+if __name__ == '__main__':
+    main()
