@@ -45,7 +45,12 @@ const DIFFERENCES: &[(ApiKey, &[&str])] = &[
     ]),
     (ApiKey::DELETE_RECORDS, &["The answer leaves when the new log start is durable; Kafka writes it to a file later."]),
     (ApiKey::API_VERSIONS, &["Features shown are metadata.version and group.version, as Kafka 4.3 has them; kraft, transaction, share, streams and eligible.leader.replicas versions are not."]),
-    (ApiKey::CONSUMER_GROUP_HEARTBEAT, &["A group that has members keeps its protocol: who comes with the other one is refused, as by Kafka with group.consumer.migration.policy=disabled. An empty group goes over with its offsets, both ways."]),
+    (ApiKey::CONSUMER_GROUP_HEARTBEAT, &[
+        "Where a group goes over to the consumer protocol with members, a partition that a member said it has is its own until it says otherwise, although its leader took it away in the newest generation; Kafka counts what the leader gave, and two members can have the partition for a while.",
+        "A group goes over while it waits for its first generation, too (group.initial.rebalance.delay.ms); Kafka answers UNKNOWN_SERVER_ERROR then. One whose members were given the same partition does not go over.",
+        "A group that went back to the classic protocol makes its rebalance after a restart as well: its record names no leader until it has.",
+    ]),
+
     (ApiKey::DESCRIBE_CLIENT_QUOTAS, &[
         "Entities and their quotas come in order of their names; Kafka's come in the order of its hash tables.",
         "Everybody is the user ANONYMOUS: there is no authentication yet.",

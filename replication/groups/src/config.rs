@@ -1,5 +1,33 @@
 //! What the operator may set. Names and defaults are Kafka's.
 
+/// `group.consumer.migration.policy`: which way a group with members may go over to the other protocol.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Migration {
+    Disabled,
+    /// From the consumer protocol to the classic one, with its last member of the former.
+    Downgrade,
+    /// From the classic protocol to the consumer's, with the first member of the latter.
+    Upgrade,
+    #[default]
+    Bidirectional,
+}
+
+impl Migration {
+    pub(crate) fn upgrades(self) -> bool {
+        match self {
+            Migration::Upgrade | Migration::Bidirectional => true,
+            Migration::Disabled | Migration::Downgrade => false,
+        }
+    }
+
+    pub(crate) fn downgrades(self) -> bool {
+        match self {
+            Migration::Downgrade | Migration::Bidirectional => true,
+            Migration::Disabled | Migration::Upgrade => false,
+        }
+    }
+}
+
 /// Limits and times of the coordinator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupConfig {
@@ -17,6 +45,8 @@ pub struct GroupConfig {
     pub consumer_heartbeat_interval_ms: i32,
     /// `group.consumer.max.size`
     pub consumer_size_max: usize,
+    /// `group.consumer.migration.policy`
+    pub migration: Migration,
     /// A new member that waits longer than this for its group to form has most likely gone; Kafka's fixed five minutes.
     pub new_member_join_timeout_ms: i32,
     /// `offsets.retention.minutes`, in milliseconds.
@@ -42,6 +72,7 @@ impl Default for GroupConfig {
             consumer_session_timeout_ms: 45_000,
             consumer_heartbeat_interval_ms: 5_000,
             consumer_size_max: i32::MAX as usize,
+            migration: Migration::default(),
             new_member_join_timeout_ms: 300_000,
             offsets_retention_ms: 7 * 24 * 3600 * 1000,
             retention_check_ms: 600_000,

@@ -3,16 +3,13 @@
 
 use crate::budget::{Budget, Protocols};
 use crate::consumer::ConsumerGroup;
+use crate::embedded::{self, CONSUMER};
 use crate::messages::{JoinAnswer, JoinedMember, SyncAnswer, Text, Ticket, WriteId};
-use crate::records::{GroupValue, MemberValue, OffsetValue};
-use crate::subscription;
+use crate::records::{GroupValue, Key, MemberValue, OffsetValue};
 use crate::timers::TimerKey;
 use bytes::Bytes;
 use ringmill_types::{ErrorCode, TopicId};
 use std::collections::{BTreeMap, BTreeSet};
-
-/// Kafka's protocol type of consumers; others (Connect) put something else into their metadata.
-const CONSUMER: &str = "consumer";
 
 /// Where a group stands. Names as Kafka shows them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +63,7 @@ pub(crate) struct Member {
     pub session_timeout_ms: i32,
     pub rebalance_timeout_ms: i32,
     pub protocols: Protocols,
+    /// Of the newest generation that had one: what it may have until it is told otherwise. Shown while that one stands.
     pub assignment: Bytes,
     /// Parked JoinGroup.
     pub joining: Option<Ticket>,
@@ -88,6 +86,30 @@ impl Member {
 
     fn supports(&self, protocol: &str) -> bool {
         self.protocols.iter().any(|(name, _)| &**name == protocol)
+    }
+}
+
+/// A group of the consumer protocol that a classic one has come out of, until its tombstones are known to be durable.
+#[derive(Debug)]
+pub(crate) struct Burial {
+    /// The write with the tombstones; `None`: it failed, and the next record of the group brings them again.
+    pub write: Option<WriteId>,
+    pub members: BTreeSet<Text>,
+    pub patterns: BTreeSet<String>,
+}
+
+impl Burial {
+    /// In Kafka's order: its members, then itself.
+    pub fn tombstones(&self, group: &str) -> Vec<(Bytes, Option<Bytes>)> {
+        let name = || group.to_string();
+        let standings = self.members.iter().map(|m| Key::Standing { group: name(), member: m.to_string() });
+        let targets = self.members.iter().map(|m| Key::Target { group: name(), member: m.to_string() });
+        let members =
+            self.members.iter().map(|m| Key::ConsumerMember { group: name(), member: m.to_string() });
+        let patterns = self.patterns.iter().map(|p| Key::Pattern { group: name(), pattern: p.clone() });
+        let keys = standings.chain(targets).chain([Key::TargetEpoch(name())]).chain(members);
+        let keys = keys.chain(patterns).chain([Key::ConsumerGroup(name())]);
+        keys.map(|key| (key.encode(), None)).collect()
     }
 }
 
@@ -114,6 +136,8 @@ pub(crate) struct Group {
     /// The write of this generation's assignment, while it is under way.
     pub assigning: Option<WriteId>,
     pub offsets: BTreeMap<Text, BTreeMap<i32, OffsetEntry>>,
+    /// What the log may still hold of the group's time with the consumer protocol.
+    pub burial: Option<Burial>,
     /// Writes of offsets under way: the group is not deleted before they are settled.
     pub commits_under_way: usize,
     /// What is in place of everything above, except offsets, where the group is one of the consumer protocol: it has no
@@ -141,6 +165,7 @@ impl Group {
             sync_timer: None,
             assigning: None,
             offsets: BTreeMap::new(),
+            burial: None,
             commits_under_way: 0,
             consumer: None,
         }
@@ -311,7 +336,7 @@ impl Group {
         let protocol = self.protocol.as_deref()?;
         let mut topics = BTreeSet::new();
         for member in self.members.values() {
-            topics.extend(subscription::topics_of(&member.metadata(protocol))?);
+            topics.extend(embedded::topics_of(&member.metadata(protocol))?);
         }
         Some(topics)
     }
@@ -380,7 +405,8 @@ impl Group {
                 },
             );
         }
-        if self.leader.as_ref().is_none_or(|l| !self.members.contains_key(l)) {
+        // No leader is what a group has that went over to this protocol and has not had a generation since.
+        if self.leader.as_ref().is_some_and(|l| !self.members.contains_key(l)) {
             self.leader = self.members.keys().next().cloned();
         }
     }

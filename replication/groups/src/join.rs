@@ -4,7 +4,6 @@ use crate::budget::{Protocols, RECORDS_OF_A_GROUP};
 use crate::group::{Group, Member, State};
 use crate::machine::{Desk, Groups, UnderWay};
 use crate::messages::{Answer, Join, JoinAnswer, Text, Ticket};
-use crate::records::Key;
 use crate::timers::Due;
 use bytes::Bytes;
 use ringmill_types::ErrorCode;
@@ -50,9 +49,10 @@ impl Groups {
         let id = group.id.clone();
         let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
         let desk = &mut self.desk;
-        if !desk.becomes_classic(group) {
-            return Err((ErrorCode::InconsistentGroupProtocol, member));
+        if group.consumer.as_ref().is_some_and(|c| !c.members.is_empty()) {
+            return desk.join_consumers(group, ticket, &join).map_err(|error| (error, member));
         }
+        desk.becomes_classic(group);
         let written = desk.out.writes.len();
         let result = if desk.has_room(group, &member) {
             let protocols = join.protocols.iter().map(|(name, m)| (Text::from(name.as_str()), m.clone()));
@@ -292,8 +292,7 @@ impl Desk {
             }
             None => {}
         }
-        let key = Key::Group(group.id.to_string()).encode();
-        let value = group.value(|m| m.assignment.clone()).encode();
-        self.write(&group.id, vec![(key, Some(value))], UnderWay::Static(ticket, Answer::Join(answer)));
+        let value = group.value(|m| m.assignment.clone());
+        self.write_classic(group, &value, UnderWay::Static(ticket, Answer::Join(answer)));
     }
 }

@@ -18,9 +18,7 @@ impl Groups {
                 return self.desk.answer(ticket, answer);
             }
             Some(group) if group.consumer.is_some() => {
-                let answers = self.desk.consumers_leave(group, leave.members);
-                let answer = Answer::Leave(ErrorCode::None, answers);
-                return self.desk.answer(ticket, answer);
+                return self.desk.consumers_leave(group, ticket, leave.members);
             }
             Some(group) => {
                 let desk = &mut self.desk;
@@ -95,7 +93,10 @@ impl Groups {
         group: Option<Box<Group>>,
         outcome: Result<(), ErrorCode>,
     ) {
-        if let (Err(_), Some(group)) = (outcome, group) {
+        if let (Err(_), Some(mut group)) = (outcome, group) {
+            if let Some(burial) = &mut group.burial {
+                burial.write = None;
+            }
             self.groups.entry(group.id.clone()).or_insert(*group);
         }
         let Some(deletion) = self.desk.deletions.get_mut(&ticket) else { return };

@@ -12,6 +12,7 @@
 mod budget;
 mod config;
 mod consumer;
+mod embedded;
 mod group;
 mod join;
 mod leave;
@@ -20,12 +21,11 @@ mod messages;
 mod offsets;
 mod rebalance;
 pub mod records;
-mod subscription;
 mod sync;
 mod timers;
 mod views;
 
-pub use config::GroupConfig;
+pub use config::{GroupConfig, Migration};
 pub use consumer::{About, DescribedConsumer, DescribedConsumerGroup, Held, Partitions, Progress, Standing};
 pub use group::{OffsetEntry, State};
 pub use machine::{Groups, partition_of};

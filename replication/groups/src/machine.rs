@@ -81,6 +81,8 @@ pub(crate) struct Desk {
     /// What members say of themselves.
     pub budget: Budget,
     pub out: Effects,
+    /// Writes that bring tombstones of a group's time with the consumer protocol.
+    pub burials: BTreeMap<WriteId, Text>,
     next_write: u64,
     /// Generations and epochs that began since the machine did.
     pub rebalances: u64,
@@ -129,10 +131,30 @@ impl Desk {
     }
 
     /// The group as it stands, as a record nobody waits for.
-    pub fn write_group(&mut self, group: &Group) {
-        let value = group.value(|m| m.assignment.clone()).encode();
-        let key = Key::Group(group.id.to_string()).encode();
-        self.write(&group.id, vec![(key, Some(value))], UnderWay::Record);
+    pub fn write_group(&mut self, group: &mut Group) {
+        let value = group.value(|m| m.assignment.clone());
+        self.write_classic(group, &value, UnderWay::Record);
+    }
+
+    /// A classic group's record, and before it the tombstones of what it came out of where those could not be stored.
+    pub fn write_classic(&mut self, group: &mut Group, value: &GroupValue, then: UnderWay) -> WriteId {
+        let open = group.burial.as_ref().filter(|burial| burial.write.is_none());
+        let mut records = open.map(|burial| burial.tombstones(&group.id)).unwrap_or_default();
+        let buries = !records.is_empty();
+        records.push((Key::Group(group.id.to_string()).encode(), Some(value.encode())));
+        let write = self.write(&group.id, records, then);
+        if buries {
+            self.buried_by(group, write);
+        }
+        write
+    }
+
+    /// The tombstones of what the group came out of are in this write.
+    pub fn buried_by(&mut self, group: &mut Group, write: WriteId) {
+        if let Some(burial) = &mut group.burial {
+            burial.write = Some(write);
+            self.burials.insert(write, group.id.clone());
+        }
     }
 }
 
@@ -160,6 +182,7 @@ impl Groups {
                 topics: Topics::default(),
                 budget: Budget::default(),
                 out: Effects::default(),
+                burials: BTreeMap::new(),
                 next_write: 0,
                 rebalances: 0,
             },
@@ -210,6 +233,11 @@ impl Groups {
             let members: Vec<Text> = group.members.keys().cloned().collect();
             for member in members {
                 self.desk.renew_session(group, &member);
+            }
+            if group.state == State::Stable && group.leader.is_none() {
+                // It stopped between going over to this protocol and its first generation.
+                group.leader = group.members.keys().next().cloned();
+                self.desk.prepare_rebalance(group);
             }
             self.desk.consumers_loaded(group);
         }
@@ -320,6 +348,7 @@ impl Groups {
 
     fn settle(&mut self, write: WriteId, outcome: Result<(), ErrorCode>) {
         let Some(under_way) = self.desk.under_way.remove(&write) else { return };
+        self.burial_settled(write, outcome);
         match under_way {
             UnderWay::Record => {}
             UnderWay::Assignment { group, generation, assignments } => {
@@ -361,6 +390,19 @@ impl Groups {
             }
             UnderWay::GroupDeleted { ticket, place, group } => {
                 self.deletion_settled(ticket, place, group, outcome)
+            }
+        }
+    }
+
+    fn burial_settled(&mut self, write: WriteId, outcome: Result<(), ErrorCode>) {
+        let group = self.desk.burials.remove(&write).and_then(|group| self.groups.get_mut(&group));
+        let Some(group) = group else { return };
+        if let Some(burial) = &mut group.burial
+            && burial.write == Some(write)
+        {
+            burial.write = None;
+            if outcome.is_ok() {
+                group.burial = None;
             }
         }
     }

@@ -191,6 +191,7 @@ impl Groups {
 pub(crate) fn is_blank(group: &Group) -> bool {
     group.state == State::Empty
         && group.consumer.is_none()
+        && group.burial.is_none()
         && group.protocol_type.is_none()
         && group.generation == 0
         && group.offsets.is_empty()

@@ -4,7 +4,6 @@ use crate::group::{Group, State};
 use crate::machine::{Desk, Groups, can_rebalance, sync_refused};
 use crate::messages::{Answer, Text};
 use crate::timers::Due;
-use bytes::Bytes;
 use ringmill_types::ErrorCode;
 
 /// Shortest wait for members, whatever they ask for: a group must not keep its coordinator spinning.
@@ -106,7 +105,6 @@ impl Desk {
             let answer = group.joined(&id);
             let Some(member) = group.members.get_mut(&id) else { continue };
             member.is_new = false;
-            member.assignment = Bytes::new();
             let parked = member.joining.take();
             group.pending_sync.insert(id.clone());
             self.renew_session(group, &id);
@@ -122,7 +120,6 @@ impl Desk {
         let members: Vec<Text> = group.members.keys().cloned().collect();
         for id in members {
             let Some(member) = group.members.get_mut(&id) else { continue };
-            member.assignment = Bytes::new();
             if let Some(ticket) = member.syncing.take() {
                 self.answer(ticket, sync_refused(error));
                 self.renew_session(group, &id);

@@ -15,7 +15,7 @@
 
 mod consumer;
 
-pub use consumer::ConsumerValue;
+pub use consumer::{ClassicValue, ConsumerValue};
 
 use bytes::Bytes;
 use ringmill_types::TopicId;

@@ -3,7 +3,6 @@
 use crate::group::{Group, State};
 use crate::machine::{Desk, Groups, UnderWay, sync_refused};
 use crate::messages::{Answer, Heartbeat, Sync, Text, Ticket};
-use crate::records::Key;
 use bytes::Bytes;
 use ringmill_types::ErrorCode;
 use std::collections::BTreeMap;
@@ -14,6 +13,7 @@ impl Groups {
         let result = match group {
             _ if sync.group.is_empty() => Err(ErrorCode::InvalidGroupId),
             None => Err(ErrorCode::UnknownMemberId),
+            Some(group) if group.consumer.is_some() => self.desk.sync_consumers(group, ticket, &sync),
             Some(group) => check_sync(group, &sync).map(|()| self.desk.sync_group(group, ticket, sync)),
         };
         if let Err(error) = result {
@@ -26,6 +26,9 @@ impl Groups {
             return Err(ErrorCode::InvalidGroupId);
         }
         let group = self.groups.get_mut(beat.group.as_str()).ok_or(ErrorCode::UnknownMemberId)?;
+        if group.consumer.is_some() {
+            return self.desk.beat_consumers(group, beat);
+        }
         group.check_member(&beat.member, beat.instance.as_deref())?;
         if group.generation != beat.generation {
             return Err(ErrorCode::IllegalGeneration);
@@ -86,10 +89,9 @@ impl Desk {
         let assignments: BTreeMap<Text, Bytes> = assignments.collect();
         let mut value = group.value(|m| assignments.get(&m.id).cloned().unwrap_or_default());
         value.state_ms = self.now.wall_ms;
-        let key = Key::Group(group.id.to_string()).encode();
         let then =
             UnderWay::Assignment { group: group.id.clone(), generation: group.generation, assignments };
-        group.assigning = Some(self.write(&group.id, vec![(key, Some(value.encode()))], then));
+        group.assigning = Some(self.write_classic(group, &value, then));
     }
 
     /// The generation's assignments are durable, or are not.

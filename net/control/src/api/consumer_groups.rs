@@ -15,8 +15,9 @@ use kafka_wire::{
 };
 use kafka_wire_core::Uuid;
 use ringmill_groups::{
-    Answer, ConsumerBeat, DescribedConsumer, DescribedConsumerGroup, Event, Groups, Partitions,
+    Answer, ConsumerBeat, DescribedConsumer, DescribedConsumerGroup, Event, Groups, Partitions, Protocol,
 };
+
 use ringmill_metadata::Image;
 use ringmill_types::{ErrorCode, TopicId};
 
@@ -117,8 +118,13 @@ fn described(group: DescribedConsumerGroup, image: &Image, version: i16) -> Desc
     })
 }
 
-/// A member of the consumer protocol.
-const CONSUMER_MEMBER: i8 = 1;
+/// Kafka's number for what a member speaks: a group that goes over has members of both.
+fn member_type(protocol: Protocol) -> i8 {
+    match protocol {
+        Protocol::Classic => 0,
+        Protocol::Consumer => 1,
+    }
+}
 
 fn member(member: DescribedConsumer, image: &Image, version: i16) -> Member {
     let about = member.about;
@@ -135,7 +141,7 @@ fn member(member: DescribedConsumer, image: &Image, version: i16) -> Member {
         target_assignment: named(member.target, image),
     });
     if version >= 1 {
-        shown.member_type = CONSUMER_MEMBER;
+        shown.member_type = member_type(member.protocol);
     }
     shown
 }

@@ -9,7 +9,7 @@ mod batch;
 mod loading;
 mod topic;
 
-pub use ringmill_groups::GroupConfig;
+pub use ringmill_groups::{GroupConfig, Migration};
 pub use topic::OFFSETS_TOPIC;
 
 use crate::control::Control;

@@ -1,14 +1,13 @@
 //! ConsumerGroupHeartbeat: a member says what changed, and is told what it has. Rules of Kafka 4.3.1.
 
 use super::assign::{Asking, RANGE, UNIFORM, assign};
-use super::group::{About, ConsumerGroup, ConsumerMember, LEAVES, RETURNS};
+use super::group::{About, Classic, ConsumerGroup, ConsumerMember, LEAVES, RETURNS};
 use super::reconcile::{self, Owned, Partitions, Progress, Standing};
 use super::subscribe::Pattern;
-use crate::budget::Share;
 use crate::group::{Group, State};
 use crate::machine::{Desk, Groups};
 use crate::messages::{Answer, ConsumerAnswer, ConsumerBeat, Refused, Text, Ticket};
-use crate::records::{ConsumerValue, Key};
+use crate::records::{ClassicValue, ConsumerValue, Key};
 use crate::timers::Due;
 use bytes::Bytes;
 use ringmill_types::{ErrorCode, TopicId};
@@ -22,7 +21,7 @@ pub(super) fn refuse(code: ErrorCode, reason: impl Into<String>) -> Refused {
 
 /// Whether a subscription, or what it means, is another than before.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Change {
+pub(super) enum Change {
     None,
     /// Worth a record, but no new target.
     Told,
@@ -47,7 +46,7 @@ impl Groups {
         let id = self.group_or_simple(beat.group.as_str().into()).id.clone();
         let Some(group) = self.groups.get_mut(&id) else { return Err(missing()) };
         let mut records = Records::new();
-        let result = self.desk.becomes_consumers(group, joins, &mut records).and_then(|()| {
+        let result = self.desk.becomes_consumers(group, beat, &mut records).and_then(|()| {
             if beat.epoch == LEAVES || beat.epoch == RETURNS {
                 self.desk.consumer_leaves(group, beat, &mut records)
             } else {
@@ -119,32 +118,50 @@ fn check(beat: &ConsumerBeat) -> Result<(), Refused> {
 }
 
 impl Desk {
-    /// The group is one of the consumer protocol, or becomes one: an empty group has no protocol to keep.
+    /// The group is one of the consumer protocol, or becomes one for a member that joins.
     fn becomes_consumers(
         &mut self,
         group: &mut Group,
-        joins: bool,
+        beat: &ConsumerBeat,
         records: &mut Records,
     ) -> Result<(), Refused> {
         if group.consumer.is_some() {
             return Ok(());
         }
-        if group.state != State::Empty || !joins {
+        if beat.epoch != 0 {
             let reason = format!("Group {} is not a consumer group.", group.id);
             return Err(refuse(ErrorCode::GroupIdNotFound, reason));
         }
-        for (_, timer) in std::mem::take(&mut group.pending_join) {
-            self.timers.cancel(Some(timer));
+        if group.state != State::Empty {
+            // A member that is refused must not have changed the group for the others.
+            self.check_room(group.members.len(), group.members.contains_key(beat.member.as_str()))?;
+            self.check_words(None, beat)?;
+            if let Some(text) = pattern_of(beat) {
+                pattern(text)?;
+            }
+            return self.upgrade(group);
+        }
+        // An empty group has no protocol to keep.
+        let mut consumer = ConsumerGroup::new();
+        if let Some(burial) = &group.burial {
+            records.extend(burial.tombstones(&group.id));
+            consumer.gone.extend(burial.members.iter().cloned());
         }
         if group.protocol_type.is_some() || group.generation > 0 {
             records.push((Key::Group(group.id.to_string()).encode(), None));
         }
-        group.protocol_type = None;
-        group.protocol = None;
-        group.leader = None;
-        group.generation = 0;
-        group.consumer = Some(Box::new(ConsumerGroup::new()));
+        self.put_down(group);
+        group.consumer = Some(Box::new(consumer));
         Ok(())
+    }
+
+    fn check_room(&self, members: usize, is_member: bool) -> Result<(), Refused> {
+        let most = self.config.consumer_size_max;
+        if members < most || is_member {
+            return Ok(());
+        }
+        let reason = format!("The consumer group has reached its maximum capacity of {most} members.");
+        Err(refuse(ErrorCode::GroupMaxSizeReached, reason))
     }
 
     fn consumer_lives(
@@ -158,16 +175,10 @@ impl Desk {
             return Err(refuse(ErrorCode::UnknownServerError, "no consumer group"));
         };
         let id: Text = if beat.member.is_empty() { beat.fresh.as_str() } else { &beat.member }.into();
-        if consumer.members.len() >= self.config.consumer_size_max && !consumer.members.contains_key(&id) {
-            let reason = format!(
-                "The consumer group has reached its maximum capacity of {} members.",
-                self.config.consumer_size_max
-            );
-            return Err(refuse(ErrorCode::GroupMaxSizeReached, reason));
-        }
+        self.check_room(consumer.members.len(), consumer.members.contains_key(&id))?;
         self.check_words(consumer.members.get(&id), beat)?;
         // A pattern is judged before anything changes.
-        let pattern = match beat.regex.as_deref().filter(|r| !r.is_empty()) {
+        let pattern = match pattern_of(beat) {
             Some(text) if !consumer.patterns.contains_key(text) => Some((text, pattern(text)?)),
             _ => None,
         };
@@ -175,7 +186,7 @@ impl Desk {
         if let Some((text, pattern)) = pattern {
             consumer.patterns.insert(text.to_string(), pattern);
         }
-        let change = listen(consumer, beat, &id, is_new);
+        let change = self.listen(consumer, beat, &id, is_new);
         if change != Change::None
             && let Some(member) = consumer.members.get_mut(&id)
         {
@@ -204,7 +215,7 @@ impl Desk {
     fn check_words(&self, member: Option<&ConsumerMember>, beat: &ConsumerBeat) -> Result<(), Refused> {
         let topics = beat.topics.iter().flatten().map(String::as_str);
         let said = About::bytes(topics, beat.regex.as_deref());
-        let before = member.map_or(0, |m| m.said.bytes());
+        let before = member.map_or(0, ConsumerMember::words);
         if said > self.config.record_bytes_max {
             let most = self.config.record_bytes_max;
             let reason = format!("The subscription takes {said} bytes, and a record holds {most}.");
@@ -234,8 +245,9 @@ impl Desk {
             return Ok(false);
         }
         if let Some(before) = before.filter(|before| before != id) {
-            let away = consumer.members.get(&before).is_some_and(|m| m.standing.epoch == RETURNS);
-            if !away {
+            // One of the classic protocol cannot say that it goes for a while.
+            let old = consumer.members.get(&before);
+            if !old.is_some_and(|m| m.standing.epoch == RETURNS || m.classic.is_some()) {
                 let instance = instance.unwrap_or_default();
                 let reason = format!(
                     "Static member {id} with instance id {instance} cannot join the group because the instance id is owned by {before} member."
@@ -253,20 +265,12 @@ impl Desk {
             }
             return Ok(false);
         }
-        consumer.add(ConsumerMember {
-            id: id.clone(),
-            instance: instance.map(Into::into),
-            about: About::default(),
-            said: Share::default(),
-            standing: Standing::default(),
-            session: None,
-            revocation: None,
-        });
+        consumer.add(ConsumerMember::new(id.clone(), instance.map(Into::into)));
         Ok(true)
     }
 
     /// A static member came back under a new id: what its place had is its own.
-    fn take_over(
+    pub(super) fn take_over(
         &mut self,
         name: &Text,
         consumer: &mut ConsumerGroup,
@@ -362,7 +366,7 @@ impl Desk {
         records.push(target_epoch_record(name, consumer));
     }
 
-    fn reconcile(
+    pub(super) fn reconcile(
         &mut self,
         name: &Text,
         consumer: &mut ConsumerGroup,
@@ -391,8 +395,65 @@ impl Desk {
     pub(super) fn renew_consumer(&mut self, name: &Text, consumer: &mut ConsumerGroup, id: &Text) {
         let Some(member) = consumer.members.get_mut(id) else { return };
         self.timers.cancel(member.session.take());
-        let at_ms = self.after(self.config.consumer_session_timeout_ms);
+        let own = member.classic.as_ref().map(|classic| classic.session_timeout_ms);
+        let at_ms = self.after(own.unwrap_or(self.config.consumer_session_timeout_ms));
         member.session = Some(self.timers.add(at_ms, Due::Consumer(name.clone(), id.clone())));
+    }
+
+    /// Takes in what the member says. That it says it is the consumer protocol, whatever it spoke before.
+    fn listen(
+        &mut self,
+        consumer: &mut ConsumerGroup,
+        beat: &ConsumerBeat,
+        id: &Text,
+        is_new: bool,
+    ) -> Change {
+        let Some(member) = consumer.members.get_mut(id) else { return Change::None };
+        let mut spoken = member.classic.take();
+        for timer in spoken.iter_mut().flat_map(Classic::take_timers) {
+            self.timers.cancel(timer);
+        }
+        let mut about = About {
+            client_id: beat.client_id.clone(),
+            client_host: beat.client_host.clone(),
+            ..member.about.clone()
+        };
+        if beat.rack.is_some() {
+            about.rack.clone_from(&beat.rack);
+        }
+        if beat.rebalance_timeout_ms != -1 {
+            about.rebalance_timeout_ms = beat.rebalance_timeout_ms;
+        }
+        if let Some(topics) = &beat.topics {
+            about.topics = topics.iter().map(|t| t.as_str().into()).collect();
+        }
+        if beat.regex.is_some() {
+            about.regex.clone_from(&beat.regex);
+        }
+        if beat.assignor.is_some() {
+            about.assignor.clone_from(&beat.assignor);
+        }
+        let before = std::mem::replace(&mut member.about, about);
+        match changed(&before, &member.about, is_new) {
+            Change::None if spoken.is_some() => Change::Told,
+            change => change,
+        }
+    }
+}
+
+fn pattern_of(beat: &ConsumerBeat) -> Option<&str> {
+    beat.regex.as_deref().filter(|text| !text.is_empty())
+}
+
+/// How what a member says differs from what it said.
+pub(super) fn changed(before: &About, now: &About, is_new: bool) -> Change {
+    let pattern = |about: &About| about.regex.clone().unwrap_or_default();
+    if is_new || now.topics != before.topics || pattern(now) != pattern(before) {
+        Change::Subscription
+    } else if now != before {
+        Change::Told
+    } else {
+        Change::None
     }
 }
 
@@ -401,41 +462,6 @@ fn pattern(text: &str) -> Result<Pattern, Refused> {
         let reason = format!("SubscribedTopicRegex `{text}` is not a valid regular expression: {error}.");
         refuse(ErrorCode::InvalidRegularExpression, reason)
     })
-}
-
-/// Takes in what the member says.
-fn listen(consumer: &mut ConsumerGroup, beat: &ConsumerBeat, id: &Text, is_new: bool) -> Change {
-    let Some(member) = consumer.members.get_mut(id) else { return Change::None };
-    let mut about = About {
-        client_id: beat.client_id.clone(),
-        client_host: beat.client_host.clone(),
-        ..member.about.clone()
-    };
-    if beat.rack.is_some() {
-        about.rack.clone_from(&beat.rack);
-    }
-    if beat.rebalance_timeout_ms != -1 {
-        about.rebalance_timeout_ms = beat.rebalance_timeout_ms;
-    }
-    if let Some(topics) = &beat.topics {
-        about.topics = topics.iter().map(|t| t.as_str().into()).collect();
-    }
-    if beat.regex.is_some() {
-        about.regex.clone_from(&beat.regex);
-    }
-    if beat.assignor.is_some() {
-        about.assignor.clone_from(&beat.assignor);
-    }
-    let before = std::mem::replace(&mut member.about, about);
-    let (pattern, old) = (&member.about.regex, &before.regex);
-    let same_pattern = pattern.as_deref().unwrap_or_default() == old.as_deref().unwrap_or_default();
-    if is_new || member.about.topics != before.topics || !same_pattern {
-        Change::Subscription
-    } else if member.about != before {
-        Change::Told
-    } else {
-        Change::None
-    }
 }
 
 /// A member by id, and by its instance if it has one.
@@ -492,9 +518,14 @@ fn assigned(standing: &Standing) -> Partitions {
 }
 
 pub(super) fn member_record(group: &str, member: &ConsumerMember) -> (Bytes, Option<Bytes>) {
+    let classic = member.classic.as_ref().map(|classic| ClassicValue {
+        session_timeout_ms: classic.session_timeout_ms,
+        protocols: classic.protocols.iter().map(|(name, said)| (name.to_string(), said.clone())).collect(),
+    });
     let value = ConsumerValue::Member {
         instance: member.instance.as_deref().map(str::to_string),
         about: member.about.clone(),
+        classic,
     };
     let key = Key::ConsumerMember { group: group.to_string(), member: member.id.to_string() };
     (key.encode(), Some(value.encode()))

@@ -4,20 +4,26 @@
 use super::beat::{Records, known, refuse};
 use super::beat::{epoch_record, member_record, standing_record, target_epoch_record, target_record};
 use super::group::{ConsumerGroup, ConsumerMember, RETURNS, Torn};
+use super::migrate::{Next, bury};
 use super::reconcile::Standing;
 use crate::group::Group;
-use crate::machine::{Desk, Groups, TOMBSTONES_PER_WRITE, UnderWay};
+use crate::machine::{Desk, Groups, TOMBSTONES_PER_WRITE, UnderWay, sync_refused};
 use crate::messages::{
     Answer, Commit, ConsumerAnswer, ConsumerBeat, Identity, Refused, Text, Ticket, WriteId,
 };
-use crate::records::Key;
+use crate::records::{ConsumerValue, Key};
 use bytes::Bytes;
 use ringmill_types::ErrorCode;
+use std::collections::BTreeSet;
 
 impl ConsumerGroup {
     /// Whether this member may commit: it is of the group, and the partitions are its own since that epoch or before.
     pub(crate) fn check_commit(&self, commit: &Commit) -> Result<(), ErrorCode> {
         let member = known(self, &commit.member, commit.instance.as_deref()).map_err(|r| r.code)?;
+        if member.classic.is_some() {
+            let is_now = commit.generation == member.standing.epoch;
+            return if is_now { Ok(()) } else { Err(ErrorCode::IllegalGeneration) };
+        }
         if !commit.knows_epochs {
             return Err(ErrorCode::UnsupportedVersion);
         }
@@ -40,31 +46,23 @@ impl Group {
     /// Everything that is stored of the group itself, deleted.
     pub(crate) fn tombstones(&self) -> Records {
         match &self.consumer {
-            None => vec![(Key::Group(self.id.to_string()).encode(), None)],
-            Some(consumer) => consumer_tombstones(&self.id, consumer),
+            None => {
+                let before = self.burial.iter().flat_map(|burial| burial.tombstones(&self.id));
+                before.chain([(Key::Group(self.id.to_string()).encode(), None)]).collect()
+            }
+            Some(consumer) => bury(consumer).tombstones(&self.id),
         }
     }
 }
 
-fn consumer_tombstones(group: &str, consumer: &ConsumerGroup) -> Records {
-    let of = |text: &str| Key::Pattern { group: group.to_string(), pattern: text.to_string() }.encode();
-    let mut records: Records = consumer.patterns.keys().map(|text| (of(text), None)).collect();
-    records.push((Key::TargetEpoch(group.to_string()).encode(), None));
-    records.push((Key::ConsumerGroup(group.to_string()).encode(), None));
-    records
-}
-
 impl Desk {
-    /// An empty group of the consumer protocol becomes a classic one. False when it has members.
-    pub(crate) fn becomes_classic(&mut self, group: &mut Group) -> bool {
-        let Some(consumer) = &group.consumer else { return true };
-        if !consumer.members.is_empty() {
-            return false;
-        }
-        let records = consumer_tombstones(&group.id, consumer);
-        group.consumer = None;
-        self.write(&group.id, records, UnderWay::Record);
-        true
+    /// An empty group of the consumer protocol becomes a classic one.
+    pub(crate) fn becomes_classic(&mut self, group: &mut Group) {
+        let Some(consumer) = group.consumer.take_if(|consumer| consumer.members.is_empty()) else { return };
+        let burial = bury(&consumer);
+        let write = self.write(&group.id, burial.tombstones(&group.id), UnderWay::Record);
+        group.burial = Some(burial);
+        self.buried_by(group, write);
     }
 
     pub(super) fn consumer_leaves(
@@ -85,49 +83,56 @@ impl Desk {
             records.push(standing_record(&name, &id, &standing));
             consumer.stand(&id, standing);
         } else {
-            self.fence(&name, consumer, &id, records);
+            self.fence(group, &BTreeSet::from([id.clone()]));
         }
         Ok(ConsumerAnswer { member: id, epoch: beat.epoch, interval_ms: 0, assignment: None })
     }
 
     /// LeaveGroup: an operator takes out members.
-    pub(crate) fn consumers_leave(
-        &mut self,
-        group: &mut Group,
-        members: Vec<Identity>,
-    ) -> Vec<(Identity, ErrorCode)> {
-        let name = group.id.clone();
-        let mut records = Records::new();
+    pub(crate) fn consumers_leave(&mut self, group: &mut Group, ticket: Ticket, members: Vec<Identity>) {
+        let mut out = BTreeSet::new();
         let mut results = Vec::new();
-        if let Some(consumer) = group.consumer.as_deref_mut() {
+        if let Some(consumer) = group.consumer.as_deref() {
             for who in members {
                 let by_instance = who.instance.as_ref().filter(|_| who.member.is_empty());
                 let id = by_instance.and_then(|i| consumer.statics.get(i.as_str()).cloned());
                 let id = id.unwrap_or_else(|| who.member.as_str().into());
                 let found = known(consumer, &id, who.instance.as_deref()).map(|_| ()).map_err(|r| r.code);
                 if found.is_ok() {
-                    self.fence(&name, consumer, &id, &mut records);
+                    out.insert(id);
                 }
                 results.push((who, found.err().unwrap_or(ErrorCode::None)));
             }
         }
-        self.write_consumers(group, records, Vec::new());
-        results
+        self.fence(group, &out);
+        let answer = Answer::Leave(ErrorCode::None, results);
+        self.write_consumers(group, Records::new(), vec![(ticket, answer)]);
     }
 
-    /// Takes a member out; the others have a new epoch to reach.
-    pub(super) fn fence(
-        &mut self,
-        name: &Text,
-        consumer: &mut ConsumerGroup,
-        id: &str,
-        records: &mut Records,
-    ) {
-        if self.unseat(name, consumer, id, records).is_some() {
-            consumer.epoch = consumer.epoch.saturating_add(1);
-            consumer.topics_hash = consumer.hash_of(&self.topics);
-            records.push(epoch_record(name, consumer));
+    /// Takes members out. The others have a new epoch to reach; or, where they all speak the classic protocol, a new
+    /// generation of a classic group.
+    fn fence(&mut self, group: &mut Group, out: &BTreeSet<Text>) {
+        let name = group.id.clone();
+        let Some(consumer) = group.consumer.as_deref() else { return };
+        let there = out.iter().filter(|id| consumer.members.contains_key(*id)).count();
+        if there == 0 {
+            return;
         }
+        if consumer.members.len() > there
+            && self.goes_back(consumer, out)
+            && self.downgrade(group, out, Next::Rebalance)
+        {
+            return self.prepare_rebalance(group);
+        }
+        let Some(consumer) = group.consumer.as_deref_mut() else { return };
+        let mut records = Records::new();
+        for id in out {
+            self.unseat(&name, consumer, id, &mut records);
+        }
+        consumer.epoch = consumer.epoch.saturating_add(1);
+        consumer.topics_hash = consumer.hash_of(&self.topics);
+        records.push(epoch_record(&name, consumer));
+        self.write_consumers(group, records, Vec::new());
     }
 
     pub(super) fn unseat(
@@ -138,8 +143,9 @@ impl Desk {
         records: &mut Records,
     ) -> Option<ConsumerMember> {
         let mut member = consumer.remove(id)?;
-        self.timers.cancel(member.session.take());
-        self.timers.cancel(member.revocation.take());
+        for timer in member.take_timers() {
+            self.timers.cancel(timer);
+        }
         records.extend(tombstones_of(name, id));
         consumer.gone.insert(member.id.clone());
         Some(member)
@@ -152,19 +158,17 @@ impl Desk {
         records: Records,
         answers: Vec<(Ticket, Answer)>,
     ) {
-        let Some(consumer) = group.consumer.as_deref_mut() else { return };
+        let Some(consumer) = group.consumer.as_deref_mut() else {
+            // It has gone over to the classic protocol just now.
+            let write = group.burial.as_ref().and_then(|burial| burial.write);
+            return self.answer_after(write, answers);
+        };
         let mends = consumer.torn == Some(Torn::Open);
         let records = if mends { [records, everything(&group.id, consumer)].concat() } else { records };
         if records.is_empty() {
-            if let Some(write) = consumer.last_write
-                && let Some(UnderWay::Consumers { answers: waiting, .. }) = self.under_way.get_mut(&write)
-            {
-                waiting.extend(answers);
-            } else {
-                self.out.answers.extend(answers);
-            }
-            return;
+            return self.answer_after(consumer.last_write, answers);
         }
+
         let mut answers = Some(answers);
         let chunks = records.len().div_ceil(TOMBSTONES_PER_WRITE);
         for (at, chunk) in records.chunks(TOMBSTONES_PER_WRITE).enumerate() {
@@ -174,6 +178,17 @@ impl Desk {
         }
         if let Some(write) = consumer.last_write.filter(|_| mends) {
             consumer.torn = Some(Torn::Mending(write));
+        }
+    }
+
+    /// With the outcome of this write; at once when it has come.
+    fn answer_after(&mut self, write: Option<WriteId>, answers: Vec<(Ticket, Answer)>) {
+        if let Some(write) = write
+            && let Some(UnderWay::Consumers { answers: waiting, .. }) = self.under_way.get_mut(&write)
+        {
+            waiting.extend(answers);
+        } else {
+            self.out.answers.extend(answers);
         }
     }
 }
@@ -187,15 +202,24 @@ fn tombstones_of(group: &str, member: &str) -> [(Bytes, Option<Bytes>); 3] {
     ]
 }
 
-/// All records of the group, with which the log says again what is.
-fn everything(group: &Text, consumer: &ConsumerGroup) -> Records {
+/// All records of the group, with which the log says again what is: no classic group, and all of this one.
+pub(super) fn everything(group: &Text, consumer: &ConsumerGroup) -> Records {
     let gone = consumer.gone.iter().filter(|id| !consumer.members.contains_key(*id));
-    let mut records: Records = gone.flat_map(|id| tombstones_of(group, id)).collect();
+    let mut records: Records = vec![(Key::Group(group.to_string()).encode(), None)];
+    records.extend(gone.flat_map(|id| tombstones_of(group, id)));
     records.push(epoch_record(group, consumer));
+
     records.extend(consumer.members.values().map(|m| member_record(group, m)));
     records.extend(consumer.target.iter().map(|(member, t)| target_record(group, member, t)));
     records.push(target_epoch_record(group, consumer));
     records.extend(consumer.members.values().map(|m| standing_record(group, &m.id, &m.standing)));
+    // Of no version: they are matched again after a start.
+    records.extend(consumer.patterns.iter().map(|(text, pattern)| {
+        let topics = pattern.topics.iter().map(ToString::to_string).collect();
+        let value = ConsumerValue::Pattern { topics, version: 0, at_ms: 0 };
+        let key = Key::Pattern { group: group.to_string(), pattern: text.clone() };
+        (key.encode(), Some(value.encode()))
+    }));
     records
 }
 
@@ -221,9 +245,8 @@ impl Groups {
             }
         }
         let Err(code) = outcome else { return self.desk.out.answers.extend(answers) };
-        for (ticket, _) in answers {
-            let refused = refuse(code, "What the group decided could not be stored.");
-            self.desk.answer(ticket, Answer::ConsumerBeat(Err(refused)));
+        for (ticket, answer) in answers {
+            self.desk.answer(ticket, not_stored(answer, code));
         }
     }
 
@@ -242,11 +265,23 @@ impl Groups {
 
     fn consumer_out(&mut self, group: &str, member: &str) {
         let Some(group) = self.groups.get_mut(group) else { return };
-        let name = group.id.clone();
-        let mut records = Records::new();
-        if let Some(consumer) = group.consumer.as_deref_mut() {
-            self.desk.fence(&name, consumer, member, &mut records);
+        self.desk.fence(group, &BTreeSet::from([member.into()]));
+    }
+}
+
+/// What is said in place of an answer whose promise could not be stored.
+fn not_stored(answer: Answer, code: ErrorCode) -> Answer {
+    match answer {
+        Answer::ConsumerBeat(_) => {
+            Answer::ConsumerBeat(Err(refuse(code, "What the group decided could not be stored.")))
         }
-        self.desk.write_consumers(group, records, Vec::new());
+        Answer::Join(join) => Answer::Join(crate::join::refused(code, join.member)),
+        Answer::Sync(_) => sync_refused(code),
+        Answer::Leave(..) => Answer::Leave(code, Vec::new()),
+        // None of these waits for a group's records.
+        other @ (Answer::Heartbeat(_)
+        | Answer::Commit(_)
+        | Answer::DeleteOffsets(..)
+        | Answer::DeleteGroups(_)) => other,
     }
 }

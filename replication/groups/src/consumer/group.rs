@@ -1,8 +1,9 @@
 //! A consumer group's members, its target, and who has which partition. Bookkeeping only.
 
-use super::reconcile::{Partitions, Standing};
+use super::reconcile::{Partitions, Progress, Standing};
 use super::subscribe::{Pattern, Topics};
-use crate::budget::{Share, name_bytes};
+use crate::budget::{Protocols, Share, name_bytes};
+use crate::embedded::{self, CONSUMER};
 use crate::messages::{Text, WriteId};
 use crate::timers::TimerKey;
 use ringmill_types::TopicId;
@@ -24,6 +25,69 @@ pub(crate) struct ConsumerMember {
     pub session: Option<TimerKey>,
     /// Runs while it has partitions to give up.
     pub revocation: Option<TimerKey>,
+    /// Of one that speaks the classic protocol still: its generation is the epoch it stands in.
+    pub classic: Option<Classic>,
+}
+
+impl ConsumerMember {
+    pub fn new(id: Text, instance: Option<Text>) -> ConsumerMember {
+        ConsumerMember {
+            id,
+            instance,
+            about: About::default(),
+            said: Share::default(),
+            standing: Standing::default(),
+            session: None,
+            revocation: None,
+            classic: None,
+        }
+    }
+
+    /// All deadlines that run for it, which are its no more.
+    pub fn take_timers(&mut self) -> [Option<TimerKey>; 4] {
+        let [join, sync] = self.classic.as_mut().map_or([None, None], Classic::take_timers);
+        [self.session.take(), self.revocation.take(), join, sync]
+    }
+
+    /// Bytes of what it may choose itself.
+    pub fn words(&self) -> u64 {
+        self.said.bytes() + self.classic.as_ref().map_or(0, |c| c.protocols.bytes())
+    }
+}
+
+/// What the classic protocol has to know of a member beside what every member says.
+#[derive(Debug)]
+pub(crate) struct Classic {
+    pub session_timeout_ms: i32,
+    pub protocols: Protocols,
+    /// Runs from when it is told to join again until it does.
+    pub join: Option<TimerKey>,
+    /// Runs from its JoinGroup to its SyncGroup.
+    pub sync: Option<TimerKey>,
+}
+
+impl Classic {
+    pub fn new(session_timeout_ms: i32, protocols: Protocols) -> Classic {
+        Classic { session_timeout_ms, protocols, join: None, sync: None }
+    }
+
+    pub fn take_timers(&mut self) -> [Option<TimerKey>; 2] {
+        [self.join.take(), self.sync.take()]
+    }
+
+    /// The protocol it likes best. Within a group of the consumer protocol none is chosen: each member keeps its own.
+    pub fn protocol(&self) -> Option<&Text> {
+        self.protocols.first().map(|(name, _)| name)
+    }
+
+    /// The version of the embedded protocol that it reads.
+    pub fn version(&self) -> i16 {
+        self.protocols.first().map_or(0, |(_, said)| embedded::version_of(said))
+    }
+
+    fn supports(&self, protocol: &str) -> bool {
+        self.protocols.iter().any(|(name, _)| &**name == protocol)
+    }
 }
 
 /// What a member says about itself.
@@ -109,11 +173,17 @@ impl ConsumerGroup {
             "Empty"
         } else if self.epoch > self.target_epoch {
             "Assigning"
-        } else if self.members.values().all(|m| m.standing.is_reconciled(self.target_epoch)) {
+        } else if self.is_at_rest() {
             "Stable"
         } else {
             "Reconciling"
         }
+    }
+
+    /// Every member has what it should.
+    pub fn is_at_rest(&self) -> bool {
+        self.epoch <= self.target_epoch
+            && self.members.values().all(|m| m.standing.is_reconciled(self.target_epoch))
     }
 
     /// Another member than this has the partition.
@@ -147,6 +217,33 @@ impl ConsumerGroup {
         let (id, standing) = (member.id.clone(), member.standing.clone());
         self.members.insert(id.clone(), member);
         self.stand(&id, standing);
+    }
+
+    /// Whether a member with these protocols can be in the group beside those that speak the classic protocol.
+    pub fn accepts(&self, id: &str, protocol_type: &str, protocols: &[(String, bytes::Bytes)]) -> bool {
+        let others = self.members.values().filter(|m| *m.id != *id);
+        let others: Vec<&Classic> = others.filter_map(|m| m.classic.as_ref()).collect();
+        protocol_type == CONSUMER
+            && protocols.iter().any(|(name, _)| others.iter().all(|other| other.supports(name)))
+    }
+
+    /// A member of the classic protocol has to join again: for a newer epoch, when it has given up what it was asked to,
+    /// or for partitions that have become free.
+    pub fn has_to_join(&self, member: &ConsumerMember) -> bool {
+        let is_free = || {
+            let target = self.target.get(&member.id).into_iter().flatten();
+            let held = |topic: &TopicId, p: &i32| {
+                !member.standing.assigned.get(topic).is_some_and(|h| h.contains_key(p))
+                    && self.is_held(*topic, *p, &member.id)
+            };
+            !target.into_iter().any(|(topic, partitions)| partitions.iter().any(|p| held(topic, p)))
+        };
+        member.standing.epoch < self.epoch
+            || match member.standing.progress {
+                Progress::Stable => false,
+                Progress::Unrevoked => true,
+                Progress::Unreleased => is_free(),
+            }
     }
 
     /// The caller cancels its timers.

@@ -2,13 +2,19 @@
 //!
 //! Owns a group's epoch, its target, and how far each member is on its way there. Guarantees: a partition has one owner at
 //! a time, whatever members do; a member that says nothing for its session, or gives nothing up for its rebalance timeout,
-//! is out. Offsets, the log and the answers that wait for it are those of classic groups: a group is of one protocol, and
-//! an empty one becomes one of the other when a member of that protocol comes.
+//! is out. Offsets, the log and the answers that wait for it are those of classic groups.
+//!
+//! A group is of one protocol at a time, its members may be of two: with the first member of the consumer protocol a classic
+//! group goes over, members and all ([`migrate`]); those that speak the classic protocol still are served by [`classic`];
+//! with the last member of the consumer protocol the group goes back. Guarantee: whoever may have a partition has it on
+//! both sides of the way.
 
 mod assign;
 mod beat;
+mod classic;
 mod fence;
 mod group;
+mod migrate;
 mod reconcile;
 mod replay;
 mod subscribe;

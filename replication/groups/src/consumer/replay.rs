@@ -1,9 +1,9 @@
 //! A consumer group out of its records, in any order in which compaction may leave them.
 
-use super::group::{About, ConsumerGroup, ConsumerMember};
+use super::group::{Classic, ConsumerGroup, ConsumerMember};
 use super::reconcile::{Progress, Standing};
 use super::subscribe::Pattern;
-use crate::budget::Share;
+use crate::budget::Protocols;
 use crate::group::Group;
 use crate::machine::{Desk, Groups};
 use crate::messages::Text;
@@ -13,15 +13,7 @@ use crate::timers::Due;
 impl ConsumerGroup {
     /// The member, made when another of its records comes first.
     fn member(&mut self, id: &str) -> &mut ConsumerMember {
-        self.members.entry(id.into()).or_insert_with(|| ConsumerMember {
-            id: id.into(),
-            instance: None,
-            about: About::default(),
-            said: Share::default(),
-            standing: Standing::default(),
-            session: None,
-            revocation: None,
-        })
+        self.members.entry(id.into()).or_insert_with(|| ConsumerMember::new(id.into(), None))
     }
 }
 
@@ -53,11 +45,15 @@ impl Groups {
                 consumer.target_epoch = epoch;
                 consumer.target_ms = at_ms;
             }
-            (Key::ConsumerMember { member, .. }, ConsumerValue::Member { instance, about }) => {
+            (Key::ConsumerMember { member, .. }, ConsumerValue::Member { instance, about, classic }) => {
                 let member = consumer.member(member);
                 member.instance = instance.as_deref().map(Into::into);
                 member.said = budget.share(about.said_bytes());
                 member.about = about;
+                member.classic = classic.map(|said| {
+                    let list = said.protocols.into_iter().map(|(name, said)| (name.as_str().into(), said));
+                    Classic::new(said.session_timeout_ms, Protocols::new(list.collect(), &budget))
+                });
             }
             (Key::Target { member, .. }, ConsumerValue::Target(target)) => {
                 consumer.target.insert(member.as_str().into(), target);

@@ -2,6 +2,8 @@
 //!
 //! A pattern is matched in time linear in the name, and its program has a limit: no pattern can hold up control.
 
+use super::reconcile::Partitions;
+use crate::embedded::Named;
 use crate::messages::Text;
 use regex::{Regex, RegexBuilder};
 use ringmill_types::TopicId;
@@ -18,6 +20,7 @@ const NESTING_MAX: u32 = 50;
 #[derive(Debug, Default)]
 pub(crate) struct Topics {
     names: BTreeMap<Text, (TopicId, i32)>,
+    ids: BTreeMap<TopicId, Text>,
     /// Grows with every change.
     pub version: u64,
 }
@@ -29,19 +32,48 @@ impl Topics {
 
     pub fn reset(&mut self, topics: Vec<(Text, TopicId, i32)>) {
         self.names.clear();
+        self.ids.clear();
         self.set(topics);
     }
 
     pub fn set(&mut self, topics: Vec<(Text, TopicId, i32)>) {
         self.version += 1;
-        self.names.extend(topics.into_iter().map(|(name, id, partitions)| (name, (id, partitions))));
+        for (name, id, partitions) in topics {
+            if let Some((old, _)) = self.names.insert(name.clone(), (id, partitions)) {
+                self.ids.remove(&old);
+            }
+            self.ids.insert(id, name);
+        }
     }
 
     pub fn remove(&mut self, topics: &[Text]) {
         self.version += 1;
         for topic in topics {
-            self.names.remove(topic);
+            if let Some((id, _)) = self.names.remove(topic) {
+                self.ids.remove(&id);
+            }
         }
+    }
+
+    /// By id, as far as the partitions exist.
+    pub fn known(&self, named: &Named) -> Partitions {
+        let known = named.iter().filter_map(|(name, partitions)| {
+            let (id, count) = self.get(name)?;
+            let there: BTreeSet<i32> = partitions.range(0..count.max(0)).copied().collect();
+            (!there.is_empty()).then_some((id, there))
+        });
+        known.collect()
+    }
+
+    /// By name, as far as the topics exist.
+    pub fn named(&self, places: impl Iterator<Item = (TopicId, i32)>) -> Named {
+        let mut named = Named::new();
+        for (topic, partition) in places {
+            if let Some(name) = self.ids.get(&topic) {
+                named.entry(name.to_string()).or_default().insert(partition);
+            }
+        }
+        named
     }
 }
 

@@ -4,6 +4,7 @@ use super::group::About;
 use super::reconcile::Partitions;
 use crate::machine::Groups;
 use crate::messages::Text;
+use crate::views::Protocol;
 use ringmill_types::ErrorCode;
 
 /// A group of the consumer protocol.
@@ -20,6 +21,8 @@ pub struct DescribedConsumerGroup {
 pub struct DescribedConsumer {
     pub id: Text,
     pub instance: Option<Text>,
+    /// What it speaks: a group that goes over has members of both.
+    pub protocol: Protocol,
     pub epoch: i32,
     pub about: About,
     pub assigned: Partitions,
@@ -33,6 +36,7 @@ impl Groups {
         let members = consumer.members.values().map(|m| DescribedConsumer {
             id: m.id.clone(),
             instance: m.instance.clone(),
+            protocol: if m.classic.is_some() { Protocol::Classic } else { Protocol::Consumer },
             epoch: m.standing.epoch,
             about: m.about.clone(),
             assigned: (m.standing.assigned.iter())
@@ -49,7 +53,7 @@ impl Groups {
         })
     }
 
-    /// Whether who says so may read the group's offsets: a member of the consumer protocol in its epoch.
+    /// Whether who says so may read the group's offsets: a member in its epoch.
     ///
     /// # Errors
     /// What it is told otherwise.
@@ -61,7 +65,13 @@ impl Groups {
             return Ok(());
         }
         let member = consumer.members.get(member.unwrap_or_default()).ok_or(ErrorCode::UnknownMemberId)?;
-        if member.standing.epoch == epoch { Ok(()) } else { Err(ErrorCode::StaleMemberEpoch) }
+        if member.standing.epoch == epoch {
+            Ok(())
+        } else if member.classic.is_some() {
+            Err(ErrorCode::IllegalGeneration)
+        } else {
+            Err(ErrorCode::StaleMemberEpoch)
+        }
     }
 
     /// A group by either protocol is there.

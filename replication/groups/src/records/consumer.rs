@@ -5,7 +5,8 @@
 //! key 5, 7, 8  group, member            what a member says; its target; where it stands
 //! key 16       group, pattern           what a pattern matched
 //! 3   epoch i32, tag 0: hash of the topics i64
-//! 5   instance?, rack?, client id, host, [topic], pattern?, rebalance timeout i32, assignor?, tag 0: classic member?
+//! 5   instance?, rack?, client id, host, [topic], pattern?, rebalance timeout i32, assignor?,
+//!     tag 0: none as byte 0, or byte 1, session timeout i32, [protocol, its metadata bytes]
 //! 6   epoch i32, tag 0: time i64
 //! 7   [topic id, [partition]]
 //! 8   epoch i32, epoch before i32, progress i8, assigned, revoking: [topic id, [partition], tag 0: [epoch]]
@@ -19,11 +20,19 @@ use bytes::Bytes;
 use ringmill_types::TopicId;
 use std::collections::BTreeSet;
 
+/// What the record of a member says beside `About` when it speaks the classic protocol.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClassicValue {
+    pub session_timeout_ms: i32,
+    /// In its order of preference, with what it says under each.
+    pub protocols: Vec<(String, Bytes)>,
+}
+
 /// A value of one of these records.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ConsumerValue {
     Epoch { epoch: i32, topics_hash: i64 },
-    Member { instance: Option<String>, about: About },
+    Member { instance: Option<String>, about: About, classic: Option<ClassicValue> },
     TargetEpoch { epoch: i32, at_ms: i64 },
     Target(Partitions),
     Standing(Standing),
@@ -40,7 +49,9 @@ impl ConsumerValue {
                 put_i32(&mut out, *epoch);
                 put_number_tag(&mut out, *number);
             }
-            ConsumerValue::Member { instance, about } => put_member(&mut out, instance.as_deref(), about),
+            ConsumerValue::Member { instance, about, classic } => {
+                put_member(&mut out, instance.as_deref(), about, classic.as_ref());
+            }
             ConsumerValue::Target(partitions) => {
                 put_count(&mut out, partitions.len());
                 for (topic, partitions) in partitions {
@@ -97,6 +108,7 @@ impl ConsumerValue {
                     partitions.insert(topic, numbers(&mut from)?.into_iter().collect());
                     from.tags(|_, _| Ok(()))?;
                 }
+
                 from.tags(|_, _| Ok(()))?;
                 ConsumerValue::Target(partitions)
             }
@@ -131,8 +143,33 @@ fn member(from: &mut Reader<'_>) -> Result<ConsumerValue, RecordError> {
     about.regex = from.nullable()?;
     about.rebalance_timeout_ms = from.i32()?;
     about.assignor = from.nullable()?;
+    let mut said = None;
+    from.tags(|tag, bytes| {
+        if tag == 0 {
+            said = classic(&mut Reader { rest: bytes, compact: true })?;
+        }
+        Ok(())
+    })?;
+    Ok(ConsumerValue::Member { instance, about, classic: said })
+}
+
+fn classic(from: &mut Reader<'_>) -> Result<Option<ClassicValue>, RecordError> {
+    match from.varint()? {
+        0 => {
+            from.end()?;
+            return Ok(None);
+        }
+        1 => {}
+        _ => return Err(RecordError::Malformed),
+    }
+    let mut value = ClassicValue { session_timeout_ms: from.i32()?, protocols: Vec::new() };
+    for _ in 0..from.count()? {
+        value.protocols.push((from.string()?, from.bytes()?));
+        from.tags(|_, _| Ok(()))?;
+    }
     from.tags(|_, _| Ok(()))?;
-    Ok(ConsumerValue::Member { instance, about })
+    from.end()?;
+    Ok(Some(value))
 }
 
 fn standing(from: &mut Reader<'_>) -> Result<ConsumerValue, RecordError> {
@@ -171,7 +208,7 @@ fn held(from: &mut Reader<'_>) -> Result<Held, RecordError> {
     Ok(held)
 }
 
-fn put_member(out: &mut Vec<u8>, instance: Option<&str>, about: &About) {
+fn put_member(out: &mut Vec<u8>, instance: Option<&str>, about: &About, classic: Option<&ClassicValue>) {
     put_optional(out, instance);
     put_optional(out, about.rack.as_deref());
     put_text(out, &about.client_id);
@@ -181,8 +218,26 @@ fn put_member(out: &mut Vec<u8>, instance: Option<&str>, about: &About) {
     put_optional(out, about.regex.as_deref());
     put_i32(out, about.rebalance_timeout_ms);
     put_optional(out, about.assignor.as_deref());
-    // One tag: number 0, one byte, which says that this is no member of the classic protocol.
-    out.extend_from_slice(&[1, 0, 1, 0]);
+    let mut said = Vec::new();
+    match classic {
+        Some(classic) => {
+            put_varint(&mut said, 1);
+            put_i32(&mut said, classic.session_timeout_ms);
+            put_count(&mut said, classic.protocols.len());
+            for (name, metadata) in &classic.protocols {
+                put_text(&mut said, name);
+                put_count(&mut said, metadata.len());
+                said.extend_from_slice(metadata);
+                put_varint(&mut said, 0);
+            }
+            put_varint(&mut said, 0);
+        }
+        None => put_varint(&mut said, 0),
+    }
+    put_varint(out, 1);
+    put_varint(out, 0);
+    put_varint(out, said.len() as u32);
+    out.extend_from_slice(&said);
 }
 
 fn put_held(out: &mut Vec<u8>, held: &Held) {

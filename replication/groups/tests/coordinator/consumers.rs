@@ -172,11 +172,11 @@ fn an_empty_group_changes_its_protocol_and_keeps_its_offsets() {
     let mut rig = rig(2);
     let ids = rig.stable("g", 1);
     rig.commit("g", &ids[0], rig.generation("g"), 5);
-    assert_eq!(beat(&mut rig, hello("a")), Err(ErrorCode::GroupIdNotFound), "classic members are there");
+    assert_eq!(beat(&mut rig, hello("a")), Err(ErrorCode::GroupIdNotFound), "members of another kind are there");
     rig.leave("g", &ids[0], None);
     beat(&mut rig, hello("a")).unwrap();
     assert_eq!(rig.offset("g"), Some(5));
-    let ticket = rig.join(join_of("g", ""));
+    let ticket = rig.join(Join { protocol_type: "connect".into(), ..join_of("g", "") });
     assert_eq!(rig.joined(ticket).unwrap().error, ErrorCode::InconsistentGroupProtocol);
     rig.restart();
     rig.step(Event::Topics(vec![("t".into(), T, 2)]));

@@ -5,6 +5,8 @@ mod consumer_story;
 mod consumers;
 mod invariants;
 mod membership;
+mod migration;
+mod mixed;
 mod offsets;
 mod rig;
 mod statics;

@@ -1,7 +1,7 @@
 //! Both group protocols with real members: the consumer protocol (KIP-848) of librdkafka 2.12 and of Java's console
 //! consumer, each alone and beside the other, static members of both, and groups that go over from the classic protocol to
-//! the consumer's and back between members. `AT=HOST:PORT` tries another broker: with Kafka 4.3.1 there, every check
-//! passes as well.
+//! the consumer's and back: between members, with them, one by one, and by a static member that changes its protocol.
+//! `AT=HOST:PORT` tries another broker: with Kafka 4.3.1 there, every check passes as well.
 
 use super::Report;
 use super::broker::{Broker, binary};
@@ -9,6 +9,7 @@ use super::groups;
 use super::kafka;
 use super::librdkafka;
 use super::tool::{need, talk, timed};
+use std::borrow::Borrow;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -84,9 +85,23 @@ pub fn run(report: &mut Report) -> Result<(), String> {
             let name = format!("static-{name}-{}", protocol.name());
             report.check(&name, || statics(Stage::new(&at, &name, &dir)?, client, protocol));
         }
-        let name = format!("there-and-back-{name}");
-        report.check(&name, || there_and_back(Stage::new(&at, &name, &dir)?, client));
+        let back = format!("there-and-back-{name}");
+        report.check(&back, || there_and_back(Stage::new(&at, &back, &dir)?, client));
+        let over = format!("static-goes-over-{name}");
+        report.check(&over, || static_goes_over(Stage::new(&at, &over, &dir)?, client));
     }
+    for (name, stay, comes) in [
+        ("librdkafka", Librdkafka, Librdkafka),
+        ("java", Java, Java),
+        ("librdkafka-for-java", Librdkafka, Java),
+        ("java-for-librdkafka", Java, Librdkafka),
+    ] {
+        let name = format!("over-with-members-{name}");
+        report.check(&name, || over_with_members(Stage::new(&at, &name, &dir)?, stay, comes));
+    }
+    let name = "one-by-one-librdkafka";
+    report.check(name, || one_by_one(Stage::new(&at, name, &dir)?, Librdkafka));
+
     if let Some(broker) = &mut broker {
         report.check("clean-stop", || broker.stop());
     }
@@ -139,8 +154,71 @@ fn there_and_back(mut stage: Stage<'_>, client: Client) -> Result<(), String> {
     groups::same(&stage.printed, 0..RECORDS)
 }
 
+/// A group goes over with its members when one of the consumer protocol comes, and back when that one goes.
+fn over_with_members(mut stage: Stage<'_>, stay: Client, comes: Client) -> Result<(), String> {
+    let mut members = vec![stage.member(stay, Classic, None)?, stage.member(stay, Classic, None)?];
+    stage.wait_for(Classic, 2)?;
+    stage.read(&members, 1..50)?;
+    members.push(stage.member(comes, Consumer, None)?);
+    stage.wait_for(Consumer, 3)?;
+    stage.read(&members, 50..100)?;
+    if let Some(member) = members.pop() {
+        stage.stop(member)?;
+    }
+    stage.wait_for(Classic, 2)?;
+    stage.read(&members, 100..RECORDS)?;
+    for member in members {
+        stage.stop(member)?;
+    }
+    groups::same(&stage.printed, 0..RECORDS)
+}
+
+/// As an application is upgraded while it runs, and taken back: each member is replaced by one of the other protocol.
+fn one_by_one(mut stage: Stage<'_>, client: Client) -> Result<(), String> {
+    let mut members = vec![stage.member(client, Classic, None)?, stage.member(client, Classic, None)?];
+    stage.wait_for(Classic, 2)?;
+    let mut next = 1;
+    for (protocol, between) in
+        [(Consumer, Consumer), (Consumer, Consumer), (Classic, Consumer), (Classic, Classic)]
+    {
+        members.push(stage.member(client, protocol, None)?);
+        stage.wait_for(Consumer, 3)?;
+        let oldest = members.remove(0);
+        stage.stop(oldest)?;
+        stage.wait_for(between, 2)?;
+        stage.read(&members, next..next + 40)?;
+        next += 40;
+    }
+    for member in members {
+        stage.stop(member)?;
+    }
+    groups::same(&stage.printed, 0..next)
+}
+
+/// A static member comes back with the other protocol, to what it had; the group goes with it, there and back.
+fn static_goes_over(mut stage: Stage<'_>, client: Client) -> Result<(), String> {
+    let stays = stage.member(client, Classic, Some("stays"))?;
+    let mut goes = stage.member(client, Classic, Some("goes"))?;
+    let before = stage.wait_for(Classic, 2)?;
+    stage.read(&[&stays, &goes], 1..50)?;
+    for (protocol, records) in [(Consumer, 50..100), (Classic, 100..RECORDS)] {
+        stage.stop(goes)?;
+        goes = stage.member(client, protocol, Some("goes"))?;
+        stage.produce(records.clone())?;
+        stage.wait_for_records(&[&stays, &goes], records.end)?;
+        let after = stage.wait_for(protocol, 2)?;
+        if before != after {
+            return Err(format!("{before:?} before, {after:?} with the {} protocol", protocol.name()));
+        }
+    }
+    stage.stop(stays)?;
+    stage.stop(goes)?;
+    groups::same(&stage.printed, 0..RECORDS)
+}
+
 impl<'a> Stage<'a> {
     /// Its topic has one record.
+
     fn new(at: &'a str, name: &str, dir: &'a Path) -> Result<Stage<'a>, String> {
         let stage = Stage { at, name: name.to_string(), dir, printed: String::new() };
         stage.produce(0..1)?;
@@ -219,11 +297,18 @@ impl<'a> Stage<'a> {
         }
     }
 
+    /// These members read these records, the next ones.
+    fn read<M: Borrow<Member>>(&self, members: &[M], numbers: std::ops::Range<u32>) -> Result<(), String> {
+        self.produce(numbers.clone())?;
+        self.wait_for_records(members, numbers.end)
+    }
+
     /// Until these members, and those before them, have printed so many.
-    fn wait_for_records(&self, members: &[Member], count: u32) -> Result<(), String> {
+    fn wait_for_records<M: Borrow<Member>>(&self, members: &[M], count: u32) -> Result<(), String> {
         let begun = Instant::now();
         loop {
-            let printed: String = members.iter().map(Member::printed).collect();
+            let printed: String = members.iter().map(|member| member.borrow().printed()).collect();
+
             let lines = self.printed.lines().count() + printed.lines().count();
             if lines >= count as usize {
                 return Ok(());
