@@ -172,7 +172,11 @@ fn an_empty_group_changes_its_protocol_and_keeps_its_offsets() {
     let mut rig = rig(2);
     let ids = rig.stable("g", 1);
     rig.commit("g", &ids[0], rig.generation("g"), 5);
-    assert_eq!(beat(&mut rig, hello("a")), Err(ErrorCode::GroupIdNotFound), "members of another kind are there");
+    assert_eq!(
+        beat(&mut rig, hello("a")),
+        Err(ErrorCode::GroupIdNotFound),
+        "members of another kind are there"
+    );
     rig.leave("g", &ids[0], None);
     beat(&mut rig, hello("a")).unwrap();
     assert_eq!(rig.offset("g"), Some(5));
