@@ -117,7 +117,6 @@ fn groups(options: &BrokerOptions) -> GroupSettings {
             consumer_heartbeat_interval_ms: settings.group_consumer_heartbeat_interval_ms,
             consumer_size_max: usize::try_from(settings.group_consumer_max_size).unwrap_or(usize::MAX),
             migration: settings.group_consumer_migration_policy,
-
             offsets_retention_ms: settings.offsets_retention_minutes.saturating_mul(60_000),
             retention_check_ms: u64::try_from(settings.offsets_retention_check_interval_ms).unwrap_or(1),
             offset_metadata_bytes_max: usize::try_from(settings.offset_metadata_max_bytes).unwrap_or(0),

@@ -50,7 +50,6 @@ const DIFFERENCES: &[(ApiKey, &[&str])] = &[
         "A group goes over while it waits for its first generation, too (group.initial.rebalance.delay.ms); Kafka answers UNKNOWN_SERVER_ERROR then. One whose members were given the same partition does not go over.",
         "A group that went back to the classic protocol makes its rebalance after a restart as well: its record names no leader until it has.",
     ]),
-
     (ApiKey::DESCRIBE_CLIENT_QUOTAS, &[
         "Entities and their quotas come in order of their names; Kafka's come in the order of its hash tables.",
         "Everybody is the user ANONYMOUS: there is no authentication yet.",

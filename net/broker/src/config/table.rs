@@ -6,7 +6,6 @@
 use super::units::{CPU_MAX, TimeUnit, parse_bytes, parse_cpus, parse_time, show_bytes};
 use ringmill_control::groups::Migration;
 use ringmill_types::{TimestampType, limits};
-
 use std::path::PathBuf;
 
 /// Whose name a key carries.
@@ -469,7 +468,6 @@ settings! {
             "Members of one group of the consumer protocol; a further one is refused.", "1000";
         group_consumer_migration_policy: Migration, "group.consumer.migration.policy", Kafka, Kind::Choice(&["bidirectional", "upgrade", "downgrade", "disabled"]), Some("bidirectional"),
             "Which way a group goes over with members: upgrade, from the classic to the consumer protocol, when the first member of the latter joins; downgrade, back, when the last one is gone. An empty group always takes the protocol of who comes.", "disabled";
-
         offset_metadata_max_bytes: i32, "offset.metadata.max.bytes", Kafka, Kind::Int { min: 0, max: INT_MAX }, Some("4096"),
             "Text that a consumer may store with an offset.", "4096";
         offsets_retention_minutes: i64, "offsets.retention.minutes", Kafka, Kind::Time { unit: TimeUnit::Minutes, min: 1, max: INT_MAX }, Some("10080"),

@@ -17,7 +17,6 @@ use kafka_wire_core::Uuid;
 use ringmill_groups::{
     Answer, ConsumerBeat, DescribedConsumer, DescribedConsumerGroup, Event, Groups, Partitions, Protocol,
 };
-
 use ringmill_metadata::Image;
 use ringmill_types::{ErrorCode, TopicId};
 

@@ -168,7 +168,6 @@ impl Desk {
         if records.is_empty() {
             return self.answer_after(consumer.last_write, answers);
         }
-
         let mut answers = Some(answers);
         let chunks = records.len().div_ceil(TOMBSTONES_PER_WRITE);
         for (at, chunk) in records.chunks(TOMBSTONES_PER_WRITE).enumerate() {
@@ -208,7 +207,6 @@ pub(super) fn everything(group: &Text, consumer: &ConsumerGroup) -> Records {
     let mut records: Records = vec![(Key::Group(group.to_string()).encode(), None)];
     records.extend(gone.flat_map(|id| tombstones_of(group, id)));
     records.push(epoch_record(group, consumer));
-
     records.extend(consumer.members.values().map(|m| member_record(group, m)));
     records.extend(consumer.target.iter().map(|(member, t)| target_record(group, member, t)));
     records.push(target_epoch_record(group, consumer));

@@ -218,7 +218,6 @@ fn static_goes_over(mut stage: Stage<'_>, client: Client) -> Result<(), String> 
 
 impl<'a> Stage<'a> {
     /// Its topic has one record.
-
     fn new(at: &'a str, name: &str, dir: &'a Path) -> Result<Stage<'a>, String> {
         let stage = Stage { at, name: name.to_string(), dir, printed: String::new() };
         stage.produce(0..1)?;
