@@ -206,8 +206,8 @@ pub(super) fn everything(group: &Text, consumer: &ConsumerGroup) -> Records {
     let gone = consumer.gone.iter().filter(|id| !consumer.members.contains_key(*id));
     let mut records: Records = vec![(Key::Group(group.to_string()).encode(), None)];
     records.extend(gone.flat_map(|id| tombstones_of(group, id)));
-    records.push(epoch_record(group, consumer));
     records.extend(consumer.members.values().map(|m| member_record(group, m)));
+    records.push(epoch_record(group, consumer));
     records.extend(consumer.target.iter().map(|(member, t)| target_record(group, member, t)));
     records.push(target_epoch_record(group, consumer));
     records.extend(consumer.members.values().map(|m| standing_record(group, &m.id, &m.standing)));

@@ -98,7 +98,6 @@ impl Desk {
         let mut consumer = ConsumerGroup::new();
         consumer.epoch = group.generation;
         consumer.target_epoch = group.generation;
-        consumer.target_ms = self.now.wall_ms;
         consumer.gone = group.burial.iter().flat_map(|burial| burial.members.iter().cloned()).collect();
         let mut taken: BTreeSet<(TopicId, i32)> = BTreeSet::new();
         for place in members.iter().flat_map(|read| places(&read.assigned)) {
