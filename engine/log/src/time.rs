@@ -25,7 +25,7 @@ pub struct TimeFound {
     pub epoch: LeaderEpoch,
 }
 
-/// Order for the file thread: segments that may hold the record, oldest first, then the batch in memory that does if
+/// Order for the file thread: segments that may hold the record, oldest first, then the batches in memory that may if
 /// none of them does.
 struct FindTime {
     /// `None`: the largest timestamp.
@@ -45,8 +45,13 @@ impl Log {
         let serial = self.serial();
         let mut order = FindTime { time_ms, segments: Vec::new(), tail: Vec::new(), from: Offset::ZERO };
         if let Some(part) = self.parts.get(slot.0 as usize) {
-            order.from = part.log_start;
-            let tail = part.tail.iter().filter(|e| e.last < part.high_watermark && e.base >= part.destaged);
+            // The record with the largest timestamp may be one that was deleted, as in Kafka, while its segment is there.
+            let is_empty = part.log_start >= part.high_watermark;
+            order.from = if time_ms.is_none() && !is_empty { Offset::ZERO } else { part.log_start };
+            let tail = part
+                .tail
+                .iter()
+                .filter(|e| e.last < part.high_watermark && e.base >= part.destaged && e.last >= order.from);
             let tail_max = tail.clone().map(|e| e.max_timestamp_ms).max().unwrap_or(-1);
             let largest = part.segments.iter().map(|s| s.max_timestamp_ms).max().unwrap_or(-1).max(tail_max);
             let wanted = time_ms.unwrap_or(largest);
@@ -59,9 +64,9 @@ impl Log {
                         segment.bytes,
                     ));
                 }
-                order
-                    .tail
-                    .extend(tail.filter(|e| e.max_timestamp_ms >= wanted).map(|e| e.buf.clone()).take(1));
+                // Two, because the record that makes the first one fit may lie below the log start.
+                let fitting = tail.filter(|e| e.max_timestamp_ms >= wanted);
+                order.tail.extend(fitting.map(|e| e.buf.clone()).take(2));
                 order.time_ms = Some(wanted);
             }
         }
@@ -138,19 +143,25 @@ impl FindTime {
 
 /// The first record of a batch at or after the time, not below `from`.
 fn in_batch(header: &BatchHeader, batch: &[u8], time_ms: i64, from: Offset) -> io::Result<Option<TimeFound>> {
-    let found = |delta: i64, timestamp_ms| {
-        let offset = header.base_offset.plus(delta);
-        (offset >= from).then_some(TimeFound { offset, timestamp_ms, epoch: header.leader_epoch })
+    let found = |offset: Offset, timestamp_ms| {
+        let holds = offset >= from && offset <= header.last_offset();
+        holds.then_some(TimeFound { offset, timestamp_ms, epoch: header.leader_epoch })
     };
-    if header.is_log_append_time() {
-        return Ok(found(0, header.max_timestamp_ms));
+    // All its records have one time, and which of them are there is known without looking, unless some were compacted away.
+    let stamped = header.is_log_append_time();
+    if stamped && header.record_count == header.last_offset_delta.saturating_add(1) {
+        return Ok(found(header.base_offset.max(from), header.max_timestamp_ms));
     }
     let payload = ringmill_compression::payload(header, batch, PAYLOAD_BYTES_MAX)?;
     for record in Records::of_payload(&payload, header.record_count) {
         let Ok(record) = record else { return Err(io::ErrorKind::InvalidData.into()) };
-        let timestamp_ms = header.base_timestamp_ms.saturating_add(record.timestamp_delta_ms);
+        let timestamp_ms = match stamped {
+            true => header.max_timestamp_ms,
+            false => header.base_timestamp_ms.saturating_add(record.timestamp_delta_ms),
+        };
+        let offset = header.base_offset.plus(i64::from(record.offset_delta));
         if timestamp_ms >= time_ms
-            && let Some(found) = found(i64::from(record.offset_delta), timestamp_ms)
+            && let Some(found) = found(offset, timestamp_ms)
         {
             return Ok(Some(found));
         }

@@ -4,11 +4,11 @@
 mod common;
 
 use common::Core;
-use ringmill_log::AppendError;
+use ringmill_log::{AppendError, LogEvent};
 use ringmill_reactor::Backend;
 use ringmill_record::{HEADER_BYTES, validate_produced};
 use ringmill_types::{
-    CoreId, ErrorCode, LeaderEpoch, PartitionId, PartitionSpec, TimestampType, TopicConfig, TopicId,
+    CoreId, ErrorCode, LeaderEpoch, Offset, PartitionId, PartitionSpec, TimestampType, TopicConfig, TopicId,
     TopicSpec,
 };
 use std::sync::Arc;
@@ -58,6 +58,95 @@ fn configure(core: &mut Core, config: TopicConfig) {
         partitions: vec![spec.clone()],
     };
     core.log.upsert(&topic, &spec);
+}
+
+/// What a lookup by time gives: offset and timestamp.
+fn find(core: &mut Core, time_ms: i64) -> Option<(i64, i64)> {
+    find_or_largest(core, Some(time_ms))
+}
+
+fn find_or_largest(core: &mut Core, time_ms: Option<i64>) -> Option<(i64, i64)> {
+    let slot = core.slot(0);
+    core.log.find_time(&mut core.io, slot, time_ms, 7);
+    loop {
+        core.log.poll(&mut core.io);
+        let until = core.io.now_ns() + 5_000_000;
+        core.io.enter(Some(until));
+        while let Some(completion) = core.io.pop() {
+            core.log.complete(&mut core.io, completion);
+        }
+        while let Some(event) = core.log.next_event() {
+            if let LogEvent::Found { ticket, found } = event {
+                assert_eq!(ticket, 7);
+                return found.map(|found| (found.offset.0, found.timestamp_ms));
+            }
+        }
+    }
+}
+
+/// Lookups by time do not see what DeleteRecords took, and see what is behind it: in memory and in segments, also where the
+/// log begins within a batch.
+#[test]
+fn lookups_begin_where_the_log_does() {
+    for stamped in [false, true] {
+        for in_segments in [false, true] {
+            let home = tempfile::tempdir().unwrap();
+            let (mut core, _) = Core::open(home.path(), 1);
+            if stamped {
+                let config =
+                    TopicConfig { timestamp_type: TimestampType::LogAppendTime, ..TopicConfig::default() };
+                configure(&mut core, config);
+            }
+            let now = core.io.wall_ms();
+            for first in [now, now + 10, now + 20] {
+                core.append(0, &batch(&[first + 2, first, first + 1], first, first + 2, 0));
+            }
+            core.settle();
+            if in_segments {
+                core.stop();
+                core = Core::open(home.path(), 2).0;
+            }
+            for (start, expected) in [(0, 0), (1, 1), (3, 3), (5, 5), (8, 8)] {
+                let slot = core.slot(0);
+                core.log.delete_records(&mut core.io, slot, Offset(start)).unwrap();
+                let found = find(&mut core, 0);
+                assert_eq!(
+                    found.map(|(offset, _)| offset),
+                    Some(expected),
+                    "from {start}, stamped: {stamped}, in segments: {in_segments}"
+                );
+            }
+            let slot = core.slot(0);
+            core.log.delete_records(&mut core.io, slot, Offset(9)).unwrap();
+            assert_eq!(find(&mut core, 0), None);
+        }
+    }
+    // Its first record alone is as new as asked for, and gone.
+    let home = tempfile::tempdir().unwrap();
+    let (mut core, _) = Core::open(home.path(), 1);
+    let now = core.io.wall_ms();
+    core.append(0, &batch(&[now + 50, now], now, now + 50, 0));
+    core.append(0, &batch(&[now + 60], now + 60, now + 60, 0));
+    core.settle();
+    let slot = core.slot(0);
+    core.log.delete_records(&mut core.io, slot, Offset(1)).unwrap();
+    assert_eq!(find(&mut core, now + 40), Some((2, now + 60)));
+}
+
+/// As Kafka answers: the largest timestamp counts while its batch is there, deleted or not, until nothing is left to read.
+#[test]
+fn the_largest_timestamp_may_be_a_deleted_records() {
+    let home = tempfile::tempdir().unwrap();
+    let (mut core, _) = Core::open(home.path(), 1);
+    let now = core.io.wall_ms();
+    core.append(0, &batch(&[now + 50, now], now, now + 50, 0));
+    core.append(0, &batch(&[now + 20], now + 20, now + 20, 0));
+    core.settle();
+    for (start, expected) in [(0, Some((0, now + 50))), (1, Some((0, now + 50))), (3, None)] {
+        let slot = core.slot(0);
+        core.log.delete_records(&mut core.io, slot, Offset(start)).unwrap();
+        assert_eq!(find_or_largest(&mut core, None), expected, "from {start}");
+    }
 }
 
 #[test]
