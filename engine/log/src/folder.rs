@@ -94,10 +94,19 @@ fn set_aside(fs: &dyn Fs, dir: &Path, id: PartitionId) -> io::Result<()> {
     fs.remove_dir_all(&doomed)
 }
 
+/// What a folder is called while it is being removed. Names of 249 characters are legal and leave no room for more, so the
+/// name loses its end: the id says whose it was.
+fn doomed_name(name: &str, id: PartitionId) -> String {
+    const FILE_NAME_BYTES_MAX: usize = 255;
+    let ending = format!(".{:016x}-delete", id.0);
+    // Topics are named in ASCII.
+    format!("{}{ending}", name.get(..FILE_NAME_BYTES_MAX - ending.len()).unwrap_or(name))
+}
+
 /// The name is free at once; the bytes go in their own time.
 fn rename_away(fs: &dyn Fs, dir: &Path, id: PartitionId) -> io::Result<PathBuf> {
     let name = dir.file_name().and_then(|n| n.to_str()).unwrap_or("partition");
-    let doomed = dir.with_file_name(format!("{name}.{:016x}-delete", id.0));
+    let doomed = dir.with_file_name(doomed_name(name, id));
     if fs.exists(&doomed) {
         fs.remove_dir_all(&doomed)?;
     }
@@ -109,8 +118,29 @@ fn rename_away(fs: &dyn Fs, dir: &Path, id: PartitionId) -> io::Result<PathBuf> 
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use ringmill_reactor::stdfs::StdFs;
+
+    #[test]
+    fn the_longest_name_leaves_room_for_whose_it_was() {
+        let longest = format!("{}-12345", "n".repeat(249));
+        assert_eq!(longest.len(), 255);
+        let doomed = doomed_name(&longest, PartitionId(0xaa));
+        assert_eq!(doomed.len(), 255);
+        assert!(doomed.ends_with("n.00000000000000aa-delete") && is_doomed(&doomed));
+        assert_eq!(doomed_name("orders-0", PartitionId(0xaa)), "orders-0.00000000000000aa-delete");
+
+        let home = tempfile::tempdir().unwrap();
+        let dir = home.path().join(&longest);
+        let (first, second) = (TopicId([1; 16]), TopicId([2; 16]));
+        settle(&StdFs, &dir, first, PartitionId(1), false).unwrap();
+        settle(&StdFs, &dir, second, PartitionId(2), false).unwrap();
+        assert!(is_foreign(&StdFs, &dir, first).unwrap());
+        remove(&StdFs, &dir, second, PartitionId(2)).unwrap();
+        assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0);
+    }
 
     #[test]
     fn only_names_of_ours_are_removed() {
