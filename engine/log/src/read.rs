@@ -46,7 +46,8 @@ impl Log {
         if request.offset < part.log_start || request.offset > part.log_end {
             return Err(ReadError::OutOfRange);
         }
-        if request.offset >= part.high_watermark {
+        let nothing_wanted = request.max_bytes == 0 && !request.at_least_one;
+        if request.offset >= part.high_watermark || nothing_wanted {
             return Ok(ReadOutcome::Data { bufs: Vec::new(), bytes: 0 });
         }
         if request.offset < part.tail_start() {

@@ -614,8 +614,8 @@ impl<B: Backend> Core<B> {
                 drop(give_back);
                 self.remote_appended(key, part, result);
             }
-            PeerMessage::Read { from, key, round, reads, watch_below_bytes } => {
-                self.remote_read(from, key, round, &reads, watch_below_bytes)
+            PeerMessage::Read { from, key, round, reads, max_bytes, watch_below_bytes } => {
+                self.remote_read(from, key, round, &reads, max_bytes, watch_below_bytes)
             }
             PeerMessage::ReadDone { key, round, results, watched } => {
                 self.remote_read_done(from, key, round, results, watched)
@@ -653,7 +653,8 @@ impl<B: Backend> Core<B> {
         if conn.own_bytes + conn.foreign_bytes < DECIDE_AFTER_BYTES {
             return;
         }
-        if let Some(owner) = owner.filter(|_| conn.foreign_bytes > conn.own_bytes * 9) {
+        // One whose peer has ended is not worth it.
+        if let Some(owner) = owner.filter(|_| conn.foreign_bytes > conn.own_bytes * 9 && !conn.eof) {
             conn.move_to = Some(owner.0);
         }
         conn.own_bytes = 0;

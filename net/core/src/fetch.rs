@@ -297,7 +297,9 @@ impl<B: Backend> Core<B> {
         pending.poked = false;
         pending.round += 1;
         let round = pending.round;
-        let mut budget = pending.max_bytes;
+        // Every core reads as if the whole answer were its own; what is too much then goes in `FetchPending::fit`.
+        let max_bytes = pending.max_bytes;
+        let mut budget = max_bytes;
         let mut parts = std::mem::take(&mut pending.parts);
         let mut remote: HashMap<CoreId, Vec<RemoteRead>> = HashMap::new();
         let mut have_first = false;
@@ -326,7 +328,6 @@ impl<B: Backend> Core<B> {
                     offset: part.offset,
                     current_epoch: part.current_epoch,
                     max_bytes: part.max_bytes,
-                    at_least_one: true,
                 }),
             }
         }
@@ -339,12 +340,8 @@ impl<B: Backend> Core<B> {
             self.judge(key);
             return;
         }
-        for (core, mut reads) in remote {
-            let share = budget / reads.len().max(1);
-            for read in &mut reads {
-                read.max_bytes = read.max_bytes.min(share.max(1));
-            }
-            self.tell_peer(core, PeerMessage::Read { from, key, round, reads, watch_below_bytes });
+        for (core, reads) in remote {
+            self.tell_peer(core, PeerMessage::Read { from, key, round, reads, max_bytes, watch_below_bytes });
         }
     }
 
@@ -386,7 +383,7 @@ impl<B: Backend> Core<B> {
     fn judge(&mut self, key: Key) {
         let now_ns = self.now_ns;
         let Some(pending) = self.fetches.get_mut(key) else { return };
-        let bytes: usize = pending.parts.iter().map(|p| p.bytes).sum();
+        let bytes = pending.fit();
         let failed = pending.parts.iter().any(|p| p.error != ErrorCode::None);
         let gone = self.conns.get(pending.conn).is_none_or(|conn| conn.ending || conn.eof);
         let late = now_ns >= pending.deadline_ns;
@@ -535,6 +532,7 @@ impl<B: Backend> Core<B> {
         key: Key,
         round: u32,
         reads: &[RemoteRead],
+        max_bytes: usize,
         watch_below_bytes: usize,
     ) {
         let mut total = 0;
@@ -551,12 +549,12 @@ impl<B: Backend> Core<B> {
                         slot,
                         read.offset,
                         read.current_epoch,
-                        read.max_bytes,
-                        read.at_least_one,
+                        read.max_bytes.min(max_bytes.saturating_sub(total)),
+                        total == 0,
                         ticket,
                     );
-                    if got.bytes > 0 || got.error != ErrorCode::None || got.high_watermark <= read.offset {
-                        // Nothing cold is on its way for it.
+                    if !got.cold {
+                        // Nothing is on its way for it.
                         if let Some(place) =
                             self.waiters.cold_there.get_mut((ticket & !REMOTE_TICKET) as usize)
                         {
@@ -620,6 +618,22 @@ impl<B: Backend> Core<B> {
         if pending.remote_left == 0 {
             self.judge(key);
         }
+    }
+}
+
+impl FetchPending {
+    /// Leaves out what several cores together read beyond the limit: partitions count in their order, and the first batch
+    /// goes out however large it is (KIP-74). The bytes that are left.
+    fn fit(&mut self) -> usize {
+        let mut bytes = 0;
+        for part in &mut self.parts {
+            if bytes > 0 && bytes + part.bytes > self.max_bytes {
+                part.bufs.clear();
+                part.bytes = 0;
+            }
+            bytes += part.bytes;
+        }
+        bytes
     }
 }
 

@@ -22,12 +22,14 @@ pub(crate) enum PeerMessage {
         result: Result<RemoteDone, Refused>,
         give_back: Buf,
     },
-    /// Read partitions of yours. When that gives fewer than `watch_below_bytes`, say `Advanced` once when there is more.
+    /// Read partitions of yours, `max_bytes` in all. When that gives fewer than `watch_below_bytes`, say `Advanced` once
+    /// when there is more.
     Read {
         from: CoreId,
         key: Key,
         round: u32,
         reads: Vec<RemoteRead>,
+        max_bytes: usize,
         watch_below_bytes: usize,
     },
     ReadDone {
@@ -91,8 +93,6 @@ pub(crate) struct RemoteRead {
     pub offset: Offset,
     pub current_epoch: LeaderEpoch,
     pub max_bytes: usize,
-    /// The first batch counts even when it is larger.
-    pub at_least_one: bool,
 }
 
 /// And what it gave.
