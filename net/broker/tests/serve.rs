@@ -43,6 +43,8 @@ fn main() -> ExitCode {
         ),
         ("deleted_records_stay_deleted_over_a_kill", deleted_records_stay_deleted_over_a_kill),
         ("a_failed_core_log_write_ends_the_process", a_failed_core_log_write_ends_the_process),
+        ("an_answer_keeps_to_its_bytes_over_all_cores", an_answer_keeps_to_its_bytes_over_all_cores),
+        ("a_reader_that_leaves_is_let_go", a_reader_that_leaves_is_let_go),
         (
             "what_was_taken_is_answered_before_a_connection_ends",
             what_was_taken_is_answered_before_a_connection_ends,
@@ -550,6 +552,53 @@ fn frames_may_come_in_any_pieces() {
         }
     });
     assert_eq!(broker.end(Signal::TERM).0, Some(0));
+}
+
+/// A fetch gets one batch more than its limit allows at most, from whatever cores its partitions are; who asks again for
+/// what was left out gets all of it.
+fn an_answer_keeps_to_its_bytes_over_all_cores() {
+    const BATCH: usize = 50_000;
+    let dir = folder();
+    let broker = Plan { data: dir.path().join("data"), cores: "4", ..Plan::default() }.start();
+    let mut client = Client::connect(broker.address);
+    client.create_with("t", 12, "retention.ms", "-1");
+    for partition in 0..12 {
+        assert_eq!(client.produce_throttled("t", partition, BATCH), 0);
+    }
+    for max_bytes in [1, 120_000, 260_000, 10_000_000] {
+        let mut left: Vec<(i32, i64)> = (0..12).map(|partition| (partition, 0)).collect();
+        while !left.is_empty() {
+            let sizes = client.fetch_sizes("t", &left, max_bytes);
+            assert_eq!(sizes.len(), left.len(), "every partition is answered");
+            let (bytes, got) =
+                (sizes.iter().map(|s| s.1).sum::<usize>(), sizes.iter().filter(|s| s.1 > 0).count());
+            assert!(got > 0, "an answer without records, of at most {max_bytes} bytes");
+            assert!(got == 1 || bytes <= max_bytes as usize, "{bytes} bytes instead of {max_bytes}");
+            left.retain(|(partition, _)| sizes.contains(&(*partition, 0)));
+        }
+    }
+    broker.stop();
+}
+
+/// A connection that was about to move to the core of its partitions when its client ended is closed like any other.
+fn a_reader_that_leaves_is_let_go() {
+    let dir = folder();
+    let broker = Plan { data: dir.path().join("data"), cores: "2", ..Plan::default() }.start();
+    let mut client = Client::connect(broker.address);
+    client.create_with("t", 2, "retention.ms", "-1");
+    for partition in [0, 1] {
+        assert_eq!(client.produce_throttled("t", partition, 400_000), 0);
+    }
+    // Whatever core they are at, one partition is another's.
+    for round in 0..8 {
+        let mut reader = Client::connect(broker.address);
+        assert!(reader.fetch_throttled("t", round % 2, 1 << 20).1 > 400_000);
+        reader.shut_down_sending();
+        let begun = std::time::Instant::now();
+        assert_eq!(reader.count_answers(), 0);
+        assert!(begun.elapsed() < std::time::Duration::from_secs(20), "it was let go by its idle timeout");
+    }
+    broker.stop();
 }
 
 /// Requests that were taken are answered before the connection ends, whatever ends it; and nothing else was stored.

@@ -53,8 +53,10 @@ impl<B: Backend> Core<B> {
         conn.receiving = false;
         match (completion.result, completion.payload) {
             (Ok(0), _) => {
-                // What came before the end is answered still; a long poll has nobody to wait for.
+                // What came before the end is answered still, and here: it is not worth a move. A long poll has nobody to wait
+                // for.
                 conn.eof = true;
+                conn.move_to = None;
                 self.poke.extend(conn.fetch);
                 self.advance_input(key);
             }

@@ -22,6 +22,11 @@ impl Draw {
 
 /// Fetch 4 of one partition, for at least one byte.
 fn fetch_body(topic: &str, partition: i32, offset: i64, wait_ms: i32, max_bytes: i32) -> Vec<u8> {
+    fetch_body_of(topic, &[(partition, offset)], wait_ms, max_bytes)
+}
+
+/// The same of several partitions, each of which may give all of `max_bytes`.
+fn fetch_body_of(topic: &str, parts: &[(i32, i64)], wait_ms: i32, max_bytes: i32) -> Vec<u8> {
     let mut body = (-1i32).to_be_bytes().to_vec();
     for number in [wait_ms, 1, max_bytes] {
         body.extend(i32::to_be_bytes(number));
@@ -29,10 +34,12 @@ fn fetch_body(topic: &str, partition: i32, offset: i64, wait_ms: i32, max_bytes:
     body.push(0);
     body.extend(1i32.to_be_bytes());
     string(&mut body, topic);
-    body.extend(1i32.to_be_bytes());
-    body.extend(partition.to_be_bytes());
-    body.extend(offset.to_be_bytes());
-    body.extend(max_bytes.to_be_bytes());
+    body.extend((parts.len() as i32).to_be_bytes());
+    for (partition, offset) in parts {
+        body.extend(partition.to_be_bytes());
+        body.extend(offset.to_be_bytes());
+        body.extend(max_bytes.to_be_bytes());
+    }
     body
 }
 
@@ -196,6 +203,26 @@ impl Client {
 
     fn fetch(&mut self, topic: &str, partition: i32, offset: i64, max_bytes: i32) -> Reader {
         self.ask(1, 4, &fetch_body(topic, partition, offset, 1_000, max_bytes))
+    }
+
+    /// Fetch 4 of several partitions: bytes of records that each gave.
+    pub fn fetch_sizes(&mut self, topic: &str, parts: &[(i32, i64)], max_bytes: i32) -> Vec<(i32, usize)> {
+        let mut answer = self.ask(1, 4, &fetch_body_of(topic, parts, 1_000, max_bytes));
+        answer.int(4);
+        answer.int(4);
+        answer.string();
+        (0..answer.int(4))
+            .map(|_| {
+                let partition = answer.int(4) as i32;
+                assert_eq!(answer.int(2), 0, "fetch error");
+                answer.int(8);
+                answer.int(8);
+                assert!(answer.int(4) <= 0, "aborted transactions");
+                let bytes = usize::try_from(answer.int(4)).unwrap_or(0);
+                answer.at += bytes;
+                (partition, bytes)
+            })
+            .collect()
     }
 
     /// The compression code of the batch at this offset, as it is stored.
