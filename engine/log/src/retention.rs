@@ -1,15 +1,21 @@
 //! Retention: whole sealed segments go when the partition is too large or they are too old. Neither glommio nor the
 //! disk's speed is involved: a log-start entry in the core log, and once that is durable, unlinking on the file thread.
+//!
+//! A log that nobody writes to any more ages too: when all of it is too old, what is in memory is destaged, the active
+//! segment sealed, and the log begins at its end. The file of the last segment stays until a newer one is there.
 
 use crate::format::group::{Entry, EntryKind};
 use crate::jobs::{JobDone, JobFor};
 use crate::log::{Log, LogEvent, Slot};
-use crate::partition::{Partition, segment_files};
+use crate::partition::{DestageStep, Partition, segment_files};
 use crate::token::{self, token};
 use ringmill_reactor::{Backend, Fs, Op};
 use ringmill_types::{ErrorCode, GroupSeq, LeaderEpoch, Offset};
 use std::io;
 use std::path::PathBuf;
+
+/// While a log is being closed because all of it is too old, retention looks this often, nanoseconds.
+const AGEING_LOOK_NS: u64 = 1_000_000_000;
 
 impl Log {
     pub(crate) fn poll_retention<B: Backend>(&mut self, io: &mut B, now_ns: u64) {
@@ -23,16 +29,36 @@ impl Log {
         }
         self.next_retention_ns = now_ns + self.options.retention_check_ms.max(100) as u64 * 1_000_000;
         let wall_ms = io.wall_ms();
+        let mut ageing = false;
         let expiration_ms = self.producer_expiration_ms.unwrap_or(self.options.producer_expiration_ms);
         for slot in 0..self.parts.len() as u32 {
             let Some(part) = self.parts.get_mut(slot as usize).filter(|p| !p.deleted) else { continue };
             part.producers.expire(now_ns, expiration_ms);
             let left_over = part.segments.get(1).is_some_and(|next| next.base <= part.log_start);
             let start = part.config.delete.then(|| retained_from(part, wall_ms)).flatten();
+            let is_stale = part.config.delete && is_stale(part, wall_ms);
             if let Some(start) = start.or(left_over.then_some(part.log_start)) {
                 self.advance_log_start(io, slot, start);
             }
+            ageing |= is_stale && self.close_stale(io, slot);
         }
+        if ageing {
+            self.next_retention_ns = self.next_retention_ns.min(now_ns + AGEING_LOOK_NS);
+        }
+    }
+
+    /// The next step towards a log of sealed segments only; false when there is none to take now.
+    fn close_stale<B: Backend>(&mut self, io: &mut B, slot: u32) -> bool {
+        let Some(part) = self.parts.get(slot as usize) else { return false };
+        if part.step != DestageStep::Idle {
+            return false;
+        }
+        if part.tail.len() > part.tail_destaged {
+            self.requeue_destage(slot);
+        } else {
+            self.seal_active(io, slot);
+        }
+        true
     }
 
     /// DeleteRecords: readers see nothing before `before` (-1: the high watermark) from now on, and whole segments below
@@ -132,20 +158,35 @@ fn remove_all(fs: &dyn Fs, paths: &[PathBuf]) -> io::Result<()> {
 fn retained_from(part: &Partition, wall_ms: i64) -> Option<Offset> {
     let mut excess = part.size_bytes() as i64 - part.config.retention_bytes;
     let mut start = None;
-    for (segment, next) in part.segments.iter().zip(part.segments.iter().skip(1)) {
-        if !segment.sealed {
-            break;
-        }
+    for (at, segment) in part.segments.iter().enumerate().take_while(|(_, segment)| segment.sealed) {
+        let next = part.segments.get(at + 1);
         let too_large = part.config.retention_bytes >= 0 && excess >= segment.bytes as i64;
-        // A timestamp from the future keeps nothing for ever: the file's own age counts when it is older than allowed.
-        let newest_ms = segment.max_timestamp_ms.min(wall_ms.max(segment.created_ms));
-        let too_old =
-            part.config.retention_ms >= 0 && wall_ms.saturating_sub(newest_ms) > part.config.retention_ms;
-        if !too_large && !too_old {
+        let closed_ms = next.map_or(part.last_append_ms, |next| next.created_ms);
+        if !too_large && !is_too_old(part, segment.max_timestamp_ms, closed_ms, wall_ms) {
             break;
         }
         excess -= segment.bytes as i64;
-        start = Some(next.base);
+        start = Some(next.map_or(part.destaged, |next| next.base));
     }
     start.filter(|s| *s > part.log_start)
+}
+
+/// Whether all that is not in sealed segments is too old, and there is any.
+fn is_stale(part: &Partition, wall_ms: i64) -> bool {
+    if part.deleted || part.offline.is_some() {
+        return false;
+    }
+    let active = part.segments.last().filter(|s| !s.sealed && s.bytes > 0);
+    let tail = part.tail.iter().skip(part.tail_destaged).map(|e| e.max_timestamp_ms);
+    let Some(newest_ms) = tail.chain(active.map(|s| s.max_timestamp_ms)).max() else { return false };
+    is_too_old(part, newest_ms, part.last_append_ms, wall_ms)
+}
+
+/// By the newest timestamp, also one from the future, as in Kafka: `message.timestamp.after.max.ms` says how far a client's
+/// clock may be ahead. Records without a time are as old as the last of them was written.
+fn is_too_old(part: &Partition, newest_ms: i64, written_ms: i64, wall_ms: i64) -> bool {
+    let retention_ms = part.config.retention_ms;
+    // Where nobody knows when it was written, it stays.
+    let since_ms = if newest_ms >= 0 { newest_ms } else { written_ms };
+    retention_ms >= 0 && (newest_ms >= 0 || since_ms > 0) && wall_ms.saturating_sub(since_ms) > retention_ms
 }

@@ -32,14 +32,17 @@ impl Life {
     }
 
     fn with(config: TopicConfig) -> Life {
+        Life::of(TopicConfig { timestamp_type: TimestampType::LogAppendTime, ..config })
+    }
+
+    fn of(config: TopicConfig) -> Life {
         let options = SimOptions { disk_bytes: 64 << 20, pool_bytes: 64 << 20, ..SimOptions::default() };
         let world = SimWorld::new(3, options);
         world.fs().create_dir_all(Path::new("/data")).unwrap();
         let (_, mut io) = world.add_core();
         let spec =
             PartitionSpec { index: 0, id: PartitionId(10), owner: CoreId(0), leader_epoch: LeaderEpoch(0) };
-        let config =
-            TopicConfig { segment_bytes: 16 << 10, timestamp_type: TimestampType::LogAppendTime, ..config };
+        let config = TopicConfig { segment_bytes: 16 << 10, ..config };
         let topic = TopicSpec {
             name: "orders".into(),
             id: TopicId([7; 16]),
@@ -98,7 +101,11 @@ impl Life {
     }
 
     fn send(&mut self, sequence: i32) -> Appended {
-        let batch = batch(sequence, self.io.wall_ms());
+        self.send_at(sequence, self.io.wall_ms())
+    }
+
+    fn send_at(&mut self, sequence: i32, timestamp_ms: i64) -> Appended {
+        let batch = batch(sequence, timestamp_ms);
         let header = BatchHeader::parse(&batch).unwrap();
         let (slot, wall_ms) = (self.slot(), self.io.wall_ms());
         loop {
@@ -113,6 +120,17 @@ impl Life {
     /// The next batch, acked; the stamp it got.
     fn append(&mut self) -> i64 {
         let appended = self.send(self.sequence);
+        self.acked(&appended);
+        appended.log_append_ms.expect("the topic stamps")
+    }
+
+    /// The next batch with a time of its producer's, acked.
+    fn append_at(&mut self, timestamp_ms: i64) {
+        let appended = self.send_at(self.sequence, timestamp_ms);
+        self.acked(&appended);
+    }
+
+    fn acked(&mut self, appended: &Appended) {
         self.sequence += 1;
         let AckAt::Durable(group) = appended.ack else { panic!("{appended:?} of a durable topic") };
         let begun_ns = self.world.now_ns();
@@ -120,7 +138,6 @@ impl Life {
             assert!(self.world.now_ns() - begun_ns < 10_000_000_000, "ten seconds without an ack");
             self.turn(1_000_000);
         }
-        appended.log_append_ms.expect("the topic stamps")
     }
 }
 
@@ -178,6 +195,40 @@ fn an_hour_back_deletes_nothing_early_and_holds_nothing_up() {
     life.pass(RETENTION_MS);
     assert!(life.log_start() > Offset(20), "the log still starts at {}", life.log_start());
     life.append();
+}
+
+/// Records that nobody adds to grow old as well, in whatever segment or memory they lie; what comes then is young.
+#[test]
+fn a_silent_log_is_emptied_by_age() {
+    for batches in [1, 2, 20] {
+        let mut life = Life::begin();
+        for _ in 0..batches {
+            life.append();
+        }
+        life.pass(RETENTION_MS - MINUTE_MS);
+        assert_eq!(life.log_start(), Offset(0));
+        life.pass(2 * MINUTE_MS);
+        assert_eq!(life.log_start(), Offset(batches), "all of it is too old");
+        life.append();
+        life.pass(RETENTION_MS - MINUTE_MS);
+        assert_eq!(life.log_start(), Offset(batches));
+        life.pass(2 * MINUTE_MS);
+        assert_eq!(life.log_start(), Offset(batches + 1));
+    }
+}
+
+/// Records without a timestamp are as old as their segments, not as old as time.
+#[test]
+fn records_without_a_time_are_as_old_as_their_segments() {
+    let mut life = Life::of(TopicConfig { retention_ms: RETENTION_MS, ..TopicConfig::default() });
+    for _ in 0..20 {
+        life.append_at(-1);
+    }
+    life.pass(RETENTION_MS - MINUTE_MS);
+    assert_eq!(life.log_start(), Offset(0), "written {} minutes ago", RETENTION_MS / MINUTE_MS - 1);
+    // Those that were in memory until now come to segments, and the age of these counts from when they are full.
+    life.pass(RETENTION_MS + 2 * MINUTE_MS);
+    assert_eq!(life.log_start(), Offset(20));
 }
 
 /// A clock that was wrong is put right, a day ahead: who sent minutes ago is known still, and who is silent for as long as

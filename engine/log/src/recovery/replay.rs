@@ -16,7 +16,7 @@ use crate::partition::segment_files;
 use ringmill_reactor::{AppendBuf, Backend, FileHandle, FileId};
 use ringmill_record::BatchHeader;
 use ringmill_types::limits::{PAGE_BYTES, TAIL_CHUNK_BYTES};
-use ringmill_types::{GroupSeq, Offset, PartitionId, PartitionSpec, TopicSpec};
+use ringmill_types::{GroupSeq, Offset, PartitionId, PartitionSpec, TimestampType, TopicSpec};
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::path::PathBuf;
@@ -417,7 +417,12 @@ impl Replay {
         for retired in self.retired {
             log.settle_retired(retired);
         }
-        for part in &mut log.parts {
+        for (slot, part) in (0..).zip(&mut log.parts) {
+            let stamped = part.config.timestamp_type == TimestampType::LogAppendTime;
+            if self.replayed.contains_key(&slot) && !stamped {
+                // When they came is not written down; not later than now.
+                part.last_append_ms = part.last_append_ms.max(io.wall_ms());
+            }
             let gone = part.drop_below_start(io.fs());
             let files = gone.iter().flat_map(|s| segment_files(&part.dir, s.base)).collect::<Vec<_>>();
             for open in gone.into_iter().filter_map(|s| s.open) {
@@ -426,6 +431,7 @@ impl Replay {
             if !files.is_empty() {
                 log.doomed_files.push_back((GroupSeq(0), files));
             }
+            part.epochs.truncate_start(part.log_start);
             part.producers.touch(io.now_ns());
             part.durable = part.log_end;
             part.high_watermark = part.log_end;
