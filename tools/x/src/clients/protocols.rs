@@ -101,8 +101,9 @@ pub fn run(report: &mut Report) -> Result<(), String> {
     }
     let name = "one-by-one-librdkafka";
     report.check(name, || one_by_one(Stage::new(&at, name, &dir)?, Librdkafka));
-
     if let Some(broker) = &mut broker {
+        let name = "killed-with-members-of-both";
+        report.check(name, || killed(Stage::new(&at, name, &dir)?, broker));
         report.check("clean-stop", || broker.stop());
     }
     // Outputs of members; whoever looks for them finds the check's message instead.
@@ -193,6 +194,27 @@ fn one_by_one(mut stage: Stage<'_>, client: Client) -> Result<(), String> {
         stage.stop(member)?;
     }
     groups::same(&stage.printed, 0..next)
+}
+
+/// A broker that is killed knows a group with members of both protocols again: they go on as if nothing had been, with what
+/// they had and from where they were. kcat ends by itself when it has no connection, Java's consumer waits.
+fn killed(mut stage: Stage<'_>, broker: &mut Broker) -> Result<(), String> {
+    let mut members = vec![stage.member(Java, Classic, None)?, stage.member(Java, Classic, None)?];
+    stage.wait_for(Classic, 2)?;
+    members.push(stage.member(Java, Consumer, None)?);
+    let before = stage.wait_for(Consumer, 3)?;
+    stage.read(&members, 1..50)?;
+    broker.kill()?;
+    broker.start_again()?;
+    stage.read(&members, 50..RECORDS)?;
+    let after = stage.wait_for(Consumer, 3)?;
+    if before != after {
+        return Err(format!("{before:?} before, {after:?} after"));
+    }
+    for member in members {
+        stage.stop(member)?;
+    }
+    groups::same(&stage.printed, 0..RECORDS)
 }
 
 /// A static member comes back with the other protocol, to what it had; the group goes with it, there and back.
