@@ -67,6 +67,8 @@ def commits(asked):
         first.create('p1', 1)
         for broker in (first, second):
             broker.create('commits', TOPIC_PARTITIONS)
+            # Whoever comes first is told to come again, while the coordinator makes its topic.
+            subprocess.run([common.COMMITS, broker.address, '1', '10', '1', '1'], stdout=subprocess.DEVNULL)
             # Every group is there before anything is counted.
             load(broker, asked, asked.groups / (asked.rate / asked.each) + 2)
         p1(first, 5)
