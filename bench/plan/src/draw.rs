@@ -1,34 +1,7 @@
 //! Distributions as they were measured, and draws from them.
 
+use ringmill_types::Random;
 use serde::{Deserialize, Serialize};
-
-/// SplitMix64: the same draws on every machine.
-#[derive(Clone, Debug)]
-pub struct Random(u64);
-
-impl Random {
-    pub fn new(seed: u64) -> Random {
-        Random(seed)
-    }
-
-    fn next_u64(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// In `0.0 .. 1.0`.
-    pub fn unit(&mut self) -> f64 {
-        (self.next_u64() >> 11) as f64 / (1u64 << 53) as f64
-    }
-
-    /// Of an exponential distribution.
-    pub fn exponential(&mut self, mean: f64) -> f64 {
-        -(1.0 - self.unit()).ln() * mean
-    }
-}
 
 /// A distribution by its quantile function: pairs of a part (0 to 1) and the value that part does not exceed, both rising.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -15,5 +15,5 @@ pub mod sizing;
 pub mod units;
 
 pub use calibration::{Calibration, CalibrationError, Stamp};
-pub use draw::{Quantiles, Random};
+pub use draw::Quantiles;
 pub use sim::{Load, Node, Simulated, simulate};

@@ -7,8 +7,9 @@
 //! window make queues that no formula for independent arrivals describes, so they are played and not approximated.
 
 use crate::calibration::Costs;
-use crate::draw::{Quantiles, Random};
+use crate::draw::Quantiles;
 use hdrhistogram::Histogram;
+use ringmill_types::Random;
 use std::collections::VecDeque;
 
 /// Queues of one simulation: producers times partitions.

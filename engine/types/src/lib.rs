@@ -7,8 +7,10 @@ pub mod error_code;
 pub mod ids;
 pub mod internal;
 pub mod limits;
+pub mod random;
 pub mod topic;
 
 pub use error_code::ErrorCode;
 pub use ids::{CoreId, GroupSeq, LeaderEpoch, Offset, PartitionId, ProducerEpoch, ProducerId, TopicId};
+pub use random::Random;
 pub use topic::{Compression, Packing, PartitionSpec, TimestampType, TopicConfig, TopicSpec};

@@ -1,5 +1,7 @@
 //! A small generator (xoshiro256**, seeded by SplitMix64): the only source of chance in a simulation.
 
+use ringmill_types::Random;
+
 /// Pseudo-random numbers; equal seeds give equal sequences.
 #[derive(Clone, Debug)]
 pub struct SimRng {
@@ -8,15 +10,8 @@ pub struct SimRng {
 
 impl SimRng {
     pub fn new(seed: u64) -> SimRng {
-        let mut mix = seed;
-        let mut next = || {
-            mix = mix.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mut z = mix;
-            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            z ^ (z >> 31)
-        };
-        SimRng { state: [next(), next(), next(), next()] }
+        let mut mix = Random::new(seed);
+        SimRng { state: std::array::from_fn(|_| mix.next_u64()) }
     }
 
     pub fn next_u64(&mut self) -> u64 {
