@@ -47,6 +47,23 @@ pub fn thread_cpu_ns() -> u64 {
     clock_ns(libc::CLOCK_THREAD_CPUTIME_ID)
 }
 
+/// CPU time of a process, nanoseconds: of every thread it has or had, its kernel workers included. `None` when there is
+/// no such process.
+pub fn process_cpu_ns(process: u32) -> Option<u64> {
+    let process = libc::pid_t::try_from(process).ok()?;
+    let mut clock = 0;
+    // SAFETY: writes one clock id, which is ours.
+    if unsafe { libc::clock_getcpuclockid(process, &raw mut clock) } != 0 {
+        return None;
+    }
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: writes one timespec, which is ours. The process may be gone by now, which is said.
+    if unsafe { libc::clock_gettime(clock, &raw mut time) } != 0 {
+        return None;
+    }
+    Some(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
+}
+
 /// Monotonic time, nanoseconds.
 pub fn monotonic_ns() -> u64 {
     clock_ns(libc::CLOCK_MONOTONIC)
@@ -57,4 +74,32 @@ fn clock_ns(clock: libc::clockid_t) -> u64 {
     // SAFETY: writes one timespec, which is ours.
     unsafe { libc::clock_gettime(clock, &raw mut time) };
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_that_ended_count_too() {
+        let me = std::process::id();
+        let before = process_cpu_ns(me).expect("this process");
+        let used = std::thread::spawn(|| {
+            let begun = thread_cpu_ns();
+            while thread_cpu_ns() - begun < 20_000_000 {}
+            thread_cpu_ns() - begun
+        });
+        let used = used.join().expect("it only counts");
+        let after = process_cpu_ns(me).expect("this process");
+        assert!(after - before >= used, "{before} then {after}, the thread took {used}");
+    }
+
+    #[test]
+    fn a_process_that_is_not_there_has_no_time() {
+        assert_eq!(process_cpu_ns(u32::MAX), None);
+        let mut child = std::process::Command::new("true").spawn().expect("true is everywhere");
+        let id = child.id();
+        child.wait().expect("it ends");
+        assert_eq!(process_cpu_ns(id), None);
+    }
 }

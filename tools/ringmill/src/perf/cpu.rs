@@ -1,6 +1,7 @@
-//! CPU of a broker on this machine, from /proc.
+//! CPU of a broker on this machine.
 
 use ringmill_load::Target;
+use ringmill_reactor::thread::process_cpu_ns;
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
@@ -16,7 +17,8 @@ impl BrokerCpu {
         for leader in leaders {
             processes.extend(listeners(leader)?);
         }
-        let used: Option<Vec<(u32, u64)>> = processes.into_iter().map(|id| Some((id, ticks(id)?))).collect();
+        let used: Option<Vec<(u32, u64)>> =
+            processes.into_iter().map(|id| Some((id, process_cpu_ns(id)?))).collect();
         used.filter(|used| !used.is_empty()).map(BrokerCpu)
     }
 
@@ -24,9 +26,9 @@ impl BrokerCpu {
     pub fn seconds(&self) -> Option<f64> {
         let mut sum = 0;
         for (id, before) in &self.0 {
-            sum += ticks(*id)?.saturating_sub(*before);
+            sum += process_cpu_ns(*id)?.saturating_sub(*before);
         }
-        Some(sum as f64 / rustix::param::clock_ticks_per_second().max(1) as f64)
+        Some(sum as f64 / 1e9)
     }
 }
 
@@ -71,15 +73,6 @@ fn listening_inode(line: &str, port: u16) -> Option<u64> {
 /// Whether a socket can be bound there: then it is this machine's.
 fn is_local(ip: IpAddr) -> bool {
     ip.is_loopback() || std::net::UdpSocket::bind((ip, 0)).is_ok()
-}
-
-/// User and system time of a process, in clock ticks.
-fn ticks(process: u32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    // The name of the program may hold anything but ends with the last parenthesis.
-    let mut cells = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
-    let (user, system): (u64, u64) = (cells.next()?.parse().ok()?, cells.next()?.parse().ok()?);
-    Some(user + system)
 }
 
 #[cfg(test)]

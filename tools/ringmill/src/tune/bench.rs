@@ -7,6 +7,7 @@ use crate::server::Server;
 use ringmill_client::admin::NewTopic;
 use ringmill_client::client::Absent;
 use ringmill_load::{Outcome, Plan, Schedule, Sizes};
+use ringmill_reactor::thread::process_cpu_ns;
 use ringmill_tune::{Policy, Sample};
 use std::fs;
 use std::ops::ControlFlow;
@@ -129,7 +130,7 @@ impl Bench {
         let limit = (WARM + span).mul_f64(LATE_FACTOR) + Duration::from_secs(1);
         let stop = Arc::clone(&self.stop);
         let mut cut = false;
-        let before_ns = cpu_ns(process);
+        let before_ns = process_cpu_ns(process);
         let (outcome, result) = ringmill_load::run(&plan, &mut |progress| {
             // Without a rate the time is the end.
             let over = if bytes_per_second.is_some() { limit } else { WARM + span };
@@ -140,7 +141,8 @@ impl Bench {
                 ControlFlow::Continue(())
             }
         });
-        let cpu_ns = cpu_ns(process).saturating_sub(before_ns);
+        // A broker that ended has failed the run, and then nobody asks.
+        let cpu_ns = before_ns.zip(process_cpu_ns(process)).map_or(0, |(from, to)| to.saturating_sub(from));
         // What a topic took on the disk is free before the next run; a broker that is gone has no topics.
         let _ = place.client.delete_topics(&[topic]);
         if let Err(error) = result {
@@ -209,16 +211,6 @@ fn settings(base: &Settings, policy: Option<&Policy>) -> Settings {
         None => settings.set.push("flush.method=fdatasync".to_string()),
     }
     settings
-}
-
-/// CPU time of every thread of a process that is alive, nanoseconds; its kernel workers are among them.
-fn cpu_ns(process: u32) -> u64 {
-    let Ok(threads) = fs::read_dir(format!("/proc/{process}/task")) else { return 0 };
-    let of = |folder: fs::DirEntry| {
-        let text = fs::read_to_string(folder.path().join("schedstat")).ok()?;
-        text.split_whitespace().next()?.parse::<u64>().ok()
-    };
-    threads.flatten().filter_map(of).sum()
 }
 
 /// Bytes that a process has caused to be written.
