@@ -1,17 +1,20 @@
 //! What records are made of: keys, sizes, values.
 
-use crate::schedule::Random;
 use crate::stamp::{STAMP_BYTES, Stamp};
+use ringmill_types::Random;
 use std::fmt;
+use std::num::NonZeroU32;
 use std::str::FromStr;
 use std::sync::Arc;
 
 /// Bytes that values are cut from.
-const BLOCK_BYTES: usize = 1 << 20;
+const BLOCK_BYTES: usize = 256 << 10;
 /// Largest value.
 pub const RECORD_BYTES_MAX: usize = 16 << 20;
 /// A table of this many sums is what zipf keys take.
 const KEYS_MAX: u32 = 10_000_000;
+/// What a key is its number behind.
+const KEY_FRONT: &[u8] = b"key-";
 
 /// Why a text is no distribution.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,13 +74,13 @@ impl Keys {
         Keys::Zipf { exponent, sums: sums.collect() }
     }
 
-    fn next(&self, random: &mut Random) -> Option<u64> {
+    fn next(&self, random: &mut Random) -> Option<u32> {
         match self {
             Keys::None => None,
-            Keys::Uniform(count) => Some(random.next_u64() % u64::from(*count)),
+            Keys::Uniform(count) => Some((random.next_u64() % u64::from(*count)) as u32),
             Keys::Zipf { sums, .. } => {
                 let at = random.unit() * sums.last().copied().unwrap_or(0.0);
-                Some(sums.partition_point(|sum| *sum <= at) as u64)
+                Some(sums.partition_point(|sum| *sum <= at) as u32)
             }
         }
     }
@@ -188,7 +191,33 @@ pub enum Payload {
     Counting,
 }
 
-/// Makes records, one after the other.
+/// A record that was decided on. Its bytes are made when its batch leaves: what waits in a producer's memory would be
+/// out of the CPU's caches by then, and making it costs less than fetching it again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Draft {
+    /// Where in the block of letters, which line, or the number itself.
+    at: u64,
+    /// Of the value.
+    bytes: u32,
+    /// Number of the key, and 1.
+    key: Option<NonZeroU32>,
+}
+
+impl Draft {
+    pub fn value_bytes(self) -> usize {
+        self.bytes as usize
+    }
+
+    pub fn key_bytes(self) -> Option<usize> {
+        self.key_number().map(|number| KEY_FRONT.len() + digits(number))
+    }
+
+    fn key_number(self) -> Option<u64> {
+        self.key.map(|above| u64::from(above.get() - 1))
+    }
+}
+
+/// Decides on records, one after the other, and writes them.
 #[derive(Debug)]
 pub struct Maker {
     keys: Keys,
@@ -211,56 +240,68 @@ impl Maker {
             }
             Payload::Lines(_) | Payload::Counting => Vec::new(),
         };
-        Maker {
-            keys,
-            payload,
-            stamp,
-            block,
-            random,
-            count: 0,
-            key: Vec::new(),
-            value: Vec::new(),
-            stamped: Vec::new(),
-        }
+        let (key, value, stamped) = (Vec::new(), Vec::new(), Vec::new());
+        Maker { keys, payload, stamp, block, random, count: 0, key, value, stamped }
     }
 
-    /// Key and value of the next record.
-    pub fn next_record(&mut self, intended_ns: u64, counts: bool) -> (Option<&[u8]>, &[u8]) {
-        let key = self.keys.next(&mut self.random);
-        if let Some(key) = key {
-            self.key.clear();
-            self.key.extend_from_slice(b"key-");
-            put_digits(&mut self.key, key);
-        }
-        let value: &[u8] = match &self.payload {
+    /// The next record.
+    pub fn draft(&mut self) -> Draft {
+        let key = self.keys.next(&mut self.random).and_then(|key| NonZeroU32::new(key + 1));
+        let (at, bytes) = match &self.payload {
             Payload::Letters(sizes) => {
                 let bytes = sizes.next(&mut self.random);
-                let at = (self.random.next_u64() % BLOCK_BYTES as u64) as usize;
-                self.block.get(at..at + bytes).unwrap_or_default()
+                (self.random.next_u64() % BLOCK_BYTES as u64, bytes)
             }
             Payload::Lines(lines) => {
-                let at = (self.random.next_u64() % lines.len().max(1) as u64) as usize;
-                lines.get(at).map_or(&[], Vec::as_slice)
+                let at = self.random.next_u64() % lines.len().max(1) as u64;
+                (at, lines.get(at as usize).map_or(0, Vec::len))
             }
+            Payload::Counting => (self.count, digits(self.count)),
+        };
+        self.count += 1;
+        Draft { at, bytes: bytes as u32, key }
+    }
+
+    /// The bytes of a record's key.
+    pub fn key(&mut self, draft: Draft) -> Option<&[u8]> {
+        let number = draft.key_number()?;
+        self.key.clear();
+        self.key.extend_from_slice(KEY_FRONT);
+        put_digits(&mut self.key, number);
+        Some(&self.key)
+    }
+
+    /// The bytes of a record: key and value.
+    pub fn write(&mut self, draft: Draft, intended_ns: u64, counts: bool) -> (Option<&[u8]>, &[u8]) {
+        let has_key = self.key(draft).is_some();
+        let value: &[u8] = match &self.payload {
+            Payload::Letters(_) => {
+                let at = draft.at as usize;
+                self.block.get(at..at + draft.value_bytes()).unwrap_or_default()
+            }
+            Payload::Lines(lines) => lines.get(draft.at as usize).map_or(&[], Vec::as_slice),
             Payload::Counting => {
                 self.value.clear();
-                put_digits(&mut self.value, self.count);
+                put_digits(&mut self.value, draft.at);
                 &self.value
             }
         };
-        self.count += 1;
         let value = match self.stamp {
             None => value,
             Some(stamp) => {
-                let front = stamp.write(intended_ns, counts);
                 self.stamped.clear();
-                self.stamped.extend_from_slice(&front);
+                self.stamped.extend_from_slice(&stamp.write(intended_ns, counts));
                 self.stamped.extend_from_slice(value.get(STAMP_BYTES..).unwrap_or_default());
                 &self.stamped
             }
         };
-        (key.map(|_| self.key.as_slice()), value)
+        (has_key.then_some(self.key.as_slice()), value)
     }
+}
+
+/// How many digits a number has.
+fn digits(number: u64) -> usize {
+    number.checked_ilog10().unwrap_or(0) as usize + 1
 }
 
 fn put_digits(out: &mut Vec<u8>, mut number: u64) {
@@ -332,11 +373,14 @@ mod tests {
     fn values_count_or_carry_a_stamp() {
         let mut maker = Maker::new(Keys::Uniform(1), Payload::Counting, None, 1);
         for expected in ["0", "1", "2"] {
-            assert_eq!(maker.next_record(0, true), (Some(&b"key-0"[..]), expected.as_bytes()));
+            let draft = maker.draft();
+            assert_eq!((draft.key_bytes(), draft.value_bytes()), (Some(5), 1));
+            assert_eq!(maker.write(draft, 0, true), (Some(&b"key-0"[..]), expected.as_bytes()));
         }
         let stamp = Stamp { run: 3 };
         let mut maker = Maker::new(Keys::None, Payload::Letters(Sizes::Fixed(30)), Some(stamp), 1);
-        let (key, value) = maker.next_record(77, true);
+        let draft = maker.draft();
+        let (key, value) = maker.write(draft, 77, true);
         assert_eq!((key, value.len()), (None, 30));
         assert_eq!(stamp.read(value).map(|read| read.intended_ns), Some(77));
     }

@@ -2,6 +2,7 @@
 //!
 //! A schedule knows nothing of the broker: it is fixed before the first record leaves.
 
+use ringmill_types::Random;
 use std::fmt;
 use std::str::FromStr;
 
@@ -58,7 +59,8 @@ impl FromStr for Schedule {
         };
         let parts: Vec<&str> = text.split(':').collect();
         match parts.as_slice() {
-            ["-1"] => Ok(Schedule::Unlimited),
+            // Kafka's tool reads a number with a point too.
+            ["-1" | "-1.0"] => Ok(Schedule::Unlimited),
             [rate] | ["constant", rate] => Ok(Schedule::Constant(number(rate)?)),
             ["poisson", rate] => Ok(Schedule::Poisson(number(rate)?)),
             ["burst", rate, count] => match count.parse() {
@@ -113,7 +115,7 @@ impl Iterator for Times {
         let gap = match &self.schedule {
             Schedule::Unlimited => return None,
             Schedule::Constant(rate) => SECOND_NS / rate,
-            Schedule::Poisson(rate) => -(1.0 - self.random.unit()).ln() * SECOND_NS / rate,
+            Schedule::Poisson(rate) => self.random.exponential(SECOND_NS / rate),
             Schedule::Burst { rate, count } => {
                 let last = (self.index + 1).is_multiple_of(u64::from(*count));
                 if last { f64::from(*count) * SECOND_NS / rate } else { 0.0 }
@@ -129,29 +131,6 @@ impl Iterator for Times {
         self.index += 1;
         self.at_ns += gap;
         Some(now as u64)
-    }
-}
-
-/// SplitMix64: enough for gaps, keys and payloads, and the same on every machine.
-#[derive(Clone, Debug)]
-pub struct Random(u64);
-
-impl Random {
-    pub fn new(seed: u64) -> Random {
-        Random(seed)
-    }
-
-    pub fn next_u64(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// In `0.0 .. 1.0`.
-    pub fn unit(&mut self) -> f64 {
-        (self.next_u64() >> 11) as f64 / (1u64 << 53) as f64
     }
 }
 

@@ -4,12 +4,12 @@
 //! due. When a record can not be held (a broker that does not answer), it is made later but keeps its intended time:
 //! its wait counts. A turn costs what happens in it, not what connections and partitions there are.
 
-use super::queue::{Queue, Sealing};
+use super::queue::Queue;
 use super::{Outcome, Partitioner, Plan, Progress};
-use crate::batch::{Batch, Sealed};
+use crate::batch::{Batch, Press, Sealed};
 use crate::connect::connect;
 use crate::error::LoadError;
-use crate::records::Maker;
+use crate::records::{Draft, Maker};
 use crate::schedule::Times;
 use crate::wire;
 use ringmill_client::{ServerCode, murmur};
@@ -87,8 +87,10 @@ struct Run<'p> {
     /// Batches that are sent again, and when.
     pausing: VecDeque<(u64, u32, u32)>,
     sendable: VecDeque<usize>,
-    /// Memory of batches that were answered: fresh memory costs the kernel a clearing of every page.
+    /// See [`Press`].
     spare: Vec<Vec<u8>>,
+    /// Memory of drafts, likewise.
+    drafts: Vec<Vec<Draft>>,
     start_ns: u64,
     made: u64,
     /// Records to make: the plan's, or what was made when its span ended.
@@ -165,6 +167,7 @@ impl<'p> Run<'p> {
             pausing: VecDeque::new(),
             sendable: VecDeque::new(),
             spare: Vec::new(),
+            drafts: Vec::new(),
             start_ns,
             made: 0,
             limit: plan.records,
@@ -257,18 +260,19 @@ impl<'p> Run<'p> {
     fn make_one(&mut self, at: usize, due_ns: u64, now_ns: u64, wall_ms: i64) -> usize {
         let plan = self.plan;
         let counts = self.made >= plan.warmup;
-        let (key, value) = self.maker.next_record(due_ns, counts);
+        let draft = self.maker.draft();
         let Some(producer) = self.producers.get_mut(at) else { return 0 };
         let count = plan.targets.len();
+        let key = if plan.ignore_keys { None } else { self.maker.key(draft) };
         let slot = match key {
-            Some(key) if !plan.ignore_keys => murmur::partition(key, count as u32) as usize,
-            Some(_) | None => producer.next_slot(plan, key.map_or(0, <[u8]>::len) + value.len()),
+            Some(key) => murmur::partition(key, count as u32) as usize,
+            None => producer.next_slot(plan, draft.key_bytes().unwrap_or(0) + draft.value_bytes()),
         };
         let Some(queue) = producer.queues.get_mut(slot) else { return 0 };
         let queue = queue.get_or_insert_default();
         let mut full = false;
         let before;
-        let batch = match queue.open(key, value, plan.batch_bytes) {
+        let batch = match queue.open(draft, plan.batch_bytes) {
             Some(batch) => {
                 before = batch.bytes();
                 batch
@@ -277,16 +281,13 @@ impl<'p> Run<'p> {
                 // What cannot be appended to is full.
                 full = true;
                 self.batches += 1;
-                let memory = self.spare.pop().unwrap_or_else(|| {
-                    Vec::with_capacity(if self.next_due_ns.is_none() { plan.batch_bytes } else { 0 })
-                });
                 let linger_ns = plan.linger.as_nanos() as u64;
                 self.lingering.push_back((now_ns + linger_ns, at as u32, slot as u32));
                 before = 0;
-                queue.add(Batch::new(memory, now_ns, self.batches))
+                queue.add(Batch::new(self.drafts.pop().unwrap_or_default(), now_ns, self.batches))
             }
         };
-        batch.push(key, value, due_ns, counts, wall_ms);
+        batch.push(draft, due_ns, counts, wall_ms);
         let bytes = batch.bytes() - before;
         full |= batch.bytes() >= plan.batch_bytes;
         producer.held_bytes += bytes;
@@ -349,8 +350,9 @@ impl<'p> Run<'p> {
             return Ok(());
         }
         let Some(producer) = self.producers.get_mut(connection.producer) else { return Ok(()) };
-        let sealing =
-            Sealing { compress: plan.compress, identity: plan.identities.get(connection.producer).copied() };
+        let identity = plan.identities.get(connection.producer).copied();
+        let compress = plan.compress;
+        let mut press = Press { compress, maker: &mut self.maker, spare: &mut self.spare };
         let mut batches = Vec::new();
         let mut wire = Vec::new();
         let mut bytes = 0;
@@ -366,14 +368,14 @@ impl<'p> Run<'p> {
             if !queue.is_due(since_ns, plan.batch_bytes) {
                 continue;
             }
-            let taken = queue.take(sealing);
-            let taken = taken.map_err(|e| LoadError::Plan(format!("a batch cannot be compressed: {e}")))?;
-            let Some(mut batch) = taken else { continue };
+            let Some(mut batch) = queue.take(compress, identity) else { continue };
+            let made = batch.bytes(&mut press);
+            let made = made.map_err(|e| LoadError::Plan(format!("a batch cannot be compressed: {e}")))?;
             batch.attempts += 1;
             queue.in_flight += 1;
-            bytes += batch.bytes.len();
+            bytes += made.len();
             let partition = plan.targets.get(slot as usize).map_or(0, |t| t.partition);
-            wire.push((partition, batch.bytes.clone()));
+            wire.push((partition, made));
             batches.push((slot, batch));
             if queue.is_due(since_ns, plan.batch_bytes) {
                 queue.listed = true;
@@ -411,6 +413,11 @@ impl<'p> Run<'p> {
         if kind == SEND {
             let Some(connection) = self.connections.get_mut(at) else { return Ok(()) };
             connection.sending = false;
+            // The kernel has all of it, so the next request is made in the same memory: six of a MiB would not stay in
+            // the CPU's caches, and each byte would come and go over the memory bus.
+            for (_, batch) in connection.in_flight.back_mut().into_iter().flat_map(|r| &mut r.batches) {
+                keep(&mut self.spare, batch.release());
+            }
             if self.plan.acks == 0
                 && let Some(request) = connection.in_flight.pop_front()
             {
@@ -484,7 +491,7 @@ impl<'p> Run<'p> {
     }
 
     /// A batch came back, with this error code.
-    fn answered(&mut self, at: usize, slot: u32, batch: Sealed, code: i16, sent_ns: u64, now_ns: u64) {
+    fn answered(&mut self, at: usize, slot: u32, mut batch: Sealed, code: i16, sent_ns: u64, now_ns: u64) {
         let Some(connection) = self.connections.get(at) else { return };
         let (number, plan) = (connection.producer, self.plan);
         let Some(producer) = self.producers.get_mut(number) else { return };
@@ -504,17 +511,16 @@ impl<'p> Run<'p> {
             return;
         }
         producer.held_bytes = producer.held_bytes.saturating_sub(batch.held_bytes);
-        self.done += batch.records as u64;
+        self.done += batch.count();
         if stored {
             self.count(&batch, sent_ns, now_ns);
         } else {
-            self.out.errors += batch.records as u64;
+            self.out.errors += batch.count();
             self.out.first_error = self.out.first_error.or(Some(code));
         }
-        if self.spare.len() < SPARE_MAX
-            && let Some(memory) = batch.bytes.into_vec().filter(|memory| memory.capacity() <= SPARE_BYTES_MAX)
-        {
-            self.spare.push(memory);
+        keep(&mut self.spare, batch.release());
+        if self.drafts.len() < SPARE_MAX {
+            self.drafts.push(batch.into_drafts());
         }
         // One that is sent again may have waited for this.
         self.list(number, slot as usize, now_ns);
@@ -559,6 +565,15 @@ impl Producer {
             self.slot_bytes = 0;
         }
         slot
+    }
+}
+
+/// Keeps memory for the next batches, unless there is enough, or it is large.
+fn keep(spare: &mut Vec<Vec<u8>>, memory: Option<Vec<u8>>) {
+    if spare.len() < SPARE_MAX
+        && let Some(memory) = memory.filter(|memory| memory.capacity() <= SPARE_BYTES_MAX)
+    {
+        spare.push(memory);
     }
 }
 

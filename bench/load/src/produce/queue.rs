@@ -2,8 +2,8 @@
 
 use crate::batch::{Batch, Identity, Sealed};
 use crate::compress::Compress;
+use crate::records::Draft;
 use std::collections::VecDeque;
-use std::io;
 
 /// What stands between records and requests.
 #[derive(Default)]
@@ -19,17 +19,10 @@ pub struct Queue {
     sequence: i32,
 }
 
-/// What a batch is sealed with.
-#[derive(Clone, Copy, Debug)]
-pub struct Sealing {
-    pub compress: Compress,
-    pub identity: Option<Identity>,
-}
-
 impl Queue {
     /// The batch that takes a further record: the last one, if it has room.
-    pub fn open(&mut self, key: Option<&[u8]>, value: &[u8], batch_bytes: usize) -> Option<&mut Batch> {
-        self.batches.back_mut().filter(|batch| batch.has_room(key, value, batch_bytes))
+    pub fn open(&mut self, draft: Draft, batch_bytes: usize) -> Option<&mut Batch> {
+        self.batches.back_mut().filter(|batch| batch.has_room(draft, batch_bytes))
     }
 
     pub fn add(&mut self, batch: Batch) -> &mut Batch {
@@ -47,15 +40,15 @@ impl Queue {
     }
 
     /// Takes the next batch to send.
-    pub fn take(&mut self, sealing: Sealing) -> io::Result<Option<Sealed>> {
+    pub fn take(&mut self, compress: Compress, identity: Option<Identity>) -> Option<Sealed> {
         if let Some(again) = self.again.pop_front() {
-            return Ok(Some(again));
+            return Some(again);
         }
-        let Some(batch) = self.batches.pop_front() else { return Ok(None) };
+        let batch = self.batches.pop_front()?;
         let sequence = self.sequence;
         // Sequences go on at 0 after the largest number.
         self.sequence = sequence.wrapping_add(batch.count()) & i32::MAX;
-        batch.seal(sealing.compress, sealing.identity.map(|id| (id, sequence))).map(Some)
+        Some(batch.seal(compress, identity.map(|id| (id, sequence))))
     }
 
     /// Takes a batch back that is to be sent again, at its place.
