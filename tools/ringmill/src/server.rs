@@ -38,7 +38,8 @@ pub fn address(text: &str) -> Result<String, String> {
     Ok(format!("{host}:{port}"))
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
+/// A timeout, 0.001 to 86,400 seconds.
+pub fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| format!("{text} is not a number of seconds"))?;
     if !(0.001..=86_400.0).contains(&seconds) {
         return Err("it takes 0.001 to 86400 seconds".to_string());

@@ -136,7 +136,6 @@ fn what_cannot_be_done_is_a_sentence() {
         (&["--num-records", "10", "--hdr", "/proc/self/stat"], 2, "--force"),
         (&["--num-records", "10", "--warmup-records", "10"], 2, "less than"),
         (&["--num-records", "10", "--throughput", "0"], 2, "schedule"),
-        (&["--num-records", "10", "--command-property", "bootstrap.servers=127.0.0.1:1"], 3, "127.0.0.1:1"),
     ] {
         let output = broker.produce(args).args(["--timeout", "1"]).output().unwrap();
         assert_eq!(output.status.code(), Some(code), "{args:?}: {}", text(&output.stderr));
@@ -205,12 +204,46 @@ fn reading_what_is_not_there_is_a_sentence_and_the_results_so_far() {
         ),
         (&["--num-records", "1", "--date-format", "G"], 2, "date format"),
         (&["--num-records", "1", "--topic", "absent"], 2, "--topic"),
-        (&["--num-records", "1", "--command-property", "bootstrap.servers=127.0.0.1:1"], 3, "127.0.0.1:1"),
     ] {
         let read = broker.consume(args);
         assert_eq!(read.status.code(), Some(code), "{args:?}: {}", text(&read.stderr));
         assert!(text(&read.stderr).contains(words), "{args:?}: {}", text(&read.stderr));
     }
+}
+
+#[test]
+fn the_broker_is_found_as_kafkas_tools_find_it() {
+    let broker = Broker::start();
+    let (here, list) = (broker.address.as_str(), format!("{},127.0.0.1:1", broker.address));
+    let setting = |address: &str| format!("bootstrap.servers={address}");
+    let (good, bad) = (setting(&list), setting("127.0.0.1:1"));
+    for (args, code) in [
+        (&["--bootstrap-server", here, "--command-property", &bad][..], 0),
+        (&["--bootstrap-server", &list], 0),
+        (&["--broker-list", here], 0),
+        (&["--command-property", &good], 0),
+        (&["--command-property", &bad], 3),
+        (&["--command-property", "bootstrap.servers=:1"], 2),
+    ] {
+        for (what, more) in [("produce", &["--record-size", "9"][..]), ("consume", &[])] {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_ringmill"));
+            command.args(["perf", what, "--topic", "t", "--num-records", "1"]).args(more).args(args);
+            let output = command.output().unwrap();
+            assert_eq!(output.status.code(), Some(code), "{what} {args:?}: {}", text(&output.stderr));
+        }
+    }
+}
+
+#[test]
+fn what_kafkas_tool_would_ignore_is_ignored_and_a_pattern_is_refused_without_a_topic_too() {
+    let broker = Broker::start();
+    let args = ["--num-records", "10", "--payload-delimiter", ";", "--throughput", "-1.0"];
+    let made = broker.produce(&args).output().unwrap();
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringmill"));
+    let read = command.args(["perf", "consume", "--include", "t.*", "--num-records", "1"]).output().unwrap();
+    assert_eq!(read.status.code(), Some(2));
+    assert!(text(&read.stderr).contains("by its name"), "{}", text(&read.stderr));
 }
 
 #[test]

@@ -1,13 +1,44 @@
 //! Where the partitions of a topic are, and what stops a run from outside.
 
 use crate::exit::{Code, Failed};
-use crate::server::Server;
+use crate::server::{Server, address};
+use clap::Args;
 use ringmill_client::client::Absent;
 use ringmill_client::{Client, Topic};
 use ringmill_load::Target;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+const BOOTSTRAP_SERVER: &str = "127.0.0.1:9092";
+
+/// Which broker is asked first, as Kafka's perf tools find it.
+#[derive(Args, Clone, Debug)]
+pub struct Bootstrap {
+    /// The broker to talk to; without it, bootstrap.servers of the settings, or else 127.0.0.1:9092
+    #[arg(long, short = 'b', visible_alias = "broker-list", value_name = "HOST:PORT", value_parser = first)]
+    bootstrap_server: Option<String>,
+}
+
+impl Bootstrap {
+    /// # Errors
+    /// A sentence for a setting that is no address.
+    pub fn server(&self, setting: Option<&str>, timeout: Duration) -> Result<Server, Failed> {
+        let bootstrap_server = match (&self.bootstrap_server, setting) {
+            (Some(flag), _) => flag.clone(),
+            (None, Some(setting)) => first(setting)
+                .map_err(|why| Failed::new(Code::Usage, format!("bootstrap.servers={setting}: {why}")))?,
+            (None, None) => BOOTSTRAP_SERVER.to_string(),
+        };
+        Ok(Server { bootstrap_server, timeout })
+    }
+}
+
+/// Of a list, as Kafka's tools take it, the first: the broker tells the others.
+fn first(list: &str) -> Result<String, String> {
+    address(list.split(',').next().unwrap_or_default())
+}
 
 /// A topic, and the address of each partition's leader.
 pub struct Place {

@@ -1,7 +1,7 @@
 //! `ringmill perf consume`: how fast records can be read.
 
 use super::clock::{self, Pattern};
-use super::cluster::{self, Place};
+use super::cluster::{self, Bootstrap, Place};
 use super::consumer_properties::ConsumerProperties;
 use super::group::Group;
 use super::{MEBIBYTE, failed, file_settings};
@@ -25,9 +25,8 @@ const GROUP_MEMBERS_MAX: u32 = 100;
 #[derive(Args)]
 #[command(after_help = "Times are UTC. Of CPU, --json says what this side took.")]
 pub struct Consume {
-    /// The broker to talk to
-    #[arg(long, short = 'b', visible_alias = "broker-list", value_name = "HOST:PORT", default_value = "127.0.0.1:9092", value_parser = crate::server::address)]
-    bootstrap_server: String,
+    #[command(flatten)]
+    bootstrap: Bootstrap,
     /// Topic to read
     #[arg(long, value_name = "NAME")]
     topic: String,
@@ -80,13 +79,17 @@ pub struct Consume {
     #[arg(long)]
     json: bool,
     /// Refused: a name, not a pattern
-    #[arg(long, value_name = "PATTERN", hide = true)]
-    include: Option<String>,
+    #[arg(long = "include", value_name = "PATTERN", hide = true, value_parser = no_pattern)]
+    _include: Option<String>,
     /// Had no effect in Kafka's tool either
     #[arg(long, value_name = "COUNT", hide = true)]
     threads: Option<u32>,
     #[arg(long, value_name = "COUNT", hide = true)]
     num_fetch_threads: Option<u32>,
+}
+
+fn no_pattern(_: &str) -> Result<String, &'static str> {
+    Err("perf reads one topic, by its name (--topic); a pattern would hide which one was measured")
 }
 
 /// Of a flag in milliseconds.
@@ -145,11 +148,6 @@ impl Reading {
 
 impl Consume {
     pub fn run(mut self) -> Result<(), Failed> {
-        if self.include.is_some() {
-            let why =
-                "--include: perf reads one topic, by its name; a pattern would hide which one was measured";
-            return Err(Failed::new(Code::Usage, why));
-        }
         if self.group.is_some() && self.consumers > GROUP_MEMBERS_MAX {
             let why =
                 format!("--consumers: a group has at most {GROUP_MEMBERS_MAX} members here, a thread each");
@@ -166,15 +164,11 @@ impl Consume {
         let mut settings = file_settings(self.command_config.as_deref())?;
         settings.extend(self.command_property.iter().cloned());
         let properties = ConsumerProperties::parse(&settings).map_err(|e| Failed::new(Code::Usage, e))?;
-        if let Some(server) = &properties.bootstrap {
-            self.bootstrap_server = server.clone();
-        }
         if self.group.is_none() {
             self.group = properties.group.clone();
         }
         let stop = cluster::stop_on_signals()?;
-        let server =
-            Server { bootstrap_server: self.bootstrap_server.clone(), timeout: properties.request_timeout };
+        let server = self.bootstrap.server(properties.bootstrap.as_deref(), properties.request_timeout)?;
         let place = cluster::find(&server, &self.topic, Absent::Leave)?;
         let mut out = Out::new();
         let columns = if self.show_detailed_stats { "time, threadId" } else { "start.time, end.time" };
@@ -187,7 +181,7 @@ impl Consume {
             std::io::Write::flush(&mut out)?;
         }
         let started_ms = clock::now_ms();
-        let reading = self.read(place, &properties, &stop, &mut out)?;
+        let reading = self.read(place, &server, &properties, &stop, &mut out)?;
         let ended_ms = clock::now_ms();
         self.print(&mut out, &reading, started_ms, ended_ms)?;
         out.finish()?;
@@ -201,12 +195,13 @@ impl Consume {
     fn read(
         &self,
         place: Place,
+        server: &Server,
         properties: &ConsumerProperties,
         stop: &AtomicBool,
         out: &mut Out,
     ) -> Result<Reading, Failed> {
         if let Some(group) = &self.group {
-            return self.read_as_group(group, properties, stop);
+            return self.read_as_group(group, server, properties, stop);
         }
         let plan = self.plan(place, properties)?;
         let live = !self.json && std::io::stderr().is_terminal();
@@ -229,16 +224,14 @@ impl Consume {
     fn read_as_group(
         &self,
         id: &str,
+        server: &Server,
         properties: &ConsumerProperties,
         stop: &AtomicBool,
     ) -> Result<Reading, Failed> {
         let latest = self.from_latest || properties.from_latest;
         let group = Group {
             id: id.to_string(),
-            server: Server {
-                bootstrap_server: self.bootstrap_server.clone(),
-                timeout: properties.request_timeout,
-            },
+            server: server.clone(),
             topic: self.topic.clone(),
             members: self.consumers as usize,
             session_timeout: properties.session_timeout,

@@ -2,7 +2,7 @@
 //!
 //! A record carries the time at which it was meant to be sent; both threads read the same clock.
 
-use super::cluster;
+use super::cluster::{self, Bootstrap};
 use super::consume::{deal, sources};
 use super::consumer_properties::ConsumerProperties;
 use super::cpu::BrokerCpu;
@@ -13,7 +13,7 @@ use super::{failed, quantiles};
 use crate::embedded::{Embedded, Settings};
 use crate::exit::{Code, Failed};
 use crate::output::{Out, grouped};
-use crate::server::Server;
+use crate::server::seconds;
 use clap::Args;
 use ringmill_client::admin::{EARLIEST, LATEST};
 use ringmill_load::{ConsumePlan, Consumed, LoadError, Outcome, Plan, Stamp, Terms};
@@ -38,7 +38,10 @@ pub enum Kind {
 #[derive(Args)]
 pub struct EndToEnd {
     #[command(flatten)]
-    server: Server,
+    bootstrap: Bootstrap,
+    /// How long to wait for an answer, and to retry what may be retried
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    timeout: Duration,
     #[command(flatten)]
     sending: Sending,
     /// Consumers, each with connections of its own; the partitions are dealt out among them
@@ -61,21 +64,19 @@ pub struct EndToEnd {
 }
 
 impl EndToEnd {
-    pub fn run(mut self, kind: Kind) -> Result<(), Failed> {
+    pub fn run(self, kind: Kind) -> Result<(), Failed> {
         let properties = self.sending.properties()?;
         let reading = ConsumerProperties::parse(&self.consumer_property);
         let reading = reading.map_err(|e| Failed::new(Code::Usage, e))?;
         self.files.check()?;
-        if let Some(server) = &properties.bootstrap {
-            self.server.bootstrap_server = server.clone();
-        }
+        let mut server = self.bootstrap.server(properties.bootstrap.as_deref(), self.timeout)?;
         let stop = cluster::stop_on_signals()?;
         let embedded = if self.embedded { Some(Embedded::start(&Settings::default())?) } else { None };
         if let Some(broker) = &embedded {
-            self.server.bootstrap_server = broker.address.clone();
+            server.bootstrap_server = broker.address.clone();
         }
-        let mut place = self.sending.place(&self.server)?;
-        let mut plan = self.sending.plan(&mut place, &properties, self.server.timeout)?;
+        let mut place = self.sending.place(&server)?;
+        let mut plan = self.sending.plan(&mut place, &properties, self.timeout)?;
         let stamp = Stamp { run: ringmill_reactor::thread::monotonic_ns() };
         plan.stamp = Some(stamp);
         let from = if self.from_beginning { EARLIEST } else { LATEST };

@@ -1,6 +1,6 @@
 //! `ringmill perf produce`.
 
-use super::cluster;
+use super::cluster::{self, Bootstrap};
 use super::cpu::BrokerCpu;
 use super::report::{Files, Series};
 use super::sending::Sending;
@@ -8,7 +8,7 @@ use super::{MEBIBYTE, QUANTILES, metrics, name, quantiles};
 use crate::embedded::{Embedded, Settings};
 use crate::exit::{Code, Failed};
 use crate::output::{Out, grouped};
-use crate::server::Server;
+use crate::server::seconds;
 use clap::Args;
 use ringmill_load::{Latency, Outcome};
 use serde::Serialize;
@@ -21,7 +21,10 @@ use std::time::{Duration, Instant};
 #[derive(Args)]
 pub struct Produce {
     #[command(flatten)]
-    pub server: Server,
+    bootstrap: Bootstrap,
+    /// How long to wait for an answer, and to retry what may be retried
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    timeout: Duration,
     #[command(flatten)]
     pub sending: Sending,
     /// Against a broker of its own, in a temporary folder
@@ -62,19 +65,17 @@ pub struct Report {
 }
 
 impl Produce {
-    pub fn run(mut self) -> Result<(), Failed> {
+    pub fn run(self) -> Result<(), Failed> {
         let properties = self.sending.properties()?;
         self.files.check()?;
-        if let Some(server) = &properties.bootstrap {
-            self.server.bootstrap_server = server.clone();
-        }
+        let mut server = self.bootstrap.server(properties.bootstrap.as_deref(), self.timeout)?;
         let stop = cluster::stop_on_signals()?;
         let embedded = if self.embedded { Some(Embedded::start(&Settings::default())?) } else { None };
         if let Some(broker) = &embedded {
-            self.server.bootstrap_server = broker.address.clone();
+            server.bootstrap_server = broker.address.clone();
         }
-        let mut place = self.sending.place(&self.server)?;
-        let plan = self.sending.plan(&mut place, &properties, self.server.timeout)?;
+        let mut place = self.sending.place(&server)?;
+        let plan = self.sending.plan(&mut place, &properties, self.timeout)?;
         let broker_cpu = BrokerCpu::of(&place.targets);
         let live = !self.files.json && io::stderr().is_terminal();
         let mut out = Out::new();

@@ -31,8 +31,8 @@ pub struct Sending {
     /// Values are pieces of this file, by chance
     #[arg(long, value_name = "FILE", conflicts_with_all = ["record_size", "payload_monotonic"])]
     payload_file: Option<PathBuf>,
-    /// What parts the values of --payload-file
-    #[arg(long, value_name = "TEXT", default_value = "\\n", requires = "payload_file")]
+    /// What parts the values of --payload-file; without that it means nothing, as in Kafka's tool
+    #[arg(long, value_name = "TEXT", default_value = "\\n")]
     payload_delimiter: String,
     /// Values are 0, 1, 2 and so on
     #[arg(long, conflicts_with = "record_size")]
