@@ -157,3 +157,15 @@ fn verify_runs_the_load_and_tells_its_errors() {
     assert_eq!(found["levels"].as_array().unwrap().len(), 2);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "the broker's folder is left");
 }
+
+#[test]
+fn a_verification_that_cannot_run_leaves_the_plan() {
+    for form in [&["--json"][..], &[]] {
+        let args = ["--rate", "5000", "--verify", "--data", "/no/such/folder"];
+        let output = plan(&[&args[..], form].concat());
+        let (code, why) = said(&output);
+        assert!(code != 0 && why.contains("/no/such/folder"), "{code}: {why}");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(text.contains(if form.is_empty() { "disk writes" } else { "\"nodes\": " }), "{text}");
+    }
+}

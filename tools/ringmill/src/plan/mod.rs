@@ -12,9 +12,11 @@ use crate::exit::{Code, Failed};
 use crate::output::{Out, remark};
 use crate::saving::{refuse_overwriting, save};
 use clap::Args;
+use ringmill_plan::Calibration;
 use ringmill_plan::sizing::{self, Demand, Hardware};
 use ringmill_plan::units::{self, Goal, Rate};
 use serde::Serialize;
+use std::io::Write;
 use std::path::PathBuf;
 
 /// Nodes, cores, memory, disk and network for a load; what saturates first and when; the latency to expect
@@ -172,25 +174,32 @@ impl Plan {
         }
         let hardware = self.hardware(sizing::here(&calibration));
         let found = sizing::plan(&calibration, &demand, hardware);
-        let verified = if self.verify {
-            let folder = self.data.clone().unwrap_or_else(|| PathBuf::from(&calibration.stamp.folder));
-            Some(verify::verify(&calibration, &demand, folder, self.rounds as usize)?)
-        } else {
-            None
+        let mut out = Out::new();
+        if !self.json {
+            // A verification takes a while, and may fail: what is known is said before it.
+            tell::plan(&mut out, &found, &calibration)?;
+            out.flush()?;
+        }
+        let verified = self.verify.then(|| self.verified(&calibration, &demand)).transpose();
+        let (verified, failure) = match verified {
+            Ok(verified) => (verified, None),
+            Err(failure) => (None, Some(failure)),
         };
         if let Some(path) = &self.html {
             save(path, page::page(&found, verified.as_ref()).as_bytes(), self.force)?;
         }
-        let mut out = Out::new();
         if self.json {
             let calibration = self.calibration.display().to_string();
             out.json_pretty(&Document { plan: &found, calibration, calibration_differs: differs, verified })?;
-        } else {
-            tell::plan(&mut out, &found, &calibration)?;
-            if let Some(verified) = &verified {
-                tell::verified(&mut out, verified)?;
-            }
+        } else if let Some(verified) = &verified {
+            tell::verified(&mut out, verified)?;
         }
-        Ok(out.finish()?)
+        out.finish()?;
+        failure.map_or(Ok(()), Err)
+    }
+
+    fn verified(&self, calibration: &Calibration, demand: &Demand) -> Result<verify::Verified, Failed> {
+        let folder = self.data.clone().unwrap_or_else(|| PathBuf::from(&calibration.stamp.folder));
+        verify::verify(calibration, demand, folder, self.rounds as usize)
     }
 }
