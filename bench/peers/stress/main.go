@@ -175,6 +175,7 @@ type group struct {
 	membersMax int
 	balancer   kgo.GroupBalancer
 	isConsumer bool // the consumer protocol, KIP-848
+	isMixed    bool // members of both protocols: it goes over and back as they come and go
 	isStatic   bool
 
 	mu      sync.Mutex
@@ -206,7 +207,7 @@ func (g *group) assigned(m *member, partitions []int32) {
 	for _, p := range partitions {
 		other := g.owners[p]
 		// A member that was away learns of a later generation only when it is back: it is then told that its own is over.
-		if other != nil && other != m && !other.gone.Load() && other.generation() == generation && !g.isConsumer {
+		if other != nil && other != m && !other.gone.Load() && other.generation() == generation && !g.isConsumer && !g.isMixed {
 			violation("%s: partition %d has two owners in generation %d", g.name, p, generation)
 		}
 		g.owners[p] = m
@@ -227,7 +228,7 @@ func (g *group) join(instance string) error {
 	m := &member{group: g, net: &network{conns: map[*wire]struct{}{}}, instance: instance}
 	ctx, stop := context.WithCancel(context.Background())
 	m.stop = stop
-	if g.isConsumer {
+	if g.isConsumer || (g.isMixed && rand.Intn(2) == 0) {
 		//lint:ignore SA1029 the client looks for this very key
 		ctx = context.WithValue(ctx, "opt_in_kafka_next_gen_balancer_beta", true)
 	}
@@ -398,9 +399,10 @@ func instanceOf(g *group) string {
 
 // What the broker says of a group: who owns what, by member id.
 type description struct {
-	stable  bool
-	members int
-	owners  map[int32][]string
+	stable   bool
+	consumer bool // as a group of the consumer protocol
+	members  int
+	owners   map[int32][]string
 }
 
 func describe(ctx context.Context, judge *kgo.Client, some []*group) (map[*group]description, error) {
@@ -409,9 +411,10 @@ func describe(ctx context.Context, judge *kgo.Client, some []*group) (map[*group
 	consumer := kmsg.NewPtrConsumerGroupDescribeRequest()
 	for _, g := range some {
 		byName[g.name] = g
-		if g.isConsumer {
+		if g.isConsumer || g.isMixed {
 			consumer.Groups = append(consumer.Groups, g.name)
-		} else {
+		}
+		if !g.isConsumer {
 			classic.Groups = append(classic.Groups, g.name)
 		}
 	}
@@ -422,7 +425,7 @@ func describe(ctx context.Context, judge *kgo.Client, some []*group) (map[*group
 				return nil, shard.Err
 			}
 			for _, d := range shard.Resp.(*kmsg.DescribeGroupsResponse).Groups {
-				if d.ErrorCode != 0 {
+				if d.ErrorCode != 0 || (d.State == "Dead" && byName[d.Group].isMixed) {
 					continue
 				}
 				says := description{stable: d.State == "Stable", members: len(d.Members), owners: map[int32][]string{}}
@@ -450,7 +453,7 @@ func describe(ctx context.Context, judge *kgo.Client, some []*group) (map[*group
 				if d.ErrorCode != 0 {
 					continue
 				}
-				says := description{stable: d.State == "Stable", members: len(d.Members), owners: map[int32][]string{}}
+				says := description{stable: d.State == "Stable", consumer: true, members: len(d.Members), owners: map[int32][]string{}}
 				for _, m := range d.Members {
 					for _, topic := range m.Assignment.TopicPartitions {
 						for _, p := range topic.Partitions {
@@ -522,7 +525,7 @@ func judgeNow(ctx context.Context, judge *kgo.Client, some []*group) {
 		did.Descriptions.Add(1)
 		if says.stable {
 			did.StableSeen.Add(1)
-		} else if !g.isConsumer {
+		} else if !says.consumer {
 			continue // what it says between two generations is of neither
 		}
 		for p, owners := range says.owners {
@@ -598,6 +601,8 @@ func newGroup(at int) *group {
 	g.balancer = balancers[at%len(balancers)]
 	if at == 0 {
 		g.topic, g.partitions, g.membersMax = wideTopic, widePartitions, *largest
+	} else if at%10 == 8 {
+		g.isMixed, g.balancer = true, kgo.RangeBalancer()
 	} else if at%5 == 3 {
 		g.isConsumer, g.balancer = true, kgo.RangeBalancer()
 	} else if at%7 == 2 {
