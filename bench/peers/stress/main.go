@@ -192,6 +192,7 @@ type member struct {
 	instance string
 	stop     context.CancelFunc
 	gone     atomic.Bool
+	synced   atomic.Int32 // the generation that confirmed what it owns
 }
 
 func (m *member) generation() int32 {
@@ -202,12 +203,15 @@ func (m *member) generation() int32 {
 func (g *group) assigned(m *member, partitions []int32) {
 	did.Assignments.Add(int64(len(partitions)))
 	generation := m.generation()
+	m.synced.Store(generation)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, p := range partitions {
 		other := g.owners[p]
 		// A member that was away learns of a later generation only when it is back: it is then told that its own is over.
-		if other != nil && other != m && !other.gone.Load() && other.generation() == generation && !g.isConsumer && !g.isMixed {
+		// One that joined and was given no assignment yet owns nothing in that generation: its number is not stored before
+		// the assignments are, and may be given again after a crash, as Kafka's.
+		if other != nil && other != m && !other.gone.Load() && other.synced.Load() == generation && !g.isConsumer && !g.isMixed {
 			violation("%s: partition %d has two owners in generation %d", g.name, p, generation)
 		}
 		g.owners[p] = m
