@@ -254,6 +254,29 @@ fn a_large_input_is_stored_once_and_in_order() {
     assert!(repair.out.contains("nothing to repair"), "{repair:#?}");
 }
 
+/// Core logs on a device of their own are looked at with their data folder: after a kill, what was acked is only there.
+#[test]
+fn core_logs_that_lie_elsewhere_are_looked_at_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, logs) = (dir.path().join("data"), dir.path().join("logs"));
+    let set = format!("core.log.dir={}", logs.display());
+    let mut broker = Broker::start_with("127.0.0.1:0", &data, &["--set", &set], Stdio::null());
+    broker.run_with(&["produce", "orders"], "one\ntwo\n").ends(DONE);
+    broker.child.kill().unwrap();
+    broker.child.wait().unwrap();
+    let data = data.to_str().unwrap();
+    let checked = run(&["log", "verify", data]).ends(DONE).out;
+    let dumped = run(&["log", "dump", data]).ends(DONE).out;
+    for core in ["core-0", "core-1"] {
+        let log = logs.join(core).join("000.log").display().to_string();
+        assert!(checked.contains(&log) && dumped.contains(&log), "{log}: {checked}");
+    }
+    std::fs::remove_dir_all(logs.join("core-1")).unwrap();
+    let missing = run(&["log", "verify", data]);
+    assert!(missing.err.contains(logs.join("core-1").to_str().unwrap()), "{}", missing.err);
+    assert_ne!(missing.code, DONE);
+}
+
 /// The files of a data folder that are not the log's: shown, checked, and named by a repair that cannot mend them.
 #[test]
 fn the_journal_and_the_identity_are_looked_at_too() {

@@ -53,8 +53,10 @@ impl Dump {
         let mut out = Out::new();
         let mut damaged = false;
         for path in &self.paths {
-            for file in files_of(path)? {
-                damaged |= self.file(&file, &mut out)?;
+            for place in with_core_logs(path) {
+                for file in files_of(&place)? {
+                    damaged |= self.file(&file, &mut out)?;
+                }
             }
         }
         out.finish()?;
@@ -96,6 +98,13 @@ fn own_file(path: &Path, kind: FileKind, emit: &mut dyn FnMut(OwnRow)) -> Result
         own::journal(&StdFs, path, emit)
     };
     looked.map_err(|error| Failed::local(path.display(), &error))
+}
+
+/// `path`, and the core logs that belong to it and lie elsewhere: acked records may be nowhere else.
+fn with_core_logs(path: &Path) -> Vec<PathBuf> {
+    let mut places = vec![path.to_path_buf()];
+    places.extend(own::core_logs_elsewhere(&StdFs, path));
+    places
 }
 
 /// `path` itself, or the files below it that can be looked at, in order.
@@ -178,7 +187,9 @@ impl Verify {
         let mut out = Out::new();
         let (mut files, mut damaged) = (0, 0);
         for path in &self.paths {
-            for report in reports_of(path)? {
+            let places = with_core_logs(path);
+            let reports = places.iter().map(|place| reports_of(place)).collect::<Result<Vec<_>, _>>()?;
+            for report in reports.into_iter().flatten() {
                 files += 1;
                 damaged += u64::from(!report.is_sound());
                 if !(self.only_findings && report.findings.is_empty()) {
