@@ -35,6 +35,9 @@ pub fn start(level: Option<&str>, json: bool) -> Result<(), Failure> {
     let colour =
         std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let builder = tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(colour);
+    // A line that cannot be written, because the disk is full or the reader has gone, is lost; saying so in the same place
+    // would be a panic.
+    let builder = builder.log_internal_errors(false);
     let (started, reload): (_, Reload) = if json {
         let builder = builder.json().flatten_event(true).with_env_filter(filter).with_filter_reloading();
         let handle = builder.reload_handle();
