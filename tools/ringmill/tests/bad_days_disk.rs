@@ -11,6 +11,9 @@ use common::{
     ANYBODY, Author, Broker, Client, KAFKA_STORAGE_ERROR, MESSAGE_TOO_LARGE, NONE, PATIENCE,
     REQUEST_TIMED_OUT, batch, run, skipped,
 };
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -264,4 +267,21 @@ fn a_batch_of_a_hundred_mebibytes_is_stored_and_survives() {
     assert_eq!(broker.stop().code(), Some(0), "{}", broker.said());
     broker = Broker::start(dir.path(), &options);
     is_whole(&broker, "from its segment");
+}
+
+/// Lines of the log that have nowhere to go are lost, and nothing else.
+#[test]
+fn a_log_that_cannot_be_written_ends_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut silent = Command::new("sh");
+    silent.args(["-c", r#"exec "$0" "$@" 2>/dev/full"#, env!("CARGO_BIN_EXE_ringmill")]);
+    let mut broker = Broker::try_start_by(silent, dir.path(), &["--log-level", "debug"]).expect("it starts");
+    // Not a request: the connection is closed, and why is logged.
+    let mut stranger = TcpStream::connect(&broker.address).unwrap();
+    stranger.write_all(&[0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0]).unwrap();
+    stranger.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    assert!(matches!(stranger.read(&mut [0; 16]), Ok(0) | Err(_)));
+    broker.client();
+    broker.assert_alive();
+    assert!(broker.stop().success(), "{}", broker.said());
 }
