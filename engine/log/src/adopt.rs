@@ -392,7 +392,13 @@ impl<'a> Reading<'a> {
             self.open.entry(id).or_insert(header.base_offset);
         }
         if header.base_sequence >= 0 {
-            self.producers.apply(header, header.base_offset, header.max_timestamp_ms, 0);
+            self.producers.apply(
+                header,
+                header.base_offset,
+                header.max_timestamp_ms,
+                header.max_timestamp_ms,
+                0,
+            );
         }
     }
 

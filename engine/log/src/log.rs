@@ -44,7 +44,7 @@ pub enum AckAt {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Appended {
     pub base_offset: Offset,
-    /// Set on `LogAppendTime` topics.
+    /// Set on `LogAppendTime` topics; of a duplicate the timestamp of the original.
     pub log_append_ms: Option<i64>,
     pub log_start: Offset,
     pub ack: AckAt,
@@ -287,6 +287,7 @@ impl Log {
         let (base, epoch) = (part.log_end, part.leader_epoch);
         let append_ms = (part.config.timestamp_type == TimestampType::LogAppendTime)
             .then(|| wall_ms.max(part.last_append_ms));
+        let stored_ms = append_ms.unwrap_or(produced.max_timestamp_ms);
         let item = Item {
             slot: slot.0,
             kind: EntryKind::Batch,
@@ -294,7 +295,7 @@ impl Log {
             last: base.plus(i64::from(header.last_offset_delta)),
             at: 0,
             len: 0,
-            max_timestamp_ms: append_ms.unwrap_or(produced.max_timestamp_ms),
+            max_timestamp_ms: stored_ms,
         };
         let patch = |bytes: &mut [u8]| {
             patch_placement(bytes, base, epoch);
@@ -318,7 +319,7 @@ impl Log {
                 ));
             }
         };
-        part.took(header, append_ms.unwrap_or(wall_ms), now_ns);
+        part.took(header, stored_ms, append_ms.unwrap_or(wall_ms), now_ns);
         self.last_append_ns = now_ns;
         let ack = if part.config.is_durable() { AckAt::Durable(group) } else { AckAt::Sealed(group) };
         Ok(Appended { base_offset: base, log_append_ms: append_ms, log_start: part.log_start, ack })
@@ -479,8 +480,8 @@ fn original_of(
         Verdict::Refused(code) => Err(AppendError::Refused(code, "")),
         Verdict::Duplicate { base_offset, last_offset, timestamp_ms } => {
             let ack = duplicate_ack(part, core_log, last_offset);
-            let log_append_ms =
-                (part.config.timestamp_type == TimestampType::LogAppendTime).then_some(timestamp_ms);
+            // Kafka tells the timestamp of the original, whoever set it.
+            let log_append_ms = Some(timestamp_ms);
             Ok(Some(Appended { base_offset, log_append_ms, log_start: part.log_start, ack }))
         }
     }

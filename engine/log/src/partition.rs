@@ -151,14 +151,14 @@ impl Partition {
         }
     }
 
-    /// A batch with this header lies in the open group, at the end of the log.
-    pub fn took(&mut self, header: &BatchHeader, append_ms: i64, now_ns: u64) {
+    /// A batch with this header lies in the open group, at the end of the log, with `stored_ms` as its largest timestamp.
+    pub fn took(&mut self, header: &BatchHeader, stored_ms: i64, append_ms: i64, now_ns: u64) {
         let base = self.log_end;
         if self.epochs.latest().is_none_or(|(latest, _)| latest < self.leader_epoch) {
             self.epochs.assign(self.leader_epoch, base);
         }
         if header.has_producer_id() {
-            self.producers.apply(header, base, append_ms, now_ns);
+            self.producers.apply(header, base, stored_ms, append_ms, now_ns);
         }
         self.log_end = base.plus(i64::from(header.last_offset_delta) + 1);
         self.last_append_ms = self.last_append_ms.max(append_ms);

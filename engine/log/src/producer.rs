@@ -145,9 +145,17 @@ impl ProducerTable {
         }
     }
 
-    /// Remembers a batch that was appended at `base_offset`. `now_ms` is its append time, which a later duplicate is
-    /// answered with on a `LogAppendTime` topic; `now_ns` is what expiry counts from, 0 in replay ([`Self::touch`] follows).
-    pub fn apply(&mut self, header: &BatchHeader, base_offset: Offset, now_ms: i64, now_ns: u64) {
+    /// Remembers a batch that was appended at `base_offset` at `now_ms`. `stored_ms` is its largest timestamp as it is
+    /// stored, which a later duplicate is answered with, whoever set it; `now_ns` is what expiry counts from, 0 in replay
+    /// ([`Self::touch`] follows).
+    pub fn apply(
+        &mut self,
+        header: &BatchHeader,
+        base_offset: Offset,
+        stored_ms: i64,
+        now_ms: i64,
+        now_ns: u64,
+    ) {
         if !self.producers.contains_key(&header.producer_id) && self.producers.len() >= PRODUCERS_MAX {
             self.evict();
         }
@@ -160,7 +168,7 @@ impl ProducerTable {
         producer.seen_ns = producer.seen_ns.max(now_ns);
         producer.push(Batch {
             first_offset: base_offset.0,
-            timestamp_ms: now_ms,
+            timestamp_ms: stored_ms,
             first_seq: header.base_sequence,
             offset_delta: header.last_offset_delta,
         });
@@ -300,6 +308,7 @@ mod tests {
                 &batch(1, 0, next, *records),
                 Offset(i64::from(next)),
                 now_ms,
+                now_ms,
                 now_ms as u64 * 1_000_000,
             );
             next += records;
@@ -340,7 +349,7 @@ mod tests {
     #[test]
     fn epochs_fence() {
         let mut table = table(&[3]);
-        table.apply(&batch(1, 4, 0, 2), Offset(3), 2000, 0);
+        table.apply(&batch(1, 4, 0, 2), Offset(3), 2000, 2000, 0);
         assert_eq!(table.check(&batch(1, 3, 0, 1)), Verdict::Refused(ErrorCode::InvalidProducerEpoch));
         assert_eq!(table.check(&batch(1, 4, 2, 1)), Verdict::Append);
         assert_eq!(table.check(&batch(1, 5, 1, 1)), OUT_OF_ORDER, "a new epoch begins with sequence 0");
@@ -355,11 +364,11 @@ mod tests {
     #[test]
     fn sequences_wrap_to_zero() {
         let mut table = ProducerTable::default();
-        table.apply(&batch(1, 0, i32::MAX - 1, 2), Offset(0), 1, 0);
+        table.apply(&batch(1, 0, i32::MAX - 1, 2), Offset(0), 1, 1, 0);
         assert_eq!(table.check(&batch(1, 0, 0, 5)), Verdict::Append);
-        table.apply(&batch(1, 0, 0, 5), Offset(2), 2, 0);
+        table.apply(&batch(1, 0, 0, 5), Offset(2), 2, 2, 0);
         let mut table = ProducerTable::default();
-        table.apply(&batch(1, 0, i32::MAX, 3), Offset(0), 1, 0);
+        table.apply(&batch(1, 0, i32::MAX, 3), Offset(0), 1, 1, 0);
         assert_eq!(table.check(&batch(1, 0, 2, 1)), Verdict::Append, "a batch may wrap within");
         assert!(matches!(table.check(&batch(1, 0, i32::MAX, 3)), Verdict::Duplicate { .. }));
     }
@@ -398,7 +407,7 @@ mod tests {
         let mut table = ProducerTable::default();
         let count = PRODUCERS_MAX as i64 + 10;
         for id in 0..count {
-            table.apply(&batch(id, 0, 0, 1), Offset(id), id, 0);
+            table.apply(&batch(id, 0, 0, 1), Offset(id), id, id, 0);
             assert!(table.len() <= PRODUCERS_MAX);
         }
         assert!(matches!(table.check(&batch(count - 1, 0, 0, 1)), Verdict::Duplicate { .. }));
@@ -451,7 +460,7 @@ mod tests {
                 let verdict = table.check(&batch(1, 0, first, records));
                 prop_assert_eq!(verdict, model(&history, first, records));
                 if verdict == Verdict::Append {
-                    table.apply(&batch(1, 0, first, records), Offset(end), 0, 0);
+                    table.apply(&batch(1, 0, first, records), Offset(end), 0, 0, 0);
                     history.push((first, records));
                     end += i64::from(records);
                 }

@@ -252,3 +252,18 @@ fn a_day_ahead_forgets_no_producer() {
         assert_eq!(life.send(3).base_offset, Offset(4), "silent for two hours, and forgotten");
     }
 }
+
+/// Whoever sends a batch again learns the timestamp that its original has, as from Kafka; no clock has a say in it.
+#[test]
+fn a_duplicate_is_answered_with_the_time_of_its_original() {
+    let mut life = Life::of(TopicConfig::default());
+    let sent_ms = life.io.wall_ms() - HOUR_MS;
+    life.append_at(sent_ms);
+    life.pass(MINUTE_MS);
+    let again = life.send_at(0, sent_ms);
+    assert_eq!((again.base_offset, again.log_append_ms), (Offset(0), Some(sent_ms)));
+    let mut life = Life::begin();
+    let stamp_ms = life.append();
+    life.pass(MINUTE_MS);
+    assert_eq!(life.send(0).log_append_ms, Some(stamp_ms), "stamped once");
+}

@@ -303,7 +303,8 @@ impl Replay {
                             part.epochs.assign(header.leader_epoch, item.base);
                         }
                         if header.has_producer_id() {
-                            part.producers.apply(&header, item.base, header.max_timestamp_ms, 0);
+                            let stored_ms = header.max_timestamp_ms;
+                            part.producers.apply(&header, item.base, stored_ms, stored_ms, 0);
                         }
                         // Time that was given out: the clock of this life may be behind it.
                         if header.is_log_append_time() {
