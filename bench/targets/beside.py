@@ -2,13 +2,13 @@
 """What P1 becomes while a broker does other work: the coordinator under offset commits, compaction and retention flat out.
 
 bench/targets/beside.py commits [--groups 10000] [--rate 50000] [--each 1] [--rounds 3] [--seconds 20]
-bench/targets/beside.py cleaning [--gigabytes 20] [--seconds 20]
+bench/targets/beside.py cleaning [--gigabytes 20] [--seconds 20] [--limit 64MiB]
 
 commits:  two brokers run. P1 (rdkafka_performance, 2,000 rec/s x 1,000 B, acks=all, one partition) is measured at the first,
           while the same commits go to the first and then to the second, in turn: the CPU that clients and a coordinator take
           is the same both times, so what is left is what control does to the cores of its own broker.
 cleaning: one broker with that much data in a compacted and in a deleting topic. P1 before anything is cleaned, and while
-          it is, as fast as it goes (no limit on log.cleaner.io.max.bytes.per.second).
+          it is, as fast as it goes unless --limit sets log.cleaner.io.max.bytes.per.second.
 
 Prints a line of JSON for each round, then the ratios of the pooled samples. Wants target/release/ringmill and a quiet machine.
 """
@@ -26,7 +26,11 @@ def p1(broker, seconds):
     samples = tempfile.mktemp(prefix='beside-')
     client = Client('-P', '-t', 'p1', '-p', '0', '-s', '1000', '-c', str(2000 * seconds), '-r', '2000', '-a', '-1', '-l', '-A', samples,
                     '-X', 'linger.ms=0', port=broker.port)
-    client.finish()
+    # Its summary is not wanted: every record is in the file.
+    out, _ = client.process.communicate(timeout=seconds + 60)
+    client.watcher.join()
+    if client.process.returncode:
+        raise RuntimeError(f'rdkafka_performance said: {out[-500:]}')
     found = [float(m.group(1)) / 1e3 for m in (re.match(r'\s*([\d.]+)', line) for line in open(samples)) if m]
     os.unlink(samples)
     return found[len(found) // 10:]
@@ -95,7 +99,7 @@ def load(broker, asked, seconds, wait=True):
 def cleaning(asked):
     records = int(asked.gigabytes * 1e9 / 1000 / 2)
     # Nothing is looked at until the topics say so.
-    settings = ['--set', 'log.cleaner.io.max.bytes.per.second=1TiB', '--set', 'log.cleaner.backoff.ms=1000', '--set', 'log.retention.check.interval.ms=1000']
+    settings = ['--set', f'log.cleaner.io.max.bytes.per.second={asked.limit}', '--set', 'log.cleaner.backoff.ms=1000', '--set', 'log.retention.check.interval.ms=1000']
     with Folder('cleaning') as folder, Broker(os.path.join(folder, 'a'), '--memory', '512MiB', *settings) as broker:
         broker.create('p1', 1)
         compacted = ['--config', 'cleanup.policy=compact', '--config', 'min.compaction.lag.ms=600000', '--config', 'segment.bytes=268435456',
@@ -133,7 +137,8 @@ def main():
     parser.add_argument('what', choices=['commits', 'cleaning'])
     parser.add_argument('--groups', type=int, default=10000); parser.add_argument('--rate', type=int, default=50000)
     parser.add_argument('--each', type=int, default=1, help=f'offsets in a request, up to {TOPIC_PARTITIONS}')
-    parser.add_argument('--gigabytes', type=float, default=20); parser.add_argument('--rounds', type=int, default=3)
+    parser.add_argument('--gigabytes', type=float, default=20); parser.add_argument('--limit', default='1TiB', help='of compaction, in bytes a second')
+    parser.add_argument('--rounds', type=int, default=3)
     parser.add_argument('--seconds', type=int, default=20)
     asked = parser.parse_args()
     {'commits': commits, 'cleaning': cleaning}[asked.what](asked)
