@@ -318,7 +318,7 @@ impl Groups {
         while let Some(due) = self.desk.timers.take_due(self.desk.now.mono_ms) {
             match due {
                 Due::Member(group, member) => self.session_over(&group, &member),
-                Due::Consumer(group, member) => self.consumer_session_over(&group, &member),
+                Due::Consumer(group, member) => self.consumer_out(&group, &member),
                 Due::Revocation { group, member, epoch } => self.revocation_over(&group, &member, epoch),
                 Due::Initial { group, delay_ms, left_ms } => {
                     if let Some(group) = self.groups.get_mut(&group) {

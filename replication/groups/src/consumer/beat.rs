@@ -135,7 +135,7 @@ impl Desk {
         if group.state != State::Empty {
             // A member that is refused must not have changed the group for the others.
             self.check_room(group.members.len(), group.members.contains_key(beat.member.as_str()))?;
-            self.check_words(None, beat)?;
+            self.check_words(said_by(beat), 0, self.budget.used())?;
             if let Some(text) = pattern_of(beat) {
                 pattern(text)?;
             }
@@ -155,7 +155,7 @@ impl Desk {
         Ok(())
     }
 
-    fn check_room(&self, members: usize, is_member: bool) -> Result<(), Refused> {
+    pub(super) fn check_room(&self, members: usize, is_member: bool) -> Result<(), Refused> {
         let most = self.config.consumer_size_max;
         if members < most || is_member {
             return Ok(());
@@ -176,7 +176,8 @@ impl Desk {
         };
         let id: Text = if beat.member.is_empty() { beat.fresh.as_str() } else { &beat.member }.into();
         self.check_room(consumer.members.len(), consumer.members.contains_key(&id))?;
-        self.check_words(consumer.members.get(&id), beat)?;
+        let before = consumer.members.get(&id).map_or(0, ConsumerMember::words);
+        self.check_words(said_by(beat), before, self.budget.used())?;
         // A pattern is judged before anything changes.
         let pattern = match pattern_of(beat) {
             Some(text) if !consumer.patterns.contains_key(text) => Some((text, pattern(text)?)),
@@ -210,18 +211,15 @@ impl Desk {
         })
     }
 
-    /// What a member says fits into its record and, besides what all others said, into memory. One record too large would
-    /// keep the whole group from going on.
-    fn check_words(&self, member: Option<&ConsumerMember>, beat: &ConsumerBeat) -> Result<(), Refused> {
-        let topics = beat.topics.iter().flatten().map(String::as_str);
-        let said = About::bytes(topics, beat.regex.as_deref());
-        let before = member.map_or(0, ConsumerMember::words);
+    /// What a member says, `before` of it counted in `used` already, fits into its record and, besides what all others
+    /// said, into memory. One record too large would keep the whole group from going on.
+    pub(super) fn check_words(&self, said: u64, before: u64, used: u64) -> Result<(), Refused> {
         if said > self.config.record_bytes_max {
             let most = self.config.record_bytes_max;
             let reason = format!("The subscription takes {said} bytes, and a record holds {most}.");
             return Err(refuse(ErrorCode::UnknownServerError, reason));
         }
-        if said > before && self.budget.used() + (said - before) > self.config.said_bytes_max {
+        if said > before && used + (said - before) > self.config.said_bytes_max {
             let reason = "The coordinator has no memory for this subscription now.";
             return Err(refuse(ErrorCode::CoordinatorNotAvailable, reason));
         }
@@ -441,13 +439,17 @@ impl Desk {
     }
 }
 
+fn said_by(beat: &ConsumerBeat) -> u64 {
+    About::bytes(beat.topics.iter().flatten().map(String::as_str), beat.regex.as_deref())
+}
+
 fn pattern_of(beat: &ConsumerBeat) -> Option<&str> {
     beat.regex.as_deref().filter(|text| !text.is_empty())
 }
 
 /// How what a member says differs from what it said.
-pub(super) fn changed(before: &About, now: &About, is_new: bool) -> Change {
-    let pattern = |about: &About| about.regex.clone().unwrap_or_default();
+pub(super) fn changed<'a>(before: &'a About, now: &'a About, is_new: bool) -> Change {
+    let pattern = |about: &'a About| about.regex.as_deref().unwrap_or_default();
     if is_new || now.topics != before.topics || pattern(now) != pattern(before) {
         Change::Subscription
     } else if now != before {

@@ -36,9 +36,8 @@ impl Desk {
             return Err(ErrorCode::UnknownServerError);
         };
         let id: Text = if join.member.is_empty() { join.fresh.as_str() } else { &join.member }.into();
-        if consumer.members.len() >= self.config.consumer_size_max && !consumer.members.contains_key(&id) {
-            return Err(ErrorCode::GroupMaxSizeReached);
-        }
+        let is_member = consumer.members.contains_key(&id);
+        self.check_room(consumer.members.len(), is_member).map_err(|refused| refused.code)?;
         if !consumer.accepts(&id, &join.protocol_type, &join.protocols) {
             return Err(ErrorCode::InconsistentGroupProtocol);
         }
@@ -87,15 +86,10 @@ impl Desk {
         let protocols = Protocols::new(list.collect(), &self.budget);
         let topics: u64 = subscription.topics.iter().map(|topic| name_bytes(topic)).sum();
         let before = consumer.members.get(&id).map_or(0, ConsumerMember::words);
-        if protocols.bytes() + topics > self.config.record_bytes_max {
-            Err(ErrorCode::UnknownServerError)
-        } else if protocols.bytes() + topics > before
-            && self.budget.used() + topics - before > self.config.said_bytes_max
-        {
-            Err(ErrorCode::CoordinatorNotAvailable)
-        } else {
-            Ok(Comer { join, id, subscription, protocols })
-        }
+        // The protocols have their share already.
+        let used = self.budget.used().saturating_sub(protocols.bytes());
+        self.check_words(protocols.bytes() + topics, before, used).map_err(|refused| refused.code)?;
+        Ok(Comer { join, id, subscription, protocols })
     }
 
     /// This member is the last one of the consumer protocol, and the group may go back without it.

@@ -248,10 +248,6 @@ impl Groups {
         }
     }
 
-    pub(crate) fn consumer_session_over(&mut self, group: &str, member: &str) {
-        self.consumer_out(group, member);
-    }
-
     /// It still has not given up what it was asked to in this epoch.
     pub(crate) fn revocation_over(&mut self, group: &str, member: &str, epoch: i32) {
         let consumer = self.groups.get(group).and_then(|g| g.consumer.as_deref());
@@ -261,7 +257,8 @@ impl Groups {
         }
     }
 
-    fn consumer_out(&mut self, group: &str, member: &str) {
+    /// It said nothing for its session, or did not do in time what it was asked to.
+    pub(crate) fn consumer_out(&mut self, group: &str, member: &str) {
         let Some(group) = self.groups.get_mut(group) else { return };
         self.desk.fence(group, &BTreeSet::from([member.into()]));
     }

@@ -108,7 +108,6 @@ impl ConsumerValue {
                     partitions.insert(topic, numbers(&mut from)?.into_iter().collect());
                     from.tags(|_, _| Ok(()))?;
                 }
-
                 from.tags(|_, _| Ok(()))?;
                 ConsumerValue::Target(partitions)
             }
