@@ -173,7 +173,7 @@ fn retained_from(part: &Partition, wall_ms: i64) -> Option<Offset> {
 
 /// Whether all that is not in sealed segments is too old, and there is any.
 fn is_stale(part: &Partition, wall_ms: i64) -> bool {
-    if part.deleted || part.offline.is_some() {
+    if part.offline.is_some() {
         return false;
     }
     let active = part.segments.last().filter(|s| !s.sealed && s.bytes > 0);

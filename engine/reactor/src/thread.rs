@@ -44,7 +44,7 @@ pub fn pin(cpus: &[usize]) -> io::Result<()> {
 
 /// CPU time of the calling thread, nanoseconds.
 pub fn thread_cpu_ns() -> u64 {
-    clock_ns(libc::CLOCK_THREAD_CPUTIME_ID)
+    read_clock(libc::CLOCK_THREAD_CPUTIME_ID).unwrap_or(0)
 }
 
 /// CPU time of a process, nanoseconds: of every thread it has or had, its kernel workers included. `None` when there is
@@ -56,24 +56,20 @@ pub fn process_cpu_ns(process: u32) -> Option<u64> {
     if unsafe { libc::clock_getcpuclockid(process, &raw mut clock) } != 0 {
         return None;
     }
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: writes one timespec, which is ours. The process may be gone by now, which is said.
-    if unsafe { libc::clock_gettime(clock, &raw mut time) } != 0 {
-        return None;
-    }
-    Some(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
+    // The process may be gone by now.
+    read_clock(clock)
 }
 
 /// Monotonic time, nanoseconds.
 pub fn monotonic_ns() -> u64 {
-    clock_ns(libc::CLOCK_MONOTONIC)
+    read_clock(libc::CLOCK_MONOTONIC).unwrap_or(0)
 }
 
-fn clock_ns(clock: libc::clockid_t) -> u64 {
+fn read_clock(clock: libc::clockid_t) -> Option<u64> {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: writes one timespec, which is ours.
-    unsafe { libc::clock_gettime(clock, &raw mut time) };
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+    let read = unsafe { libc::clock_gettime(clock, &raw mut time) } == 0;
+    read.then_some(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
 }
 
 #[cfg(test)]

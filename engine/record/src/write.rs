@@ -160,12 +160,7 @@ impl Front {
 
     #[inline]
     fn varint(&mut self, value: i64) {
-        let mut left = ((value << 1) ^ (value >> 63)) as u64;
-        while left >= 0x80 {
-            self.byte(left as u8 | 0x80);
-            left >>= 7;
-        }
-        self.byte(left as u8);
+        each_byte(value, |byte| self.byte(byte));
     }
 
     #[inline]
@@ -202,17 +197,27 @@ pub fn no_headers<'a>() -> std::iter::Empty<(&'a [u8], Option<&'a [u8]>)> {
 /// Zigzag, as [`crate::records::varint`] reads it.
 #[inline]
 pub fn put_varint(out: &mut Vec<u8>, value: i64) {
-    let mut left = ((value << 1) ^ (value >> 63)) as u64;
+    each_byte(value, |byte| out.push(byte));
+}
+
+#[inline]
+fn each_byte(value: i64, mut put: impl FnMut(u8)) {
+    let mut left = zigzag(value);
     while left >= 0x80 {
-        out.push(left as u8 | 0x80);
+        put(left as u8 | 0x80);
         left >>= 7;
     }
-    out.push(left as u8);
+    put(left as u8);
+}
+
+#[inline]
+fn zigzag(value: i64) -> u64 {
+    ((value << 1) ^ (value >> 63)) as u64
 }
 
 #[inline]
 fn varint_bytes(value: i64) -> usize {
-    let bits = 64 - (((value << 1) ^ (value >> 63)) as u64 | 1).leading_zeros() as usize;
+    let bits = 64 - (zigzag(value) | 1).leading_zeros() as usize;
     bits.div_ceil(7)
 }
 
