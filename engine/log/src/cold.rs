@@ -113,12 +113,12 @@ impl Log {
                         None if part_tail > request.offset => {
                             return self.read(io, ReadRequest { offset: part_tail, ..request });
                         }
-                        None => return Ok(ReadOutcome::Data { bufs: Vec::new(), bytes: 0 }),
+                        None => return Ok(ReadOutcome::NOTHING),
                     }
                 }
             }
         }
-        Ok(ReadOutcome::Data { bufs: Vec::new(), bytes: 0 })
+        Ok(ReadOutcome::NOTHING)
     }
 
     fn read_segment(&mut self, request: ReadRequest, at: usize) -> Result<SegmentRead, ReadError> {
@@ -140,7 +140,10 @@ impl Log {
         };
         let run = match view.batches(position, &request, high_watermark) {
             Found::Batches(run) => run,
-            Found::Nothing => return Ok(SegmentRead::Data(ReadOutcome::Data { bufs: Vec::new(), bytes: 0 })),
+            Found::Nothing { more } => {
+                let nothing = ReadOutcome::Data { bufs: Vec::new(), bytes: 0, more };
+                return Ok(SegmentRead::Data(nothing));
+            }
             Found::Past => return Ok(SegmentRead::Next),
             Found::Wait => return Ok(SegmentRead::Data(ReadOutcome::Wait)),
             Found::Damage => {
@@ -156,7 +159,8 @@ impl Log {
         if let Some(part) = self.parts.get_mut(slot as usize) {
             part.note_hint(run.next_offset, uid, run.stop);
         }
-        Ok(SegmentRead::Data(ReadOutcome::Data { bufs, bytes: (run.stop - run.start) as usize }))
+        let (bytes, more) = ((run.stop - run.start) as usize, run.next_offset < high_watermark);
+        Ok(SegmentRead::Data(ReadOutcome::Data { bufs, bytes, more }))
     }
 
     /// Has the file thread open a segment and load its index (or rebuild it, after a crash).
@@ -265,8 +269,10 @@ enum SegmentRead {
 /// What a walk over a segment's batches found for a reader.
 enum Found {
     Batches(Run),
-    /// Nothing that this reader may have now.
-    Nothing,
+    /// Nothing that this reader may have now; `more`: only because the next batch is too large for it.
+    Nothing {
+        more: bool,
+    },
     /// Nothing at or after the offset in this segment.
     Past,
     /// Blocks are on their way.
@@ -308,7 +314,7 @@ impl SegmentView<'_> {
     /// request takes. Their blocks, or those of the first one at least, are here or asked for.
     fn batches(&mut self, mut position: u64, request: &ReadRequest, high_watermark: Offset) -> Found {
         let most = (request.max_bytes as u64).min(COLD_WANT_BYTES);
-        let mut run: Option<Run> = None;
+        let (mut run, mut more): (Option<Run>, bool) = (None, false);
         while position < self.end {
             let Some(header) = self.header(position) else { return Found::Wait };
             let Some(header) = BatchHeader::parse(&header) else { return Found::Damage };
@@ -317,6 +323,7 @@ impl SegmentView<'_> {
                 let start = run.as_ref().map_or(position, |run| run.start);
                 let fits = position + size - start <= most || run.is_none() && request.at_least_one;
                 if !fits || header.last_offset() >= high_watermark || position + size > self.end {
+                    more = header.last_offset() < high_watermark && position + size <= self.end;
                     break;
                 }
                 if run.is_none() && !self.fetch(start, (start + most.max(size)).min(self.end)) {
@@ -329,7 +336,7 @@ impl SegmentView<'_> {
         match run {
             Some(run) => Found::Batches(run),
             None if position >= self.end => Found::Past,
-            None => Found::Nothing,
+            None => Found::Nothing { more },
         }
     }
 

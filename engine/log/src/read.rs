@@ -19,10 +19,16 @@ pub struct ReadRequest {
 
 /// What a read gives.
 pub enum ReadOutcome {
-    /// Whole batches in offset order; empty at the end of the log. The first may begin before the asked offset.
-    Data { bufs: Vec<Buf>, bytes: usize },
+    /// Whole batches in offset order; empty at the end of the log. The first may begin before the asked offset. `more`:
+    /// others follow that the limits of this read left out.
+    Data { bufs: Vec<Buf>, bytes: usize, more: bool },
     /// Blocks are on their way; [`crate::LogEvent::Block`] with the ticket follows.
     Wait,
+}
+
+impl ReadOutcome {
+    /// There is nothing for the reader yet.
+    pub(crate) const NOTHING: ReadOutcome = ReadOutcome::Data { bufs: Vec::new(), bytes: 0, more: false };
 }
 
 /// Why a read gives nothing.
@@ -48,7 +54,7 @@ impl Log {
         }
         let nothing_wanted = request.max_bytes == 0 && !request.at_least_one;
         if request.offset >= part.high_watermark || nothing_wanted {
-            return Ok(ReadOutcome::Data { bufs: Vec::new(), bytes: 0 });
+            return Ok(ReadOutcome::NOTHING);
         }
         if request.offset < part.tail_start() {
             if part.offline.is_some() {
@@ -63,17 +69,18 @@ impl Log {
             return Ok(outcome);
         }
         let mut bufs = Vec::new();
-        let mut bytes = 0;
+        let (mut bytes, mut more) = (0, false);
         for entry in
             part.tail.iter().skip(part.tail_at(request.offset)).take_while(|e| e.last < part.high_watermark)
         {
             if bytes + entry.buf.len() > request.max_bytes && !(bytes == 0 && request.at_least_one) {
+                more = true;
                 break;
             }
             bytes += entry.buf.len();
             bufs.push(entry.buf.clone());
         }
         part.bytes_out += bytes as u64;
-        Ok(ReadOutcome::Data { bufs, bytes })
+        Ok(ReadOutcome::Data { bufs, bytes, more })
     }
 }

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod client;
+mod fetching;
 
 use client::Client;
 use ringmill_broker::{Reason, ServeArgs};
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         ("deleted_records_stay_deleted_over_a_kill", deleted_records_stay_deleted_over_a_kill),
         ("a_failed_core_log_write_ends_the_process", a_failed_core_log_write_ends_the_process),
         ("an_answer_keeps_to_its_bytes_over_all_cores", an_answer_keeps_to_its_bytes_over_all_cores),
+        ("what_is_there_is_not_waited_for", fetching::what_is_there_is_not_waited_for),
         ("a_reader_that_leaves_is_let_go", a_reader_that_leaves_is_let_go),
         (
             "what_was_taken_is_answered_before_a_connection_ends",

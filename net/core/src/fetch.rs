@@ -51,6 +51,7 @@ struct FetchPart {
     log_start: Offset,
     bufs: Vec<Buf>,
     bytes: usize,
+    there: usize,
     cold: bool,
 }
 
@@ -196,6 +197,7 @@ impl<B: Backend> Core<B> {
         };
         let parts = keys.into_iter().map(|(k, want)| self.fetch_part(k, want)).collect();
         let allowed = client.as_ref().map_or(usize::MAX, |client| self.fetch_bytes_max(client));
+        let max_bytes = (request.max_bytes.max(0) as usize).min(ANSWER_BYTES_MAX).min(allowed);
         let Some(conn) = self.conns.get_mut(key) else { return false };
         if session_id != 0 {
             conn.session = Some(session_id as u32);
@@ -208,8 +210,8 @@ impl<B: Backend> Core<B> {
             head: header.response_head(),
             client,
             isolation: request.isolation,
-            min_bytes: (request.min_bytes.max(0) as usize).min(allowed),
-            max_bytes: (request.max_bytes.max(0) as usize).min(ANSWER_BYTES_MAX).min(allowed),
+            min_bytes: (request.min_bytes.max(0) as usize).min(max_bytes),
+            max_bytes,
             deadline_ns: self.now_ns + request.max_wait_ms.max(0) as u64 * 1_000_000,
             began_ns: self.now_ns,
             session_id,
@@ -255,6 +257,7 @@ impl<B: Backend> Core<B> {
             log_start: Offset(-1),
             bufs: Vec::new(),
             bytes: 0,
+            there: 0,
             cold: false,
         }
     }
@@ -305,7 +308,7 @@ impl<B: Backend> Core<B> {
         let mut have_first = false;
         for (at, part) in parts.iter_mut().enumerate() {
             part.bufs.clear();
-            part.bytes = 0;
+            (part.bytes, part.there) = (0, 0);
             match part.owner {
                 Owner::Nobody(code) => part.error = code,
                 Owner::Local(slot) => {
@@ -364,9 +367,11 @@ impl<B: Backend> Core<B> {
             return PartRead::failed(ErrorCode::UnknownLeaderEpoch);
         }
         let request = ReadRequest { slot, offset, max_bytes, at_least_one, ticket };
-        let (bufs, bytes, cold) = match self.log.read(&mut self.io, request) {
-            Ok(ReadOutcome::Data { bufs, bytes }) => (bufs, bytes, false),
-            Ok(ReadOutcome::Wait) => (Vec::new(), 0, true),
+        let (bufs, bytes, there, cold) = match self.log.read(&mut self.io, request) {
+            Ok(ReadOutcome::Data { bufs, bytes, more }) => {
+                (bufs, bytes, if more { bytes.max(max_bytes) } else { bytes }, false)
+            }
+            Ok(ReadOutcome::Wait) => (Vec::new(), 0, 0, true),
             Err(error) => return PartRead::failed(code_of(error)),
         };
         PartRead {
@@ -375,6 +380,7 @@ impl<B: Backend> Core<B> {
             log_start: view.log_start,
             bufs,
             bytes,
+            there,
             cold,
         }
     }
@@ -384,6 +390,10 @@ impl<B: Backend> Core<B> {
         let now_ns = self.now_ns;
         let Some(pending) = self.fetches.get_mut(key) else { return };
         let bytes = pending.fit();
+        // Batches are whole and an answer has a bound: where the limits left something out, what was asked for is there,
+        // and waiting gives nothing more. Kafka counts so too.
+        let there: usize = pending.parts.iter().map(|part| part.there).sum();
+        let enough = bytes >= pending.min_bytes || bytes > 0 && there >= pending.min_bytes;
         let failed = pending.parts.iter().any(|p| p.error != ErrorCode::None);
         let gone = self.conns.get(pending.conn).is_none_or(|conn| conn.ending || conn.eof);
         let late = now_ns >= pending.deadline_ns;
@@ -392,7 +402,7 @@ impl<B: Backend> Core<B> {
         let cold = bytes == 0
             && pending.parts.iter().any(|p| p.cold)
             && now_ns < pending.deadline_ns + COLD_GRACE_NS;
-        if failed || gone || !cold && (late || bytes >= pending.min_bytes) {
+        if failed || gone || !cold && (late || enough) {
             self.finish_fetch(key);
             return;
         }
@@ -574,6 +584,7 @@ impl<B: Backend> Core<B> {
                 log_start: got.log_start,
                 bufs: got.bufs,
                 bytes: got.bytes,
+                there: got.there,
                 cold: got.cold,
             });
         }
@@ -607,6 +618,7 @@ impl<B: Backend> Core<B> {
                     log_start: done.log_start,
                     bufs: done.bufs,
                     bytes: done.bytes,
+                    there: done.there,
                     cold: done.cold,
                 });
             }
@@ -644,6 +656,8 @@ struct PartRead {
     log_start: Offset,
     bufs: Vec<Buf>,
     bytes: usize,
+    /// What counts towards the least bytes that a client waits for: `bytes`, or all that was asked for where that is there.
+    there: usize,
     cold: bool,
 }
 
@@ -655,6 +669,7 @@ impl PartRead {
             log_start: Offset(-1),
             bufs: Vec::new(),
             bytes: 0,
+            there: 0,
             cold: false,
         }
     }
@@ -667,6 +682,7 @@ impl FetchPart {
         self.log_start = read.log_start;
         self.bufs = read.bufs;
         self.bytes = read.bytes;
+        self.there = read.there;
         self.cold = read.cold;
     }
 

@@ -103,6 +103,7 @@ pub(crate) struct RemoteReadDone {
     pub log_start: Offset,
     pub bufs: Vec<Buf>,
     pub bytes: usize,
+    pub there: usize,
     /// Blocks are on their way from the disk.
     pub cold: bool,
 }

@@ -20,15 +20,24 @@ impl Draw {
     }
 }
 
+/// How a fetch waits, and how much it takes, of each partition too.
+#[derive(Clone, Copy)]
+pub struct Terms {
+    pub wait_ms: i32,
+    pub min_bytes: i32,
+    pub max_bytes: i32,
+}
+
 /// Fetch 4 of one partition, for at least one byte.
 fn fetch_body(topic: &str, partition: i32, offset: i64, wait_ms: i32, max_bytes: i32) -> Vec<u8> {
-    fetch_body_of(topic, &[(partition, offset)], wait_ms, max_bytes)
+    fetch_body_of(topic, &[(partition, offset)], Terms { wait_ms, min_bytes: 1, max_bytes })
 }
 
 /// The same of several partitions, each of which may give all of `max_bytes`.
-fn fetch_body_of(topic: &str, parts: &[(i32, i64)], wait_ms: i32, max_bytes: i32) -> Vec<u8> {
+fn fetch_body_of(topic: &str, parts: &[(i32, i64)], terms: Terms) -> Vec<u8> {
+    let Terms { wait_ms, min_bytes, max_bytes } = terms;
     let mut body = (-1i32).to_be_bytes().to_vec();
-    for number in [wait_ms, 1, max_bytes] {
+    for number in [wait_ms, min_bytes, max_bytes] {
         body.extend(i32::to_be_bytes(number));
     }
     body.push(0);
@@ -207,20 +216,31 @@ impl Client {
 
     /// Fetch 4 of several partitions: bytes of records that each gave.
     pub fn fetch_sizes(&mut self, topic: &str, parts: &[(i32, i64)], max_bytes: i32) -> Vec<(i32, usize)> {
-        let mut answer = self.ask(1, 4, &fetch_body_of(topic, parts, 1_000, max_bytes));
+        let terms = Terms { wait_ms: 1_000, min_bytes: 1, max_bytes };
+        let answers = self.fetch_on(topic, parts, terms).into_iter();
+        answers.map(|(partition, sizes)| (partition, sizes.expect("no fetch error"))).collect()
+    }
+
+    /// The same on any terms; the error code of a partition instead of its bytes.
+    pub fn fetch_on(
+        &mut self,
+        topic: &str,
+        parts: &[(i32, i64)],
+        terms: Terms,
+    ) -> Vec<(i32, Result<usize, i64>)> {
+        let mut answer = self.ask(1, 4, &fetch_body_of(topic, parts, terms));
         answer.int(4);
         answer.int(4);
         answer.string();
         (0..answer.int(4))
             .map(|_| {
-                let partition = answer.int(4) as i32;
-                assert_eq!(answer.int(2), 0, "fetch error");
+                let (partition, error) = (answer.int(4) as i32, answer.int(2));
                 answer.int(8);
                 answer.int(8);
                 assert!(answer.int(4) <= 0, "aborted transactions");
                 let bytes = usize::try_from(answer.int(4)).unwrap_or(0);
                 answer.at += bytes;
-                (partition, bytes)
+                (partition, if error == 0 { Ok(bytes) } else { Err(error) })
             })
             .collect()
     }
@@ -248,6 +268,17 @@ impl Client {
         let mut body = 1i32.to_be_bytes().to_vec();
         string(&mut body, topic);
         self.ask(3, 3, &body).int(4)
+    }
+
+    /// DeleteTopics 1; the error code.
+    pub fn delete_topic(&mut self, topic: &str) -> i64 {
+        let mut body = 1i32.to_be_bytes().to_vec();
+        string(&mut body, topic);
+        body.extend(30_000i32.to_be_bytes());
+        let mut answer = self.ask(20, 1, &body);
+        answer.int(8);
+        answer.string();
+        answer.int(2)
     }
 
     /// AlterClientQuotas 0 of the default user; `None` removes. The error code.

@@ -1,0 +1,53 @@
+//! Fetches that wait, and those that do not.
+
+use crate::client::{Client, Terms};
+use crate::{Plan, folder};
+use std::time::{Duration, Instant};
+
+/// Far more than an answer takes that does not wait, and far less than a client's patience below.
+const AT_ONCE: Duration = Duration::from_secs(20);
+const PATIENCE_MS: i32 = 50_000;
+
+/// Answers are whole batches and have a bound: who asks for nearly as much, for more, or for more than one look at the
+/// disk gives, is answered with what fits once that much is there.
+pub fn what_is_there_is_not_waited_for() {
+    const BATCH: usize = 990_000;
+    let dir = folder();
+    let plan = Plan { data: dir.path().join("data"), cores: "2", ..Plan::default() };
+    let mut broker = plan.start();
+    let mut client = Client::connect(broker.address);
+    client.create_with("t", 2, "retention.ms", "-1");
+    for at in 0..48 {
+        client.produce_throttled("t", at % 2, BATCH);
+    }
+    for round in ["from memory", "from disk"] {
+        let mut client = Client::connect(broker.address);
+        for (partitions, min_bytes, max_bytes) in [
+            (1, 16 << 20, 50 << 20),
+            (1, (16 << 20) - 1000, 16 << 20),
+            (1, 8 << 20, 50 << 20),
+            (1, i32::MAX, i32::MAX),
+            (1, 2_500_000, 2_500_000),
+            (2, 40 << 20, 50 << 20),
+            (2, 7_500_000, 7_500_000),
+        ] {
+            let parts: Vec<(i32, i64)> = (0..partitions).map(|partition| (partition, 0)).collect();
+            let begun = Instant::now();
+            let terms = Terms { wait_ms: PATIENCE_MS, min_bytes, max_bytes };
+            let sizes = client.fetch_on("t", &parts, terms);
+            let what = format!("{min_bytes} to {max_bytes} bytes of {partitions} partitions {round}");
+            assert!(begun.elapsed() < AT_ONCE, "{what} took {:?}: {sizes:?}", begun.elapsed());
+            let bytes: usize = sizes.iter().map(|(_, size)| size.unwrap()).sum();
+            assert!(bytes > BATCH && bytes <= max_bytes as usize, "{what}: {bytes} bytes");
+        }
+        // What a partition may give is less than what is waited for: as in Kafka, it is waited for.
+        let begun = Instant::now();
+        let terms = Terms { wait_ms: 400, min_bytes: 2 << 20, max_bytes: 50 << 20 };
+        let sizes = client.fetch_on("t", &[(0, 23)], terms);
+        assert!(begun.elapsed() >= Duration::from_millis(400), "{sizes:?} {round}");
+        assert!(sizes.iter().all(|(_, size)| size.is_ok_and(|bytes| bytes > BATCH)), "{sizes:?}");
+        broker.stop();
+        broker = plan.start();
+    }
+    broker.stop();
+}
