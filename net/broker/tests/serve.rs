@@ -46,6 +46,7 @@ fn main() -> ExitCode {
         ("a_failed_core_log_write_ends_the_process", a_failed_core_log_write_ends_the_process),
         ("an_answer_keeps_to_its_bytes_over_all_cores", an_answer_keeps_to_its_bytes_over_all_cores),
         ("what_is_there_is_not_waited_for", fetching::what_is_there_is_not_waited_for),
+        ("a_deleted_topic_is_not_waited_for", fetching::a_deleted_topic_is_not_waited_for),
         ("a_reader_that_leaves_is_let_go", a_reader_that_leaves_is_let_go),
         (
             "what_was_taken_is_answered_before_a_connection_ends",

@@ -491,10 +491,15 @@ impl<B: Backend> Core<B> {
             let log = &mut self.log;
             for id in &delta.deletes {
                 for partition in self.topics.partitions_of(*id) {
-                    if partition.owner == own && !log.delete(&mut self.io, partition.id) {
+                    let Some(slot) = log.slot_of(partition.id).filter(|_| partition.owner == own) else {
+                        continue;
+                    };
+                    if !log.delete(&mut self.io, partition.id) {
                         // No room for the tombstone in this turn; the rest follows when there is.
                         return;
                     }
+                    // Who waits for more of it has nothing to wait for.
+                    self.waiters.advanced(slot, &mut self.poke);
                 }
             }
             for topic in &delta.upserts {
@@ -503,6 +508,7 @@ impl<B: Backend> Core<B> {
                 }
             }
             self.topics.apply(&delta);
+            self.tell_watchers();
             if let Some(live) = &delta.live {
                 self.go_by(live.clone());
             }

@@ -51,3 +51,33 @@ pub fn what_is_there_is_not_waited_for() {
     }
     broker.stop();
 }
+
+/// Whoever waits for records of a topic is told when it is deleted, on whatever core its partitions are.
+pub fn a_deleted_topic_is_not_waited_for() {
+    const UNKNOWN_TOPIC_OR_PARTITION: i64 = 3;
+    let dir = folder();
+    let broker = Plan { data: dir.path().join("data"), cores: "2", ..Plan::default() }.start();
+    let address = broker.address;
+    let mut client = Client::connect(address);
+    client.create_with("t", 2, "retention.ms", "-1");
+    let begun = Instant::now();
+    std::thread::scope(|scope| {
+        let waiting: Vec<_> = (0..6)
+            .map(|at| {
+                scope.spawn(move || {
+                    let terms = Terms { wait_ms: PATIENCE_MS, min_bytes: 1, max_bytes: 1 << 20 };
+                    Client::connect(address).fetch_on("t", &[(at % 2, 0)], terms)
+                })
+            })
+            .collect();
+        // Some are there by then; those that come later find no topic, and are answered the same.
+        std::thread::sleep(Duration::from_millis(300));
+        assert_eq!(client.delete_topic("t"), 0);
+        for (at, waiting) in waiting.into_iter().enumerate() {
+            let said = [(at as i32 % 2, Err(UNKNOWN_TOPIC_OR_PARTITION))];
+            assert_eq!(waiting.join().unwrap(), said);
+        }
+    });
+    assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
+    broker.stop();
+}
