@@ -47,6 +47,10 @@ fn main() -> ExitCode {
         ("an_answer_keeps_to_its_bytes_over_all_cores", an_answer_keeps_to_its_bytes_over_all_cores),
         ("what_is_there_is_not_waited_for", fetching::what_is_there_is_not_waited_for),
         ("a_deleted_topic_is_not_waited_for", fetching::a_deleted_topic_is_not_waited_for),
+        (
+            "sizes_below_zero_are_answered_as_kafka_does",
+            fetching::sizes_below_zero_are_answered_as_kafka_does,
+        ),
         ("a_reader_that_leaves_is_let_go", a_reader_that_leaves_is_let_go),
         (
             "what_was_taken_is_answered_before_a_connection_ends",

@@ -39,12 +39,16 @@ enum Owner {
     Nobody(ErrorCode),
 }
 
+/// Record bytes that a partition may give at most. `None`: the client said a number below 0, for which Kafka has an error
+/// in the place of records.
+pub(crate) type SizeMax = Option<usize>;
+
 /// One partition of a fetch, and what the last look at it gave.
 struct FetchPart {
     key: PartKey,
     owner: Owner,
     offset: Offset,
-    max_bytes: usize,
+    max_bytes: SizeMax,
     current_epoch: LeaderEpoch,
     error: ErrorCode,
     high_watermark: Offset,
@@ -195,9 +199,13 @@ impl<B: Backend> Core<B> {
                 return true;
             }
         };
-        let parts = keys.into_iter().map(|(k, want)| self.fetch_part(k, want)).collect();
+        let max_bytes = usize::try_from(request.max_bytes);
+        let mut parts: Vec<_> = keys.into_iter().map(|(k, want)| self.fetch_part(k, want)).collect();
+        if max_bytes.is_err() {
+            parts.iter_mut().for_each(|part| part.max_bytes = None);
+        }
         let allowed = client.as_ref().map_or(usize::MAX, |client| self.fetch_bytes_max(client));
-        let max_bytes = (request.max_bytes.max(0) as usize).min(ANSWER_BYTES_MAX).min(allowed);
+        let max_bytes = max_bytes.unwrap_or(0).min(ANSWER_BYTES_MAX).min(allowed);
         let Some(conn) = self.conns.get_mut(key) else { return false };
         if session_id != 0 {
             conn.session = Some(session_id as u32);
@@ -210,7 +218,7 @@ impl<B: Backend> Core<B> {
             head: header.response_head(),
             client,
             isolation: request.isolation,
-            min_bytes: (request.min_bytes.max(0) as usize).min(max_bytes),
+            min_bytes: usize::try_from(request.min_bytes).unwrap_or(0).min(max_bytes),
             max_bytes,
             deadline_ns: self.now_ns + request.max_wait_ms.max(0) as u64 * 1_000_000,
             began_ns: self.now_ns,
@@ -250,7 +258,7 @@ impl<B: Backend> Core<B> {
             key,
             owner,
             offset: want.offset,
-            max_bytes: want.max_bytes.max(0) as usize,
+            max_bytes: usize::try_from(want.max_bytes).ok(),
             current_epoch: want.current_epoch,
             error: ErrorCode::None,
             high_watermark: Offset(-1),
@@ -317,7 +325,7 @@ impl<B: Backend> Core<B> {
                         slot,
                         part.offset,
                         part.current_epoch,
-                        part.max_bytes.min(budget),
+                        part.max_bytes.map(|most| most.min(budget)),
                         !have_first,
                         ticket,
                     );
@@ -353,7 +361,7 @@ impl<B: Backend> Core<B> {
         slot: Slot,
         offset: Offset,
         epoch: LeaderEpoch,
-        max_bytes: usize,
+        max_bytes: SizeMax,
         at_least_one: bool,
         ticket: u64,
     ) -> PartRead {
@@ -366,6 +374,13 @@ impl<B: Backend> Core<B> {
         if epoch.0 >= 0 && epoch > view.leader_epoch {
             return PartRead::failed(ErrorCode::UnknownLeaderEpoch);
         }
+        let max_bytes = match max_bytes {
+            Some(most) => most,
+            None if offset >= view.log_start && offset < view.high_watermark => {
+                return PartRead::failed(ErrorCode::UnknownServerError);
+            }
+            None => 0,
+        };
         let request = ReadRequest { slot, offset, max_bytes, at_least_one, ticket };
         let (bufs, bytes, there, cold) = match self.log.read(&mut self.io, request) {
             Ok(ReadOutcome::Data { bufs, bytes, more }) => {
@@ -559,7 +574,7 @@ impl<B: Backend> Core<B> {
                         slot,
                         read.offset,
                         read.current_epoch,
-                        read.max_bytes.min(max_bytes.saturating_sub(total)),
+                        read.max_bytes.map(|most| most.min(max_bytes.saturating_sub(total))),
                         total == 0,
                         ticket,
                     );

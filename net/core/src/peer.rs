@@ -2,6 +2,7 @@
 //! the core whose pool they belong to.
 
 use crate::clients::Client;
+use crate::fetch::SizeMax;
 use crate::slab::Key;
 use ringmill_log::Appended;
 use ringmill_reactor::{Buf, MovedSocket};
@@ -92,7 +93,7 @@ pub(crate) struct RemoteRead {
     pub partition: PartitionId,
     pub offset: Offset,
     pub current_epoch: LeaderEpoch,
-    pub max_bytes: usize,
+    pub max_bytes: SizeMax,
 }
 
 /// And what it gave.

@@ -1,7 +1,7 @@
 //! Fetches that wait, and those that do not.
 
 use crate::client::{Client, Terms};
-use crate::{Plan, folder};
+use crate::{Plan, check_transcript, folder};
 use std::time::{Duration, Instant};
 
 /// Far more than an answer takes that does not wait, and far less than a client's patience below.
@@ -79,5 +79,14 @@ pub fn a_deleted_topic_is_not_waited_for() {
         }
     });
     assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
+    broker.stop();
+}
+
+/// Sizes of a fetch that are below 0, at the end of the log and before it; and batches of transactions.
+pub fn sizes_below_zero_are_answered_as_kafka_does() {
+    let dir = folder();
+    let broker = Plan { data: dir.path().join("data"), cores: "2", ..Plan::default() }.start();
+    let mut client = Client::connect(broker.address);
+    assert!(check_transcript(&mut client, include_str!("../golden/kafka-4.3.1-fetch.txt")) > 30);
     broker.stop();
 }
