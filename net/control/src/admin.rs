@@ -2,12 +2,15 @@
 //!
 //! It only reads, and asks nobody who they are, so it belongs on a loopback or otherwise closed address. Every answer has
 //! a deadline: a core or a control loop that does not answer is reported, not waited for. It holds at most
-//! [`CONNECTIONS_MAX`] connections, each for at most [`CONNECTION_AGE_MAX`]; work that grows with the number of topics is
-//! done on a thread of its own, so a scrape never keeps the control loop from its requests.
+//! [`CONNECTIONS_MAX`] connections, each for at most [`CONNECTION_AGE_MAX`]; to a further one the longest silent makes
+//! way, so that nobody who only holds connections keeps `/health` from answering. Work that grows with the number of
+//! topics is done on a thread of its own, so a scrape never keeps the control loop from its requests.
 
+mod guests;
 mod questions;
 
 use crate::metrics_text::{self, Broker, Disk, Process, Scrape, ScrubSource};
+use guests::{Guest, Guests};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
@@ -22,10 +25,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-/// Connections at one time; a further one waits in the kernel's backlog.
+/// Connections at one time; for a further one, the one that was silent for longest is closed.
 pub const CONNECTIONS_MAX: usize = 32;
 /// A connection is closed at this age, whatever it does; scrapers connect again.
 pub const CONNECTION_AGE_MAX: Duration = Duration::from_secs(300);
@@ -61,17 +64,19 @@ pub async fn serve(
     data: PathBuf,
 ) {
     let port = Arc::new(AdminPort { requests, heartbeats, scrub, data });
-    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut guests = Guests::new(CONNECTIONS_MAX);
     let mut failing = false;
     loop {
-        let permit = Arc::clone(&room).acquire_owned().await.expect("the semaphore is never closed");
         match listener.accept().await {
             Ok((stream, _)) => {
                 failing = false;
                 let port = Arc::clone(&port);
+                let guest = guests.welcome().await;
                 tokio::spawn(async move {
-                    port.connection(stream).await;
-                    drop(permit);
+                    tokio::select! {
+                        () = port.connection(stream, &guest) => {}
+                        () = guest.sent_away() => {}
+                    }
                 });
             }
             Err(error) => {
@@ -132,10 +137,13 @@ struct AdminPort {
 }
 
 impl AdminPort {
-    async fn connection(&self, stream: TcpStream) {
+    async fn connection(&self, stream: TcpStream, guest: &Guest) {
         let mut http = hyper::server::conn::http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
-        let service = hyper::service::service_fn(|request| self.http(request));
+        let service = hyper::service::service_fn(|request| async move {
+            let _talking = guest.talks();
+            self.http(request).await
+        });
         let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(stream), service));
         // A client that breaks off or sends nonsense is its own affair; hyper has answered what could be answered.
         if timeout(CONNECTION_AGE_MAX, connection.as_mut()).await.is_err() {

@@ -224,13 +224,14 @@ async fn http_is_spoken_as_clients_expect() {
 }
 
 #[tokio::test]
-async fn a_full_port_serves_the_next_one_when_another_leaves() {
+async fn a_port_full_of_the_silent_serves_who_asks() {
     over_http(async |at| {
         let mut held = Vec::new();
         for _ in 0..CONNECTIONS_MAX {
             held.push(TcpStream::connect(at).await.unwrap());
         }
-        // One answered request on each proves that all are accepted, not only queued by the kernel.
+        // One answered request on each proves that all are accepted, not only queued by the kernel; the first is silent
+        // from then on for longest.
         for stream in &mut held {
             stream.write_all(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
             let mut first = [0; 12];
@@ -238,10 +239,42 @@ async fn a_full_port_serves_the_next_one_when_another_leaves() {
             assert_eq!(&first, b"HTTP/1.1 200");
         }
         let late = talk(at, "GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-        let mut late = std::pin::pin!(late);
-        assert!(timeout(Duration::from_millis(100), late.as_mut()).await.is_err(), "no room");
-        held.pop();
-        assert!(late.await.starts_with("HTTP/1.1 200 "));
+        let late = timeout(Duration::from_secs(5), late).await.expect("long before the silent are closed");
+        assert!(late.starts_with("HTTP/1.1 200 "), "{late}");
+        let mut rest = Vec::new();
+        let mut streams = held.into_iter();
+        let mut longest_silent = streams.next().unwrap();
+        let closed = timeout(Duration::from_secs(5), longest_silent.read_to_end(&mut rest)).await;
+        closed.expect("it made way").unwrap();
+        for mut stream in streams {
+            stream.write_all(b"GET /nothing HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+            let mut text = String::new();
+            stream.read_to_string(&mut text).await.unwrap();
+            assert!(text.contains("HTTP/1.1 404 "), "the others stay: {text}");
+        }
     })
     .await;
+}
+
+/// A house full of guests that wait for an answer is waited for: none of them loses it.
+#[tokio::test]
+async fn who_is_being_answered_keeps_its_place() {
+    let mut guests = guests::Guests::new(2);
+    let (busy, silent) = (guests.welcome().await, guests.welcome().await);
+    let (busy_talks, silent_talks) = (busy.talks(), silent.talks());
+    assert!(timeout(Duration::from_millis(200), guests.welcome()).await.is_err(), "both are being answered");
+    drop(silent_talks);
+    let newcomer = async {
+        let guest = guests.welcome().await;
+        drop(busy_talks);
+        guest
+    };
+    let leaving = async {
+        silent.sent_away().await;
+        drop(silent);
+    };
+    let both = async { tokio::join!(newcomer, leaving).0 };
+    let third = timeout(Duration::from_secs(5), both).await.expect("the silent one makes way");
+    assert!(timeout(Duration::from_millis(50), busy.sent_away()).await.is_err(), "this one was not asked to");
+    drop(third);
 }
