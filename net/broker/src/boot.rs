@@ -97,8 +97,8 @@ struct Ground {
 impl Ground {
     fn survey(options: BrokerOptions, facts: HostFacts) -> Result<Ground, Failure> {
         let settings = &options.config.settings;
-        let file_system = footing(&options.data)?;
-        footing(&planes::log_root(&options.data, settings))?;
+        let file_system = footing("--data", &options.data)?;
+        footing("core.log.dir", &planes::log_root(&options.data, settings))?;
         identity::look(&StdFs, &options.data)?;
         let (admin, admin_at) = bind::bind("--admin", &options.admin)?;
         let (first, listen) = bind::bind("--listen", &options.listen)?;
@@ -121,11 +121,10 @@ impl Ground {
     }
 }
 
-fn footing(path: &Path) -> Result<FileSystem, Failure> {
+fn footing(setting: &str, path: &Path) -> Result<FileSystem, Failure> {
     let unusable = |why: String| Failure::new(Reason::DataUnusable, why);
-    let found = host::file_system(path).map_err(|error| {
-        unusable(format!("The file system of {} cannot be read ({error}).", path.display()))
-    })?;
+    let found =
+        host::file_system(path).map_err(|error| identity::unusable_as(setting, path, "reached", &error))?;
     match found.footing {
         Footing::Sound | Footing::Buffered(_) => Ok(found),
         Footing::Refused(why) => Err(unusable(format!(
@@ -202,6 +201,9 @@ struct Settled {
 
 impl Settled {
     fn take(ground: &Ground, fs: &Arc<dyn Fs>) -> Result<Settled, Failure> {
+        if let Some(dir) = &ground.options.config.settings.core_log_dir {
+            generation::make_log_dir(dir, fs.as_ref())?;
+        }
         let mut folder = identity::claim(fs.as_ref(), &ground.options.data, &ground.wanted())?;
         let (mut journal, mut image) =
             FileJournal::open(Arc::clone(fs), &folder.path).map_err(|error| journal_failure(&error))?;

@@ -25,7 +25,7 @@ use ringmill_metadata::{FileJournal, Image, Journal as _, Record};
 use ringmill_reactor::{Doorbell, Fs};
 use ringmill_types::{CoreId, TopicSpec};
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -62,12 +62,8 @@ impl Change<'_> {
         if old.cores == wanted.cores && old.log_dir == wanted.log_dir && !old.drained {
             return Ok(handed_on(&folder.path, old.number, fs).unwrap_or_default());
         }
-        tracing::info!(
-            "the core logs are those of {} cores, {} are wanted: moving what they hold to segments",
-            old.cores,
-            wanted.cores
-        );
         check_target(&old, wanted, &folder.path, fs)?;
+        tracing::info!("{}: moving what they hold to segments", what_changes(&old, wanted));
         if !old.drained {
             self.drain(folder, &old, image)?;
             hand_on(&folder.path, old.number + 1, last_words(&old, &folder.path, fs), fs)?;
@@ -92,6 +88,10 @@ impl Change<'_> {
             drained: false,
         };
         folder.save(fs)?;
+        if let Some(left) = old.log_dir.filter(|dir| wanted.log_dir.as_ref() != Some(dir)) {
+            // Only where nothing else is in it; one that stays, as the root of a device does, is in nobody's way.
+            let _ = std::fs::remove_dir(&left);
+        }
         Ok(inherited)
     }
 
@@ -126,6 +126,29 @@ impl Change<'_> {
         stop_all(links, handles)?;
         (0..old.cores).try_for_each(|core| check_drained(&old.core_dir(&folder.path, core), self.fs))
     }
+}
+
+fn what_changes(old: &Generation, wanted: &Wanted) -> String {
+    if old.cores != wanted.cores {
+        return format!("the core logs are those of {} cores, {} are wanted", old.cores, wanted.cores);
+    }
+    if old.log_dir == wanted.log_dir {
+        return "the change of the core logs that was under way goes on".to_string();
+    }
+    let place =
+        |dir: &Option<PathBuf>| dir.as_ref().map_or("the data folder".into(), |d| d.display().to_string());
+    format!("the core logs are in {}, and are to be in {}", place(&old.log_dir), place(&wanted.log_dir))
+}
+
+/// Makes `core.log.dir`, and asks whether this user may write there, before anything depends on it.
+///
+/// # Errors
+/// [`Reason::DataUnusable`] or [`Reason::DiskFull`], with what to do.
+pub fn make_log_dir(dir: &Path, fs: &dyn Fs) -> Result<(), Failure> {
+    use rustix::fs::{Access, access};
+    let unusable = |verb, error| identity::unusable_as("core.log.dir", dir, verb, &error);
+    fs.create_dir_all(dir).map_err(|error| unusable("created", error))?;
+    access(dir, Access::WRITE_OK | Access::EXEC_OK).map_err(|errno| unusable("written to", errno.into()))
 }
 
 /// Core folders that are not of this data folder's last generation would be replayed into it: they are somebody's.

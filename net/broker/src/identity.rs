@@ -254,15 +254,25 @@ fn agree(found: &Identity, wanted: &Wanted, data: &Path) -> Result<(), Failure> 
 }
 
 fn unusable(path: &Path, verb: &str, error: &std::io::Error) -> Failure {
+    unusable_as("--data", path, verb, error)
+}
+
+/// A folder that was chosen by `setting` and cannot be used: why, and what to do.
+pub fn unusable_as(setting: &str, path: &Path, verb: &str, error: &std::io::Error) -> Failure {
     let reason =
         if error.kind() == std::io::ErrorKind::StorageFull { Reason::DiskFull } else { Reason::DataUnusable };
     let advice = match error.kind() {
-        std::io::ErrorKind::PermissionDenied => "give this user the right to, or choose another --data",
-        std::io::ErrorKind::StorageFull => "free space there",
-        std::io::ErrorKind::AlreadyExists | std::io::ErrorKind::NotADirectory => {
-            "a file is in the way where a folder must be: choose another --data"
+        std::io::ErrorKind::PermissionDenied => {
+            format!("give this user the right to, or choose another {setting}")
         }
-        _ => "choose another --data, or look at the file system",
+        std::io::ErrorKind::StorageFull => "free space there".to_string(),
+        std::io::ErrorKind::ReadOnlyFilesystem => {
+            format!("its file system is mounted read-only: mount it writable, or choose another {setting}")
+        }
+        std::io::ErrorKind::AlreadyExists | std::io::ErrorKind::NotADirectory => {
+            format!("a file is in the way where a folder must be: choose another {setting}")
+        }
+        _ => format!("choose another {setting}, or look at the file system"),
     };
     Failure::new(reason, format!("{} cannot be {verb} ({error}); {advice}.", path.display()))
 }

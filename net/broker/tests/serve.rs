@@ -316,7 +316,16 @@ fn core_logs_move_to_a_folder_of_their_own() {
     let (code, text) = moved.refused();
     assert_eq!(code, i32::from(Reason::DataDamaged.code()), "{text}");
     assert!(text.contains("is there already and does not belong to"), "{text}");
+    assert!(!text.contains("moving"), "nothing is begun that cannot be done: {text}");
     assert!(data.join("core-0").exists(), "the old log is untouched");
+    std::fs::write(dir.path().join("file"), "").unwrap();
+    for (path, why) in [("file", "a file is in the way"), ("file/below", "a file is in the way")] {
+        let unusable = Plan { set: format!("core.log.dir={}/{path}", dir.path().display()), ..moved.clone() };
+        let (code, text) = unusable.refused();
+        assert_eq!(code, i32::from(Reason::DataUnusable.code()), "{text}");
+        assert!(text.contains(why) && text.contains("choose another core.log.dir"), "{text}");
+        assert!(!text.contains("moving"), "{text}");
+    }
 
     std::fs::remove_dir(apart.join("core-0")).unwrap();
     let broker = moved.start();
@@ -327,6 +336,12 @@ fn core_logs_move_to_a_folder_of_their_own() {
     assert!(!data.join("core-0").exists());
     assert!(apart.join("core-0/000.log").exists());
     assert_eq!(node_toml(&data)["cores"]["generation"].as_integer(), Some(2));
+
+    let broker = Plan { set: String::new(), ..moved }.start();
+    assert_eq!(Client::connect(broker.address).end_offset("orders", 0), 2);
+    broker.stop();
+    assert!(data.join("core-0/000.log").exists());
+    assert!(!apart.exists(), "an empty folder is not left behind");
 }
 
 fn a_change_of_core_count_cut_in_the_middle_is_finished() {
