@@ -14,8 +14,9 @@ use ringmill_types::{LeaderEpoch, Offset};
 use std::io;
 use std::path::PathBuf;
 
-/// Unpacked bytes of one batch for a lookup; a batch that holds more is not looked into.
-const PAYLOAD_BYTES_MAX: u64 = 256 << 20;
+/// Unpacked bytes of one batch for a lookup: a core's file thread holds one at a time, beside the memory setting. A batch
+/// that holds more is not looked into; nor is one whose bytes, which are stored as they came, are none that unpack.
+const PAYLOAD_BYTES_MAX: u64 = 32 << 20;
 
 /// A record found by time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,7 +89,7 @@ impl FindTime {
         }
         for batch in &self.tail {
             if let Some(header) = BatchHeader::parse(batch)
-                && let Some(found) = in_batch(&header, batch, time_ms, self.from)?
+                && let Some(found) = in_batch(&header, batch, time_ms, self.from)
             {
                 return Ok(Some(found));
             }
@@ -108,7 +109,7 @@ impl FindTime {
         let file = fs.open(path, OpenMode::ReadDirect)?;
         let mut at = from;
         while at < bytes {
-            let mut hit: Option<io::Result<Option<TimeFound>>> = None;
+            let mut hit: Option<TimeFound> = None;
             let mut step = STEP_BYTES;
             let scanned = loop {
                 let scanned = segment::scan(
@@ -118,8 +119,8 @@ impl FindTime {
                     (at + step).min(bytes),
                     Verify::Headers,
                     |header, _, batch| {
-                        if header.max_timestamp_ms >= time_ms && !matches!(hit, Some(Ok(Some(_)) | Err(_))) {
-                            hit = Some(in_batch(header, batch, time_ms, self.from));
+                        if header.max_timestamp_ms >= time_ms && hit.is_none() {
+                            hit = in_batch(header, batch, time_ms, self.from);
                         }
                     },
                 )?;
@@ -129,8 +130,8 @@ impl FindTime {
                 }
                 step *= 4;
             };
-            if let Some(found) = hit.transpose()?.flatten() {
-                return Ok(Some(found));
+            if hit.is_some() {
+                return Ok(hit);
             }
             if scanned.end == at {
                 break;
@@ -141,8 +142,9 @@ impl FindTime {
     }
 }
 
-/// The first record of a batch at or after the time, not below `from`.
-fn in_batch(header: &BatchHeader, batch: &[u8], time_ms: i64, from: Offset) -> io::Result<Option<TimeFound>> {
+/// The first record of a batch at or after the time, not below `from`. Of a batch that cannot be looked into it is its
+/// first record: whoever reads on from there misses nothing, while "none" would send a reader to the end of the log.
+fn in_batch(header: &BatchHeader, batch: &[u8], time_ms: i64, from: Offset) -> Option<TimeFound> {
     let found = |offset: Offset, timestamp_ms| {
         let holds = offset >= from && offset <= header.last_offset();
         holds.then_some(TimeFound { offset, timestamp_ms, epoch: header.leader_epoch })
@@ -150,11 +152,14 @@ fn in_batch(header: &BatchHeader, batch: &[u8], time_ms: i64, from: Offset) -> i
     // All its records have one time, and which of them are there is known without looking, unless some were compacted away.
     let stamped = header.is_log_append_time();
     if stamped && header.record_count == header.last_offset_delta.saturating_add(1) {
-        return Ok(found(header.base_offset.max(from), header.max_timestamp_ms));
+        return found(header.base_offset.max(from), header.max_timestamp_ms);
     }
-    let payload = ringmill_compression::payload(header, batch, PAYLOAD_BYTES_MAX)?;
+    let beginning = || found(header.base_offset.max(from), header.max_timestamp_ms);
+    let Ok(payload) = ringmill_compression::payload(header, batch, PAYLOAD_BYTES_MAX) else {
+        return beginning();
+    };
     for record in Records::of_payload(&payload, header.record_count) {
-        let Ok(record) = record else { return Err(io::ErrorKind::InvalidData.into()) };
+        let Ok(record) = record else { return beginning() };
         let timestamp_ms = match stamped {
             true => header.max_timestamp_ms,
             false => header.base_timestamp_ms.saturating_add(record.timestamp_delta_ms),
@@ -163,8 +168,8 @@ fn in_batch(header: &BatchHeader, batch: &[u8], time_ms: i64, from: Offset) -> i
         if timestamp_ms >= time_ms
             && let Some(found) = found(offset, timestamp_ms)
         {
-            return Ok(Some(found));
+            return Some(found);
         }
     }
-    Ok(None)
+    None
 }

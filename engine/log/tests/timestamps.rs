@@ -6,7 +6,7 @@ mod common;
 use common::Core;
 use ringmill_log::{AppendError, LogEvent};
 use ringmill_reactor::Backend;
-use ringmill_record::{HEADER_BYTES, validate_produced};
+use ringmill_record::{Compression, HEADER_BYTES, validate_produced};
 use ringmill_types::{
     CoreId, ErrorCode, LeaderEpoch, Offset, PartitionId, PartitionSpec, TimestampType, TopicConfig, TopicId,
     TopicSpec,
@@ -188,4 +188,47 @@ fn every_record_is_judged_by_its_own_timestamp() {
     configure(&mut core, stamped_here);
     assert!(taken(&mut core, &batch(&[old], old, old, 0)), "its time is that of the broker");
     assert!(!taken(&mut core, &batch(&[now], now, now, 8)), "the clock is not the producer's to choose");
+}
+
+/// Packed bytes are stored as they came: what they hold is found out by whoever reads them, within bounds.
+#[test]
+fn a_batch_that_cannot_be_looked_into_is_found_by_its_beginning() {
+    let packed = |payload: Vec<u8>, from: i64| {
+        let mut out = batch(&[from, from + 5, from + 9], from, from + 9, 4);
+        out.truncate(HEADER_BYTES);
+        out.extend(payload);
+        let length = out.len() as i32 - 12;
+        out[8..12].copy_from_slice(&length.to_be_bytes());
+        let crc = crc32c::crc32c(&out[21..]);
+        out[17..21].copy_from_slice(&crc.to_be_bytes());
+        out
+    };
+    let zstd = |payload: Vec<u8>| ringmill_compression::compress(Compression::Zstd, payload).unwrap();
+    let records = |from: i64| batch(&[from, from + 5, from + 9], from, from + 9, 0)[HEADER_BYTES..].to_vec();
+    for in_segments in [false, true] {
+        let home = tempfile::tempdir().unwrap();
+        let (mut core, _) = Core::open(home.path(), 1);
+        let now = core.io.wall_ms();
+        // What does not end within the bound, what is no zstd, what is none of records, and what is in order.
+        let endless = zstd(vec![0x80; 64 << 20]);
+        assert!(endless.len() < 64 << 10);
+        for (at, payload) in
+            [endless, vec![7; 100], zstd(vec![0xff; 100]), zstd(records(now + 300))].into_iter().enumerate()
+        {
+            core.append(0, &packed(payload, now + 100 * at as i64));
+        }
+        core.settle();
+        if in_segments {
+            core.stop();
+            core = Core::open(home.path(), 2).0;
+        }
+        for (time_ms, expected) in [(0, 0), (2, 0), (50, 3), (105, 3), (150, 6), (301, 10), (306, 11)] {
+            let found = find(&mut core, now + time_ms).map(|(offset, _)| offset);
+            assert_eq!(found, Some(expected), "{time_ms} ms, in segments: {in_segments}");
+        }
+        assert_eq!(find(&mut core, now + 310), None);
+        let slot = core.slot(0);
+        core.log.delete_records(&mut core.io, slot, Offset(1)).unwrap();
+        assert_eq!(find(&mut core, now).map(|(offset, _)| offset), Some(1), "not before the log's start");
+    }
 }

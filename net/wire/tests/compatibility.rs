@@ -27,7 +27,7 @@ const DIFFERENCES: &[(ApiKey, &[&str])] = &[
     (ApiKey::PRODUCE, &[
         "Shown from version 0 and served from 3, as Kafka does: older librdkafka stops compressing without a word otherwise (KAFKA-18659).",
         "An answer to acks=1 or all leaves after the flush that covers the records, unless the topic is relaxed.",
-        "A batch of a transaction is refused: without a transactional id with TRANSACTIONAL_ID_AUTHORIZATION_FAILED (as Kafka), with one with INVALID_PRODUCER_ID_MAPPING, Kafka's answer for an id it does not know, because there are no transactions yet. Kafka stores one without a producer id; here it is refused too. A request with a transactional id and a plain batch is taken, as by Kafka.",
+        "A batch of a transaction is refused: without a transactional id with TRANSACTIONAL_ID_AUTHORIZATION_FAILED (as Kafka), with one with INVALID_PRODUCER_ID_MAPPING, Kafka's answer for an id it does not know, because there are no transactions yet. Before its coordinator has run for the first time, Kafka answers NOT_ENOUGH_REPLICAS instead, which clients try again. Kafka stores one without a producer id; here it is refused too. A request with a transactional id and a plain batch is taken, as by Kafka.",
         "Compressed batches are stored as they came and, unless their topic is compacted, not unpacked: their record count, timestamps and offsets are those the header claims, and a bad timestamp names no record. Kafka unpacks every batch to check, which takes milliseconds for a mebibyte; a core that did it would hold up everybody else for as long. What a lying header can do is bounded to readers of its own topic: a gap in the offsets, or a lookup by time that is off. On compacted topics a wrong count or a missing key would last for ever, so there compressed batches are unpacked and checked as by Kafka, by a thread beside the core, before they are appended; what unpacks to more than 64 MiB is refused with MESSAGE_TOO_LARGE, what does not unpack with CORRUPT_MESSAGE (Kafka: UNKNOWN_SERVER_ERROR), offsets with holes with INVALID_RECORD (Kafka: UNKNOWN_SERVER_ERROR).",
         "Where compression.type is not producer, a batch that comes in another compression is unpacked, checked as for compacted topics, and packed anew beside the core. Kafka unpacks and checks batches that need no packing too, gives records whose offsets have holes new ones, and makes the first record's time the batch's base.",
         "Records that break their topic's rules (`record_errors`) are named in Kafka's words, the first 1,000 of a batch; Kafka names them all. Other refusals carry a sentence where Kafka's is null, and the log start is -1 in all of them, where Kafka gives it in some.",
@@ -37,8 +37,12 @@ const DIFFERENCES: &[(ApiKey, &[&str])] = &[
         "On compacted topics, batches of transactions and control batches that a Kafka wrote stay as they are; records without a key that are older than the topic's compaction go, as in Kafka; a batch all of whose records went is gone too, where Kafka keeps an empty one for the producer's sequence, which is kept elsewhere here.",
         "read_committed sees what read_uncommitted does: there are no transactions, so the last stable offset is the high watermark.",
         "An answer of older records may be shorter than asked for; the next fetch gets the rest.",
+        "An answer has whole batches, at most 16 MiB of them or one larger; Kafka's has up to 55 MiB (fetch.max.bytes), the last batch cut. A client that waits for more is answered with what fits, as by Kafka.",
     ]),
-    (ApiKey::LIST_OFFSETS, &["Timestamps -5 and -6 (tiered storage) answer unknown, as Kafka does without tiering."]),
+    (ApiKey::LIST_OFFSETS, &[
+        "Timestamps -5 and -6 (tiered storage) answer unknown, as Kafka does without tiering.",
+        "A lookup by time does not look into a batch that unpacks to more than 32 MiB, or not at all, and gives its first offset.",
+    ]),
     (ApiKey::CREATE_TOPICS, &[
         "One replica per partition; a larger replication factor is refused as by a Kafka of one broker.",
         "More partitions than the node takes are refused with POLICY_VIOLATION.",
