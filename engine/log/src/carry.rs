@@ -33,7 +33,7 @@ impl Log {
     /// Begins to carry an offline partition's batches forward, if what waits behind them is worth writing them again.
     pub(crate) fn begin_carry(&mut self, slot: u32) {
         let held_back: u64 =
-            self.parts.iter().filter(|p| p.offline.is_some()).map(|p| p.undestaged_bytes).sum();
+            self.parts.iter().filter(|(_, p)| p.offline.is_some()).map(|(_, p)| p.undestaged_bytes).sum();
         let room = self.options.tail_bytes.min(self.core_log.capacity_bytes());
         let Some(part) = self.parts.get_mut(slot as usize) else { return };
         // Every batch of it must be durable: what is carried is acked already.

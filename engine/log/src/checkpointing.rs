@@ -11,7 +11,7 @@ use crate::log::Log;
 use crate::partition::{DestageStep, Partition};
 use crate::token::{self, token};
 use ringmill_reactor::{Backend, Errno, FileHandle, Fs, Op};
-use ringmill_types::GroupSeq;
+use ringmill_types::{GroupSeq, PartitionId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -34,7 +34,7 @@ pub(crate) struct CheckpointState {
     pub store: Arc<Mutex<Store>>,
     pub lives: Vec<(u128, u64)>,
     changed: BTreeSet<u32>,
-    deleted: Vec<u32>,
+    deleted: Vec<PartitionId>,
     pub new_dirs: Vec<PathBuf>,
     in_progress: Option<InProgress>,
     done: GroupSeq,
@@ -75,9 +75,9 @@ impl CheckpointState {
         self.forced = true;
     }
 
-    pub fn note_deleted(&mut self, slot: u32) {
+    pub fn note_deleted(&mut self, slot: u32, id: PartitionId) {
         self.changed.remove(&slot);
-        self.deleted.push(slot);
+        self.deleted.push(id);
     }
 
     pub fn done(&self) -> GroupSeq {
@@ -96,7 +96,7 @@ impl CheckpointState {
 /// A checkpoint on its way, and what must be said again if the disk has no room for it.
 struct InProgress {
     upto: GroupSeq,
-    deleted: Vec<u32>,
+    deleted: Vec<PartitionId>,
     dirs: Vec<PathBuf>,
 }
 
@@ -162,7 +162,8 @@ impl Log {
         if !self.stopping {
             return 0;
         }
-        let held = self.parts.iter().filter(|p| p.offline.is_some() || p.step == DestageStep::NoSpace);
+        let parts = self.parts.iter().map(|(_, part)| part);
+        let held = parts.filter(|p| p.offline.is_some() || p.step == DestageStep::NoSpace);
         held.map(|p| p.undestaged_bytes).sum()
     }
 
@@ -178,11 +179,10 @@ impl Log {
         };
         let deleted = std::mem::take(&mut self.checkpoint.deleted);
         let dirs = std::mem::take(&mut self.checkpoint.new_dirs);
-        let deletes = deleted.iter().filter_map(|s| self.parts.get(*s as usize).map(|p| p.id.0)).collect();
         let mut order = Order {
             store: self.checkpoint.store.clone(),
             updates: Vec::with_capacity(changed.len()),
-            deletes,
+            deletes: deleted.iter().map(|id| id.0).collect(),
             sync: Vec::new(),
             trims: Vec::new(),
             dirs: dirs.clone(),

@@ -227,11 +227,11 @@ impl Log {
             return;
         }
         let mut open: Vec<(u64, u32, usize)> = Vec::new();
-        for (slot, part) in self.parts.iter().enumerate() {
+        for (slot, part) in self.parts.iter() {
             let busy = part.dirty || part.step != crate::partition::DestageStep::Idle;
             for (at, segment) in part.segments.iter().enumerate() {
                 if let Some(file) = segment.open.as_ref().filter(|_| segment.sealed || !busy) {
-                    open.push((file.used_turn, slot as u32, at));
+                    open.push((file.used_turn, slot, at));
                 }
             }
         }

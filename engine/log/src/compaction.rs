@@ -140,7 +140,7 @@ impl Log {
         let checkpoints = self.metrics.checkpoints;
         let mut best: Option<(bool, u64, u32, Order)> = None;
         let (mut unsettled, mut dirtiest_ppm) = (false, 0);
-        for (slot, part) in (0..).zip(&self.parts) {
+        for (slot, part) in self.parts.iter() {
             if !part.config.compacted || part.deleted || part.offline.is_some() {
                 continue;
             }
@@ -233,7 +233,8 @@ impl Log {
         self.metrics.compacted_records += cleaned.records_dropped;
         for group in &cleaned.groups {
             let uid = self.serial();
-            let Some(part) = self.parts.get_mut(slot as usize) else { return };
+            // Its topic may have been deleted meanwhile.
+            let Some(part) = self.parts.get_mut(slot as usize) else { break };
             let Some(first) = part.segments.iter().position(|s| Some(&s.base) == group.sources.first())
             else {
                 continue;
@@ -252,8 +253,9 @@ impl Log {
                 }
             }
         }
-        let Some(part) = self.parts.get(slot as usize) else { return };
-        self.compaction.clean_to.insert(part.id, cleaned.clean_to);
+        if let Some(part) = self.parts.get(slot as usize) {
+            self.compaction.clean_to.insert(part.id, cleaned.clean_to);
+        }
         self.compaction.next_ns = 0;
         if !cleaned.groups.is_empty() {
             // One checkpoint may be on its way with the old segments.

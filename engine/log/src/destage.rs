@@ -180,7 +180,7 @@ impl Log {
 
     /// The next step of one partition: prepare its segment, seal it, or write.
     fn start_destage<B: Backend>(&mut self, io: &mut B, slot: u32) {
-        let (partitions, wall_ms) = (self.parts.len() as u64, io.wall_ms());
+        let (partitions, wall_ms) = (self.by_id.len() as u64, io.wall_ms());
         let uid = self.serial();
         let Some(part) = self.parts.get_mut(slot as usize) else { return };
         part.step = DestageStep::Idle;
@@ -482,6 +482,9 @@ impl Log {
             self.destage.remove_dirs.push_back(slot);
             return;
         }
+        // Here ends what memory knows of it; the job has what it needs.
+        let dir = part.dir.clone();
+        let (topic, id) = (part.topic_id, part.id);
         for segment in part.segments.drain(..) {
             let waiting = self.cache.forget(segment.uid);
             self.events.extend(waiting.into_iter().map(LogEvent::Block));
@@ -489,8 +492,7 @@ impl Log {
                 io.detach_file(open.id);
             }
         }
-        let dir = part.dir.clone();
-        let (topic, id) = (part.topic_id, part.id);
+        self.parts.forget(slot);
         self.jobs.insert(serial, JobFor::Remove);
         io.push(
             Op::Run {

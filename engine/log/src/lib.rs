@@ -27,6 +27,7 @@ mod jobs;
 mod log;
 pub mod options;
 pub mod partition;
+mod partitions;
 pub mod producer;
 mod read;
 pub mod recovery;

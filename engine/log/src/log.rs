@@ -11,6 +11,7 @@ use crate::format::group::{Entry, EntryKind};
 use crate::jobs::JobFor;
 use crate::options::LogOptions;
 use crate::partition::Partition;
+use crate::partitions::Partitions;
 use crate::producer::Verdict;
 use crate::tail::TailGroup;
 use crate::time::TimeFound;
@@ -25,7 +26,7 @@ use ringmill_types::{
 };
 use std::collections::{HashMap, VecDeque};
 
-/// Index of a partition in its core's log; valid for the life of the process.
+/// Index of a partition in its core's log; never another's in the life of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot(pub u32);
 
@@ -83,7 +84,7 @@ pub enum LogEvent {
 pub struct Log {
     pub(crate) options: LogOptions,
     pub(crate) core_log: CoreLog,
-    pub(crate) parts: Vec<Partition>,
+    pub(crate) parts: Partitions,
     pub(crate) by_id: HashMap<PartitionId, u32>,
     pub(crate) groups: VecDeque<TailGroup>,
     pub(crate) tail_bytes: u64,
@@ -133,7 +134,7 @@ impl Log {
             destaged_groups: durable,
             durable_seen: durable,
             core_log,
-            parts: Vec::new(),
+            parts: Partitions::default(),
             by_id: HashMap::new(),
             groups: VecDeque::new(),
             tail_bytes: 0,
@@ -196,8 +197,7 @@ impl Log {
             }
             return Slot(*slot);
         }
-        let slot = self.parts.len() as u32;
-        self.parts.push(Partition::new(
+        let slot = self.parts.push(Partition::new(
             spec.id,
             topic.name.clone(),
             topic.id,

@@ -110,9 +110,10 @@ impl Log {
 
     /// The tombstone is durable: memory goes now, the folder through a job.
     fn drop_partition(&mut self, slot: u32) {
+        let Some(id) = self.parts.get(slot as usize).map(|part| part.id) else { return };
         self.drop_tail(slot);
         self.destage.remove_dirs.push_back(slot);
-        self.checkpoint.note_deleted(slot);
+        self.checkpoint.note_deleted(slot, id);
     }
 
     /// Nothing of a deleted partition needs to be destaged any more.

@@ -107,7 +107,7 @@ impl Log {
 
     /// Slots in use.
     pub fn slots(&self) -> impl Iterator<Item = Slot> + '_ {
-        self.parts.iter().enumerate().filter(|(_, p)| !p.deleted).map(|(at, _)| Slot(at as u32))
+        self.parts.iter().filter(|(_, p)| !p.deleted).map(|(slot, _)| Slot(slot))
     }
 
     /// The epoch under which `offset` was written; -1 when nothing was.
@@ -124,7 +124,7 @@ impl Log {
     /// A line for the dump of a stuck core.
     pub fn describe(&self) -> String {
         format!(
-            "durable group {}, sealed {}, destaged {}, checkpointed {}; tail {} B ({} B not destaged); core log {} of {} B; jobs {}; destage writes {}, queued {}; storage full: {}",
+            "durable group {}, sealed {}, destaged {}, checkpointed {}; tail {} B ({} B not destaged); core log {} of {} B; jobs {}; destage writes {}, queued {}; storage full: {}; partitions {} of {}",
             self.core_log.durable(),
             self.core_log.sealed(),
             self.destaged_groups,
@@ -136,7 +136,9 @@ impl Log {
             self.jobs.len(),
             self.destage.in_flight(),
             self.destage.queue.len(),
-            self.storage_full
+            self.storage_full,
+            self.parts.iter().count(),
+            self.parts.len()
         )
     }
 }

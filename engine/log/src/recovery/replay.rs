@@ -5,7 +5,7 @@ use super::RecoveryReport;
 use super::error::{RecoveryError, at};
 use super::files::{LogFile, READ_CHUNK_BYTES, Window};
 use super::restore::Retired;
-use crate::checkpointing::{CheckpointState, Store};
+use crate::checkpointing::{CheckpointState, Store, capture};
 use crate::core_log::{CoreLog, GroupPlace, Item, Resume, RingFile, Sealed};
 use crate::format::checkpoint::{self, Checkpoint, PartitionState};
 use crate::format::group::{DecodedGroup, EntryKind, GROUP_HEADER_BYTES, GroupHeader, decode_group};
@@ -196,7 +196,7 @@ impl Replay {
             return Ok(());
         }
         log.durable_seen = GroupSeq(self.next_sequence - 1);
-        for part in &mut log.parts {
+        for (_, part) in log.parts.iter_mut() {
             part.durable = part.log_end;
         }
         if !std::mem::replace(&mut self.looked_for_active, true) {
@@ -418,7 +418,7 @@ impl Replay {
         for retired in self.retired {
             log.settle_retired(retired);
         }
-        for (slot, part) in (0..).zip(&mut log.parts) {
+        for (slot, part) in log.parts.iter_mut() {
             let stamped = part.config.timestamp_type == TimestampType::LogAppendTime;
             if self.replayed.contains_key(&slot) && !stamped {
                 // When they came is not written down; not later than now.
@@ -451,7 +451,7 @@ impl Replay {
             ..start
         };
         let live: Vec<PartitionState> =
-            log.parts.iter().filter(|p| !p.deleted).map(crate::checkpointing::capture).collect();
+            log.parts.iter().filter(|(_, p)| !p.deleted).map(|(_, p)| capture(p)).collect();
         next.partitions = live;
         // Into both slots before anything of this life is acked: the other one may be what is left when this one rots,
         // and groups of a life that it did not know would be taken for stale ones and passed over.

@@ -52,7 +52,6 @@ impl Log {
 
     /// A partition that only the checkpoint knows: its topic was deleted.
     pub(super) fn add_doomed(&mut self, state: &PartitionState) -> u32 {
-        let slot = self.parts.len() as u32;
         let mut part = Partition::new(
             PartitionId(state.id),
             state.topic.as_str().into(),
@@ -63,8 +62,7 @@ impl Log {
             LeaderEpoch(0),
         );
         part.deleted = true;
-        self.parts.push(part);
-        slot
+        self.parts.push(part)
     }
 
     pub(super) fn doom(&mut self, slot: u32) {
@@ -74,7 +72,7 @@ impl Log {
             let id = part.id;
             self.by_id.remove(&id);
             self.destage.remove_dirs.push_back(slot);
-            self.checkpoint.note_deleted(slot);
+            self.checkpoint.note_deleted(slot, id);
         }
     }
 
@@ -83,10 +81,10 @@ impl Log {
     /// that has an active segment, which a start that fits into memory never needs.
     pub(super) fn pass_over_retired(&mut self, fs: &dyn Fs) -> Vec<Retired> {
         let mut retired = Vec::new();
-        for (slot, part) in self.parts.iter_mut().enumerate().filter(|(_, p)| !p.deleted) {
+        for (slot, part) in self.parts.iter_mut().filter(|(_, p)| !p.deleted) {
             if part.misses_active(fs) {
                 let segments = std::mem::take(&mut part.segments);
-                retired.push(Retired { slot: slot as u32, end: part.destaged, segments });
+                retired.push(Retired { slot, end: part.destaged, segments });
             }
         }
         retired
@@ -108,7 +106,7 @@ impl Log {
 
     /// What replay had to move into segments is synced before a checkpoint names it.
     pub(super) fn sync_destaged(&mut self, fs: &dyn Fs) -> Result<(), RecoveryError> {
-        for part in &mut self.parts {
+        for (_, part) in self.parts.iter_mut() {
             if !std::mem::take(&mut part.dirty) {
                 continue;
             }
