@@ -1,6 +1,6 @@
 //! Groups of the consumer protocol.
 
-use crate::rig::{Rig, config, join_of};
+use crate::rig::{Rig, config, hello, join_of};
 use ringmill_groups::*;
 use ringmill_types::{ErrorCode, TopicId};
 use std::collections::BTreeSet;
@@ -11,20 +11,6 @@ fn rig(partitions: i32) -> Rig {
     let mut rig = Rig::new(config());
     rig.step(Event::Topics(vec![("t".into(), T, partitions)]));
     rig
-}
-
-fn hello(member: &str) -> ConsumerBeat {
-    ConsumerBeat {
-        group: "g".into(),
-        member: member.into(),
-        client_id: "c".into(),
-        client_host: "/127.0.0.1".into(),
-        rebalance_timeout_ms: 30_000,
-        topics: Some(vec!["t".into()]),
-        owned: Some(Partitions::new()),
-        id_required: true,
-        ..ConsumerBeat::default()
-    }
 }
 
 fn again(member: &str, epoch: i32, owned: Option<&[i32]>) -> ConsumerBeat {

@@ -1,10 +1,9 @@
 //! Whatever happens in whatever order: one answer per request, one generation at a time, durable offsets that stay.
 
-use crate::rig::{Rig, config, join_of};
+use crate::rig::{Promises, Rig, config, join_of};
 use proptest::prelude::*;
 use ringmill_groups::{Answer, Event, Join, State, Ticket};
 use ringmill_types::ErrorCode;
-use std::collections::BTreeMap;
 
 #[derive(Clone, Debug)]
 enum Act {
@@ -51,23 +50,14 @@ struct Client {
 struct Story {
     rig: Rig,
     clients: Vec<Client>,
-    /// Newest offset that a client was told is committed.
-    promised: Option<i64>,
-    next_offset: i64,
-    commits: BTreeMap<Ticket, i64>,
+    promises: Promises,
 }
 
 impl Story {
     fn new() -> Story {
         let mut rig = Rig::new(config());
         rig.prompt = false;
-        Story {
-            rig,
-            clients: vec![Client::default(); 4],
-            promised: None,
-            next_offset: 0,
-            commits: BTreeMap::new(),
-        }
+        Story { rig, clients: vec![Client::default(); 4], promises: Promises::default() }
     }
 
     fn join(&self, client: usize, id_first: bool) -> Join {
@@ -100,15 +90,13 @@ impl Story {
             }
             Act::Commit { client } => {
                 let Client { id, generation, .. } = self.clients[client].clone();
-                self.next_offset += 1;
-                let ticket = self.rig.commit("g", &id, generation, self.next_offset);
-                self.commits.insert(ticket, self.next_offset);
+                let ticket = self.rig.commit("g", &id, generation, self.promises.next());
+                self.promises.await_answer(ticket);
             }
             Act::Delete => {
                 self.rig.ask(|t| Event::DeleteGroups(t, vec!["g".into()]));
                 if self.rig.state("g").is_none() {
-                    self.promised = None;
-                    self.commits.clear();
+                    self.promises.write_off();
                     self.clients.iter_mut().for_each(|client| client.newest_generation = 0);
                 }
             }
@@ -123,7 +111,7 @@ impl Story {
                     self.read_answers();
                 }
                 self.rig.restart();
-                self.commits.clear();
+                self.promises.lose_answers();
                 self.clients.iter_mut().for_each(|client| client.newest_generation = 0);
             }
         }
@@ -137,17 +125,7 @@ impl Story {
     }
 
     fn read_answers(&mut self) {
-        for (ticket, offset) in std::mem::take(&mut self.commits) {
-            match self.rig.answers.get(&ticket) {
-                Some(Answer::Commit(results)) if results[0].2 == ErrorCode::None => {
-                    self.promised = self.promised.max(Some(offset));
-                }
-                Some(_) => {}
-                None => {
-                    self.commits.insert(ticket, offset);
-                }
-            }
-        }
+        self.promises.read_answers(&self.rig);
         for client in &mut self.clients {
             let Some(Answer::Join(answer)) = client.asked.and_then(|t| self.rig.answers.get(&t)) else {
                 continue;
@@ -171,7 +149,7 @@ impl Story {
     }
 
     fn check(&self) {
-        assert!(self.rig.offset("g") >= self.promised, "{:?} {:?}", self.rig.offset("g"), self.promised);
+        self.promises.check(&self.rig);
         if let Some(group) = self.rig.groups.describe("g") {
             assert_eq!(
                 group.members.is_empty() && group.state != State::PreparingRebalance,

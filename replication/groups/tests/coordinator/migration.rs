@@ -1,7 +1,7 @@
 //! Groups that go over from one protocol to the other with their members, and back.
 
 use crate::mixed::{assigned, assignment, classic_of, subscription};
-use crate::rig::{Rig, config, join_of};
+use crate::rig::{Rig, config, hello, join_of};
 use ringmill_groups::records::{ConsumerValue, GroupValue, Key};
 use ringmill_groups::*;
 use ringmill_types::{ErrorCode, TopicId};
@@ -23,20 +23,6 @@ fn rig() -> Rig {
 fn restart(rig: &mut Rig) {
     rig.restart();
     rig.step(Event::Topics(vec![("t".into(), T, 6)]));
-}
-
-fn hello(member: &str) -> ConsumerBeat {
-    ConsumerBeat {
-        group: "g".into(),
-        member: member.into(),
-        client_id: "c".into(),
-        client_host: "/127.0.0.1".into(),
-        rebalance_timeout_ms: 30_000,
-        topics: Some(vec!["t".into()]),
-        owned: Some(Partitions::new()),
-        id_required: true,
-        ..ConsumerBeat::default()
-    }
 }
 
 fn again(member: &str, epoch: i32, owned: &[i32]) -> ConsumerBeat {

@@ -3,7 +3,7 @@
 //! partition is ever two members', no offset that was promised is lost, and once things are calm every partition is
 //! somebody's.
 
-use crate::rig::{Rig, config, join_of};
+use crate::rig::{Promises, Rig, config, join_of};
 use bytes::Bytes;
 use proptest::prelude::*;
 use ringmill_groups::*;
@@ -181,9 +181,7 @@ struct Story {
     rig: Rig,
     clients: Vec<Client>,
     partitions: i32,
-    promised: Option<i64>,
-    next_offset: i64,
-    commits: BTreeMap<Ticket, i64>,
+    promises: Promises,
 }
 
 /// Client 0 is a static member.
@@ -205,9 +203,7 @@ impl Story {
             rig,
             clients: speak.iter().map(|speaks| Client::new(*speaks, 0)).collect(),
             partitions: 6,
-            promised: None,
-            next_offset: 0,
-            commits: BTreeMap::new(),
+            promises: Promises::default(),
         }
     }
 
@@ -319,12 +315,11 @@ impl Story {
         if c.epoch <= 0 {
             return;
         }
-        self.next_offset += 1;
         let one = CommitOffset {
             topic: "t".into(),
             topic_id: T,
             partition: 0,
-            offset: self.next_offset,
+            offset: self.promises.next(),
             leader_epoch: -1,
             metadata: String::new(),
         };
@@ -338,7 +333,7 @@ impl Story {
             ..Commit::default()
         };
         let ticket = self.rig.ask(|t| Event::Commit(t, commit));
-        self.commits.insert(ticket, self.next_offset);
+        self.promises.await_answer(ticket);
     }
 
     fn act(&mut self, act: Act) {
@@ -361,7 +356,7 @@ impl Story {
             Act::Restart => {
                 self.rig.restart();
                 self.rig.step(Event::Topics(vec![("t".into(), T, self.partitions)]));
-                self.commits.clear();
+                self.promises.lose_answers();
                 for client in &mut self.clients {
                     client.unsure |= client.asked.take().is_some();
                     if client.next == Next::Sync {
@@ -375,17 +370,7 @@ impl Story {
     }
 
     fn read_answers(&mut self) {
-        for (ticket, offset) in std::mem::take(&mut self.commits) {
-            match self.rig.answers.get(&ticket) {
-                Some(Answer::Commit(results)) if results[0].2 == ErrorCode::None => {
-                    self.promised = self.promised.max(Some(offset));
-                }
-                Some(_) => {}
-                None => {
-                    self.commits.insert(ticket, offset);
-                }
-            }
-        }
+        self.promises.read_answers(&self.rig);
         for client in 0..self.clients.len() {
             let Some(Asked { ticket, at_ms, lost }) = self.clients[client].asked else { continue };
             let Some(answer) = self.rig.answers.get(&ticket).cloned() else { continue };
@@ -440,7 +425,7 @@ impl Story {
         let held = described.iter().flat_map(|g| &g.members).flat_map(|m| m.assigned.values().flatten());
         let mut once = BTreeSet::new();
         assert!(held.copied().all(|partition| once.insert(partition)), "{described:#?}");
-        assert!(self.rig.offset("g") >= self.promised, "{:?} {:?}", self.rig.offset("g"), self.promised);
+        self.promises.check(&self.rig);
     }
 
     fn end(mut self) {

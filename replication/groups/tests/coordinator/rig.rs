@@ -40,6 +40,73 @@ pub fn join_of(group: &str, member: &str) -> Join {
     }
 }
 
+/// What clients were told of their commits of the group `g`. Each commits the offset after the one before.
+#[derive(Default)]
+pub struct Promises {
+    /// Newest offset that a client was told is committed.
+    told: Option<i64>,
+    newest: i64,
+    asked: BTreeMap<Ticket, i64>,
+}
+
+impl Promises {
+    /// The offset to commit next.
+    pub fn next(&mut self) -> i64 {
+        self.newest += 1;
+        self.newest
+    }
+
+    /// The answer to the newest commit is to come.
+    pub fn await_answer(&mut self, ticket: Ticket) {
+        self.asked.insert(ticket, self.newest);
+    }
+
+    /// Nobody hears the answers that are still to come.
+    pub fn lose_answers(&mut self) {
+        self.asked.clear();
+    }
+
+    /// The group was deleted, and with it what it promised.
+    pub fn write_off(&mut self) {
+        self.told = None;
+        self.asked.clear();
+    }
+
+    pub fn read_answers(&mut self, rig: &Rig) {
+        for (ticket, offset) in std::mem::take(&mut self.asked) {
+            match rig.answers.get(&ticket) {
+                Some(Answer::Commit(results)) if results[0].2 == ErrorCode::None => {
+                    self.told = self.told.max(Some(offset));
+                }
+                Some(_) => {}
+                None => {
+                    self.asked.insert(ticket, offset);
+                }
+            }
+        }
+    }
+
+    /// No offset that was promised is lost.
+    pub fn check(&self, rig: &Rig) {
+        assert!(rig.offset("g") >= self.told, "{:?} {:?}", rig.offset("g"), self.told);
+    }
+}
+
+/// The first heartbeat of a member that subscribes to `t`.
+pub fn hello(member: &str) -> ConsumerBeat {
+    ConsumerBeat {
+        group: "g".into(),
+        member: member.into(),
+        client_id: "c".into(),
+        client_host: "/127.0.0.1".into(),
+        rebalance_timeout_ms: 30_000,
+        topics: Some(vec!["t".into()]),
+        owned: Some(Partitions::new()),
+        id_required: true,
+        ..ConsumerBeat::default()
+    }
+}
+
 impl Rig {
     pub fn new(config: GroupConfig) -> Rig {
         let now = Now { mono_ms: 1_000, wall_ms: 1_700_000_000_000 };
