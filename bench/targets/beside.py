@@ -27,8 +27,7 @@ def p1(broker, seconds):
     client = Client('-P', '-t', 'p1', '-p', '0', '-s', '1000', '-c', str(2000 * seconds), '-r', '2000', '-a', '-1', '-l', '-A', samples,
                     '-X', 'linger.ms=0', port=broker.port)
     # Its summary is not wanted: every record is in the file.
-    out, _ = client.process.communicate(timeout=seconds + 60)
-    client.watcher.join()
+    out = client.wait(timeout=seconds + 60)
     if client.process.returncode:
         raise RuntimeError(f'rdkafka_performance said: {out[-500:]}')
     found = [float(m.group(1)) / 1e3 for m in (re.match(r'\s*([\d.]+)', line) for line in open(samples)) if m]

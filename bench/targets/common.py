@@ -138,19 +138,24 @@ class Client:
                 pass
             time.sleep(0.2)
 
-    def finish(self, timeout=600):
+    def wait(self, timeout=600):
+        """What it printed, when it has ended or was given up; the wall time until then in `self.wall`."""
         try:
             out, _ = self.process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
             self.process.kill()
             out, _ = self.process.communicate()
         self.watcher.join()
-        wall = time.monotonic() - self.begin
+        self.wall = time.monotonic() - self.begin
+        return out
+
+    def finish(self, timeout=600):
+        out = self.wait(timeout)
         rows = [l for l in out.splitlines() if re.match(r'^\|\s+\d', l)]
         if not rows:
             raise RuntimeError(f'rdkafka_performance said: {out[-500:]}')
         row = [c.strip() for c in rows[-1].strip('|').split('|')]
-        return row, wall, max(self.busy.values(), default=0) / wall
+        return row, self.wall, max(self.busy.values(), default=0) / self.wall
 
 
 def produce(topic, count, size=1000, partition=None, acks=-1):
