@@ -15,6 +15,7 @@ mod listen;
 pub mod mailbox;
 pub mod op;
 mod provided;
+pub mod reclaim;
 pub mod ring;
 pub mod sim;
 pub mod stdfs;

@@ -1,6 +1,7 @@
 //! [`Fs`] on the real file system.
 
 use crate::fs::{DirEntry, FileHandle, FileInner, FilePlace, Fs, OpenMode};
+use crate::reclaim;
 use ringmill_types::limits::PAGE_BYTES;
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -212,11 +213,11 @@ impl Fs for StdFs {
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
-        std::fs::remove_file(path)
+        reclaim::remove_file(path)
     }
 
     fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
-        std::fs::remove_dir_all(path)
+        reclaim::remove_dir_all(path)
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<DirEntry>> {

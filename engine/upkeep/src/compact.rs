@@ -8,6 +8,7 @@ use glommio::io::{DmaFile, ImmutableFile, ImmutableFileBuilder};
 use glommio::{GlommioError, Latency, Shares};
 use ringmill_log::CompactJob;
 use ringmill_log::compact::{Cleaned, Compaction, SUFFIX, Step};
+use ringmill_reactor::reclaim;
 use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -90,7 +91,7 @@ async fn drive(
             }
             Step::Discard { path } => {
                 files.close_target().await;
-                match std::fs::remove_file(path) {
+                match reclaim::remove_file(&path) {
                     Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                     other => other?,
                 }
@@ -114,7 +115,7 @@ fn remove_strays(dir: &Path) -> std::io::Result<()> {
     for entry in std::fs::read_dir(dir)? {
         let path = entry?.path();
         if path.extension().is_some_and(|extension| extension == SUFFIX) {
-            std::fs::remove_file(path)?;
+            reclaim::remove_file(&path)?;
         }
     }
     Ok(())

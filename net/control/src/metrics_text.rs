@@ -93,6 +93,8 @@ pub struct Disk {
     pub capacity_bytes: u64,
     /// What the broker may still take; the system keeps a part for root.
     pub free_bytes: u64,
+    /// Of files that were removed, what it has not got back yet.
+    pub removed_bytes: u64,
 }
 
 impl Disk {
@@ -100,7 +102,11 @@ impl Disk {
     pub fn of(folder: &Path) -> Option<Disk> {
         let stat = rustix::fs::statvfs(folder).ok()?;
         let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
-        Some(Disk { capacity_bytes: bytes(stat.f_blocks), free_bytes: bytes(stat.f_bavail) })
+        Some(Disk {
+            capacity_bytes: bytes(stat.f_blocks),
+            free_bytes: bytes(stat.f_bavail),
+            removed_bytes: ringmill_reactor::reclaim::pending_bytes(),
+        })
     }
 }
 

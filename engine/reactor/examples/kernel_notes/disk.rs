@@ -6,6 +6,7 @@ use crate::tools::{
 };
 use io_uring::{IoUring, opcode, squeue, types};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 const FILE_BYTES: u64 = 32 << 20;
 
@@ -234,5 +235,51 @@ pub fn direct(scene: &Scene) {
                 at = (at + *len as u64) % (FILE_BYTES - 4096);
             }
         })
+    });
+}
+
+/// Durable 4 KiB writes at 2,000 a second, timed from when each was meant to begin, while a file of 1 GiB goes beside
+/// them: at once, or shortened in steps of so many KiB at so many MiB a second.
+pub fn deleting(scene: &Scene) {
+    const DOOMED_BYTES: u64 = 1 << 30;
+    const EVERY: Duration = Duration::from_micros(500);
+    let (memory, fd) = (Memory::new(4096), zeroed(&scene.folder, FILE_BYTES));
+    let mut ring = ring();
+    heading();
+    let mut ways =
+        vec![("nothing removed".to_owned(), (0, 0)), ("at once".to_owned(), (DOOMED_BYTES, u64::MAX))];
+    ways.extend(
+        [(64 << 10, 320), (4 << 10, 320), (1 << 10, 320), (256, 320), (4 << 10, 80), (1 << 10, 80)].map(
+            |(kib, mib_per_second)| {
+                (format!("{kib} KiB steps, {mib_per_second} MiB/s"), (kib << 10, mib_per_second << 20))
+            },
+        ),
+    );
+    let mut at = 0;
+    alternate(ways, |(step, bytes_per_second)| {
+        let (step, bytes_per_second) = (*step, *bytes_per_second);
+        let doomed = (step > 0).then(|| std::fs::File::from(zeroed(&scene.folder, DOOMED_BYTES)));
+        // What making it left behind.
+        std::thread::sleep(Duration::from_secs(1));
+        let removing = std::thread::spawn(move || {
+            let Some(doomed) = doomed else { return };
+            let mut left = DOOMED_BYTES - step;
+            while left > 0 {
+                doomed.set_len(left).unwrap();
+                std::thread::sleep(Duration::from_nanos(step * 1_000_000_000 / bytes_per_second));
+                left = left.saturating_sub(step);
+            }
+        });
+        let begin = Instant::now();
+        let mut times = Vec::new();
+        while begin.elapsed() < scene.span || !removing.is_finished() {
+            let intended = EVERY * times.len() as u32;
+            std::thread::sleep(intended.saturating_sub(begin.elapsed()));
+            succeed(&mut ring, &linked(fd.as_raw_fd(), memory.ptr(), 4096, at));
+            times.push(begin.elapsed().saturating_sub(intended));
+            at = (at + 4096) % FILE_BYTES;
+        }
+        removing.join().unwrap();
+        times
     });
 }

@@ -24,13 +24,14 @@ pub struct Scene {
 
 type Measure = fn(&Scene);
 
-const TECHNIQUES: [(&str, Measure); 14] = [
+const TECHNIQUES: [(&str, Measure); 15] = [
     ("flush", disk::flush),
     ("files", disk::files),
     ("partitions", disk::partitions),
     ("setup", disk::setup),
     ("iopoll", disk::iopoll),
     ("direct", disk::direct),
+    ("deleting", disk::deleting),
     ("receive", net::receive),
     ("accept", net::accept),
     ("send", net::send),

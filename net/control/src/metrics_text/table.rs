@@ -31,6 +31,8 @@ metrics! {
         "Size of the file system that holds the data.";
     "ringmill_data_free_bytes" DiskGauge(|d| Int(d.free_bytes)),
         "Of it, what the broker may still take.";
+    "ringmill_data_removed_bytes" DiskGauge(|d| Int(d.removed_bytes)),
+        "Of files that were removed, what the file system gets back in the next seconds, step by step.";
 
     "ringmill_scrub_read_bytes_total" ScrubCounter(|s| Int(s.read_bytes)),
         "Bytes of sealed segments that upkeep read to check them; its rate is how fast the scrub goes.";

@@ -140,7 +140,7 @@ fn scrape() -> Scrape {
     Scrape {
         broker: Broker { ready: true, topics: 2 },
         process: Process { cpu_ns: 2_000_000_000, resident_bytes: Some(4096), ..Process::default() },
-        disk: Some(Disk { capacity_bytes: 4 << 30, free_bytes: 1 << 30 }),
+        disk: Some(Disk { capacity_bytes: 4 << 30, free_bytes: 1 << 30, removed_bytes: 5 << 20 }),
         scrub: Some(Scrub { last_round_unix_ms: 1_500, segments_damaged: 2, ..Scrub::default() }),
         control: Box::new(control()),
         cores: vec![(CoreId(0), Some(Box::new(metrics()))), (CoreId(1), None)],
