@@ -18,6 +18,9 @@ use std::collections::VecDeque;
 /// Writes that may run ahead of the flush.
 const RUN_AHEAD_MAX: usize = 4;
 
+/// Samples of flushes that are kept for whoever takes them each turn; nobody has to.
+const FLUSHED_MAX: usize = 64;
+
 /// Entries in one group: their table must fit the overhead reserved for it.
 const ENTRIES_MAX: usize =
     (GROUP_OVERHEAD_BYTES_MAX - GROUP_HEADER_BYTES - PAGE_BYTES - 8) / crate::format::group::ENTRY_BYTES;
@@ -80,7 +83,7 @@ struct Pending {
     covered: bool,
 }
 
-/// A flush that completed: how long, and over how many bytes.
+/// A group that became durable: how long after it was sealed, and how large it was.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Flushed {
     pub micros: u64,
@@ -129,7 +132,8 @@ pub(crate) struct CoreLog {
     used_bytes: u64,
     /// Next group must begin in the next file; wait until all before it is durable.
     rolling: bool,
-    pub last_flush: Option<Flushed>,
+    /// Since they were last taken, [`FLUSHED_MAX`] at most. A flush may cover several groups at once, and each counts.
+    pub flushed: VecDeque<Flushed>,
 }
 
 /// Where the log continues after recovery.
@@ -173,7 +177,7 @@ impl CoreLog {
             file_bytes: options.file_bytes,
             used_bytes,
             rolling: false,
-            last_flush: None,
+            flushed: VecDeque::new(),
         }
     }
 
@@ -570,14 +574,12 @@ impl CoreLog {
             group.written = true;
             serial = group.flush;
             group.covered |= self.write_flush == Flush::Dsync || self.faults.ack_before_flush;
-            self.last_flush =
-                Some(Flushed { micros: now_ns.saturating_sub(group.sealed_ns) / 1000, bytes: group.bytes });
         }
         // A linked flush: this write's own token carries it.
         if let Some(serial) = serial.filter(|_| self.write_flush == Flush::Linked) {
             self.flush_done(serial);
         }
-        self.advance();
+        self.advance(now_ns);
         Ok(())
     }
 
@@ -585,11 +587,11 @@ impl CoreLog {
     ///
     /// # Errors
     /// As [`CoreLog::on_write`].
-    pub fn on_sync(&mut self, serial: u64, result: Result<u32, Errno>) -> Result<(), Errno> {
+    pub fn on_sync(&mut self, serial: u64, result: Result<u32, Errno>, now_ns: u64) -> Result<(), Errno> {
         result?;
         self.sync_only = false;
         self.flush_done(serial);
-        self.advance();
+        self.advance(now_ns);
         Ok(())
     }
 
@@ -602,13 +604,17 @@ impl CoreLog {
         }
     }
 
-    fn advance(&mut self) {
+    fn advance(&mut self, now_ns: u64) {
         while let Some(group) = self.pending.front() {
             if !(group.written && group.covered) {
                 break;
             }
             assert_eq!(group.sequence.0, self.durable.0 + 1, "durable moves in group order");
             self.durable = group.sequence;
+            let micros = now_ns.saturating_sub(group.sealed_ns) / 1000;
+            if self.flushed.len() < FLUSHED_MAX {
+                self.flushed.push_back(Flushed { micros, bytes: group.bytes });
+            }
             self.pending.pop_front();
         }
     }

@@ -423,7 +423,7 @@ impl Log {
                 done
             }
             token::LOG_SYNC => {
-                let done = self.core_log.on_sync(value, completion.result);
+                let done = self.core_log.on_sync(value, completion.result, io.now_ns());
                 self.after_durable();
                 done
             }

@@ -74,9 +74,9 @@ impl Log {
         self.options.tail_bytes
     }
 
-    /// Microseconds and bytes of the flush that completed last, once.
+    /// Microseconds from seal to durable and bytes of a group that became durable, each once, oldest first.
     pub fn take_flush_sample(&mut self) -> Option<(u64, u64)> {
-        self.core_log.last_flush.take().map(|f| (f.micros, f.bytes))
+        self.core_log.flushed.pop_front().map(|f| (f.micros, f.bytes))
     }
 
     /// Numbers of one partition; `None` for a slot of a deleted one.

@@ -129,3 +129,27 @@ fn a_topic_deleted_while_its_segment_is_written_goes_and_the_core_goes_on() {
     core.settle();
     core.stop();
 }
+
+#[test]
+fn every_group_that_became_durable_is_told_of_once_however_many_at_a_time() {
+    const BATCHES: u32 = 24;
+    let home = tempfile::tempdir().unwrap();
+    let options = LogOptions::new(CoreId(0), home.path().to_path_buf());
+    let (mut core, _) = Core::open_with(128 << 20, options, 1);
+    let before = core.log.metrics();
+    while core.log.take_flush_sample().is_some() {}
+    let now_ms = core.io.wall_ms();
+    for number in 0..BATCHES {
+        // Each fills a group; those that run ahead of the flush become durable with another's.
+        core.append(0, &numbered(number, 950 << 10, now_ms));
+    }
+    core.settle();
+    let (mut groups, mut bytes) = (0, 0);
+    while let Some((_, of_group)) = core.log.take_flush_sample() {
+        groups += 1;
+        bytes += of_group;
+    }
+    let after = core.log.metrics();
+    assert!(groups >= u64::from(BATCHES), "{groups} groups for {BATCHES} batches of a group's size");
+    assert_eq!((groups, bytes), (after.groups - before.groups, after.group_bytes - before.group_bytes));
+}
