@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// Of the file's format. A reader takes its own only.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// A file larger than this is not one of ours.
 pub const FILE_BYTES_MAX: u64 = 4 << 20;
 
@@ -26,10 +26,12 @@ pub struct Costs {
     pub kib_us: f64,
     /// One flush group.
     pub group_us: f64,
+    /// Going to sleep for want of work, and waking.
+    pub sleep_us: f64,
 }
 
 impl Costs {
-    pub const WIDTH: usize = 6;
+    pub const WIDTH: usize = 7;
 
     /// As the regression orders them.
     pub fn of(coefficients: &[f64]) -> Costs {
@@ -41,11 +43,20 @@ impl Costs {
             record_us: at(3),
             kib_us: at(4),
             group_us: at(5),
+            sleep_us: at(6),
         }
     }
 
-    fn all(&self) -> [f64; Costs::WIDTH] {
-        [self.turn_us, self.request_us, self.batch_us, self.record_us, self.kib_us, self.group_us]
+    pub(crate) fn all(&self) -> [f64; Costs::WIDTH] {
+        [
+            self.turn_us,
+            self.request_us,
+            self.batch_us,
+            self.record_us,
+            self.kib_us,
+            self.group_us,
+            self.sleep_us,
+        ]
     }
 
     /// CPU microseconds for these counts, in the same order.
@@ -197,6 +208,8 @@ pub struct Run {
     pub record_bytes: u32,
     pub partitions: u32,
     pub producers: u32,
+    /// That read along.
+    pub readers: u32,
     pub linger_us: f64,
     pub batch_bytes: u32,
     /// Asked; 0: no limit.
@@ -210,6 +223,9 @@ pub struct Run {
     pub group_bytes: f64,
     pub client_turns: f64,
     pub core_turns: f64,
+    /// Of each thread: how often it waited for something to do.
+    pub client_sleeps: f64,
+    pub core_sleeps: f64,
     pub client_cpu_s: f64,
     pub core_cpu_s: f64,
     pub broker_cpu_s: f64,
@@ -289,6 +305,15 @@ impl Calibration {
             "# Made by `ringmill calibrate`; read by `ringmill plan`. Valid for this machine and kernel.\n";
         toml::to_string_pretty(self)
             .map_or_else(|error| format!("# {error}\n"), |text| format!("{HEAD}{text}"))
+    }
+
+    /// The same machine with a device that takes so many times as long for what it is given.
+    pub fn with_slower_device(&self, times: f64) -> Calibration {
+        let mut other = self.clone();
+        other.flush.base_us *= times;
+        other.flush.kib_us *= times;
+        other.disk_bytes_per_second /= times;
+        other
     }
 
     fn check(&self) -> Result<(), CalibrationError> {
@@ -384,6 +409,7 @@ pub(crate) mod tests {
                     record_us: 0.05,
                     kib_us: 0.15,
                     group_us: 5.0,
+                    sleep_us: 4.0,
                 }),
                 beside: fitted(Costs { kib_us: 0.1, group_us: 10.0, ..Costs::default() }),
                 client: fitted(Costs { turn_us: 2.0, request_us: 6.0, record_us: 0.3, ..Costs::default() }),
@@ -408,7 +434,7 @@ pub(crate) mod tests {
     fn what_cannot_be_is_refused() {
         let text = example().to_toml();
         let replaced = |from: &str, to: &str| Calibration::parse(&text.replacen(from, to, 1));
-        assert_eq!(replaced("version = 1", "version = 2"), Err(CalibrationError::Version(2)));
+        assert_eq!(replaced("version = 2", "version = 1"), Err(CalibrationError::Version(1)));
         assert_eq!(
             replaced("wake_us = 10.0", "wake_us = nan"),
             Err(CalibrationError::Number("waits.wake_us"))
@@ -423,6 +449,14 @@ pub(crate) mod tests {
         );
         assert!(matches!(replaced("wake_us = 10.0", "vake_us = 10.0"), Err(CalibrationError::Toml(_))));
         assert!(matches!(Calibration::parse("hello"), Err(CalibrationError::Toml(_))));
+    }
+
+    #[test]
+    fn a_slower_device_flushes_longer_and_takes_less() {
+        let slower = example().with_slower_device(2.0);
+        assert_eq!((slower.flush.base_us, slower.flush.kib_us), (200.0, 1.0));
+        assert_eq!(slower.disk_bytes_per_second, 1e9);
+        assert_eq!(slower.sides, example().sides);
     }
 
     #[test]

@@ -4,15 +4,16 @@ use crate::calibration::{Costs, Fitted, Flush, Run};
 use crate::draw::Quantiles;
 use crate::regression::{Observation, fit};
 use crate::sim::{FlushTime, Load, Node, simulate};
+use ringmill_types::limits;
 
 const WAKE_US_MAX: f64 = 2000.0;
 /// Halvings of that: 0.25 µs.
 const WAKE_STEPS: u32 = 13;
 
 impl Run {
-    /// What was done, in the order of [`Costs`]; `turns` are those of the thread in question.
-    fn counts(&self, turns: f64, groups: f64) -> Vec<f64> {
-        vec![turns, self.requests, self.batches, self.records, self.wire_bytes / 1024.0, groups]
+    /// What was done, in the order of [`Costs`]; turns and sleeps are those of the thread in question.
+    fn counts(&self, turns: f64, groups: f64, sleeps: f64) -> Vec<f64> {
+        vec![turns, self.requests, self.batches, self.records, self.wire_bytes / 1024.0, groups, sleeps]
     }
 
     /// The same load for the model.
@@ -43,7 +44,10 @@ fn fitted(observations: &[Observation]) -> Fitted {
 pub fn client(runs: &[Run]) -> Fitted {
     let rows: Vec<_> = runs
         .iter()
-        .map(|run| Observation { counts: run.counts(run.client_turns, 0.0), cost: run.client_cpu_s * 1e6 })
+        .map(|run| Observation {
+            counts: run.counts(run.client_turns, 0.0, run.client_sleeps),
+            cost: run.client_cpu_s * 1e6,
+        })
         .collect();
     fitted(&rows)
 }
@@ -52,7 +56,10 @@ pub fn client(runs: &[Run]) -> Fitted {
 pub fn core(runs: &[Run]) -> Fitted {
     let rows: Vec<_> = runs
         .iter()
-        .map(|run| Observation { counts: run.counts(run.core_turns, run.groups), cost: run.core_cpu_s * 1e6 })
+        .map(|run| Observation {
+            counts: run.counts(run.core_turns, run.groups, run.core_sleeps),
+            cost: run.core_cpu_s * 1e6,
+        })
         .collect();
     fitted(&rows)
 }
@@ -64,7 +71,8 @@ pub fn beside(runs: &[Run]) -> (Fitted, f64) {
         .iter()
         .map(|run| {
             let partition_seconds = f64::from(run.partitions) * run.seconds;
-            let counts = vec![partition_seconds, run.requests, 0.0, 0.0, run.wire_bytes / 1024.0, run.groups];
+            let counts =
+                vec![partition_seconds, run.requests, 0.0, 0.0, run.wire_bytes / 1024.0, run.groups, 0.0];
             Observation { counts, cost: (run.broker_cpu_s - run.core_cpu_s).max(0.0) * 1e6 }
         })
         .collect();
@@ -78,18 +86,29 @@ pub fn reading(runs: &[(f64, Run)]) -> Fitted {
     let rows: Vec<_> = runs
         .iter()
         .map(|(cpu_s, run)| {
-            let counts = vec![0.0, run.requests, 0.0, run.records, run.wire_bytes / 1024.0, 0.0];
+            let counts = vec![0.0, run.requests, 0.0, run.records, run.wire_bytes / 1024.0, 0.0, 0.0];
             Observation { counts, cost: cpu_s * 1e6 }
         })
         .collect();
     fitted(&rows)
 }
 
-/// How long flushes take in a loaded broker, by the bytes of their group.
+/// What the core spent on its readers in a run: all but what its producers took, by costs that were found without readers.
+/// Not less than a fiftieth of it, since that is what these costs may be wrong by.
+pub fn reading_share_s(core: &Fitted, run: &Run) -> f64 {
+    let counts = run.counts(run.core_turns, run.groups, run.core_sleeps);
+    let produce_us: f64 = core.costs.all().iter().zip(&counts).map(|(cost, count)| cost * count).sum();
+    (run.core_cpu_s - produce_us / 1e6).max(run.core_cpu_s / 50.0)
+}
+
+/// How long flushes take in a loaded broker, by the bytes of their group. Runs whose groups were mostly full say nothing
+/// of single flushes: full groups are written ahead and wait for each other.
 pub fn flush(runs: &[Run], around: &[Quantiles]) -> Option<Flush> {
+    const PART_OF_FULL: f64 = 0.6;
     let rows: Vec<_> = runs
         .iter()
         .filter(|run| run.groups > 0.0 && run.flush_mean_us > 0.0)
+        .filter(|run| run.group_bytes / run.groups < PART_OF_FULL * limits::GROUP_BYTES_DEFAULT as f64)
         .map(|run| Observation {
             counts: vec![1.0, run.group_bytes / run.groups / 1024.0],
             cost: run.flush_mean_us,
@@ -145,6 +164,7 @@ mod tests {
     fn run(record_bytes: u32, requests: f64, batches: f64, records: f64) -> Run {
         let wire_bytes = records * f64::from(record_bytes);
         let (groups, client_turns, core_turns) = (requests / 3.0, requests * 2.0, requests * 1.5);
+        let (client_sleeps, core_sleeps) = (requests * 0.7 + records / 1e4, requests * 0.2 + 30.0);
         let costs = example().sides;
         let kib = wire_bytes / 1024.0;
         Run {
@@ -160,8 +180,26 @@ mod tests {
             group_bytes: wire_bytes,
             client_turns,
             core_turns,
-            client_cpu_s: costs.client.costs.us(&[client_turns, requests, batches, records, kib, 0.0]) / 1e6,
-            core_cpu_s: costs.core.costs.us(&[core_turns, requests, batches, records, kib, groups]) / 1e6,
+            client_sleeps,
+            core_sleeps,
+            client_cpu_s: costs.client.costs.us(&[
+                client_turns,
+                requests,
+                batches,
+                records,
+                kib,
+                0.0,
+                client_sleeps,
+            ]) / 1e6,
+            core_cpu_s: costs.core.costs.us(&[
+                core_turns,
+                requests,
+                batches,
+                records,
+                kib,
+                groups,
+                core_sleeps,
+            ]) / 1e6,
             flush_mean_us: 100.0 + 0.5 * kib / groups,
             ..Run::default()
         }
@@ -182,18 +220,38 @@ mod tests {
     #[test]
     fn what_explains_the_runs_predicts_another_one() {
         let (runs, new) = (runs(), run(3000, 777.0, 3000.0, 40_000.0));
-        let of = |fitted: Fitted, turns: f64, groups: f64| {
+        let of = |fitted: Fitted, turns: f64, groups: f64, sleeps: f64| {
             let kib = new.wire_bytes / 1024.0;
-            fitted.costs.us(&[turns, new.requests, new.batches, new.records, kib, groups]) / 1e6
+            fitted.costs.us(&[turns, new.requests, new.batches, new.records, kib, groups, sleeps]) / 1e6
         };
-        let core = of(core(&runs), new.core_turns, new.groups);
+        let core = of(core(&runs), new.core_turns, new.groups, new.core_sleeps);
         assert!((core / new.core_cpu_s - 1.0).abs() < 0.05, "{core} for {}", new.core_cpu_s);
-        let client = of(client(&runs), new.client_turns, 0.0);
+        let client = of(client(&runs), new.client_turns, 0.0, new.client_sleeps);
         assert!((client / new.client_cpu_s - 1.0).abs() < 0.05, "{client} for {}", new.client_cpu_s);
         let around = vec![example().flush.around];
         let flush = flush(&runs, &around).expect("flushes were seen");
         assert!((flush.base_us - 100.0).abs() < 1.0 && (flush.kib_us - 0.5).abs() < 0.01, "{flush:?}");
         assert!((flush.around.mean() - 1.0).abs() < 0.01);
+    }
+
+    #[test]
+    fn what_producers_did_not_take_readers_took() {
+        let costs = Fitted { costs: example().sides.core.costs, ..Fitted::default() };
+        let mut alone = run(1000, 1e3, 5e4, 5e4);
+        // Nothing but its producers' work: no less than a fiftieth is said.
+        assert!((reading_share_s(&costs, &alone) - alone.core_cpu_s / 50.0).abs() < 1e-9);
+        alone.core_cpu_s += 0.3;
+        assert!((reading_share_s(&costs, &alone) - 0.3).abs() < 1e-9);
+    }
+
+    #[test]
+    fn full_groups_say_nothing_of_single_flushes() {
+        let mut runs = runs();
+        let mut full = run(1000, 1e3, 5e4, 5e4);
+        (full.groups, full.group_bytes, full.flush_mean_us) = (100.0, 100.0 * 1048576.0, 50_000.0);
+        runs.push(full);
+        let found = flush(&runs, &[example().flush.around]).expect("flushes were seen");
+        assert!((found.base_us - 100.0).abs() < 1.0 && (found.kib_us - 0.5).abs() < 0.01, "{found:?}");
     }
 
     #[test]
@@ -206,6 +264,7 @@ mod tests {
             stalls: Stalls::default(),
             wake_us: 33.0,
             timer_us: 0.0,
+            nap_us: 0.0,
             slow: 1.0,
             client_threads: 1.0,
         };

@@ -16,4 +16,4 @@ pub mod units;
 
 pub use calibration::{Calibration, CalibrationError, Stamp};
 pub use draw::Quantiles;
-pub use sim::{Load, Node, Simulated, simulate};
+pub use sim::{Load, NAP_US, Node, Simulated, simulate};

@@ -1,13 +1,15 @@
 //! A calibration brought to bear on a load: what saturates a core, and what latency there is below that.
 
 use crate::calibration::Calibration;
-use crate::sim::{Load, Node, Simulated, Stalls, simulate};
+use crate::sim::{Load, NAP_US, Node, Simulated, Stalls, simulate};
 
 /// Records of one play: enough for a p99, and for slow loads not for hours of them.
 const RECORDS_MIN: f64 = 40_000.0;
 const RECORDS_MAX: f64 = 400_000.0;
-/// Of a play without a limit, whose rate is all that counts.
-const RECORDS_UNLIMITED: f64 = 150_000.0;
+/// Of a play without a limit, whose rate is all that counts: many times what producers may have under way, or it would be
+/// the rate at which their windows fill.
+const BYTES_UNLIMITED: f64 = 600e6;
+const RECORDS_UNLIMITED: f64 = 2_000_000.0;
 const SECONDS: f64 = 2.0;
 /// Rounds in which the contention for CPUs is found.
 const ROUNDS: u32 = 4;
@@ -53,6 +55,10 @@ fn node(calibration: &Calibration, clients: Clients, load: &Load, readers: u32) 
         },
         wake_us: calibration.waits.wake_us,
         timer_us: calibration.machine.timer_us,
+        nap_us: match clients {
+            Clients::Here => NAP_US as f64,
+            Clients::Apart => 0.0,
+        },
         slow: 1.0,
         client_threads: match clients {
             Clients::Here => 1.0,
@@ -68,17 +74,19 @@ fn others(calibration: &Calibration, load: &Load, played: &Simulated, readers: u
     let kib = records * f64::from(load.record_bytes) / 1024.0;
     let (requests, groups) = (played.requests as f64, played.groups as f64);
     let sides = &calibration.sides;
-    let beside = sides.beside.costs.us(&[0.0, requests, 0.0, 0.0, kib, groups]) / seconds
+    let beside = sides.beside.costs.us(&[0.0, requests, 0.0, 0.0, kib, groups, 0.0]) / seconds
         + f64::from(load.partitions) * sides.partition_us_per_second;
-    let reader = sides.client_fetch.costs.us(&[0.0, groups, 0.0, records, kib, 0.0]) / seconds;
+    let reader = sides.client_fetch.costs.us(&[0.0, groups, 0.0, records, kib, 0.0, 0.0]) / seconds;
     (beside / 1e6, f64::from(readers) * reader / 1e6)
 }
 
 /// Plays a load on one core of the calibrated machine.
 pub fn play(calibration: &Calibration, load: &Load, clients: Clients, readers: u32) -> Played {
     let mut node = node(calibration, clients, load, readers);
-    let records =
-        load.rate.map_or(RECORDS_UNLIMITED, |rate| (rate * SECONDS).clamp(RECORDS_MIN, RECORDS_MAX));
+    let size = f64::from(load.record_bytes.max(1));
+    let records = load.rate.map_or((BYTES_UNLIMITED / size).min(RECORDS_UNLIMITED), |rate| {
+        (rate * SECONDS).clamp(RECORDS_MIN, RECORDS_MAX)
+    });
     let records = records.min(f64::from(u32::MAX) * 16.0 / f64::from(load.record_bytes.max(1))).max(2000.0);
     let limit = f64::from(calibration.stamp.cpus) * CPU_PART;
     loop_until_fits(calibration, load, clients, readers, &mut node, records as u64, limit)
@@ -153,6 +161,7 @@ mod tests {
         let mut calibration = example();
         calibration.disk_bytes_per_second = 1e12;
         calibration.sides.client = Default::default();
+        (calibration.flush.base_us, calibration.flush.kib_us) = (20.0, 0.0);
         let load = Load::new(None, 1000, 8, 8);
         let found = saturation(&calibration, &load, Clients::Apart, 0);
         // Of a record: its own cost, its KiB, and a sixteenth of its batch's.

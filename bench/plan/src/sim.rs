@@ -9,7 +9,7 @@
 use crate::calibration::Costs;
 use crate::draw::Quantiles;
 use hdrhistogram::Histogram;
-use ringmill_types::Random;
+use ringmill_types::{Random, limits};
 use std::collections::VecDeque;
 
 /// Queues of one simulation: producers times partitions.
@@ -24,9 +24,14 @@ const RECORD_FRAME_BYTES: u64 = 10;
 const ROOM_BYTES: u64 = 32;
 /// Bytes that a core takes in one turn.
 const CORE_TURN_BYTES: u64 = 4 << 20;
+/// As a core log has it: a group of this size is full, and so many full ones may be written ahead of the flush under way.
+const GROUP_BYTES: u64 = limits::GROUP_BYTES_DEFAULT as u64;
+const PENDING_MAX: usize = 5;
 /// The first part of a simulation does not count.
 const WARM_PART: f64 = 0.15;
 const HIGHEST_NS: u64 = 3_600_000_000_000;
+/// Clients that share the broker's machine sleep at least this long: shorter sleeps cost a whole CPU.
+pub const NAP_US: u64 = 100;
 
 /// What producers do to one core.
 #[derive(Clone, Debug, PartialEq)]
@@ -95,6 +100,8 @@ pub struct Node {
     pub wake_us: f64,
     /// How late a sleeping thread notices its time.
     pub timer_us: f64,
+    /// Clients that wait for a time wait at least this long.
+    pub nap_us: f64,
     /// Every CPU cost times this: more threads want to run than there are CPUs.
     pub slow: f64,
     /// Client threads; each has a CPU of its own.
@@ -116,6 +123,9 @@ pub struct Simulated {
     pub group_bytes: u64,
     pub client_turns: u64,
     pub core_turns: u64,
+    /// Turns that began with waking up.
+    pub client_sleeps: u64,
+    pub core_sleeps: u64,
     /// Part of the time that the threads were busy.
     pub client_busy: f64,
     pub core_busy: f64,
@@ -164,8 +174,25 @@ struct Producer {
 struct Request {
     producer: usize,
     batches: Vec<Batch>,
+    /// Batches that are in a group.
+    placed: usize,
     bytes: u64,
     records: u64,
+}
+
+/// A flush group: what it holds, and the requests whose last batch is in it.
+#[derive(Default)]
+struct Group {
+    bytes: u64,
+    requests: Vec<Request>,
+}
+
+/// A group on its way to the disk.
+struct Sealed {
+    group: Group,
+    written_ns: u64,
+    /// The flush under way covers it.
+    covered: bool,
 }
 
 /// Stalls of one thread, as time goes on.
@@ -230,8 +257,14 @@ struct Run<'n> {
     /// When each request is at the core, and each answer at its client.
     requests: VecDeque<(u64, Request)>,
     answers: VecDeque<(u64, Vec<Request>)>,
-    open: Vec<Request>,
-    flushing: Option<(u64, Vec<Request>)>,
+    open: Group,
+    /// In their order; one flush at a time covers those that were written before it left.
+    pending: VecDeque<Sealed>,
+    flush_end_ns: Option<u64>,
+    /// When the device has moved all bytes that it was given.
+    device_free_ns: u64,
+    /// The open group is full and may not leave.
+    blocked: bool,
     client_free_ns: u64,
     core_free_ns: u64,
     client_stalls: Interruptions<'n>,
@@ -291,8 +324,11 @@ impl<'n> Run<'n> {
             again: Vec::new(),
             requests: VecDeque::new(),
             answers: VecDeque::new(),
-            open: Vec::new(),
-            flushing: None,
+            open: Group::default(),
+            pending: VecDeque::new(),
+            flush_end_ns: None,
+            device_free_ns: 0,
+            blocked: false,
             client_free_ns: 0,
             core_free_ns: 0,
             client_stalls: Interruptions::new(&node.stalls, &mut random),
@@ -318,6 +354,8 @@ impl<'n> Run<'n> {
                 group_bytes: 0,
                 client_turns: 0,
                 core_turns: 0,
+                client_sleeps: 0,
+                core_sleeps: 0,
                 client_busy: 0.0,
                 core_busy: 0.0,
                 flush_busy: 0.0,
@@ -327,7 +365,7 @@ impl<'n> Run<'n> {
 
     fn finish(mut self) -> Simulated {
         // What ran on behind the last answer counts in full.
-        let flushed_ns = self.flushing.as_ref().map_or(0, |(done, _)| *done);
+        let flushed_ns = self.flush_end_ns.unwrap_or(0);
         let ends = [self.client_free_ns, self.core_free_ns, flushed_ns, 1];
         let span_ns = ends.into_iter().fold(self.last_answer_ns, u64::max) as f64;
         let counted_ns = self.last_answer_ns.saturating_sub(self.counted_from_ns.unwrap_or(0)).max(1);
@@ -346,7 +384,8 @@ impl<'n> Run<'n> {
 
     /// When the client's next turn begins: what wakes it, and not before its last one ended.
     fn client_wake(&self) -> u64 {
-        let timer = |at: u64| at.saturating_add((self.node.timer_us * 1e3) as u64);
+        let rested_ns = self.client_free_ns.saturating_add((self.node.nap_us * 1e3) as u64);
+        let timer = |at: u64| at.max(rested_ns).saturating_add((self.node.timer_us * 1e3) as u64);
         let sleeps_past =
             |at: u64, late: u64| if at <= self.client_free_ns { self.client_free_ns } else { late };
         let mut first = u64::MAX;
@@ -368,21 +407,26 @@ impl<'n> Run<'n> {
 
     fn core_wake(&self) -> u64 {
         let mut first = u64::MAX;
-        if let Some((at, _)) = self.requests.front() {
+        if !self.blocked
+            && let Some((at, _)) = self.requests.front()
+        {
             let late = at.saturating_add((self.node.wake_us * 1e3) as u64);
             first = if *at <= self.core_free_ns { self.core_free_ns } else { late };
         }
         // The wake after a flush is part of what was measured as its time.
-        if let Some((done, _)) = &self.flushing {
-            first = first.min((*done).max(self.core_free_ns));
-        }
-        first
+        let done_ns = self.flush_end_ns.or_else(|| {
+            // Nothing covers these yet: a flush leaves for them as soon as they are written.
+            self.pending.iter().map(|sealed| sealed.written_ns).min()
+        });
+        done_ns.map_or(first, |done_ns| first.min(done_ns.max(self.core_free_ns)))
     }
 
     fn client_turn(&mut self, at_ns: u64) {
         let now_ns = self.client_stalls.begin(at_ns, &mut self.random);
         let cost = self.node.client;
-        let mut us = cost.turn_us + self.take_answers(now_ns) + self.make(now_ns);
+        let slept = now_ns > self.client_free_ns;
+        let woke_us = if slept { cost.sleep_us } else { 0.0 };
+        let mut us = cost.turn_us + self.take_answers(now_ns, woke_us) + self.make(now_ns);
         while let Some((until, producer, slot)) = self.lingering.front().copied()
             && until <= now_ns
         {
@@ -400,12 +444,12 @@ impl<'n> Run<'n> {
         self.client_free_ns = end_ns;
         self.requests.extend(leaving.into_iter().map(|request| (end_ns, request)));
         self.out.client_turns += 1;
+        self.out.client_sleeps += u64::from(slept);
     }
 
-    /// Half of what a request costs its client comes with its answer.
-    fn take_answers(&mut self, now_ns: u64) -> f64 {
+    /// Half of what a request costs its client comes with its answer. What was spent in this turn is given and counts.
+    fn take_answers(&mut self, now_ns: u64, mut us: f64) -> f64 {
         let cost = self.node.client;
-        let mut us = 0.0;
         while self.answers.front().is_some_and(|(at, _)| *at <= now_ns) {
             let Some((_, answered)) = self.answers.pop_front() else { break };
             for request in answered {
@@ -556,7 +600,7 @@ impl<'n> Run<'n> {
         if producer.in_flight >= self.load.in_flight {
             return 0.0;
         }
-        let mut request = Request { producer: at, batches: Vec::new(), bytes: 0, records: 0 };
+        let mut request = Request { producer: at, batches: Vec::new(), placed: 0, bytes: 0, records: 0 };
         for _ in 0..producer.due.len() {
             if request.bytes >= u64::from(self.load.request_bytes) {
                 break;
@@ -610,29 +654,29 @@ impl<'n> Run<'n> {
     fn core_turn(&mut self, at_ns: u64) {
         let now_ns = self.core_stalls.begin(at_ns, &mut self.random);
         let cost = self.node.core;
-        let mut us = cost.turn_us;
-        let mut answered = Vec::new();
-        if self.flushing.as_ref().is_some_and(|(done, _)| *done <= now_ns)
-            && let Some((_, requests)) = self.flushing.take()
-        {
-            // Half of what a request costs the core comes with its answer.
-            us += requests.len() as f64 * cost.request_us / 2.0;
-            answered = requests;
-        }
+        let slept = now_ns > self.core_free_ns;
+        let mut us = cost.turn_us + if slept { cost.sleep_us } else { 0.0 };
+        let answered = self.take_durable(now_ns);
+        // Half of what a request costs the core comes with its answer.
+        us += answered.len() as f64 * cost.request_us / 2.0;
+        let mut leaving = Vec::new();
         let mut taken = 0;
         while taken < CORE_TURN_BYTES && self.requests.front().is_some_and(|(at, _)| *at <= now_ns) {
-            let Some((_, request)) = self.requests.pop_front() else { break };
-            us += cost.request_us / 2.0
-                + cost.batch_us * request.batches.len() as f64
-                + cost.record_us * request.records as f64
-                + cost.kib_us * request.bytes as f64 / 1024.0;
-            taken += request.bytes;
-            self.open.push(request);
+            let (bytes, spent) = self.place_front();
+            us += spent;
+            taken += bytes;
+            if self.open.bytes >= GROUP_BYTES {
+                if self.pending.len() + leaving.len() >= PENDING_MAX {
+                    break;
+                }
+                leaving.push(std::mem::take(&mut self.open));
+            }
         }
-        let leaves = self.flushing.is_none() && !self.open.is_empty();
-        if leaves {
-            us += cost.group_us;
+        let may_flush = self.flush_end_ns.is_none();
+        if may_flush && leaving.is_empty() && self.open.bytes > 0 {
+            leaving.push(std::mem::take(&mut self.open));
         }
+        us += cost.group_us * leaving.len() as f64;
         let busy_ns = (us * self.node.slow * 1e3) as u64;
         let end_ns = self.core_stalls.end(now_ns + busy_ns, &mut self.random);
         self.core_busy_ns += busy_ns;
@@ -640,17 +684,89 @@ impl<'n> Run<'n> {
         if !answered.is_empty() {
             self.answers.push_back((end_ns, answered));
         }
-        if leaves {
-            let group = std::mem::take(&mut self.open);
-            let bytes: u64 = group.iter().map(|request| request.bytes).sum();
-            let mean_us = self.node.flush.mean_us(bytes as f64);
-            let span_ns = (mean_us * self.node.flush.around.draw(&mut self.random) * 1e3) as u64;
-            self.flush_busy_ns += span_ns;
-            self.flushing = Some((end_ns + span_ns, group));
-            self.out.groups += 1;
-            self.out.group_bytes += bytes;
-        }
+        self.write(leaving, end_ns);
+        self.blocked = self.open.bytes >= GROUP_BYTES;
         self.out.core_turns += 1;
+        self.out.core_sleeps += u64::from(slept);
+    }
+
+    /// Requests whose groups are durable by now, in order.
+    fn take_durable(&mut self, now_ns: u64) -> Vec<Request> {
+        let mut answered = Vec::new();
+        if self.flush_end_ns.is_none_or(|done| done > now_ns) {
+            return answered;
+        }
+        self.flush_end_ns = None;
+        while self.pending.front().is_some_and(|sealed| sealed.covered) {
+            let Some(sealed) = self.pending.pop_front() else { break };
+            answered.extend(sealed.group.requests);
+        }
+        answered
+    }
+
+    /// Puts batches of the first request into the open group until that is full; the bytes, and what it costs.
+    fn place_front(&mut self) -> (u64, f64) {
+        let cost = self.node.core;
+        let Some((_, request)) = self.requests.front_mut() else { return (0, 0.0) };
+        let mut us = if request.placed == 0 { cost.request_us / 2.0 } else { 0.0 };
+        let mut placed = 0;
+        while self.open.bytes < GROUP_BYTES
+            && let Some(batch) = request.batches.get(request.placed)
+        {
+            us += cost.batch_us
+                + cost.record_us * f64::from(batch.records)
+                + cost.kib_us * batch.bytes as f64 / 1024.0;
+            self.open.bytes += batch.bytes;
+            placed += batch.bytes;
+            request.placed += 1;
+        }
+        if request.placed == request.batches.len()
+            && let Some((_, whole)) = self.requests.pop_front()
+        {
+            self.open.requests.push(whole);
+        }
+        (placed, us)
+    }
+
+    /// Hands groups to the device: with a flush where none is under way, which covers what was written before.
+    fn write(&mut self, leaving: Vec<Group>, now_ns: u64) {
+        let alone = leaving.is_empty();
+        for group in leaving {
+            let flush = &self.node.flush;
+            let around = flush.around.draw(&mut self.random);
+            let moving_ns = (flush.kib_us * group.bytes as f64 / 1024.0 * around * 1e3) as u64;
+            let written_ns = self.device_free_ns.max(now_ns) + moving_ns;
+            self.device_free_ns = written_ns;
+            self.out.groups += 1;
+            self.out.group_bytes += group.bytes;
+            let with_flush = self.flush_end_ns.is_none();
+            self.pending.push_back(Sealed { group, written_ns, covered: with_flush });
+            if with_flush {
+                self.cover(now_ns);
+                self.begin_flush(now_ns, written_ns, around);
+            }
+        }
+        // Nothing is left to carry a flush: it goes alone.
+        if alone && self.flush_end_ns.is_none() && self.cover(now_ns) {
+            let around = self.node.flush.around.draw(&mut self.random);
+            self.begin_flush(now_ns, now_ns, around);
+        }
+    }
+
+    /// Marks what is written as covered by a flush that leaves now; whether there was anything.
+    fn cover(&mut self, now_ns: u64) -> bool {
+        let mut any = false;
+        for sealed in self.pending.iter_mut().filter(|sealed| sealed.written_ns <= now_ns) {
+            sealed.covered = true;
+            any = true;
+        }
+        any
+    }
+
+    fn begin_flush(&mut self, now_ns: u64, written_ns: u64, around: f64) {
+        let end_ns = written_ns + (self.node.flush.base_us * around * 1e3) as u64;
+        self.flush_busy_ns += end_ns - now_ns;
+        self.flush_end_ns = Some(end_ns);
     }
 }
 

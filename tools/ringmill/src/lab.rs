@@ -1,7 +1,9 @@
 //! Runs against a broker of our own, with everything counted: what `calibrate` learns from and `plan --verify` checks.
 //!
-//! A lab owns an embedded broker with as many cores as leave the generator a CPU. Every run has a topic of its own, which
-//! is deleted after it; what the broker did is the difference of two looks at its metrics.
+//! A lab owns an embedded broker with as many cores as leave the generator a CPU. Every run has a topic of its own; what the
+//! broker did is the difference of two looks at its metrics. A run does not pay for the one before: its topic is deleted,
+//! its files are gone, and the file system has committed and discarded them, before the next one begins. Nor does it pay
+//! for the broker's first minute, in which core logs are filled with zeros: [`Lab::warm`] waits for the end of that.
 
 use crate::embedded::{Embedded, Settings};
 use crate::exit::{Code, Failed};
@@ -13,7 +15,7 @@ use ringmill_client::client::Absent;
 use ringmill_client::{Client, Options};
 use ringmill_load::{ConsumePlan, Consumed, Payload, Plan, Schedule, Sizes, Target, Terms};
 use ringmill_plan::calibration::Run;
-use ringmill_plan::{Load, Quantiles};
+use ringmill_plan::{Load, NAP_US, Quantiles};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,8 +23,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// The first part of a run: connections, first batches, growing buffers.
-const WARM_PART: f64 = 0.2;
+/// The first part of a run: connections, first batches, growing buffers, the first segments of its partitions.
+const WARM_PART: f64 = 0.3;
+/// A generator that naps for less uses a whole CPU of a machine that it shares with the broker.
+const NAP: Duration = Duration::from_micros(NAP_US);
+/// Runs until the core log has its full size: so many at most.
+const WARM_RUNS_MAX: usize = 10;
+const WARM_SECONDS: f64 = 1.5;
 /// For what a run left to be written behind it.
 const SETTLE_MAX: Duration = Duration::from_secs(10);
 const SETTLE_STEP: Duration = Duration::from_millis(20);
@@ -33,6 +40,8 @@ pub struct Lab {
     client: Client,
     stop: Arc<AtomicBool>,
     runs: u32,
+    /// Folders of partitions before the first run.
+    folders: usize,
 }
 
 /// What a run gave.
@@ -90,7 +99,41 @@ impl Lab {
         let broker = Embedded::start(&settings)?;
         let options = Options { timeout: TIMEOUT, connect_timeout: TIMEOUT, ..Options::default() };
         let client = Client::connect(&broker.address, options)?;
-        Ok(Lab { broker, client, stop, runs: 0 })
+        let folders = folders_of(&broker);
+        Ok(Lab { broker, client, stop, runs: 0, folders })
+    }
+
+    /// Runs a load until the broker's core log has the size that it keeps: making it is work of the first runs only.
+    ///
+    /// # Errors
+    /// As [`Lab::run`].
+    pub fn warm(&mut self, load: &Load) -> Result<(), Failed> {
+        let mut before = 0.0;
+        for _ in 0..WARM_RUNS_MAX {
+            self.run("warm", load, WARM_SECONDS, 0, false)?;
+            let now = total(&self.metrics()?, "ringmill_core_log_capacity_bytes");
+            if now <= before {
+                break;
+            }
+            before = now;
+        }
+        Ok(())
+    }
+
+    /// Waits until what was deleted is gone, also for the file system: giving space back keeps flushes waiting.
+    fn cleared(&self) -> Result<(), Failed> {
+        let until = Instant::now() + SETTLE_MAX;
+        while folders_of(&self.broker) > self.folders && Instant::now() < until {
+            self.check_stop()?;
+            std::thread::sleep(SETTLE_STEP);
+        }
+        let wrong = |error: std::io::Error| Failed::local(self.broker.folder().display(), &error);
+        let folder = std::fs::File::open(self.broker.folder()).map_err(wrong)?;
+        // Twice: what the first commit freed is discarded behind it.
+        for _ in 0..2 {
+            rustix::fs::syncfs(&folder).map_err(|errno| wrong(errno.into()))?;
+        }
+        Ok(())
     }
 
     fn metrics(&self) -> Result<Metrics, Failed> {
@@ -139,6 +182,7 @@ impl Lab {
         let deleted = self.client.delete_topics(std::slice::from_ref(&topic));
         let measured = measured?;
         deleted?;
+        self.cleared()?;
         Ok(measured)
     }
 
@@ -160,6 +204,7 @@ impl Lab {
         let targets = self.targets(topic)?;
         let plan = produce_plan(topic, targets.clone(), load, seconds);
         let before = self.metrics()?;
+        let sleeps = (own_sleeps(), core_sleeps(self.broker.process_id()));
         let began = Instant::now();
         let ended = AtomicBool::new(false);
         let reading = (readers > 0 && !reread).then(|| consume_plan(topic, &targets, readers));
@@ -175,13 +220,15 @@ impl Lab {
             (outcome, result, live)
         });
         let span = began.elapsed().as_secs_f64();
+        let sleeps = (own_sleeps() - sleeps.0, core_sleeps(self.broker.process_id()) - sleeps.1);
         result.map_err(failed)?;
         self.check_stop()?;
         let between = Between { before, after: self.metrics()? };
-        let mut read = None;
+        let (mut read, mut readers_here) = (None, 0);
         if let Some((consumed, result)) = live {
             result.map_err(failed)?;
             read = Some(reading_of(&consumed, 0.0));
+            readers_here = readers as u32;
         }
         if reread && readers > 0 {
             read = Some(self.reread(topic, &targets, outcome.records + outcome.warmup.records)?);
@@ -192,6 +239,7 @@ impl Lab {
             record_bytes: load.record_bytes,
             partitions: load.partitions,
             producers: load.producers,
+            readers: readers_here,
             linger_us: load.linger_us,
             batch_bytes: load.batch_bytes,
             asked: load.rate.unwrap_or(0.0),
@@ -204,6 +252,8 @@ impl Lab {
             group_bytes: between.added("ringmill_flush_group_bytes_sum"),
             client_turns: outcome.turns as f64,
             core_turns: between.added("ringmill_core_turns_total"),
+            client_sleeps: sleeps.0,
+            core_sleeps: sleeps.1,
             client_cpu_s: outcome.cpu.as_secs_f64(),
             core_cpu_s: between.added("ringmill_core_cpu_seconds_total"),
             broker_cpu_s: between.added("process_cpu_seconds_total"),
@@ -247,6 +297,31 @@ fn rate_of(outcome: &ringmill_load::Outcome, load: &Load, seconds: f64) -> f64 {
     counted.iter().map(|s| s.records).sum::<u64>() as f64 / (counted.len() as f64 * width)
 }
 
+/// Folders below the broker's topics.
+fn folders_of(broker: &Embedded) -> usize {
+    std::fs::read_dir(broker.folder().join("topics")).map_or(0, Iterator::count)
+}
+
+/// How often a thread waited for something, from the text of its `status` in /proc.
+fn sleeps_in(status: &str) -> Option<f64> {
+    status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?.trim().parse().ok()
+}
+
+/// How often the calling thread waited for something.
+fn own_sleeps() -> f64 {
+    std::fs::read_to_string("/proc/thread-self/status").ok().and_then(|text| sleeps_in(&text)).unwrap_or(0.0)
+}
+
+/// How often the core threads of a broker did.
+fn core_sleeps(process: u32) -> f64 {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{process}/task")) else { return 0.0 };
+    let texts = threads.flatten().filter_map(|thread| {
+        let name = std::fs::read_to_string(thread.path().join("comm")).ok()?;
+        name.starts_with("core-").then(|| std::fs::read_to_string(thread.path().join("status")).ok())?
+    });
+    texts.filter_map(|text| sleeps_in(&text)).sum()
+}
+
 fn reading_of(consumed: &Consumed, core_cpu_s: f64) -> Reading {
     Reading {
         records: consumed.records as f64,
@@ -273,6 +348,7 @@ fn produce_plan(topic: &str, targets: Vec<Target>, load: &Load, seconds: f64) ->
         buffer_bytes: usize::try_from(load.buffer_bytes).unwrap_or(usize::MAX),
         in_flight_max: load.in_flight as usize,
         timeout: TIMEOUT,
+        nap_min: NAP,
         ..Plan::new(topic, targets, u64::MAX >> 1, Sizes::Fixed(load.record_bytes))
     }
 }
@@ -315,6 +391,18 @@ fn go_on(stop: &AtomicBool, ended: Option<&AtomicBool>) -> ControlFlow<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn waits_of_a_thread_are_those_that_the_kernel_counts() {
+        assert_eq!(
+            sleeps_in("Name:\tx\nvoluntary_ctxt_switches:\t17\nnonvoluntary_ctxt_switches:\t3\n"),
+            Some(17.0)
+        );
+        assert_eq!(sleeps_in("Name:\tx\n"), None);
+        let before = own_sleeps();
+        (0..5).for_each(|_| std::thread::sleep(Duration::from_millis(1)));
+        assert!(own_sleeps() >= before + 5.0);
+    }
 
     #[test]
     fn metrics_are_summed_over_cores_and_parted_by_api() {

@@ -199,7 +199,10 @@ impl<'p> Run<'p> {
                     return Ok(());
                 }
             }
-            let until_ns = self.wake_ns(next_watch_ns, full);
+            let mut until_ns = self.wake_ns(next_watch_ns, full);
+            if until_ns > now_ns {
+                until_ns = until_ns.max(self.io.now_ns() + self.plan.nap_min.as_nanos() as u64);
+            }
             self.io.enter(Some(until_ns));
             while let Some(completion) = self.io.pop() {
                 self.take(completion)?;

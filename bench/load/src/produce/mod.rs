@@ -76,6 +76,10 @@ pub struct Plan {
     /// No answer for this long ends the run.
     pub timeout: Duration,
     pub socket_buffer: Option<u32>,
+    /// Between two looks at the schedule there is at least this, unless an answer comes: a thread that sleeps for each of
+    /// many records uses a whole CPU, which a broker beside it may need. A record that is due meanwhile is made later,
+    /// its wait counted.
+    pub nap_min: Duration,
     /// Written into each value, for a reader to tell how long it took.
     pub stamp: Option<Stamp>,
     pub seed: u64,
@@ -109,6 +113,7 @@ impl Plan {
             delivery: Duration::from_secs(120),
             timeout: Duration::from_secs(30),
             socket_buffer: None,
+            nap_min: Duration::ZERO,
             stamp: None,
             seed: 1,
         }

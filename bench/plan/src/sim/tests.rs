@@ -14,6 +14,7 @@ fn node(request_us: f64, flush_us: f64) -> Node {
         stalls: Stalls::default(),
         wake_us: 0.0,
         timer_us: 0.0,
+        nap_us: 0.0,
         slow: 1.0,
         client_threads: 1.0,
     }
@@ -48,6 +49,38 @@ fn a_core_that_is_the_limit_is_busy_all_the_time() {
     let done = simulate(&load, &node(20.0, 50.0), 100_000, 1);
     assert!((done.rate / 50_000.0 - 1.0).abs() < 0.03, "{}", done.rate);
     assert!(done.core_busy > 0.97, "{}", done.core_busy);
+}
+
+#[test]
+fn full_groups_are_written_ahead_of_a_flush_and_covered_by_the_next() {
+    // A flush of 1 ms and writes that take nothing. One group with a flush and four ahead, then one with a flush that
+    // covers those four: six in two flushes.
+    let load = Load { producers: 20, batch_bytes: 1 << 20, record_bytes: 1 << 20, ..single(None) };
+    let done = simulate(&load, &node(0.0, 1000.0), 20_000, 1);
+    assert!((done.rate / 3000.0 - 1.0).abs() < 0.03, "{}", done.rate);
+    assert!((done.group_bytes as f64 / done.groups as f64 - 1048647.0).abs() < 1.0);
+}
+
+#[test]
+fn bytes_go_to_the_device_one_after_the_other() {
+    // 1 MiB moves in 1 ms, however many groups are under way; a flush costs nothing.
+    let load = Load { producers: 20, batch_bytes: 1 << 20, record_bytes: 1 << 20, ..single(None) };
+    let mut moving = node(0.0, 0.001);
+    moving.flush.kib_us = 1000.0 / 1024.0;
+    let done = simulate(&load, &moving, 5000, 1);
+    assert!((done.rate / 1000.0 - 1.0).abs() < 0.03, "{}", done.rate);
+}
+
+#[test]
+fn a_thread_that_slept_pays_for_waking() {
+    // One record each 10 ms: the client wakes for the record and for its answer, the core for the request and its flush.
+    let mut sleepy = node(0.0, 100.0);
+    (sleepy.client.sleep_us, sleepy.core.sleep_us) = (30.0, 20.0);
+    let done = simulate(&single(Some(100.0)), &sleepy, 1000, 1);
+    assert!((done.client_busy / (2.0 * 30.0 / 10_000.0) - 1.0).abs() < 0.01, "{}", done.client_busy);
+    assert!((done.core_busy / (2.0 * 20.0 / 10_000.0) - 1.0).abs() < 0.01, "{}", done.core_busy);
+    // Each way the wakes are waited for: 30 + 20 + 100 + 20 + 30.
+    assert!((done.ms(0.5) - 0.2).abs() < 0.002, "{}", done.ms(0.5));
 }
 
 #[test]
@@ -92,7 +125,7 @@ proptest! {
         let node = Node { wake_us: 5.0, timer_us: 50.0, ..node(3.0, 80.0) };
         let done = simulate(&load, &node, 20_000, seed);
         prop_assert!(done.records >= 20_000);
-        prop_assert!(done.requests > 0 && done.batches >= done.requests && done.groups <= done.requests);
+        prop_assert!(done.requests > 0 && done.batches >= done.requests && done.groups <= done.batches);
         prop_assert!(done.core_busy <= 1.01 && done.client_busy <= 1.01 && done.flush_busy <= 1.01);
         if let Some(rate) = rate {
             prop_assert!(done.rate <= rate * 1.1);

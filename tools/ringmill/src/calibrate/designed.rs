@@ -2,14 +2,14 @@
 //! apart from each other.
 
 use crate::exit::Failed;
-use crate::lab::{Lab, Measured};
+use crate::lab::{Lab, Measured, Reading};
 use ringmill_plan::Load;
 use ringmill_plan::calibration::{
     Calibration, DevicePoint, Fitted, Machine, Memory, Network, Run, Sides, Stamp, VERSION, Waits,
 };
 use ringmill_plan::model::{self, Clients};
 use ringmill_plan::sim::{Node, Stalls};
-use ringmill_plan::{Quantiles, fit};
+use ringmill_plan::{NAP_US, Quantiles, fit};
 
 /// A designed run: how much is asked of it.
 enum Rate {
@@ -30,6 +30,8 @@ struct Design {
     batch_bytes: u32,
     /// Read back afterwards, for what reading costs.
     reread: bool,
+    /// Readers beside the producers.
+    readers: usize,
 }
 
 const KIB16: u32 = 16_384;
@@ -44,14 +46,28 @@ const fn run(
     batch_bytes: u32,
 ) -> Design {
     let (record_bytes, partitions, producers) = shape;
-    Design { name, rate, record_bytes, partitions, producers, linger_us, batch_bytes, reread: false }
+    Design {
+        name,
+        rate,
+        record_bytes,
+        partitions,
+        producers,
+        linger_us,
+        batch_bytes,
+        reread: false,
+        readers: 0,
+    }
 }
 
 const fn read(design: Design) -> Design {
     Design { reread: true, ..design }
 }
 
-const DESIGNS: [Design; 17] = [
+const fn live(design: Design) -> Design {
+    Design { readers: 1, ..design }
+}
+
+const DESIGNS: [Design; 21] = [
     run("single", Rate::PerSecond(500.0), (1000, 4, 1), 0.0, KIB16),
     run("singles", Rate::PerSecond(6000.0), (1000, 16, 4), 0.0, KIB16),
     run("quiet", Rate::PerSecond(2000.0), (200, 8, 2), LINGER, KIB16),
@@ -65,14 +81,15 @@ const DESIGNS: [Design; 17] = [
     run("wide-half", Rate::Part("wide", 0.5), (1000, 150, 6), LINGER, KIB16),
     run("wide-high", Rate::Part("wide", 0.8), (1000, 150, 6), LINGER, KIB16),
     read(run("large", Rate::Full, (10_000, 16, 3), LINGER, 65_536)),
+    run("large-half", Rate::Part("large", 0.5), (10_000, 16, 3), LINGER, 65_536),
+    run("large-high", Rate::Part("large", 0.8), (10_000, 16, 3), LINGER, 65_536),
+    live(run("live", Rate::Full, (1000, 24, 3), LINGER, KIB16)),
+    live(run("live-half", Rate::Part("live", 0.5), (1000, 24, 3), LINGER, KIB16)),
     run("batches", Rate::Full, (1000, 4, 1), LINGER, 131_072),
     run("apart", Rate::Full, (500, 64, 8), 0.0, 1),
     run("tiny", Rate::Full, (20, 6, 4), LINGER, KIB16),
     run("thousand", Rate::Part("full", 0.1), (1000, 1000, 4), LINGER, KIB16),
 ];
-
-/// Runs before anything counts: core logs are filled, files allocated, memory touched.
-const WARM_SECONDS: f64 = 1.5;
 
 /// How much time runs get.
 #[derive(Clone, Copy, Debug)]
@@ -87,6 +104,8 @@ pub struct Learned {
     runs: Vec<Run>,
     flushes: Vec<Quantiles>,
     readings: Vec<(f64, f64, Run)>,
+    /// What was read along, and the run.
+    live: Vec<(Reading, Run)>,
     /// Partitions, and the broker's memory after them.
     memory: Vec<(f64, f64)>,
 }
@@ -96,17 +115,24 @@ pub struct Learned {
 /// # Errors
 /// A sentence, when a run cannot be made.
 pub fn all(lab: &mut Lab, effort: Effort, say: &mut dyn FnMut(&str)) -> Result<Learned, Failed> {
-    let mut learned =
-        Learned { runs: Vec::new(), flushes: Vec::new(), readings: Vec::new(), memory: Vec::new() };
+    let mut learned = Learned {
+        runs: Vec::new(),
+        flushes: Vec::new(),
+        readings: Vec::new(),
+        live: Vec::new(),
+        memory: Vec::new(),
+    };
     say("warming the broker up");
-    lab.run("warm", &Load::new(None, 1000, 8, 2), WARM_SECONDS, 0, false)?;
+    lab.warm(&Load::new(None, 1000, 8, 2))?;
     for design in &DESIGNS {
         say(&format!("run {}", design.name));
         let rate = match design.rate {
             Rate::Full => None,
             Rate::PerSecond(rate) => Some(rate),
             Rate::Part(of, part) => {
-                let full = learned.runs.iter().find(|run| run.name == of).map_or(1000.0, |run| run.rate);
+                let live = learned.live.iter().map(|(_, run)| run);
+                let full =
+                    learned.runs.iter().chain(live).find(|run| run.name == of).map_or(1000.0, |run| run.rate);
                 Some(full * part)
             }
         };
@@ -117,7 +143,8 @@ pub fn all(lab: &mut Lab, effort: Effort, say: &mut dyn FnMut(&str)) -> Result<L
         };
         let mut rounds = Vec::new();
         for _ in 0..effort.rounds {
-            rounds.push(lab.run(design.name, &load, effort.seconds, usize::from(design.reread), true)?);
+            let readers = design.readers.max(usize::from(design.reread));
+            rounds.push(lab.run(design.name, &load, effort.seconds, readers, design.reread)?);
         }
         learned.take(rounds, rate.is_some());
     }
@@ -138,26 +165,30 @@ impl Learned {
             self.flushes.push(flush);
         }
         if let Some(read) = one.read {
-            let counts = Run {
-                requests: read.fetches,
-                records: read.records,
-                wire_bytes: read.bytes,
-                seconds: read.seconds,
-                ..Run::default()
-            };
-            self.readings.push((read.core_cpu_s, read.cpu_s, counts));
+            if one.run.readers > 0 {
+                self.live.push((read, one.run));
+                return;
+            }
+            self.readings.push((read.core_cpu_s, read.cpu_s, counts_of(&read)));
         }
         self.runs.push(one.run);
     }
 
     fn sides(&self) -> Sides {
         let (beside, partition_us_per_second) = fit::beside(&self.runs);
+        let core = fit::core(&self.runs);
+        let mut readings = self.readings.clone();
+        readings.extend(
+            self.live
+                .iter()
+                .map(|(read, run)| (fit::reading_share_s(&core, run), read.cpu_s, counts_of(read))),
+        );
         let reading = |cpu: fn(&(f64, f64, Run)) -> f64| -> Fitted {
-            let rows: Vec<(f64, Run)> = self.readings.iter().map(|one| (cpu(one), one.2.clone())).collect();
+            let rows: Vec<(f64, Run)> = readings.iter().map(|one| (cpu(one), one.2.clone())).collect();
             fit::reading(&rows)
         };
         Sides {
-            core: fit::core(&self.runs),
+            core,
             beside,
             client: fit::client(&self.runs),
             core_fetch: reading(|one| one.0),
@@ -209,6 +240,7 @@ impl Learned {
                 stalls: Stalls::default(),
                 wake_us: 0.0,
                 timer_us: found.machine.timer_us,
+                nap_us: NAP_US as f64,
                 slow: 1.0,
                 client_threads: 1.0,
             };
@@ -233,7 +265,19 @@ impl Learned {
         let (half, high) = (tail("-half"), tail("-high"));
         (found.waits.tail_half, found.waits.tail_high) = (half, high);
         found.runs = self.runs;
+        found.runs.extend(self.live.into_iter().map(|(_, run)| run));
         Some(found)
+    }
+}
+
+/// Fetches, records and bytes, where a run has its requests.
+fn counts_of(read: &Reading) -> Run {
+    Run {
+        requests: read.fetches,
+        records: read.records,
+        wire_bytes: read.bytes,
+        seconds: read.seconds,
+        ..Run::default()
     }
 }
 

@@ -34,7 +34,7 @@ const CORES: usize = 1;
 #[derive(Args)]
 #[command(
     args_conflicts_with_subcommands = true,
-    after_help = "Takes about a minute and a half, five to ten with --full. Measure on a machine that does nothing else: what others do is \
+    after_help = "Takes two to three minutes, ten to fifteen with --full. Measure on a machine that does nothing else: what others do is \
                   measured too."
 )]
 pub struct Calibrate {
@@ -120,7 +120,7 @@ impl Calibrate {
         let writes = device.iter().filter(|p| p.point.method == Method::Write);
         let disk = writes.map(|p| p.bytes_per_second).fold(0.0, f64::max);
         let effort =
-            if self.full { Effort { seconds: 4.0, rounds: 3 } } else { Effort { seconds: 2.0, rounds: 1 } };
+            if self.full { Effort { seconds: 4.0, rounds: 3 } } else { Effort { seconds: 3.0, rounds: 1 } };
         let mut lab = Lab::start(Some(folder.to_path_buf()), CORES, stop)?;
         let learned = designed::all(&mut lab, effort, &mut say)?;
         drop(lab);
@@ -292,6 +292,7 @@ fn cost_table(out: &mut Out, found: &Calibration) -> Result<(), Failed> {
     let mut costs = Table::new(&[
         ("CPU µS PER", Align::Left),
         right("TURN"),
+        right("SLEEP"),
         right("REQUEST"),
         right("BATCH"),
         right("RECORD"),
@@ -307,10 +308,11 @@ fn cost_table(out: &mut Out, found: &Calibration) -> Result<(), Failed> {
         ("core, reading", sides.core_fetch),
         ("reader", sides.client_fetch),
     ] {
-        let Costs { turn_us, request_us, batch_us, record_us, kib_us, group_us } = side.costs;
+        let Costs { turn_us, request_us, batch_us, record_us, kib_us, group_us, sleep_us } = side.costs;
         let mut cells = vec![name.to_string()];
         cells.extend(
-            [turn_us, request_us, batch_us, record_us, kib_us, group_us].map(|us| format!("{us:.3}")),
+            [turn_us, sleep_us, request_us, batch_us, record_us, kib_us, group_us]
+                .map(|us| format!("{us:.3}")),
         );
         cells.push(format!("{:.1}", side.error_pct));
         costs.row(cells);

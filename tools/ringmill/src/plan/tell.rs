@@ -204,5 +204,41 @@ pub fn verified(out: &mut Out, found: &Verified) -> Result<(), Failed> {
             list(&level.rounds_p99_ms, 2),
         ]);
     }
-    Ok(out.table(&table)?)
+    out.table(&table)?;
+    device(out, found)
+}
+
+/// The device at calibration and now, and what that makes of the predictions.
+fn device(out: &mut Out, found: &Verified) -> Result<(), Failed> {
+    out.line("")?;
+    for flush in &found.device {
+        out.line(format!(
+            "a flush of {} KiB takes the device {:.0} µs, p99 {:.0}; at calibration it was {:.0}, p99 {:.0}",
+            flush.size_bytes >> 10,
+            flush.mean_us,
+            flush.p99_us,
+            flush.calibrated_mean_us,
+            flush.calibrated_p99_us
+        ))?;
+    }
+    let levels: Vec<String> = found
+        .levels
+        .iter()
+        .map(|l| format!("{:.2} ms at {:.0} %", l.predicted_p99_ms_now, l.part * 100.0))
+        .collect();
+    out.line(format!(
+        "with that device the prediction would be {} records/s, p99 {}",
+        grouped(found.predicted_saturation_now as u64),
+        levels.join(", ")
+    ))?;
+    if found.calibration_stale {
+        out.line(out.paint(
+            Paint::Bold,
+            &format!(
+                "the calibration is stale: the device takes {:.1} times as long as then; `ringmill calibrate --force` again",
+                found.device_slower
+            ),
+        ))?;
+    }
+    Ok(())
 }

@@ -4,23 +4,46 @@
 //! them. First the rate at saturation, then p50 and p99 at half and at 80 % of what was measured there, each in several
 //! rounds of which the middle one counts. The prediction is made before anything runs, but for the rates of the latency
 //! runs, which are the measured ones: it is the latency that is compared there, at one and the same load.
+//!
+//! The device is asked first what a flush takes it now. That bends no figure: errors are those of the calibration as it
+//! stands. What would have been said of the device as it is now is told beside them, and that a calibration is stale.
 
-use crate::exit::Failed;
+use crate::exit::{Code, Failed};
 use crate::lab::Lab;
 use crate::perf::stop_on_signals;
+use ringmill_device::{Method, Point, Probe};
 use ringmill_plan::model::{self, Clients};
 use ringmill_plan::sizing::Demand;
 use ringmill_plan::{Calibration, Load};
 use serde::Serialize;
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// What one machine takes part in.
 const PARTITIONS_MAX: u32 = 2000;
 const PRODUCERS_MAX: u32 = 100;
 const READERS_MAX: u32 = 2;
-const WARM_SECONDS: f64 = 1.5;
-const SECONDS: f64 = 2.5;
+const SECONDS: f64 = 3.0;
+/// Flushes that the device is asked for before anything runs, of those that every calibration has.
+const PROBES: [Point; 2] = [
+    Point { method: Method::LinkedSync, size_bytes: 64 << 10, depth: 1 },
+    Point { method: Method::LinkedSync, size_bytes: 1 << 20, depth: 1 },
+];
+const PROBE_SPAN: Duration = Duration::from_millis(700);
+const PROBE_BYTES: u64 = 64 << 20;
+/// A device that takes this much longer or shorter than at calibration is another one.
+const STALE: f64 = 1.25;
+
+/// What a flush of this size takes the device alone, at calibration and now.
+#[derive(Clone, Debug, Serialize)]
+pub struct Flush {
+    pub size_bytes: u32,
+    pub calibrated_mean_us: f64,
+    pub mean_us: f64,
+    pub calibrated_p99_us: f64,
+    pub p99_us: f64,
+}
 
 /// Latencies at a part of the saturation.
 #[derive(Clone, Debug, Serialize)]
@@ -34,6 +57,8 @@ pub struct Level {
     /// Of every round.
     pub rounds_p99_ms: Vec<f64>,
     pub p99_error_pct: f64,
+    /// What would have been said with the device as it is now.
+    pub predicted_p99_ms_now: f64,
 }
 
 /// What came of it; errors are absolute values.
@@ -49,6 +74,36 @@ pub struct Verified {
     /// The larger of the two.
     pub p99_error_pct: f64,
     pub levels: Vec<Level>,
+    pub device: Vec<Flush>,
+    /// How many times as long as at calibration the device takes, and whether that makes the calibration worthless.
+    pub device_slower: f64,
+    pub calibration_stale: bool,
+    pub predicted_saturation_now: f64,
+}
+
+/// The device, before anything runs.
+fn device_now(calibration: &Calibration, folder: &Path) -> Result<Vec<Flush>, Failed> {
+    let wrong = |error: ringmill_device::ProbeError| Failed::new(Code::Local, error.to_string());
+    let mut probe = Probe::open(folder, PROBE_BYTES).map_err(wrong)?;
+    let mut all = Vec::new();
+    for point in PROBES {
+        let Some(then) = calibration.device.iter().find(|at| at.point == point) else { continue };
+        let now = probe.measure(point, PROBE_SPAN).map_err(wrong)?;
+        all.push(Flush {
+            size_bytes: point.size_bytes,
+            calibrated_mean_us: then.spread.mean_us,
+            mean_us: now.spread.mean_us,
+            calibrated_p99_us: then.spread.p99_us,
+            p99_us: now.spread.p99_us,
+        });
+    }
+    Ok(all)
+}
+
+/// How many times as long flushes take as they did: the geometric mean, since a half and a double are none.
+fn slower(device: &[Flush]) -> f64 {
+    let logs = device.iter().map(|one| (one.mean_us / one.calibrated_mean_us.max(1e-9)).max(1e-9).ln());
+    (logs.sum::<f64>() / device.len().max(1) as f64).exp()
 }
 
 fn error_pct(predicted: f64, measured: f64) -> f64 {
@@ -67,6 +122,20 @@ fn say(what: &str) {
     }
 }
 
+/// The plan's load, as far as one machine can have it, as fast as it goes.
+fn load_of(demand: &Demand) -> Load {
+    Load {
+        linger_us: demand.linger_us,
+        batch_bytes: demand.batch_bytes,
+        ..Load::new(
+            None,
+            demand.record_bytes,
+            demand.partitions.min(PARTITIONS_MAX),
+            demand.producers.min(PRODUCERS_MAX),
+        )
+    }
+}
+
 /// Runs it.
 ///
 /// # Errors
@@ -77,22 +146,17 @@ pub fn verify(
     folder: PathBuf,
     rounds: usize,
 ) -> Result<Verified, Failed> {
-    let load = Load {
-        linger_us: demand.linger_us,
-        batch_bytes: demand.batch_bytes,
-        ..Load::new(
-            None,
-            demand.record_bytes,
-            demand.partitions.min(PARTITIONS_MAX),
-            demand.producers.min(PRODUCERS_MAX),
-        )
-    };
+    let load = load_of(demand);
     let readers = demand.consumers.min(READERS_MAX);
     let predicted = model::saturation(calibration, &load, Clients::Here, readers);
     ringmill_broker::host::raise_limits();
+    say("the device as it is now");
+    let device = device_now(calibration, &folder)?;
+    let times = slower(&device);
+    let as_now = calibration.with_slower_device(times);
     let mut lab = Lab::start(Some(folder), 1, stop_on_signals()?)?;
     say("warming the broker up");
-    lab.run("warm", &load, WARM_SECONDS, readers as usize, false)?;
+    lab.warm(&load)?;
     let mut rates = Vec::new();
     for round in 0..rounds {
         say(&format!("saturation, round {} of {rounds}", round + 1));
@@ -104,6 +168,7 @@ pub fn verify(
         let at = Load { rate: Some((measured * part).max(1.0)), ..load.clone() };
         let (predicted_p50_ms, predicted_p99_ms) =
             model::latency(calibration, &at, Clients::Here, readers, part);
+        let (_, predicted_p99_ms_now) = model::latency(&as_now, &at, Clients::Here, readers, part);
         let (mut p50, mut p99) = (Vec::new(), Vec::new());
         for round in 0..rounds {
             say(&format!("{:.0} % of it, round {} of {rounds}", part * 100.0, round + 1));
@@ -120,6 +185,7 @@ pub fn verify(
             measured_p99_ms: middle(&p99),
             p99_error_pct: error_pct(predicted_p99_ms, middle(&p99)),
             rounds_p99_ms: p99,
+            predicted_p99_ms_now,
         });
     }
     say("");
@@ -138,6 +204,10 @@ pub fn verify(
         p99_80_error_pct: high,
         p99_error_pct: half.max(high),
         levels,
+        calibration_stale: !(1.0 / STALE..=STALE).contains(&times),
+        device_slower: times,
+        device,
+        predicted_saturation_now: model::saturation(&as_now, &load, Clients::Here, readers),
     })
 }
 
@@ -151,5 +221,19 @@ mod tests {
         assert!((error_pct(80.0, 100.0) - 20.0).abs() < 1e-9);
         assert_eq!(middle(&[3.0, 1.0, 2.0]), 2.0);
         assert_eq!(middle(&[]), 0.0);
+    }
+
+    #[test]
+    fn a_device_is_slower_by_the_mean_of_what_its_flushes_say() {
+        let one = |then: f64, now: f64| Flush {
+            size_bytes: 4096,
+            calibrated_mean_us: then,
+            mean_us: now,
+            calibrated_p99_us: 1.0,
+            p99_us: 1.0,
+        };
+        assert!((slower(&[one(100.0, 200.0), one(400.0, 3200.0)]) - 4.0).abs() < 1e-9);
+        assert!((slower(&[one(100.0, 50.0), one(100.0, 200.0)]) - 1.0).abs() < 1e-9);
+        assert!((slower(&[]) - 1.0).abs() < 1e-9);
     }
 }
