@@ -14,6 +14,7 @@ mod map;
 mod rewrite;
 
 use crate::index::SegmentIndex;
+use crate::options::Faults;
 use crate::segment::check_batch;
 use map::OffsetMap;
 use ringmill_record::{BatchHeader, HEADER_BYTES};
@@ -53,6 +54,8 @@ pub struct Order {
     pub now_ms: i64,
     /// Memory for keys.
     pub map_bytes: usize,
+    /// Planted by the simulator's tests.
+    pub faults: Faults,
 }
 
 /// Old segments and what takes their place: nothing when all their records have gone.
@@ -233,7 +236,7 @@ impl Compaction {
                 if header.last_offset() < self.order.dirty_from {
                     return;
                 }
-                if !rewrite::note_keys(header, batch, &mut self.map) {
+                if !rewrite::note_keys(header, batch, &mut self.map, self.order.faults) {
                     // Full: this pass goes by what came before.
                     self.cleaned.clean_to = header.base_offset;
                     self.source = self.order.sources.len();
@@ -246,9 +249,11 @@ impl Compaction {
     fn rewrite(&mut self, header: &BatchHeader) {
         let Some(batch) = self.input.get(self.used..self.used + header.size_bytes) else { return };
         let Some(writing) = self.writing.as_mut() else { return };
+        let retention_ms =
+            if self.order.faults.markers_go_at_once { 0 } else { self.order.delete_retention_ms };
         let times = rewrite::Times {
             now_ms: self.order.now_ms,
-            horizon_ms: self.order.now_ms.saturating_add(self.order.delete_retention_ms),
+            horizon_ms: self.order.now_ms.saturating_add(retention_ms),
         };
         let kept = rewrite::clean(header, batch, &self.map, times);
         self.cleaned.records_kept += kept.records;

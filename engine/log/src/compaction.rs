@@ -18,6 +18,7 @@ use crate::format::checkpoint::{PartitionState, SegmentState};
 use crate::format::swap::{SWAP_NAME, SwapRecord};
 use crate::jobs::{JobDone, JobFor};
 use crate::log::{Log, LogEvent, Slot};
+use crate::options::Faults;
 use crate::partition::{Partition, Segment, segment_path};
 use crate::token::{self, token};
 use ringmill_reactor::{Backend, Fs, Op};
@@ -155,6 +156,7 @@ impl Log {
             let (overdue, ratio_ppm) = (look.overdue, look.dirty_ppm);
             if best.as_ref().is_none_or(|b| (b.0, b.1) < (overdue, ratio_ppm)) {
                 order.map_bytes = self.options.compaction_map_bytes;
+                order.faults = self.options.faults;
                 best = Some((overdue, ratio_ppm, slot, order));
             }
         }
@@ -361,6 +363,7 @@ fn look(part: &Partition, dirty_from: Offset, wall_ms: i64, checkpoints: u64) ->
         delete_retention_ms: config.delete_retention_ms,
         now_ms: wall_ms,
         map_bytes: 0,
+        faults: Faults::default(),
     };
     Look { overdue, dirty_ppm, order: Some(order) }
 }

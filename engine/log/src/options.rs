@@ -104,4 +104,8 @@ pub struct Faults {
     pub reclaim_before_sync: bool,
     /// Recovery accepts any well-formed group at the expected place, whatever life it is from.
     pub trust_stale_groups: bool,
+    /// Compaction takes delete markers before `delete.retention.ms` is over.
+    pub markers_go_at_once: bool,
+    /// Compaction leaves the older records of a key in place whose newest is a delete marker.
+    pub markers_supersede_nothing: bool,
 }

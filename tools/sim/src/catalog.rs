@@ -82,6 +82,8 @@ impl Catalog {
             compacted: true,
             delete: false,
             min_cleanable_dirty_ppm: if rng.coin() { 10_000 } else { 500_000 },
+            // Over before the story is, or never.
+            delete_retention_ms: if rng.coin() { rng.between(1, 300) as i64 } else { 24 * 3600 * 1000 },
             ..TopicConfig::default()
         };
         self.create(COMPACTED, Arc::new(config), 2);

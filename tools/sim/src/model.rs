@@ -1,7 +1,9 @@
 //! What the broker has promised so far, and what breaks it.
 
 use crate::catalog::Place;
+use ringmill_client::batch::{Header, Record};
 use ringmill_log::segment::check_batch;
+use ringmill_record::records::RecordView;
 use ringmill_record::{BatchHeader, Batches, Records, validate_batch};
 use ringmill_types::{PartitionId, TimestampType, TopicConfig};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -30,6 +32,10 @@ pub(crate) struct Mark {
 }
 
 const MARK_BYTES: usize = 21;
+/// In front of the mark of a delete marker, which has no value to lie in: one header, its name, and its length.
+const HEADER_OF_MARK: [u8; 4] = [2, 2, b'm', (2 * MARK_BYTES) as u8];
+/// On compacted topics so many records are delete markers: one of three.
+const MARKER_EVERY: u64 = 3;
 
 impl Mark {
     /// Stamped with the life in which it is sent: a retry in a later life has another stamp, and is the same mark.
@@ -58,25 +64,45 @@ impl Mark {
     }
 
     fn shared_key(self) -> SharedKey {
-        SharedKey { producer: self.producer, which: self.number % SharedKey::COUNT }
+        // Every key has its time: what is newest of it then stays so, and grows old.
+        let time = self.number / SharedKey::TIME;
+        SharedKey { producer: self.producer, which: time * SharedKey::COUNT + self.number % SharedKey::COUNT }
     }
 
-    /// Key and value of its record. On a compacted topic marks share keys, and lie in front of the values.
-    pub fn record(self, len: usize, life: u32, compacted: bool) -> (Vec<u8>, Vec<u8>) {
-        if compacted {
-            let mut value = self.key(life);
-            value.extend(self.value(len));
-            (self.shared_key().bytes(), value)
+    /// On a compacted topic: the record deletes what its key had. Keys and markers are spread over each other, because
+    /// their counts have no common factor.
+    pub fn deletes(self) -> bool {
+        self.number % MARKER_EVERY == 1
+    }
+
+    /// Its record. On a compacted topic marks share keys, and lie in front of the values, or in a header where there is no
+    /// value.
+    pub fn record(self, len: usize, life: u32, timestamp_ms: i64, compacted: bool) -> Record {
+        let mark = self.key(life);
+        let (key, value, headers) = if !compacted {
+            (mark, Some(self.value(len)), Vec::new())
+        } else if self.deletes() {
+            let header = Header { key: "m".into(), value: Some(mark) };
+            (self.shared_key().bytes(), None, vec![header])
         } else {
-            (self.key(life), self.value(len))
-        }
+            (self.shared_key().bytes(), Some([mark, self.value(len)].concat()), Vec::new())
+        };
+        Record { key: Some(key), value, headers, timestamp_ms }
     }
 
     /// The mark of a record and the life in which it was sent, if it is what was sent.
-    fn of_record(key: &[u8], value: &[u8], compacted: bool) -> Option<(Mark, u32)> {
-        let (marked, value) = if compacted { value.split_at_checked(MARK_BYTES)? } else { (key, value) };
+    fn of_record(record: &RecordView<'_>, compacted: bool) -> Option<(Mark, u32)> {
+        let key = record.key?;
+        let (marked, value) = match record.value {
+            Some(value) if compacted => value.split_at_checked(MARK_BYTES)?,
+            Some(value) => (key, value),
+            None => (record.headers.strip_prefix(&HEADER_OF_MARK)?, &[][..]),
+        };
         let (mark, life) = Mark::read(marked)?;
-        let is_whole = mark.value(value.len()) == value && (!compacted || mark.shared_key().bytes() == key);
+        let deletes = compacted && mark.deletes();
+        let is_whole = deletes == record.value.is_none()
+            && (deletes || mark.value(value.len()) == value)
+            && (!compacted || mark.shared_key().bytes() == key);
         is_whole.then_some((mark, life))
     }
 
@@ -88,19 +114,20 @@ impl Mark {
 }
 
 /// On compacted topics: the key of a record, which later ones of its producer have too.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct SharedKey {
     producer: u32,
     which: u64,
 }
 
 impl SharedKey {
-    /// So many of each producer.
+    /// So many of each producer at a time, which lasts for so many records.
     const COUNT: u64 = 5;
+    const TIME: u64 = 40;
 
     fn bytes(self) -> Vec<u8> {
         let mut out = self.producer.to_be_bytes().to_vec();
-        out.push(self.which as u8);
+        out.extend(self.which.to_be_bytes());
         out
     }
 }
@@ -134,6 +161,8 @@ struct Partition {
     ends: BTreeMap<u32, i64>,
     /// What a reading of everything found.
     found: BTreeSet<i64>,
+    /// Delete markers that were sent, and the earliest that the wall clock ever was since.
+    markers: HashMap<Mark, i64>,
 }
 
 /// What one fetch of one partition gave.
@@ -153,14 +182,17 @@ pub(crate) struct Model {
     pub life: u32,
     /// The last reading is under way: each partition from its start to its end.
     pub reads_all: bool,
-    /// The latest that the broker's wall clock ever was.
-    pub wall_max_ms: i64,
+    /// The broker's wall clock, and the latest that it ever was.
+    wall_ms: i64,
+    wall_max_ms: i64,
     pub acked: u64,
     pub seen: u64,
     pub retired: u64,
     pub relaxed_lost: u64,
     /// Known records that compaction took.
     pub superseded: u64,
+    /// Delete markers among them that were the newest of their keys.
+    pub markers_gone: u64,
 }
 
 impl Model {
@@ -176,13 +208,31 @@ impl Model {
             stamps: BTreeMap::new(),
             ends: BTreeMap::new(),
             found: BTreeSet::new(),
+            markers: HashMap::new(),
         });
     }
 
-    pub fn sent(&mut self, id: PartitionId, bytes: usize) {
+    pub fn sent(&mut self, id: PartitionId, bytes: usize, marks: &[Mark]) {
+        let wall_ms = self.wall_ms;
         if let Some(part) = self.partitions.get_mut(&id.0) {
             part.sent_bytes += bytes as u64;
+            if part.config.compacted {
+                for mark in marks.iter().filter(|mark| mark.deletes()) {
+                    part.markers.entry(*mark).or_insert(wall_ms);
+                }
+            }
         }
+    }
+
+    /// What the broker's wall clock says now. It may go back.
+    pub fn wall(&mut self, wall_ms: i64) {
+        if wall_ms < self.wall_ms {
+            for since in self.partitions.values_mut().flat_map(|part| part.markers.values_mut()) {
+                *since = wall_ms.min(*since);
+            }
+        }
+        self.wall_ms = wall_ms;
+        self.wall_max_ms = self.wall_max_ms.max(wall_ms);
     }
 
     /// Nothing acked before is at risk any more: the broker stopped in order.
@@ -366,7 +416,7 @@ impl Model {
         let compacted = self.partitions.get(&id).is_some_and(|part| part.config.compacted);
         for record in records {
             let at = record.as_ref().map_or(0, |record| i64::from(record.offset_delta));
-            let read = record.ok().and_then(|r| Mark::of_record(r.key?, r.value?, compacted));
+            let read = record.ok().and_then(|record| Mark::of_record(&record, compacted));
             let Some((mark, life)) = read else {
                 return Err(Violation(format!("partition {id} offset {base}+{at}: not what was sent")));
             };
@@ -399,30 +449,64 @@ impl Model {
         }
     }
 
-    /// Of a compacted partition: what is known and gone was superseded by what is there. How much that is.
-    fn check_compacted(id: u64, part: &Partition) -> Result<u64, Violation> {
-        let of_key = |offset: &i64| Some((part.known.get(offset)?.mark.shared_key(), *offset));
+    /// Of a compacted partition: what is known and gone was superseded by something newer of its key, or is a delete marker
+    /// whose time was over; and where such a marker was the newest, nothing older of its key is there again. How much is
+    /// gone, and how many of it are such markers.
+    fn check_compacted(id: u64, part: &Partition, wall_max_ms: i64) -> Result<(u64, u64), Violation> {
+        let is_over = |mark: &Mark| {
+            let since = part.markers.get(mark);
+            since.is_some_and(|since| wall_max_ms.saturating_sub(*since) >= part.config.delete_retention_ms)
+        };
         // In offset order, so the last of each key stays.
-        let newest: HashMap<SharedKey, i64> = part.found.iter().filter_map(of_key).collect();
-        let gone = part.known.range(part.start..).filter(|(offset, _)| !part.found.contains(offset));
-        let mut count = 0;
-        for (offset, known) in gone {
+        let newest: HashMap<SharedKey, (i64, Mark)> = (part.known.range(part.start..))
+            .map(|(offset, known)| (known.mark.shared_key(), (*offset, known.mark)))
+            .collect();
+        // A marker that nobody heard of may have been stored, and have gone.
+        let unheard: BTreeSet<SharedKey> = (part.markers.keys())
+            .filter(|mark| !part.places.contains_key(*mark) && is_over(mark))
+            .map(|mark| mark.shared_key())
+            .collect();
+        let (mut count, mut markers) = (0, 0);
+        for (offset, known) in
+            part.known.range(part.start..).filter(|(offset, _)| !part.found.contains(offset))
+        {
             count += 1;
-            if newest.get(&known.mark.shared_key()).is_none_or(|newest| newest < offset) {
+            let key = known.mark.shared_key();
+            if newest.get(&key).is_some_and(|(newest, _)| newest > offset) {
+                continue;
+            }
+            markers += 1;
+            let may_go = known.mark.deletes() && is_over(&known.mark) || unheard.contains(&key);
+            if !may_go {
                 return Err(Violation(format!(
                     "partition {id}: {:?} at {offset} is gone, and no newer record of its key is there",
                     known.mark
                 )));
             }
         }
-        Ok(count)
+        for (offset, known) in
+            part.known.range(part.start..).filter(|(offset, _)| part.found.contains(offset))
+        {
+            match newest.get(&known.mark.shared_key()) {
+                Some((newest, mark)) if !part.found.contains(newest) => {
+                    return Err(Violation(format!(
+                        "partition {id}: {:?} at {offset} is there, although {mark:?} at {newest} deleted its key",
+                        known.mark
+                    )));
+                }
+                Some(_) | None => {}
+            }
+        }
+        Ok((count, markers))
     }
 
     /// The last word: everything known lies below `end`, dense, and idempotent producers are in order.
     pub fn check_whole(&mut self, id: PartitionId, end: i64) -> Result<(), Violation> {
         let Some(part) = self.partitions.get(&id.0) else { return Ok(()) };
         if part.config.compacted {
-            self.superseded += Self::check_compacted(id.0, part)?;
+            let (gone, markers) = Self::check_compacted(id.0, part, self.wall_max_ms)?;
+            self.superseded += gone;
+            self.markers_gone += markers;
         }
         let mut newest: HashMap<u32, u64> = HashMap::new();
         for (at, (offset, known)) in (part.start..).zip(part.known.range(part.start..)) {

@@ -3,7 +3,7 @@
 use crate::catalog::{Catalog, Place};
 use crate::frames::{Frames, Named, Naming, Produced, produce, read_produced};
 use crate::model::{Mark, Model, Violation};
-use ringmill_client::batch::{BatchBuilder, Identity, Record};
+use ringmill_client::batch::{BatchBuilder, Identity};
 use ringmill_reactor::sim::{ListenerId, SimConn, SimRng, SimWorld};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -28,8 +28,7 @@ impl Item {
         let mut builder = BatchBuilder::default();
         let before = self.timestamp_ms - self.marks.len() as i64;
         for ((mark, len), timestamp_ms) in self.marks.iter().zip(&self.value_bytes).zip(before + 1..) {
-            let (key, value) = mark.record(*len, life, self.compacted);
-            builder.push(&Record { key: Some(key), value: Some(value), headers: Vec::new(), timestamp_ms });
+            builder.push(&mark.record(*len, life, timestamp_ms, self.compacted));
         }
         (self.bytes, self.life) = (builder.finish(self.identity).ok()?, life);
         Some(())
@@ -244,7 +243,7 @@ impl Producer {
                 if item.life != model.life {
                     item.encode(model.life).expect("a batch that could be made once");
                 }
-                model.sent(place.id, item.bytes.len());
+                model.sent(place.id, item.bytes.len(), &item.marks);
                 let named = Named { name: &place.name, id: place.topic.0, index: place.index };
                 items.push((named, item.bytes.as_slice()));
             }

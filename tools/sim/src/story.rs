@@ -64,6 +64,8 @@ pub struct Report {
     /// Compaction passes that took effect, and known records that they took.
     pub compactions: u64,
     pub superseded: u64,
+    /// Delete markers among them whose time was over.
+    pub markers_gone: u64,
     /// Lives that began with another number of cores.
     pub resized: u64,
     pub crashes: u64,
@@ -131,6 +133,7 @@ pub fn run(seed: u64, settings: Settings) -> Result<Report, Violation> {
         retired: story.model.retired,
         relaxed_lost: story.model.relaxed_lost,
         superseded: story.model.superseded,
+        markers_gone: story.model.markers_gone,
         virtual_ms: story.world.now_ns() / 1_000_000,
         trace: story.world.trace_hash(),
         ..story.report
@@ -265,7 +268,7 @@ impl Story {
         self.model.now_ns = now_ns;
         // Where the wall clock of every world begins.
         let wall_ms = 1_700_000_000_000 + (now_ns / 1_000_000) as i64 + self.wall_skew_ms;
-        self.model.wall_max_ms = self.model.wall_max_ms.max(wall_ms);
+        self.model.wall(wall_ms);
     }
 
     fn is_sound(&self) -> bool {

@@ -43,7 +43,7 @@ fn an_honest_broker_keeps_its_promises_on_failing_disks() {
 /// Compaction passes between cuts, errors and full disks: the newest record of each key stays, and passes take effect.
 #[test]
 fn compaction_keeps_what_it_has_to() {
-    let (mut compactions, mut superseded) = (0, 0);
+    let (mut compactions, mut superseded, mut markers) = (0, 0, 0);
     for seed in 0..24 {
         let settings =
             Settings { ops: 300, compaction: true, disk_errors: seed % 2 == 0, ..Settings::default() };
@@ -51,13 +51,34 @@ fn compaction_keeps_what_it_has_to() {
             Ok(report) => {
                 compactions += report.compactions;
                 superseded += report.superseded;
+                markers += report.markers_gone;
             }
             Err(why) => {
                 panic!("seed {seed}, 300 operations, compaction, disk errors {}: {why}", settings.disk_errors)
             }
         }
     }
-    assert!(compactions > 20 && superseded > 500, "{compactions} passes took {superseded} records");
+    assert!(
+        compactions > 20 && superseded > 500 && markers > 10,
+        "{compactions} passes took {superseded} records, {markers} of them markers whose time was over"
+    );
+}
+
+fn found_compacting(planted: Faults) -> String {
+    let settings = Settings { ops: 300, compaction: true, full_disk: false, ..settings(planted) };
+    found_with(settings, 40).expect("found in 40 seeds")
+}
+
+#[test]
+fn delete_markers_that_go_too_early_are_found() {
+    let found = found_compacting(Faults { markers_go_at_once: true, ..Faults::default() });
+    assert!(found.contains("no newer record of its key"), "found as something else: {found}");
+}
+
+#[test]
+fn values_that_outlive_their_delete_markers_are_found() {
+    let found = found_compacting(Faults { markers_supersede_nothing: true, ..Faults::default() });
+    assert!(found.contains("deleted its key"), "found as something else: {found}");
 }
 
 /// Seeds that once broke a promise, and what was wrong then.

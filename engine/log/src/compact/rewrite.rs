@@ -2,6 +2,7 @@
 
 use super::map::OffsetMap;
 use crate::examine::UNPACKED_BYTES_MAX;
+use crate::options::Faults;
 use ringmill_record::batch::CRC_FROM;
 use ringmill_record::records::{Records, varint};
 use ringmill_record::write::put_varint;
@@ -50,7 +51,7 @@ fn unpacked<'a>(header: &BatchHeader, batch: &'a [u8]) -> Option<Cow<'a, [u8]>> 
 }
 
 /// Puts the batch's keys into the map; false when they might not all find room.
-pub(super) fn note_keys(header: &BatchHeader, batch: &[u8], map: &mut OffsetMap) -> bool {
+pub(super) fn note_keys(header: &BatchHeader, batch: &[u8], map: &mut OffsetMap, faults: Faults) -> bool {
     if !is_understood(header) {
         return true;
     }
@@ -60,7 +61,8 @@ pub(super) fn note_keys(header: &BatchHeader, batch: &[u8], map: &mut OffsetMap)
     }
     let Some(payload) = unpacked(header, batch) else { return true };
     for record in Records::of_payload(&payload, header.record_count).flatten() {
-        if let Some(key) = record.key {
+        let supersedes = record.value.is_some() || !faults.markers_supersede_nothing;
+        if let Some(key) = record.key.filter(|_| supersedes) {
             map.put(key, header.base_offset.plus(i64::from(record.offset_delta)));
         }
     }
