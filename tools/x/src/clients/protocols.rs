@@ -1,6 +1,7 @@
 //! Both group protocols with real members: the consumer protocol (KIP-848) of librdkafka 2.12 and of Java's console
 //! consumer, each alone and beside the other, static members of both, and groups that go over from the classic protocol to
-//! the consumer's and back: between members, with them, one by one, and by a static member that changes its protocol.
+//! the consumer's and back: between members, with them, one by one, and by a static member that changes its protocol. Java's
+//! assignors, too: sticky is one that librdkafka does not have.
 //! `AT=HOST:PORT` tries another broker: with Kafka 4.3.1 there, every check passes as well.
 
 use super::Report;
@@ -10,7 +11,7 @@ use super::kafka;
 use super::librdkafka;
 use super::tool::{need, talk, timed};
 use std::borrow::Borrow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -90,6 +91,12 @@ pub fn run(report: &mut Report) -> Result<(), String> {
         let over = format!("static-goes-over-{name}");
         report.check(&over, || static_goes_over(Stage::new(&at, &over, &dir)?, client));
     }
+    for (assignor, keeps) in
+        [("Range", false), ("RoundRobin", false), ("Sticky", true), ("CooperativeSticky", true)]
+    {
+        let name = format!("java-{}", assignor.to_lowercase());
+        report.check(&name, || assigned_by(Stage::new(&at, &name, &dir)?, assignor, keeps));
+    }
     for (name, stay, comes) in [
         ("librdkafka", Librdkafka, Librdkafka),
         ("java", Java, Java),
@@ -121,6 +128,50 @@ fn share(mut stage: Stage<'_>, clients: [Client; 2]) -> Result<(), String> {
         stage.stop(member)?;
     }
     groups::same(&stage.printed, 0..RECORDS)
+}
+
+/// Two members share by one of Java's assignors, a third comes: at each time every partition has one owner, and
+/// every record comes once. A sticky assignor takes from who stays only what the one who comes gets.
+fn assigned_by(mut stage: Stage<'_>, assignor: &str, keeps: bool) -> Result<(), String> {
+    let class = format!("org.apache.kafka.clients.consumer.{assignor}Assignor");
+    let property = [format!("partition.assignment.strategy={class}")];
+    let join = |stage: &Stage<'_>, name| stage.member_with(Java, Classic, Some(name), &property);
+    let mut members = vec![join(&stage, "a")?, join(&stage, "b")?];
+    let two = owners(&stage.wait_for(Classic, 2)?)?;
+    stage.read(&members, 1..60)?;
+    members.push(join(&stage, "c")?);
+    let three = owners(&stage.wait_for(Classic, 3)?)?;
+    stage.read(&members, 60..RECORDS)?;
+    for member in members {
+        stage.stop(member)?;
+    }
+    groups::same(&stage.printed, 0..RECORDS)?;
+    let moved =
+        three.iter().filter(|(partition, owner)| *owner != "c" && two.get(*partition) != Some(*owner));
+    if keeps && moved.count() > 0 {
+        return Err(format!("{two:?} before, {three:?} with one more"));
+    }
+    Ok(())
+}
+
+/// Who has which of the four partitions, of what members have by their instance: `TOPIC[0-1,3]`.
+fn owners(rows: &BTreeSet<(String, String)>) -> Result<BTreeMap<u32, String>, String> {
+    let mut owners = BTreeMap::new();
+    for (instance, has) in rows {
+        let runs = has.split_once('[').and_then(|(_, rest)| rest.strip_suffix(']')).unwrap_or_default();
+        for run in runs.split(',') {
+            let (first, last) = run.split_once('-').unwrap_or((run, run));
+            let (Ok(first), Ok(last)) = (first.parse::<u32>(), last.parse::<u32>()) else {
+                return Err(format!("what are the partitions in {has}?"));
+            };
+            for partition in first..=last {
+                if let Some(other) = owners.insert(partition, instance.clone()) {
+                    return Err(format!("partition {partition} is {other}'s and {instance}'s"));
+                }
+            }
+        }
+    }
+    if owners.keys().copied().eq(0..4) { Ok(owners) } else { Err(format!("not four partitions: {rows:?}")) }
 }
 
 /// A static member that goes and comes back has what it had, and the other one is not disturbed.
@@ -251,7 +302,18 @@ impl<'a> Stage<'a> {
     }
 
     fn member(&self, client: Client, protocol: Protocol, instance: Option<&str>) -> Result<Member, String> {
+        self.member_with(client, protocol, instance, &[])
+    }
+
+    fn member_with(
+        &self,
+        client: Client,
+        protocol: Protocol,
+        instance: Option<&str>,
+        more: &[String],
+    ) -> Result<Member, String> {
         let mut properties = vec![format!("group.protocol={}", protocol.name())];
+        properties.extend_from_slice(more);
         properties.push("auto.offset.reset=earliest".into());
         properties.extend(instance.map(|id| format!("group.instance.id={id}")));
         let mut command = match client {
