@@ -79,6 +79,8 @@ pub enum Kind {
     },
     /// One of these words.
     Choice(&'static [&'static str]),
+    /// One of these words, in capitals or not: Kafka takes some either way.
+    AnyCase(&'static [&'static str]),
     /// Any of these words, separated by commas.
     Choices(&'static [&'static str]),
     Text,
@@ -138,6 +140,11 @@ impl Key {
                 .find(|word| **word == text)
                 .map(|word| Value::Text((*word).into()))
                 .ok_or_else(|| format!("`{text}` is not one of {}", words.join(", "))),
+            Kind::AnyCase(words) => words
+                .iter()
+                .find(|word| word.eq_ignore_ascii_case(text))
+                .map(|word| Value::Text((*word).into()))
+                .ok_or_else(|| format!("`{text}` is not one of {}", words.join(", "))),
             Kind::Choices(words) => {
                 let list: Vec<String> =
                     text.split(',').map(str::trim).filter(|w| !w.is_empty()).map(Into::into).collect();
@@ -184,7 +191,7 @@ impl Key {
             Kind::Int { .. } => "number".into(),
             Kind::Bytes { .. } => "bytes".into(),
             Kind::Time { unit, .. } => unit.name().into(),
-            Kind::Choice(words) => words.join(" or "),
+            Kind::Choice(words) | Kind::AnyCase(words) => words.join(" or "),
             Kind::Choices(words) => format!("any of {}", words.join(", ")),
             Kind::Text => "text".into(),
             Kind::Path => "folder".into(),
@@ -210,9 +217,13 @@ impl Key {
             }
             Kind::Cores => format!("1 … {CORES_MAX}"),
             Kind::Cpus => format!("0 … {CPU_MAX}"),
-            Kind::Bool | Kind::Choice(_) | Kind::Choices(_) | Kind::Text | Kind::Path | Kind::Address => {
-                String::new()
-            }
+            Kind::Bool
+            | Kind::Choice(_)
+            | Kind::AnyCase(_)
+            | Kind::Choices(_)
+            | Kind::Text
+            | Kind::Path
+            | Kind::Address => String::new(),
         }
     }
 
@@ -466,7 +477,7 @@ settings! {
             "How often members of groups of the consumer protocol are told to send heartbeats.", "5000";
         group_consumer_max_size: i32, "group.consumer.max.size", Kafka, Kind::Int { min: 1, max: INT_MAX }, Some("2147483647"),
             "Members of one group of the consumer protocol; a further one is refused.", "1000";
-        group_consumer_migration_policy: Migration, "group.consumer.migration.policy", Kafka, Kind::Choice(&["bidirectional", "upgrade", "downgrade", "disabled"]), Some("bidirectional"),
+        group_consumer_migration_policy: Migration, "group.consumer.migration.policy", Kafka, Kind::AnyCase(&["bidirectional", "upgrade", "downgrade", "disabled"]), Some("bidirectional"),
             "Which way a group goes over with members: upgrade, from the classic to the consumer protocol, when the first member of the latter joins; downgrade, back, when the last one is gone. An empty group always takes the protocol of who comes.", "disabled";
         offset_metadata_max_bytes: i32, "offset.metadata.max.bytes", Kafka, Kind::Int { min: 0, max: INT_MAX }, Some("4096"),
             "Text that a consumer may store with an offset.", "4096";
@@ -567,6 +578,22 @@ mod tests {
             let below: Vec<_> = KEYS.iter().filter(|other| other.name.starts_with(&folder)).collect();
             assert!(below.is_empty(), "TOML could not hold both {} and {below:?}", key.name);
             assert_eq!(KEYS.iter().filter(|other| other.name == key.name).count(), 1, "{}", key.name);
+        }
+    }
+
+    /// Kafka 4.3.1 takes the words of one key in capitals too, of its other keys only as they are.
+    #[test]
+    fn words_are_in_capitals_where_kafka_takes_that() {
+        let parsed = |name: &str, text: &str| {
+            KEYS.iter().find(|key| key.name == name).expect("in the table").parse(text)
+        };
+        let policy = parsed("group.consumer.migration.policy", "Upgrade");
+        assert_eq!(policy, Ok(Value::Text("upgrade".into())));
+        assert!(parsed("group.consumer.migration.policy", "up").is_err());
+        for (name, text) in
+            [("log.message.timestamp.type", "logappendtime"), ("log.cleanup.policy", "COMPACT")]
+        {
+            assert!(parsed(name, text).is_err(), "{name}={text}");
         }
     }
 
