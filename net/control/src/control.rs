@@ -286,6 +286,7 @@ impl Control {
                 tokio::task::yield_now().await;
                 continue;
             }
+            let due = self.groups.next_deadline();
             tokio::select! {
                 ready = watched.readable() => {
                     if let Ok(mut guard) = ready {
@@ -296,7 +297,8 @@ impl Control {
                 Some(event) = events.recv() => self.event(event),
                 Some(request) = admin.recv() => self.admin(request),
                 _ = tick.tick() => self.expire(),
-                () = sleep_until(self.groups.next_deadline()) => {}
+                Some(event) = self.groups.matched() => self.groups_step(event),
+                () = sleep_until(due) => {}
             }
             bell.disarm();
         }
@@ -750,3 +752,7 @@ impl Control {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod stalls;

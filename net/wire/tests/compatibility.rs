@@ -47,13 +47,18 @@ const DIFFERENCES: &[(ApiKey, &[&str])] = &[
         "One replica per partition; a larger replication factor is refused as by a Kafka of one broker.",
         "More partitions than the node takes are refused with POLICY_VIOLATION.",
     ]),
+    (ApiKey::DESCRIBE_GROUPS, &["A group that is named several times is described once."]),
+    (ApiKey::OFFSET_FETCH, &["A group that is named several times is answered once."]),
     (ApiKey::DELETE_RECORDS, &["The answer leaves when the new log start is durable; Kafka writes it to a file later."]),
     (ApiKey::API_VERSIONS, &["Features shown are metadata.version and group.version, as Kafka 4.3 has them; kraft, transaction, share, streams and eligible.leader.replicas versions are not."]),
     (ApiKey::CONSUMER_GROUP_HEARTBEAT, &[
         "Where a group goes over to the consumer protocol with members, a partition that a member said it has is its own until it says otherwise, although its leader took it away in the newest generation; Kafka counts what the leader gave, and two members can have the partition for a while.",
         "A group goes over while it waits for its first generation, too (group.initial.rebalance.delay.ms); Kafka answers UNKNOWN_SERVER_ERROR then. One whose members were given the same partition does not go over.",
+        "A group whose members say more than one batch of __consumer_offsets holds does not go over: GROUP_ID_NOT_FOUND with the reason. Kafka, whose write is one batch as well, answers UNKNOWN_SERVER_ERROR.",
+        "A large pattern, or one over many topics, is matched beside the coordinator, as Kafka matches all of them: its member has the topics with a later heartbeat.",
         "A group that went back to the classic protocol makes its rebalance after a restart as well: its record names no leader until it has.",
     ]),
+    (ApiKey::CONSUMER_GROUP_DESCRIBE, &["A group that is named several times is described once."]),
     (ApiKey::DESCRIBE_CLIENT_QUOTAS, &[
         "Entities and their quotas come in order of their names; Kafka's come in the order of its hash tables.",
         "Everybody is the user ANONYMOUS: there is no authentication yet.",

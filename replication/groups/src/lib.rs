@@ -26,7 +26,9 @@ mod timers;
 mod views;
 
 pub use config::{GroupConfig, Migration};
-pub use consumer::{About, DescribedConsumer, DescribedConsumerGroup, Held, Partitions, Progress, Standing};
+pub use consumer::{
+    About, DescribedConsumer, DescribedConsumerGroup, Held, Matched, Matching, Partitions, Progress, Standing,
+};
 pub use group::{OffsetEntry, State};
 pub use machine::{Groups, partition_of};
 pub use messages::{

@@ -278,6 +278,7 @@ impl Groups {
                 self.desk.topics.remove(&topics);
                 self.topics_deleted(&topics);
             }
+            Event::Matched(matched) => self.matched(matched),
             Event::Durable(write) => self.settle(write, Ok(())),
             Event::Failed(write, code) => self.settle(write, Err(code)),
             Event::Tick => {}

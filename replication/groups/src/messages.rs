@@ -1,6 +1,6 @@
 //! What goes into the machine and what comes out.
 
-use crate::consumer::Partitions;
+use crate::consumer::{Matched, Matching, Partitions};
 use bytes::Bytes;
 use ringmill_types::{ErrorCode, TopicId};
 use std::sync::Arc;
@@ -172,6 +172,8 @@ pub enum Event {
     TopicsChanged(Vec<(Text, TopicId, i32)>),
     /// Topics are gone: so are offsets in them.
     TopicsDeleted(Vec<Text>),
+    /// What [`Effects::matchings`] came to.
+    Matched(Matched),
     /// The records of this write survive a power cut.
     Durable(WriteId),
     /// They were refused, or nobody knows; this is what the waiting requests are told. Writes of the same partition that
@@ -241,4 +243,6 @@ pub struct Write {
 pub struct Effects {
     pub answers: Vec<(Ticket, Answer)>,
     pub writes: Vec<Write>,
+    /// To be run elsewhere, in any order; each gives an [`Event::Matched`].
+    pub matchings: Vec<Matching>,
 }

@@ -84,7 +84,7 @@ pub(crate) fn describe(control: &mut Control, call: &Call<'_>) -> Result<Outcome
     let version = call.version();
     let operations = if request.include_authorized_operations { GROUP_OPERATIONS } else { i32::MIN };
     let known = control.groups.groups();
-    let groups = request.group_ids.iter().map(|name| {
+    let groups = super::group_views::each_once(&request.group_ids).map(|name| {
         let mut group = match &known {
             Err(error) => message!(DescribedGroup { error_code: code(*error) }),
             Ok(groups) => match groups.describe_consumers(name) {

@@ -5,8 +5,10 @@ use crate::control::Control;
 use kafka_wire::describe_groups_response::{DescribedGroup, DescribedGroupMember};
 use kafka_wire::list_groups_response::ListedGroup;
 use kafka_wire::{DescribeGroupsRequest, DescribeGroupsResponse, ListGroupsRequest, ListGroupsResponse};
+use kafka_wire_core::StrBytes;
 use ringmill_groups::Groups;
 use ringmill_types::ErrorCode;
+use std::collections::HashSet;
 
 /// Bits of `AclOperation` that a group allows when nothing is forbidden.
 pub(super) const GROUP_OPERATIONS: i32 = 3400;
@@ -23,13 +25,16 @@ pub(crate) fn list_groups(control: &mut Control, call: &Call<'_>) -> Result<Outc
             return Ok(Outcome::Now(call.encode(&response)?));
         }
     };
-    let wanted = |filter: &[kafka_wire_core::StrBytes], name: &str| {
-        filter.is_empty() || filter.iter().any(|f| f.eq_ignore_ascii_case(name))
+    // A filter may have thousands of words, and there may be thousands of groups.
+    let set = |filter: &[StrBytes]| filter.iter().map(|f| f.to_ascii_lowercase()).collect::<HashSet<_>>();
+    let (states, types) = (set(&request.states_filter), set(&request.types_filter));
+    let wanted = |filter: &HashSet<String>, name: &str| {
+        filter.is_empty() || filter.contains(&name.to_ascii_lowercase())
     };
     let mut rows = Vec::new();
     for group in groups.list() {
         let (state, kind) = (group.state, group.protocol.name());
-        if !wanted(&request.states_filter, state) || !wanted(&request.types_filter, kind) {
+        if !wanted(&states, state) || !wanted(&types, kind) {
             continue;
         }
         let mut row =
@@ -45,12 +50,18 @@ pub(crate) fn list_groups(control: &mut Control, call: &Call<'_>) -> Result<Outc
     Ok(Outcome::Now(call.encode(&message!(ListGroupsResponse { groups: rows }))?))
 }
 
+/// A group that is named again and again would make an answer of any size.
+pub(super) fn each_once(names: &[StrBytes]) -> impl Iterator<Item = &StrBytes> {
+    let mut seen = HashSet::new();
+    names.iter().filter(move |name| seen.insert(name.as_str()))
+}
+
 pub(crate) fn describe_groups(control: &mut Control, call: &Call<'_>) -> Result<Outcome, Refusal> {
     let request: DescribeGroupsRequest = call.decode()?;
     let version = call.version();
     let operations = if request.include_authorized_operations { GROUP_OPERATIONS } else { i32::MIN };
     let known = control.groups.groups();
-    let groups = request.groups.iter().map(|name| {
+    let groups = each_once(&request.groups).map(|name| {
         let mut group = match &known {
             Err(error) => message!(DescribedGroup { error_code: code(*error) }),
             Ok(groups) => described(groups, name, version),

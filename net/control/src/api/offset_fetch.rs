@@ -12,6 +12,7 @@ use kafka_wire_core::Uuid;
 use ringmill_groups::{Groups, OffsetEntry};
 use ringmill_metadata::Image;
 use ringmill_types::{ErrorCode, TopicId};
+use std::collections::HashSet;
 
 /// From this version on a request names several groups.
 const GROUPS_FROM: i16 = 8;
@@ -24,7 +25,10 @@ pub(crate) fn offset_fetch(control: &mut Control, call: &Call<'_>) -> Result<Out
     let request: OffsetFetchRequest = call.decode()?;
     let version = call.version();
     let response = if version >= GROUPS_FROM {
-        let groups = request.groups.iter().map(|group| fetched(control, group, version));
+        // A group that is named again and again would make an answer of any size.
+        let mut seen = HashSet::new();
+        let groups = request.groups.iter().filter(|group| seen.insert(group.group_id.as_str()));
+        let groups = groups.map(|group| fetched(control, group, version));
         message!(OffsetFetchResponse { groups: groups.collect() })
     } else {
         let topics = request.topics.as_ref().map(|topics| {

@@ -7,6 +7,7 @@
 
 mod batch;
 mod loading;
+mod matcher;
 mod topic;
 
 pub use ringmill_groups::{GroupConfig, Migration};
@@ -14,6 +15,7 @@ pub use topic::OFFSETS_TOPIC;
 
 use crate::control::Control;
 use loading::Loading;
+use matcher::Matcher;
 use ringmill_core::{ConnKey, CoreQuery, CoreReply};
 use ringmill_groups::{Answer, Event, Groups, Now, Ticket, Write, WriteId};
 use ringmill_metadata::Topic;
@@ -77,6 +79,7 @@ pub(crate) struct Coordinator {
     tickets: u64,
     lanes: BTreeMap<i32, Lane>,
     asked: HashMap<u64, Asked>,
+    matcher: Matcher,
 }
 
 impl Coordinator {
@@ -93,6 +96,7 @@ impl Coordinator {
             tickets: 0,
             lanes: BTreeMap::new(),
             asked: HashMap::new(),
+            matcher: Matcher::default(),
         }
     }
 
@@ -112,6 +116,16 @@ impl Coordinator {
         } else {
             Ok(&self.machine)
         }
+    }
+
+    /// When a pattern of a member has been matched elsewhere: tell the machine.
+    pub async fn matched(&mut self) -> Option<Event> {
+        self.matcher.next().await.map(Event::Matched)
+    }
+
+    #[cfg(test)]
+    pub fn matched_now(&mut self) -> Option<Event> {
+        self.matcher.next_now().map(Event::Matched)
     }
 
     /// When something is due although nobody asks.
@@ -156,6 +170,9 @@ impl Control {
         }
         for write in effects.writes {
             self.groups.lanes.entry(write.partition).or_default().waiting.push_back(write);
+        }
+        for matching in effects.matchings {
+            self.groups.matcher.hand_out(matching);
         }
     }
 

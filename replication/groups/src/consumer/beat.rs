@@ -3,7 +3,7 @@
 use super::assign::{Asking, RANGE, UNIFORM, assign};
 use super::group::{About, Classic, ConsumerGroup, ConsumerMember, LEAVES, RETURNS};
 use super::reconcile::{self, Owned, Partitions, Progress, Standing};
-use super::subscribe::Pattern;
+use super::subscribe::{Matched, Pattern};
 use crate::group::{Group, State};
 use crate::machine::{Desk, Groups};
 use crate::messages::{Answer, ConsumerAnswer, ConsumerBeat, Refused, Text, Ticket};
@@ -29,6 +29,12 @@ pub(super) enum Change {
 }
 
 impl Groups {
+    pub(crate) fn matched(&mut self, matched: Matched) {
+        if let Some(group) = self.groups.get_mut(&matched.group) {
+            self.desk.take_matched(group, matched);
+        }
+    }
+
     pub(crate) fn consumer_beat(&mut self, ticket: Ticket, beat: &ConsumerBeat) {
         let result = check(beat).and_then(|()| self.beat(ticket, beat));
         if let Err(refused) = result {
@@ -327,13 +333,23 @@ impl Desk {
         }
         for (text, pattern) in &mut consumer.patterns {
             if pattern.resolve(&self.topics) {
-                let value = ConsumerValue::Pattern {
-                    topics: pattern.topics.iter().map(ToString::to_string).collect(),
-                    version: i64::try_from(self.topics.version).unwrap_or(i64::MAX),
-                    at_ms: self.now.wall_ms,
-                };
-                records.push((key(text), Some(value.encode())));
+                records.push(pattern_record(name, text, pattern, self.now.wall_ms));
             }
+            self.out.matchings.extend(pattern.hand_out(name, text, &mut self.topics));
+        }
+    }
+
+    /// What a pattern matches is known. Members get it as they get new topics: with the next heartbeat of any of them.
+    pub(super) fn take_matched(&mut self, group: &mut Group, matched: Matched) {
+        let name = group.id.clone();
+        let Some(consumer) = group.consumer.as_deref_mut() else { return };
+        let Some(pattern) = consumer.patterns.get_mut(&matched.pattern) else { return };
+        let is_news = pattern.take(matched.topics, matched.version);
+        let record = is_news.then(|| pattern_record(&name, &matched.pattern, pattern, self.now.wall_ms));
+        // There may be other topics by now, which is seen then as well.
+        consumer.topics_version = None;
+        if let Some(record) = record {
+            self.write_consumers(group, vec![record], Vec::new());
         }
     }
 
@@ -457,6 +473,16 @@ pub(super) fn changed<'a>(before: &'a About, now: &'a About, is_new: bool) -> Ch
     } else {
         Change::None
     }
+}
+
+fn pattern_record(group: &str, text: &str, pattern: &Pattern, now_ms: i64) -> (Bytes, Option<Bytes>) {
+    let value = ConsumerValue::Pattern {
+        topics: pattern.topics.iter().map(ToString::to_string).collect(),
+        version: pattern.version(),
+        at_ms: now_ms,
+    };
+    let key = Key::Pattern { group: group.to_string(), pattern: text.to_string() };
+    (key.encode(), Some(value.encode()))
 }
 
 fn pattern(text: &str) -> Result<Pattern, Refused> {

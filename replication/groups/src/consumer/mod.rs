@@ -24,4 +24,5 @@ pub use group::About;
 pub(crate) use group::ConsumerGroup;
 pub use reconcile::{Held, Partitions, Progress, Standing};
 pub(crate) use subscribe::Topics;
+pub use subscribe::{Matched, Matching};
 pub use views::{DescribedConsumer, DescribedConsumerGroup};

@@ -1,6 +1,9 @@
 //! Topics as the coordinator knows them, and patterns that members subscribe with.
 //!
-//! A pattern is matched in time linear in the name, and its program has a limit: no pattern can hold up control.
+//! A pattern is matched in time linear in the name, and its program has a limit; but a large program takes milliseconds
+//! for a long name, and there may be ten thousand. So only small patterns over few names are matched here and now. The
+//! others are work that is handed out ([`Matching`]) and comes back as an event ([`Matched`]), as in Kafka: until then
+//! their members have what they had before.
 
 use super::reconcile::Partitions;
 use crate::embedded::Named;
@@ -8,9 +11,14 @@ use crate::messages::Text;
 use regex::{Regex, RegexBuilder};
 use ringmill_types::TopicId;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// Bytes of a compiled pattern.
 const PROGRAM_BYTES_MAX: usize = 256 << 10;
+/// One with a larger program is not matched here and now: each byte of a name may take a look at all of it.
+const SMALL_PROGRAM_BYTES: usize = 8 << 10;
+/// Bytes of names that a small pattern is matched with here and now; with the above, a millisecond or two at worst.
+const FEW_NAMES_BYTES: usize = 16 << 10;
 /// Bytes of a pattern as text.
 const PATTERN_BYTES_MAX: usize = 4096;
 /// Groups within groups.
@@ -23,6 +31,10 @@ pub(crate) struct Topics {
     ids: BTreeMap<TopicId, Text>,
     /// Grows with every change.
     pub version: u64,
+    /// Of all names together.
+    names_bytes: usize,
+    /// All names of a version, for those who look through them elsewhere.
+    listed: Option<(u64, Arc<[Text]>)>,
 }
 
 impl Topics {
@@ -33,14 +45,16 @@ impl Topics {
     pub fn reset(&mut self, topics: Vec<(Text, TopicId, i32)>) {
         self.names.clear();
         self.ids.clear();
+        self.names_bytes = 0;
         self.set(topics);
     }
 
     pub fn set(&mut self, topics: Vec<(Text, TopicId, i32)>) {
         self.version += 1;
         for (name, id, partitions) in topics {
-            if let Some((old, _)) = self.names.insert(name.clone(), (id, partitions)) {
-                self.ids.remove(&old);
+            match self.names.insert(name.clone(), (id, partitions)) {
+                Some((old, _)) => drop(self.ids.remove(&old)),
+                None => self.names_bytes += name.len(),
             }
             self.ids.insert(id, name);
         }
@@ -51,6 +65,18 @@ impl Topics {
         for topic in topics {
             if let Some((id, _)) = self.names.remove(topic) {
                 self.ids.remove(&id);
+                self.names_bytes = self.names_bytes.saturating_sub(topic.len());
+            }
+        }
+    }
+
+    fn list(&mut self) -> Arc<[Text]> {
+        match &self.listed {
+            Some((version, names)) if *version == self.version => names.clone(),
+            _ => {
+                let names: Arc<[Text]> = self.names.keys().cloned().collect();
+                self.listed = Some((self.version, names.clone()));
+                names
             }
         }
     }
@@ -77,11 +103,43 @@ impl Topics {
     }
 }
 
+/// Names to be looked through by somebody who has time.
+#[derive(Clone, Debug)]
+pub struct Matching {
+    group: Text,
+    pattern: String,
+    regex: Regex,
+    names: Arc<[Text]>,
+    version: u64,
+}
+
+/// What a pattern matched among the topics of some time.
+#[derive(Clone, Debug)]
+pub struct Matched {
+    pub(crate) group: Text,
+    pub(crate) pattern: String,
+    pub(crate) topics: BTreeSet<Text>,
+    pub(crate) version: u64,
+}
+
+impl Matching {
+    /// Takes as long as it takes: not for the thread that coordinates.
+    pub fn run(self) -> Matched {
+        let topics = self.names.iter().filter(|name| self.regex.is_match(name)).cloned().collect();
+        Matched { group: self.group, pattern: self.pattern, topics, version: self.version }
+    }
+}
+
 /// A pattern, and what it matched last.
 #[derive(Debug)]
 pub(crate) struct Pattern {
     regex: Regex,
+    is_small: bool,
     pub topics: BTreeSet<Text>,
+    /// `topics` is what it matches of the topics of this version.
+    matched_with: Option<u64>,
+    /// Somebody matches it with the topics of this version. One piece of work for each pattern at a time.
+    handed_out: Option<u64>,
 }
 
 impl Pattern {
@@ -91,25 +149,69 @@ impl Pattern {
         if text.len() > PATTERN_BYTES_MAX {
             return Err(format!("longer than {PATTERN_BYTES_MAX} bytes"));
         }
-        let build = |text: &str| {
+        let build = |text: &str, bytes_max| {
             RegexBuilder::new(text)
-                .size_limit(PROGRAM_BYTES_MAX)
+                .size_limit(bytes_max)
                 .dfa_size_limit(PROGRAM_BYTES_MAX)
                 .nest_limit(NESTING_MAX)
                 .build()
                 .map_err(|error| error.to_string())
         };
         // By itself first: within the anchors ")(" would be balanced.
-        build(text)?;
-        Ok(Pattern { regex: build(&format!("\\A(?:{text})\\z"))?, topics: BTreeSet::new() })
+        build(text, PROGRAM_BYTES_MAX)?;
+        let whole = format!("\\A(?:{text})\\z");
+        let (regex, is_small) = match build(&whole, SMALL_PROGRAM_BYTES) {
+            Ok(regex) => (regex, true),
+            Err(_) => (build(&whole, PROGRAM_BYTES_MAX)?, false),
+        };
+        Ok(Pattern { regex, is_small, topics: BTreeSet::new(), matched_with: None, handed_out: None })
     }
 
-    /// Matches anew; true when the result is another than before.
+    /// Matches anew where that is due and short work; true when the result is another than before.
     pub fn resolve(&mut self, topics: &Topics) -> bool {
+        let is_short = self.is_small && topics.names_bytes <= FEW_NAMES_BYTES;
+        if !is_short || self.matched_with == Some(topics.version) {
+            return false;
+        }
+        self.handed_out = None;
         let matched = topics.names.keys().filter(|name| self.regex.is_match(name)).cloned().collect();
+        self.set(matched, topics.version)
+    }
+
+    /// What was handed out has come back; true when it is news.
+    pub fn take(&mut self, matched: BTreeSet<Text>, version: u64) -> bool {
+        if self.handed_out != Some(version) {
+            return false;
+        }
+        self.handed_out = None;
+        self.set(matched, version)
+    }
+
+    fn set(&mut self, matched: BTreeSet<Text>, version: u64) -> bool {
+        self.matched_with = Some(version);
         let changed = matched != self.topics;
         self.topics = matched;
         changed
+    }
+
+    /// The topics it was matched with, as a number for its record.
+    pub fn version(&self) -> i64 {
+        self.matched_with.and_then(|version| i64::try_from(version).ok()).unwrap_or(i64::MAX)
+    }
+
+    /// The work that is due and is left to others.
+    pub fn hand_out(&mut self, group: &Text, text: &str, topics: &mut Topics) -> Option<Matching> {
+        if self.matched_with == Some(topics.version) || self.handed_out.is_some() {
+            return None;
+        }
+        self.handed_out = Some(topics.version);
+        Some(Matching {
+            group: group.clone(),
+            pattern: text.to_string(),
+            regex: self.regex.clone(),
+            names: topics.list(),
+            version: topics.version,
+        })
     }
 }
 

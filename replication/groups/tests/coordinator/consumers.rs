@@ -153,6 +153,44 @@ fn patterns_follow_topics() {
     assert_eq!(has(&answer), [0, 1]);
 }
 
+/// A large pattern is not matched by the coordinator itself; members have what they had until it was.
+#[test]
+fn a_slow_pattern_is_matched_elsewhere() {
+    let mut rig = rig(2);
+    let slow = format!("t{}", "(x?y?)?".repeat(300));
+    let member = |id: &str| ConsumerBeat { topics: None, regex: Some(slow.clone()), ..hello(id) };
+    let first = beat(&mut rig, member("a")).unwrap();
+    assert_eq!(has(&first), [0; 0]);
+    let old = rig.matchings.pop().unwrap();
+    // What two members say is one piece of work, and topics that come meanwhile wait for their turn.
+    let second = beat(&mut rig, member("b")).unwrap();
+    rig.step(Event::TopicsChanged(vec![("txy".into(), TopicId([8; 16]), 1)]));
+    beat(&mut rig, again("b", second.epoch, None)).unwrap();
+    assert!(rig.matchings.is_empty());
+    let targets = |rig: &mut Rig| {
+        let stands = rig.groups.describe_consumers("g").unwrap();
+        let epoch = stands.members.iter().find(|m| &*m.id == "a").unwrap().epoch;
+        beat(rig, again("a", epoch, None)).unwrap();
+        let stands = rig.groups.describe_consumers("g").unwrap();
+        let targets = stands.members.iter().flat_map(|m| m.target.values()).map(|p| p.len());
+        (stands.epoch, targets.sum::<usize>())
+    };
+    rig.step(Event::Matched(old.run()));
+    assert_eq!(targets(&mut rig), (second.epoch + 1, 2));
+    let new = rig.matchings.pop().expect("the topic that came meanwhile");
+    let late = new.clone().run();
+    rig.step(Event::Matched(new.run()));
+    assert_eq!(targets(&mut rig), (second.epoch + 2, 3));
+    // One that was not asked for, and one for a group that is gone, change nothing.
+    rig.step(Event::Matched(late.clone()));
+    assert_eq!(targets(&mut rig), (second.epoch + 2, 3));
+    for id in ["a", "b"] {
+        beat(&mut rig, again(id, -1, None)).unwrap();
+    }
+    rig.step(Event::Matched(late));
+    assert!(rig.matchings.is_empty());
+}
+
 #[test]
 fn an_empty_group_changes_its_protocol_and_keeps_its_offsets() {
     let mut rig = rig(2);

@@ -12,6 +12,8 @@ pub struct Rig {
     pub answers: BTreeMap<Ticket, Answer>,
     pub open: Vec<Ticket>,
     pub unwritten: Vec<Write>,
+    /// Handed out, and nobody has done it yet.
+    pub matchings: Vec<Matching>,
     /// What the log holds, in order.
     pub log: Vec<(Bytes, Option<Bytes>)>,
     /// Confirm each write at once.
@@ -117,6 +119,7 @@ impl Rig {
             answers: BTreeMap::new(),
             open: Vec::new(),
             unwritten: Vec::new(),
+            matchings: Vec::new(),
             log: Vec::new(),
             prompt: true,
         }
@@ -124,6 +127,7 @@ impl Rig {
 
     pub fn step(&mut self, event: Event) {
         let effects = self.groups.step(event, self.now);
+        self.matchings.extend(effects.matchings);
         for (ticket, answer) in effects.answers {
             let at =
                 self.open.iter().position(|t| *t == ticket).expect("answered once, and only what was asked");
