@@ -1,7 +1,10 @@
 //! Writes the corpora's seeds: one small input per target, version and shape. `cargo run --example seeds` in tools/fuzz.
 
 use bytes::Bytes;
-use kafka_wire::{fetch_request, produce_request};
+use kafka_wire::{
+    alter_client_quotas_request, consumer_group_heartbeat_request, fetch_request, join_group_request,
+    offset_commit_request, offset_fetch_request, produce_request, sync_group_request,
+};
 use kafka_wire_core::{ApiVersion, KafkaEncode, StrBytes, Uuid};
 use ringmill_log::format::{checkpoint, group};
 use ringmill_metadata::records::{PartitionRecord, Record};
@@ -31,8 +34,12 @@ fn main() -> std::io::Result<()> {
         write("api_versions", format!("v{version}"), &body(&request, version))?;
     }
     write("api_versions", "v99".into(), &[99])?;
-    for (name, frame) in control() {
+    for (name, frame) in control().into_iter().chain(groups()) {
         write("control_request", name, &frame)?;
+    }
+    for name in ["consumer_offsets", "consumer_protocol", "migration"] {
+        let golden = root.join("../../replication/groups/tests/golden").join(format!("{name}.txt"));
+        write("group_records", name.into(), &group_records(&fs::read_to_string(golden)?))?;
     }
     let header =
         |key: u8, version: u8, rest: &[u8]| [&[0, 0, 0, 64, 0, key, 0, version, 0, 0, 0, 1], rest].concat();
@@ -80,19 +87,138 @@ fn control() -> Vec<(String, Vec<u8>)> {
     frames!(ListOffsetsRequest MetadataRequest FindCoordinatorRequest CreateTopicsRequest DeleteTopicsRequest
         InitProducerIdRequest OffsetForLeaderEpochRequest DescribeConfigsRequest AlterConfigsRequest
         DescribeLogDirsRequest CreatePartitionsRequest IncrementalAlterConfigsRequest
-        ListPartitionReassignmentsRequest DescribeClusterRequest DescribeTopicPartitionsRequest)
+        ListPartitionReassignmentsRequest DescribeClusterRequest DescribeTopicPartitionsRequest
+        DeleteRecordsRequest ElectLeadersRequest AlterReplicaLogDirsRequest DescribeUserScramCredentialsRequest
+        UpdateFeaturesRequest DescribeProducersRequest ListConfigResourcesRequest DescribeClientQuotasRequest
+        AlterClientQuotasRequest JoinGroupRequest SyncGroupRequest HeartbeatRequest LeaveGroupRequest
+        OffsetCommitRequest OffsetFetchRequest OffsetDeleteRequest ListGroupsRequest DescribeGroupsRequest
+        DeleteGroupsRequest ConsumerGroupHeartbeatRequest ConsumerGroupDescribeRequest)
 }
 
 fn edges<R: kafka_wire::KafkaRequest + KafkaEncode>(request: &R) -> Vec<(String, Vec<u8>)> {
     let key = ringmill_wire::ApiKey(R::API_KEY.value());
     let row = ringmill_wire::supported::find(key).expect("an API that control answers");
-    let frame = |version: i16| {
-        let mut frame = bytes::BytesMut::new();
-        let limits = kafka_wire::OutboundFrameLimits::new(1 << 20);
-        kafka_wire::encode_request(&mut frame, 1, None, request, ApiVersion::new(version), limits).ok()?;
-        Some((format!("{key}-v{version}"), frame[4..].to_vec()))
+    [row.min, row.max].into_iter().map(|version| frame(request, version, "")).collect()
+}
+
+/// A named frame without its length.
+fn frame<R: kafka_wire::KafkaRequest + KafkaEncode>(
+    request: &R,
+    version: i16,
+    what: &str,
+) -> (String, Vec<u8>) {
+    let key = ringmill_wire::ApiKey(R::API_KEY.value());
+    let mut frame = bytes::BytesMut::new();
+    let limits = kafka_wire::OutboundFrameLimits::new(1 << 20);
+    kafka_wire::encode_request(&mut frame, 1, None, request, ApiVersion::new(version), limits)
+        .unwrap_or_else(|error| panic!("{key} of version {version}: {error}"));
+    (format!("{key}-v{version}{what}"), frame[4..].to_vec())
+}
+
+/// Requests of members, of their coordinator's clients and about quotas, with something in every list.
+fn groups() -> Vec<(String, Vec<u8>)> {
+    macro_rules! full {
+        ($request:ident, $versions:expr, |$it:ident, $version:ident| $fill:block) => {{
+            let with = |$version: i16| {
+                let mut $it = kafka_wire::$request::default();
+                $fill
+                $it
+            };
+            $versions.map(|version: i16| frame(&with(version), version, "-full")).to_vec()
+        }};
+    }
+    let joins = full!(JoinGroupRequest, [1, 5, 9], |it, version| {
+        let mut protocol = join_group_request::JoinGroupRequestProtocol::default();
+        (protocol.name, protocol.metadata) = ("range".into(), Bytes::from_static(b"\0\x01\0\0\0\0"));
+        (it.group_id, it.member_id, it.protocol_type) = ("group".into(), "member".into(), "consumer".into());
+        (it.session_timeout_ms, it.rebalance_timeout_ms) = (6_000, 60_000);
+        it.group_instance_id = (version >= 5).then(|| "instance".into());
+        it.reason = (version >= 8).then(|| "reason".into());
+        it.protocols = vec![protocol.clone(), protocol];
+    });
+    let syncs = full!(SyncGroupRequest, [0, 3, 5], |it, version| {
+        let mut given = sync_group_request::SyncGroupRequestAssignment::default();
+        (given.member_id, given.assignment) = ("member".into(), Bytes::from_static(b"\0\0\0\0\0\0"));
+        (it.group_id, it.member_id, it.generation_id) = ("group".into(), "member".into(), 3);
+        it.group_instance_id = (version >= 3).then(|| "instance".into());
+        it.protocol_type = (version >= 5).then(|| "consumer".into());
+        it.protocol_name = (version >= 5).then(|| "range".into());
+        it.assignments = vec![given.clone(), given];
+    });
+    let commits = full!(OffsetCommitRequest, [2, 7, 10], |it, version| {
+        let mut partition = offset_commit_request::OffsetCommitRequestPartition::default();
+        (partition.partition_index, partition.committed_offset) = (1, 9);
+        partition.committed_metadata = Some("said".into());
+        let mut topic = offset_commit_request::OffsetCommitRequestTopic::default();
+        if version >= 10 {
+            topic.topic_id = Uuid::from_bytes([7; 16]);
+        } else {
+            topic.name = "topic".into();
+        }
+        topic.partitions = vec![partition.clone(), partition];
+        (it.group_id, it.member_id, it.generation_id_or_member_epoch) = ("group".into(), "member".into(), 3);
+        it.topics = vec![topic.clone(), topic];
+    });
+    let fetches = full!(OffsetFetchRequest, [1, 7, 9, 10], |it, version| {
+        let mut topic = offset_fetch_request::OffsetFetchRequestTopics::default();
+        if version >= 10 {
+            topic.topic_id = Uuid::from_bytes([7; 16]);
+        } else {
+            topic.name = "topic".into();
+        }
+        topic.partition_indexes = vec![0, 1];
+        let mut old = offset_fetch_request::OffsetFetchRequestTopic::default();
+        (old.name, old.partition_indexes) = ("topic".into(), vec![0, 1]);
+        let mut group = offset_fetch_request::OffsetFetchRequestGroup::default();
+        (group.group_id, group.topics) = ("group".into(), Some(vec![topic]));
+        if version >= 9 {
+            (group.member_id, group.member_epoch) = (Some("member".into()), 3);
+        }
+        if version >= 8 {
+            it.groups = vec![group.clone(), group];
+        } else {
+            (it.group_id, it.topics) = ("group".into(), Some(vec![old.clone(), old]));
+        }
+    });
+    let beats = full!(ConsumerGroupHeartbeatRequest, [0, 1], |it, version| {
+        let mut owned = consumer_group_heartbeat_request::TopicPartitions::default();
+        (owned.topic_id, owned.partitions) = (Uuid::from_bytes([7; 16]), vec![0, 1]);
+        (it.group_id, it.member_id, it.rebalance_timeout_ms) = ("group".into(), "member".into(), 60_000);
+        (it.instance_id, it.rack_id) = (Some("instance".into()), Some("rack".into()));
+        it.subscribed_topic_names = Some(vec!["topic".into(), "other".into()]);
+        it.subscribed_topic_regex = (version >= 1).then(|| "to.*|(o+)+".into());
+        it.server_assignor = Some("uniform".into());
+        it.topic_partitions = Some(vec![owned]);
+    });
+    let quotas = full!(AlterClientQuotasRequest, [0, 1], |it, _version| {
+        let mut entity = alter_client_quotas_request::EntityData::default();
+        (entity.entity_type, entity.entity_name) = ("client-id".into(), None);
+        let mut op = alter_client_quotas_request::OpData::default();
+        (op.key, op.value) = ("producer_byte_rate".into(), 1e6);
+        let mut entry = alter_client_quotas_request::EntryData::default();
+        (entry.entity, entry.ops) = (vec![entity], vec![op]);
+        it.entries = vec![entry.clone(), entry];
+    });
+    [joins, syncs, commits, fetches, beats, quotas].concat()
+}
+
+/// Records as the target reads them: a length and a key, a length and a value, or the largest length for none.
+fn group_records(golden: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    let bytes = |hex: &str| -> Vec<u8> {
+        let digits: Vec<u8> = hex.chars().filter_map(|c| c.to_digit(16)).map(|digit| digit as u8).collect();
+        digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect()
     };
-    [row.min, row.max].into_iter().filter_map(frame).collect()
+    for line in golden.lines() {
+        let mut fields = line.split(' ').skip(2);
+        for field in [fields.next(), fields.next()] {
+            let value = field.filter(|field| *field != "null").map(bytes);
+            let length = value.as_ref().map_or(u16::MAX, |value| value.len() as u16);
+            out.extend(length.to_be_bytes());
+            out.extend(value.unwrap_or_default());
+        }
+    }
+    out
 }
 
 /// A metadata record of every kind.

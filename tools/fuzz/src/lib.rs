@@ -5,9 +5,11 @@
 //! nearly every input, the bytes are tried once as they are and once with the checksum put right.
 
 mod disk;
+mod groups;
 mod wire;
 
 pub use disk::{checkpoint, core_log_group, metadata_record, produced_batch, stored_batches};
+pub use groups::group_records;
 pub use wire::{api_versions, control_request, fetch_request, produce_request, request_header};
 
 /// A target by name.
@@ -25,4 +27,5 @@ pub const TARGETS: &[Target] = &[
     ("core_log_group", core_log_group),
     ("checkpoint", checkpoint),
     ("metadata_record", metadata_record),
+    ("group_records", group_records),
 ];

@@ -169,11 +169,27 @@ pub fn control_request(data: &[u8]) {
         ApiKey::UPDATE_FEATURES => again::<kafka_wire::UpdateFeaturesRequest>(&header, data),
         ApiKey::DESCRIBE_PRODUCERS => again::<kafka_wire::DescribeProducersRequest>(&header, data),
         ApiKey::LIST_CONFIG_RESOURCES => again::<kafka_wire::ListConfigResourcesRequest>(&header, data),
+        ApiKey::JOIN_GROUP => again::<kafka_wire::JoinGroupRequest>(&header, data),
+        ApiKey::SYNC_GROUP => again::<kafka_wire::SyncGroupRequest>(&header, data),
+        ApiKey::HEARTBEAT => again::<kafka_wire::HeartbeatRequest>(&header, data),
+        ApiKey::LEAVE_GROUP => again::<kafka_wire::LeaveGroupRequest>(&header, data),
+        ApiKey::OFFSET_COMMIT => again::<kafka_wire::OffsetCommitRequest>(&header, data),
+        ApiKey::OFFSET_FETCH => again::<kafka_wire::OffsetFetchRequest>(&header, data),
+        ApiKey::OFFSET_DELETE => again::<kafka_wire::OffsetDeleteRequest>(&header, data),
+        ApiKey::LIST_GROUPS => again::<kafka_wire::ListGroupsRequest>(&header, data),
+        ApiKey::DESCRIBE_GROUPS => again::<kafka_wire::DescribeGroupsRequest>(&header, data),
+        ApiKey::DELETE_GROUPS => again::<kafka_wire::DeleteGroupsRequest>(&header, data),
+        ApiKey::CONSUMER_GROUP_HEARTBEAT => again::<kafka_wire::ConsumerGroupHeartbeatRequest>(&header, data),
+        ApiKey::CONSUMER_GROUP_DESCRIBE => again::<kafka_wire::ConsumerGroupDescribeRequest>(&header, data),
+        ApiKey::DESCRIBE_CLIENT_QUOTAS => again::<kafka_wire::DescribeClientQuotasRequest>(&header, data),
+        ApiKey::ALTER_CLIENT_QUOTAS => again::<kafka_wire::AlterClientQuotasRequest>(&header, data),
         ApiKey::DESCRIBE_CLUSTER => again::<kafka_wire::DescribeClusterRequest>(&header, data),
         ApiKey::DESCRIBE_TOPIC_PARTITIONS => {
             again::<kafka_wire::DescribeTopicPartitionsRequest>(&header, data)
         }
-        _ => {}
+        // Read by cores, each with a target of its own.
+        ApiKey::PRODUCE | ApiKey::FETCH | ApiKey::API_VERSIONS => {}
+        other => panic!("{other} is served, and nothing here decodes it"),
     }
 }
 
