@@ -488,7 +488,7 @@ fn patterns(size: Size, tries: usize) -> Vec<(&'static str, Duration)> {
             }),
         ),
         (
-            "a consumer group of many members for many topics",
+            "many members whose pattern is not matched yet",
             longest(tries, topics, |desk, ()| {
                 for member in 0..size.members {
                     let answer: ConsumerGroupHeartbeatResponse = desk.ask(1, &beat("all", member, "0.*"));
