@@ -60,6 +60,7 @@ fn main() -> ExitCode {
         ("frames_may_come_in_any_pieces", frames_may_come_in_any_pieces),
         ("answers_are_those_of_kafka_to_the_byte", answers_are_those_of_kafka_to_the_byte),
         ("names_that_are_none_are_answered_as_kafka_does", names_that_are_none_are_answered_as_kafka_does),
+        ("strangers_to_groups_are_answered_as_kafka_does", strangers_to_groups_are_answered_as_kafka_does),
         ("records_at_fault_are_named", records_at_fault_are_named),
         ("batches_are_stored_as_the_topic_says", batches_are_stored_as_the_topic_says),
         ("quotas_hold_over_cores_and_a_restart", quotas_hold_over_cores_and_a_restart),
@@ -699,6 +700,18 @@ fn names_that_are_none_are_answered_as_kafka_does() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         assert!(name.starts_with("there-") || name.starts_with("__consumer_offsets-"), "{name}");
     }
+    broker.stop();
+}
+
+/// Every version of the group APIs, asked by members of groups that are not there, have no name, have offsets but no
+/// members, or are of the other protocol; with stale and future epochs.
+fn strangers_to_groups_are_answered_as_kafka_does() {
+    let dir = folder();
+    let set = "auto.create.topics.enable=false".to_string();
+    let broker = Plan { data: dir.path().join("data"), cores: "2", set, ..Plan::default() }.start();
+    let mut client = Client::connect(broker.address);
+    client.wait_for_coordinator();
+    assert!(check_transcript(&mut client, include_str!("golden/kafka-4.3.1-groups.txt")) > 400);
     broker.stop();
 }
 

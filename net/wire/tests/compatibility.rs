@@ -55,9 +55,11 @@ const DIFFERENCES: &[(ApiKey, &[&str])] = &[
         "Where a group goes over to the consumer protocol with members, a partition that a member said it has is its own until it says otherwise, although its leader took it away in the newest generation; Kafka counts what the leader gave, and two members can have the partition for a while.",
         "A group goes over while it waits for its first generation, too (group.initial.rebalance.delay.ms); Kafka answers UNKNOWN_SERVER_ERROR then. One whose members were given the same partition does not go over.",
         "A group whose members say more than one batch of __consumer_offsets holds does not go over: GROUP_ID_NOT_FOUND with the reason. Kafka, whose write is one batch as well, answers UNKNOWN_SERVER_ERROR.",
+        "What is wrong with a pattern is said in other words than Java's. A target is made at once, not once per group.consumer.assignment.interval.ms.",
         "A large pattern, or one over many topics, is matched beside the coordinator, as Kafka matches all of them: its member has the topics with a later heartbeat.",
         "A group that went back to the classic protocol makes its rebalance after a restart as well: its record names no leader until it has.",
     ]),
+    (ApiKey::JOIN_GROUP, &["A group whose first member was refused (no protocols, say) does not exist; Kafka keeps it, empty, and shows it."]),
     (ApiKey::CONSUMER_GROUP_DESCRIBE, &["A group that is named several times is described once."]),
     (ApiKey::DESCRIBE_CLIENT_QUOTAS, &[
         "Entities and their quotas come in order of their names; Kafka's come in the order of its hash tables.",

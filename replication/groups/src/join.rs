@@ -50,7 +50,8 @@ impl Groups {
         let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
         let desk = &mut self.desk;
         if group.consumer.as_ref().is_some_and(|c| !c.members.is_empty()) {
-            return desk.join_consumers(group, ticket, &join).map_err(|error| (error, member));
+            // Refusals name nobody there, as in Kafka.
+            return desk.join_consumers(group, ticket, &join).map_err(|error| (error, "".into()));
         }
         desk.becomes_classic(group);
         let written = desk.out.writes.len();

@@ -111,7 +111,9 @@ impl Groups {
     pub(crate) fn delete_offsets(&mut self, ticket: Ticket, request: &DeleteOffsets) {
         let group = match self.groups.get(request.group.as_str()) {
             None => {
-                let answer = Answer::DeleteOffsets(ErrorCode::GroupIdNotFound, Vec::new());
+                let is_none = request.group.is_empty();
+                let error = if is_none { ErrorCode::InvalidGroupId } else { ErrorCode::GroupIdNotFound };
+                let answer = Answer::DeleteOffsets(error, Vec::new());
                 return self.desk.answer(ticket, answer);
             }
             Some(group) if !group.is_empty() && !group.is_consumers() => {

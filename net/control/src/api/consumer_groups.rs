@@ -100,6 +100,9 @@ pub(crate) fn describe(control: &mut Control, call: &Call<'_>) -> Result<Outcome
 }
 
 fn missing(groups: &Groups, name: &str) -> DescribedGroup {
+    if name.is_empty() {
+        return message!(DescribedGroup { error_code: code(ErrorCode::InvalidGroupId) });
+    }
     let why = if groups.exists(name) { "is not a consumer group" } else { "not found" };
     message!(DescribedGroup {
         error_code: code(ErrorCode::GroupIdNotFound),

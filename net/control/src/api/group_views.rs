@@ -43,7 +43,7 @@ pub(crate) fn list_groups(control: &mut Control, call: &Call<'_>) -> Result<Outc
             row.group_state = text(state);
         }
         if version >= 5 {
-            row.group_type = text(kind);
+            row.group_type = text(kind.to_ascii_lowercase());
         }
         rows.push(row);
     }

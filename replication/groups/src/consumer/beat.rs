@@ -44,7 +44,8 @@ impl Groups {
 
     fn beat(&mut self, ticket: Ticket, beat: &ConsumerBeat) -> Result<(), Refused> {
         let joins = beat.epoch == 0;
-        let missing = || refuse(ErrorCode::GroupIdNotFound, format!("Group {} not found.", beat.group));
+        let missing =
+            || refuse(ErrorCode::GroupIdNotFound, format!("Consumer group {} not found.", beat.group));
         let is_new = !self.groups.contains_key(beat.group.as_str());
         if is_new && !joins {
             return Err(missing());
@@ -105,10 +106,10 @@ fn check(beat: &ConsumerBeat) -> Result<(), Refused> {
         if beat.owned.as_ref().is_none_or(|owned| !owned.is_empty()) {
             return invalid("TopicPartitions must be empty when (re-)joining.");
         }
-        let names = beat.topics.as_ref().is_some_and(|t| !t.is_empty());
-        if !names && beat.regex.as_ref().is_none_or(String::is_empty) {
+        // An empty list is one: a member that wants nothing yet.
+        if beat.topics.is_none() && beat.regex.is_none() {
             return invalid(
-                "Either SubscribedTopicNames or SubscribedTopicRegex must be non-null and non-empty when (re-)joining.",
+                "Either SubscribedTopicNames or SubscribedTopicRegex must be non-null when (re-)joining.",
             );
         }
     }
@@ -189,11 +190,11 @@ impl Desk {
             Some(text) if !consumer.patterns.contains_key(text) => Some((text, pattern(text)?)),
             _ => None,
         };
-        let is_new = self.seat(&name, consumer, beat, &id, records)?;
+        self.seat(&name, consumer, beat, &id, records)?;
         if let Some((text, pattern)) = pattern {
             consumer.patterns.insert(text.to_string(), pattern);
         }
-        let change = self.listen(consumer, beat, &id, is_new);
+        let change = self.listen(consumer, beat, &id);
         if change != Change::None
             && let Some(member) = consumer.members.get_mut(&id)
         {
@@ -232,7 +233,7 @@ impl Desk {
         Ok(())
     }
 
-    /// The member's place in the group, made or taken over if it joins. True for one that was not there.
+    /// The member's place in the group, made or taken over if it joins.
     fn seat(
         &mut self,
         name: &Text,
@@ -240,13 +241,13 @@ impl Desk {
         beat: &ConsumerBeat,
         id: &Text,
         records: &mut Records,
-    ) -> Result<bool, Refused> {
+    ) -> Result<(), Refused> {
         let instance = beat.instance.as_deref();
         let before = instance.and_then(|i| consumer.statics.get(i)).cloned();
         if beat.epoch > 0 {
             let member = known(consumer, &beat.member, instance)?;
             check_epoch(member, beat.epoch, beat.owned.as_ref())?;
-            return Ok(false);
+            return Ok(());
         }
         if let Some(before) = before.filter(|before| before != id) {
             // One of the classic protocol cannot say that it goes for a while.
@@ -259,7 +260,7 @@ impl Desk {
                 return Err(refuse(ErrorCode::UnreleasedInstanceId, reason));
             }
             self.take_over(name, consumer, &before, id, records);
-            return Ok(false);
+            return Ok(());
         }
         if let Some(member) = consumer.members.get(id) {
             // A join starts over; what it had is its own still, unless it went away for a while.
@@ -267,10 +268,10 @@ impl Desk {
                 let standing = Standing { epoch: 0, previous_epoch: 0, ..member.standing.clone() };
                 consumer.stand(id, standing);
             }
-            return Ok(false);
+            return Ok(());
         }
         consumer.add(ConsumerMember::new(id.clone(), instance.map(Into::into)));
-        Ok(true)
+        Ok(())
     }
 
     /// A static member came back under a new id: what its place had is its own.
@@ -415,13 +416,7 @@ impl Desk {
     }
 
     /// Takes in what the member says. That it says it is the consumer protocol, whatever it spoke before.
-    fn listen(
-        &mut self,
-        consumer: &mut ConsumerGroup,
-        beat: &ConsumerBeat,
-        id: &Text,
-        is_new: bool,
-    ) -> Change {
+    fn listen(&mut self, consumer: &mut ConsumerGroup, beat: &ConsumerBeat, id: &Text) -> Change {
         let Some(member) = consumer.members.get_mut(id) else { return Change::None };
         let mut spoken = member.classic.take();
         for timer in spoken.iter_mut().flat_map(Classic::take_timers) {
@@ -448,7 +443,7 @@ impl Desk {
             about.assignor.clone_from(&beat.assignor);
         }
         let before = std::mem::replace(&mut member.about, about);
-        match changed(&before, &member.about, is_new) {
+        match changed(&before, &member.about) {
             Change::None if spoken.is_some() => Change::Told,
             change => change,
         }
@@ -463,10 +458,10 @@ fn pattern_of(beat: &ConsumerBeat) -> Option<&str> {
     beat.regex.as_deref().filter(|text| !text.is_empty())
 }
 
-/// How what a member says differs from what it said.
-pub(super) fn changed<'a>(before: &'a About, now: &'a About, is_new: bool) -> Change {
+/// How what a member says differs from what it said; of one that is new, from nothing.
+pub(super) fn changed<'a>(before: &'a About, now: &'a About) -> Change {
     let pattern = |about: &'a About| about.regex.as_deref().unwrap_or_default();
-    if is_new || now.topics != before.topics || pattern(now) != pattern(before) {
+    if now.topics != before.topics || pattern(now) != pattern(before) {
         Change::Subscription
     } else if now != before {
         Change::Told

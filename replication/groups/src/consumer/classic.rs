@@ -52,9 +52,9 @@ impl Desk {
         let replaced = replaced(consumer, join);
         let goes_back = replaced.as_ref().is_some_and(|before| self.ends_with(consumer, before));
         let mut records = Records::new();
-        let is_new = self.seat_classic(&name, consumer, &comer, replaced, &mut records)?;
+        self.seat_classic(&name, consumer, &comer, replaced, &mut records)?;
         let id = comer.id.clone();
-        let change = self.hear(consumer, comer, is_new);
+        let change = self.hear(consumer, comer);
         if goes_back && self.join_goes_back(group, ticket, &id, (change, &owned), &mut records) {
             return Ok(());
         }
@@ -100,7 +100,7 @@ impl Desk {
             && self.goes_back(consumer, &BTreeSet::from([member.clone()]))
     }
 
-    /// The member's place in the group, made or taken over. True for one that was not there.
+    /// The member's place in the group, made or taken over.
     fn seat_classic(
         &mut self,
         name: &Text,
@@ -108,26 +108,26 @@ impl Desk {
         comer: &Comer<'_>,
         replaced: Option<Text>,
         records: &mut Records,
-    ) -> Result<bool, ErrorCode> {
+    ) -> Result<(), ErrorCode> {
         let (id, instance) = (&comer.id, comer.join.instance.as_deref());
         match (replaced, instance) {
             (Some(before), _) => {
                 self.take_over(name, consumer, &before, id, records);
-                Ok(false)
+                Ok(())
             }
             (None, Some(_)) if !comer.join.member.is_empty() => {
-                known(consumer, id, instance).map(|_| false).map_err(|refused| refused.code)
+                known(consumer, id, instance).map(drop).map_err(|refused| refused.code)
             }
-            (None, None) if consumer.members.contains_key(id) => Ok(false),
+            (None, None) if consumer.members.contains_key(id) => Ok(()),
             (None, _) => {
                 consumer.add(ConsumerMember::new(id.clone(), instance.map(Into::into)));
-                Ok(true)
+                Ok(())
             }
         }
     }
 
     /// Takes in what the member says.
-    fn hear(&mut self, consumer: &mut ConsumerGroup, comer: Comer<'_>, is_new: bool) -> Change {
+    fn hear(&mut self, consumer: &mut ConsumerGroup, comer: Comer<'_>) -> Change {
         let Comer { join, id, subscription, protocols } = comer;
         let Some(member) = consumer.members.get_mut(&id) else { return Change::None };
         let mut about = About {
@@ -151,7 +151,7 @@ impl Desk {
             old.session_timeout_ms == classic.session_timeout_ms && old.protocols == classic.protocols
         };
         let is_same = member.classic.as_ref().is_some_and(is_same);
-        let change = changed(&before, &member.about, is_new);
+        let change = changed(&before, &member.about);
         for timer in member.classic.replace(classic).iter_mut().flat_map(Classic::take_timers) {
             self.timers.cancel(timer);
         }
