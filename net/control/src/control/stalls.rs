@@ -327,7 +327,6 @@ fn names(prefix: &str, count: usize) -> Vec<StrBytes> {
 /// Every kind of request that can be long, with the longest step it took.
 fn all(size: Size, tries: usize) -> Vec<(&'static str, Duration)> {
     let nothing = |_: &mut Desk| {};
-    let groups = |desk: &mut Desk| groups_with_offsets(desk, size);
     let topics = |desk: &mut Desk| drop(desk.topics(size.topics, 1));
     let mut out = vec![(
         "a group whose members say what it holds, from joining to its assignment",
@@ -350,38 +349,7 @@ fn all(size: Size, tries: usize) -> Vec<(&'static str, Duration)> {
             },
         ),
     ));
-    out.push((
-        "DescribeGroups of many",
-        longest(tries, groups, |desk, ()| {
-            let request = of!(DescribeGroupsRequest { groups: names("group", size.listed) });
-            let answer: DescribeGroupsResponse = desk.ask(6, &request);
-            assert!(answer.groups.iter().all(|g| g.error_code == 0 && g.group_state.as_str() == "Empty"));
-        }),
-    ));
-    out.push((
-        "ListGroups",
-        longest(tries, groups, |desk, ()| {
-            let answer: ListGroupsResponse = desk.ask(5, &ListGroupsRequest::default());
-            assert_eq!(answer.groups.len(), size.groups);
-        }),
-    ));
-    out.push((
-        "ListGroups with as many states as a list may have",
-        longest(tries, groups, |desk, ()| {
-            let request = of!(ListGroupsRequest { states_filter: names("state", 2 * size.groups) });
-            let answer: ListGroupsResponse = desk.ask(5, &request);
-            assert_eq!(answer.groups.len(), 0);
-        }),
-    ));
-    out.push((
-        "DeleteGroups of many",
-        longest(tries, groups, |desk, ()| {
-            let request = of!(DeleteGroupsRequest { groups_names: names("group", size.listed) });
-            let answer: DeleteGroupsResponse = desk.ask(2, &request);
-            assert!(answer.results.iter().all(|r| r.error_code == 0));
-            assert_eq!(answer.results.len(), size.listed);
-        }),
-    ));
+    out.extend(lists(size, tries));
     out.extend(offsets(size, tries));
     out.extend(patterns(size, tries));
     out.push((
@@ -412,6 +380,45 @@ fn all(size: Size, tries: usize) -> Vec<(&'static str, Duration)> {
         }),
     ));
     out
+}
+
+/// Requests about many groups.
+fn lists(size: Size, tries: usize) -> Vec<(&'static str, Duration)> {
+    let groups = |desk: &mut Desk| groups_with_offsets(desk, size);
+    vec![
+        (
+            "DescribeGroups of many",
+            longest(tries, groups, |desk, ()| {
+                let request = of!(DescribeGroupsRequest { groups: names("group", size.listed) });
+                let answer: DescribeGroupsResponse = desk.ask(6, &request);
+                assert!(answer.groups.iter().all(|g| g.error_code == 0 && g.group_state.as_str() == "Empty"));
+            }),
+        ),
+        (
+            "ListGroups",
+            longest(tries, groups, |desk, ()| {
+                let answer: ListGroupsResponse = desk.ask(5, &ListGroupsRequest::default());
+                assert_eq!(answer.groups.len(), size.groups);
+            }),
+        ),
+        (
+            "ListGroups with as many states as a list may have",
+            longest(tries, groups, |desk, ()| {
+                let request = of!(ListGroupsRequest { states_filter: names("state", 2 * size.groups) });
+                let answer: ListGroupsResponse = desk.ask(5, &request);
+                assert_eq!(answer.groups.len(), 0);
+            }),
+        ),
+        (
+            "DeleteGroups of many",
+            longest(tries, groups, |desk, ()| {
+                let request = of!(DeleteGroupsRequest { groups_names: names("group", size.listed) });
+                let answer: DeleteGroupsResponse = desk.ask(2, &request);
+                assert!(answer.results.iter().all(|r| r.error_code == 0));
+                assert_eq!(answer.results.len(), size.listed);
+            }),
+        ),
+    ]
 }
 
 fn offsets(size: Size, tries: usize) -> Vec<(&'static str, Duration)> {
