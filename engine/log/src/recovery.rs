@@ -57,6 +57,10 @@ impl Log {
         }
         let newest =
             checkpoint::read_newest(fs, &options.log_dir).map_err(|e| unreadable(&options, e.to_string()))?;
+        if let Some(foreign) = newest.as_ref().filter(|newest| newest.core != options.core.0) {
+            let (path, core, found) = (options.log_dir, options.core.0, foreign.core);
+            return Err(RecoveryError::Foreign { path, core, found });
+        }
         let files = open_files(fs, &options, newest.is_some())?;
         if newest.is_none() {
             check_unlived(fs, &options, &files)?;

@@ -17,7 +17,7 @@ use crate::identity::{self, DataFolder, Method, Wanted};
 use crate::planes::{self, CorePlan, FileShare};
 use crate::signals::{self, Event};
 use crate::stall::StallWatch;
-use crate::{bind, control, generation, logging, notify, probing, upkeep};
+use crate::{bind, control, generation, logging, missing, notify, probing, upkeep};
 use ringmill_core::thread::{CoreHandle, CoreOptions, StartError};
 use ringmill_log::RecoveryError;
 use ringmill_log::format::checkpoint::PartitionState;
@@ -155,6 +155,7 @@ pub fn start_failure(error: &StartError) -> Failure {
             RecoveryError::Io { .. } => Reason::DataUnusable,
             RecoveryError::Damaged { .. }
             | RecoveryError::MissingFile { .. }
+            | RecoveryError::Foreign { .. }
             | RecoveryError::Checkpoint { .. }
             | RecoveryError::Adopt(_) => Reason::DataDamaged,
             RecoveryError::NoMemory => Reason::LimitsTooLow,
@@ -205,6 +206,7 @@ impl Settled {
             generation::make_log_dir(dir, fs.as_ref())?;
         }
         let mut folder = identity::claim(fs.as_ref(), &ground.options.data, &ground.wanted())?;
+        missing::journal(&folder, fs.as_ref())?;
         let (mut journal, mut image) =
             FileJournal::open(Arc::clone(fs), &folder.path).map_err(|error| journal_failure(&error))?;
         let topics = |image: &Image| control::topics(image, &ground.options);
@@ -215,7 +217,12 @@ impl Settled {
             fs: fs.as_ref(),
         };
         adoption::clear_deleted(fs, &folder, &mut journal, &mut image)?;
+        let before = folder.identity.generation.number;
         let inherited = change.settle(&mut folder, &mut journal, &mut image)?;
+        if folder.identity.generation.number == before {
+            missing::core_logs(&folder, &image, fs.as_ref())?;
+        }
+        missing::make_core_dirs(&folder, fs.as_ref())?;
         let cores = ground.options.cores.len() as u16;
         adoption::settle(fs.as_ref(), &folder.path, cores, &mut journal, &mut image)?;
         Ok(Settled { folder, journal, image, inherited })

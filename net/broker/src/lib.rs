@@ -16,6 +16,7 @@ mod boot;
 mod control;
 mod generation;
 mod logging;
+mod missing;
 mod notify;
 mod planes;
 mod probe;

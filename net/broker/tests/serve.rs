@@ -37,6 +37,7 @@ fn main() -> ExitCode {
             "a_change_of_core_count_cut_in_the_middle_is_finished",
             a_change_of_core_count_cut_in_the_middle_is_finished,
         ),
+        ("what_was_taken_away_is_not_made_anew", what_was_taken_away_is_not_made_anew),
         ("refusals_have_their_codes_and_touch_nothing", refusals_have_their_codes_and_touch_nothing),
         (
             "broker_configs_act_while_running_and_survive_a_kill",
@@ -372,6 +373,59 @@ fn a_change_of_core_count_cut_in_the_middle_is_finished() {
     broker.stop();
     let cores = &node_toml(&data)["cores"];
     assert_eq!((cores["generation"].as_integer(), cores.get("drained")), (Some(2), None));
+}
+
+/// The journal or a core's folder gone, or two cores' folders exchanged: refused with what to do, until all is where it was.
+fn what_was_taken_away_is_not_made_anew() {
+    let dir = folder();
+    let data = dir.path().join("data");
+    let plan = Plan { data: data.clone(), cores: "2", set: "num.partitions=2".into(), ..Plan::default() };
+    let broker = plan.start();
+    let mut client = Client::connect(broker.address);
+    client.create("orders");
+    for partition in [0, 1] {
+        assert_eq!(client.produce("orders", partition), 0);
+    }
+    assert_eq!(broker.end(Signal::KILL).0, None);
+
+    let aside = dir.path().join("aside");
+    let refused = |says: &str| {
+        let (code, text) = plan.refused();
+        assert_eq!(code, i32::from(Reason::DataDamaged.code()), "{text}");
+        assert!(text.contains(says) && text.contains("Nothing was changed"), "{text}");
+    };
+    for (name, says) in [
+        ("meta/journal", "meta/journal is missing although core logs are there"),
+        ("meta", "meta/journal is missing although core logs are there"),
+        ("core-0", "core-0 is missing, and it may hold acknowledged records"),
+        ("core-1", "make an empty folder of that name to go on"),
+    ] {
+        std::fs::rename(data.join(name), &aside).unwrap();
+        refused(says);
+        assert!(!data.join(name).exists(), "{name} is not made anew");
+        std::fs::rename(&aside, data.join(name)).unwrap();
+    }
+    let exchange = || {
+        std::fs::rename(data.join("core-0"), &aside).unwrap();
+        std::fs::rename(data.join("core-1"), data.join("core-0")).unwrap();
+        std::fs::rename(&aside, data.join("core-1")).unwrap();
+    };
+    exchange();
+    refused("changed places");
+    exchange();
+    let broker = plan.start();
+    let mut client = Client::connect(broker.address);
+    assert_eq!((client.end_offset("orders", 0), client.end_offset("orders", 1)), (1, 1));
+    assert_eq!(broker.end(Signal::KILL).0, None);
+
+    // What the refusal names as the way on.
+    std::fs::remove_dir_all(data.join("core-1")).unwrap();
+    std::fs::create_dir(data.join("core-1")).unwrap();
+    let broker = plan.start();
+    let mut client = Client::connect(broker.address);
+    let ends = [client.end_offset("orders", 0), client.end_offset("orders", 1)];
+    assert_eq!(ends.iter().sum::<i64>(), 1, "one core's partition is whole: {ends:?}");
+    broker.stop();
 }
 
 fn refusals_have_their_codes_and_touch_nothing() {

@@ -32,6 +32,12 @@ pub enum RecoveryError {
         path: PathBuf,
         what: String,
     },
+    /// The checkpoint is another core's: folders, or files in them, changed places.
+    Foreign {
+        path: PathBuf,
+        core: u16,
+        found: u16,
+    },
     /// A partition folder that was put in place cannot be served.
     Adopt(AdoptError),
     NoMemory,
@@ -60,6 +66,12 @@ impl fmt::Display for RecoveryError {
                 "neither checkpoint in {} can be read: {what}. Restore one from a copy, or run `{}`",
                 path.display(),
                 repair_command(data_dir)
+            ),
+            RecoveryError::Foreign { path, core, found } => write!(
+                f,
+                "{} holds what core {found} wrote, and core {core} is to begin with it. Nothing was changed. Folders or files \
+                 of cores changed places: put those of core {found} back where they were",
+                path.display()
             ),
             RecoveryError::Adopt(error) => error.fmt(f),
             RecoveryError::NoMemory => {
