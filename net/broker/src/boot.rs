@@ -8,21 +8,21 @@
 //! a stop goes through control to the cores and comes back as [`Event::Stopped`] when all is flushed, destaged and
 //! checkpointed; anything fatal ends the process with its code.
 
-use crate::adoption;
 use crate::args::{Address, BrokerOptions, HostFacts, ServeArgs};
 use crate::banner::Banner;
 use crate::exit::{Failure, Reason, fatal};
 use crate::host::{self, FileSystem, Footing, Limits};
-use crate::identity::{self, DataFolder, Method, Wanted};
+use crate::identity::{self, DataFolder, Method};
 use crate::planes::{self, CorePlan, FileShare};
+use crate::settled::Settled;
 use crate::signals::{self, Event};
 use crate::stall::StallWatch;
-use crate::{bind, control, generation, logging, missing, notify, probing, upkeep};
+use crate::{bind, control, generation, logging, notify, probing, upkeep};
 use ringmill_core::thread::{CoreHandle, CoreOptions, StartError};
 use ringmill_log::RecoveryError;
 use ringmill_log::format::checkpoint::PartitionState;
 use ringmill_log::inspect::repair;
-use ringmill_metadata::{FileJournal, Image, JournalError};
+use ringmill_metadata::JournalError;
 use ringmill_reactor::ring::{RingBackend, RingError, RingFeatures, RingOptions};
 use ringmill_reactor::stdfs::StdFs;
 use ringmill_reactor::{Doorbell, Fs};
@@ -109,16 +109,6 @@ impl Ground {
         let kernel = host::kernel_release();
         Ok(Ground { options, facts, kernel, file_system, limits, listeners, listen, admin, admin_at })
     }
-
-    fn wanted(&self) -> Wanted {
-        let settings = &self.options.config.settings;
-        Wanted {
-            node_id: settings.node_id,
-            cluster_id: settings.cluster_id.clone(),
-            cores: self.options.cores.len() as u16,
-            log_dir: settings.core_log_dir.clone(),
-        }
-    }
 }
 
 fn footing(setting: &str, path: &Path) -> Result<FileSystem, Failure> {
@@ -191,44 +181,6 @@ pub fn journal_failure(error: &JournalError) -> Failure {
     }
 }
 
-/// The data folder as this life takes it over: claimed, with the topics, the cores and the partition folders it has now.
-struct Settled {
-    folder: DataFolder,
-    journal: FileJournal,
-    image: Image,
-    /// What cores of another life hand on to those of this one.
-    inherited: Vec<PartitionState>,
-}
-
-impl Settled {
-    fn take(ground: &Ground, fs: &Arc<dyn Fs>) -> Result<Settled, Failure> {
-        if let Some(dir) = &ground.options.config.settings.core_log_dir {
-            generation::make_log_dir(dir, fs.as_ref())?;
-        }
-        let mut folder = identity::claim(fs.as_ref(), &ground.options.data, &ground.wanted())?;
-        missing::journal(&folder, fs.as_ref())?;
-        let (mut journal, mut image) =
-            FileJournal::open(Arc::clone(fs), &folder.path).map_err(|error| journal_failure(&error))?;
-        let topics = |image: &Image| control::topics(image, &ground.options);
-        let change = generation::Change {
-            options: &ground.options,
-            wanted: &ground.wanted(),
-            topics: &topics,
-            fs: fs.as_ref(),
-        };
-        adoption::clear_deleted(fs, &folder, &mut journal, &mut image)?;
-        let before = folder.identity.generation.number;
-        let inherited = change.settle(&mut folder, &mut journal, &mut image)?;
-        if folder.identity.generation.number == before {
-            missing::core_logs(&folder, &image, fs.as_ref())?;
-        }
-        missing::make_core_dirs(&folder, fs.as_ref())?;
-        let cores = ground.options.cores.len() as u16;
-        adoption::settle(fs.as_ref(), &folder.path, cores, &mut journal, &mut image)?;
-        Ok(Settled { folder, journal, image, inherited })
-    }
-}
-
 /// A broker that serves, and everything that must be ended in order.
 struct Running {
     ground: Ground,
@@ -248,7 +200,7 @@ struct Running {
 impl Running {
     fn start(mut ground: Ground, events: Sender<Event>) -> Result<Running, Failure> {
         let fs: Arc<dyn Fs> = Arc::new(StdFs);
-        let Settled { folder, journal, image, inherited } = Settled::take(&ground, &fs)?;
+        let Settled { folder, journal, image, inherited } = Settled::take(&ground.options, &fs)?;
         let settings = ground.options.config.settings.clone();
         let (method, method_because) =
             planes::flush_method(settings.flush_method, &folder.identity, &ground.kernel);

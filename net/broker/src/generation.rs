@@ -70,8 +70,15 @@ impl Change<'_> {
             folder.identity.generation.drained = true;
             folder.save(fs)?;
         }
-        let inherited =
-            handed_on(&folder.path, old.number + 1, fs).unwrap_or_else(|| last_words(&old, &folder.path, fs));
+        let inherited = match handed_on(&folder.path, old.number + 1, fs) {
+            Some(words) => words,
+            // Taken away, or not to be read. It goes back, for it also says that new cores may not have folders yet.
+            None => {
+                let words = last_words(&old, &folder.path, fs);
+                hand_on(&folder.path, old.number + 1, words.clone(), fs)?;
+                words
+            }
+        };
         remove_old(&old, &folder.path, fs)?;
         let moves = image.replace_all(wanted.cores);
         if !moves.is_empty() {
@@ -147,15 +154,20 @@ fn what_changes(old: &Generation, wanted: &Wanted) -> String {
 pub fn make_log_dir(dir: &Path, fs: &dyn Fs) -> Result<(), Failure> {
     use rustix::fs::{Access, access};
     let unusable = |verb, error| identity::unusable_as("core.log.dir", dir, verb, &error);
-    fs.create_dir_all(dir).map_err(|error| unusable("created", error))?;
+    identity::make_dir(fs, dir).map_err(|error| unusable("created", error))?;
     access(dir, Access::WRITE_OK | Access::EXEC_OK).map_err(|errno| unusable("written to", errno.into()))
 }
 
 /// Core folders that are not of this data folder's last generation would be replayed into it: they are somebody's.
 fn check_target(old: &Generation, wanted: &Wanted, data: &Path, fs: &dyn Fs) -> Result<(), Failure> {
-    if old.log_dir == wanted.log_dir {
-        return Ok(());
-    }
+    if old.log_dir == wanted.log_dir { Ok(()) } else { check_vacant(wanted, data, fs) }
+}
+
+/// No core ever wrote where those of this configuration are to.
+///
+/// # Errors
+/// [`Reason::DataDamaged`].
+pub fn check_vacant(wanted: &Wanted, data: &Path, fs: &dyn Fs) -> Result<(), Failure> {
     let next = Generation { number: 0, cores: wanted.cores, log_dir: wanted.log_dir.clone(), drained: false };
     for core in 0..wanted.cores {
         let dir = next.core_dir(data, core);

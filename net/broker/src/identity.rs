@@ -124,7 +124,7 @@ pub fn claim(fs: &dyn Fs, data: &Path, wanted: &Wanted) -> Result<DataFolder, Fa
     if let Some(found) = look(fs, data)? {
         agree(&found, wanted, data)?;
     }
-    fs.create_dir_all(data).map_err(|error| unusable(data, "created", &error))?;
+    make_dir(fs, data).map_err(|error| unusable(data, "created", &error))?;
     let lock_path = data.join("LOCK");
     let mut lock = OpenOptions::new()
         .read(true)
@@ -181,6 +181,28 @@ impl DataFolder {
         fs.replace(&path, self.identity.to_toml().as_bytes())
             .map_err(|error| unusable(&path, "written", &error))
     }
+}
+
+/// Makes a folder and those above it, and their names durable: with a name that a power cut takes goes all that was synced
+/// below it.
+///
+/// # Errors
+/// What the file system says.
+pub fn make_dir(fs: &dyn Fs, dir: &Path) -> std::io::Result<()> {
+    let fresh =
+        dir.ancestors().take_while(|above| !above.as_os_str().is_empty() && !fs.exists(above)).count();
+    fs.create_dir_all(dir)?;
+    // One that was there may be of a start that was killed before it came to this.
+    for (made, above) in dir.ancestors().skip(1).take(fresh.max(1)).enumerate() {
+        match fs.sync_dir(above) {
+            // Writing a name there takes no right to read it, and without that it cannot be synced.
+            Err(error) if made < fresh && error.kind() != std::io::ErrorKind::PermissionDenied => {
+                return Err(error);
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
+    Ok(())
 }
 
 fn read_identity(fs: &dyn Fs, data: &Path) -> Result<Option<Identity>, Failure> {

@@ -1,24 +1,43 @@
 //! What a data folder that was in use must still have. A journal or a core's folder that somebody took away would be made
 //! anew, empty, and the start would say that all is well: so it is refused.
 //!
-//! The order in which a start makes things tells "not made yet" from "taken away": the journal before any core's folder,
-//! every core's folder before a topic has partitions on it.
+//! Wherever a start is cut off, the next one is not refused for it, because each of these is durable before the next is
+//! made; so one that is there says that all before it were:
+//!
+//! ```text
+//! data folder ─▶ node.toml ─▶ meta/journal ─▶ folders of all cores ─▶ the journal places partitions on them
+//! ```
+//! A change to other cores takes folders away and places partitions before it makes new ones (`generation.rs`). From
+//! before the first goes until the new cores have checkpoints, `node.toml` says `drained` or `handed-on` is there, and
+//! then no folder is missed.
 
 use crate::exit::{Failure, Reason};
-use crate::identity::DataFolder;
+use crate::identity::{self, DataFolder, Generation, Identity};
 use ringmill_log::format::checkpoint::HANDED_ON_NAME;
 use ringmill_metadata::Image;
-use ringmill_metadata::journal::{JOURNAL_DIR, JOURNAL_NAME};
+use ringmill_metadata::journal::{JOURNAL_DIR, JOURNAL_NAME, frames};
 use ringmill_reactor::Fs;
 use std::path::{Path, PathBuf};
+
+/// What a start would refuse to make anew, as sentences; what cannot be read is told elsewhere. Changes nothing.
+pub fn look(fs: &dyn Fs, data: &Path, identity: &Identity) -> Vec<Failure> {
+    let generation = &identity.generation;
+    if let Err(failure) = journal(generation, data, fs) {
+        return vec![failure];
+    }
+    let bytes = fs.read_all(&data.join(JOURNAL_DIR).join(JOURNAL_NAME)).unwrap_or_default();
+    let mut image = Image::new();
+    frames(&bytes).filter_map(|frame| frame.holds.ok()).for_each(|record| image.apply(&record));
+    core_logs(generation, data, &image, fs).err().into_iter().collect()
+}
 
 /// Where cores were, there is a journal.
 ///
 /// # Errors
 /// [`Reason::DataDamaged`].
-pub fn journal(folder: &DataFolder, fs: &dyn Fs) -> Result<(), Failure> {
-    let path = folder.path.join(JOURNAL_DIR).join(JOURNAL_NAME);
-    let core_log = core_dirs(folder).find(|dir| fs.exists(dir));
+pub fn journal(generation: &Generation, data: &Path, fs: &dyn Fs) -> Result<(), Failure> {
+    let path = data.join(JOURNAL_DIR).join(JOURNAL_NAME);
+    let core_log = core_dirs(generation, data).find(|dir| fs.exists(dir));
     match core_log.filter(|_| !fs.exists(&path)) {
         Some(core_log) => Err(damaged(format!(
             "{} is missing although core logs are there ({}): it says which topics there are, and whose the records in the \
@@ -27,25 +46,26 @@ pub fn journal(folder: &DataFolder, fs: &dyn Fs) -> Result<(), Failure> {
              only in the core logs is lost.",
             path.display(),
             core_log.display(),
-            folder.path.join("topics").display(),
+            data.join("topics").display(),
         ))),
         None => Ok(()),
     }
 }
 
-/// Every core that partitions were placed on has its folder. Not to be asked of a start that changes cores.
+/// Every core that partitions are placed on has its folder, unless a change of cores is under way.
 ///
 /// # Errors
 /// [`Reason::DataDamaged`].
-pub fn core_logs(folder: &DataFolder, image: &Image, fs: &dyn Fs) -> Result<(), Failure> {
-    // A change to other cores was cut off before they ran: what they need is in that file.
-    let begins = fs.exists(&folder.path.join(HANDED_ON_NAME));
+pub fn core_logs(generation: &Generation, data: &Path, image: &Image, fs: &dyn Fs) -> Result<(), Failure> {
+    if generation.drained || fs.exists(&data.join(HANDED_ON_NAME)) {
+        return Ok(());
+    }
     let placed = |core: usize| {
         let mut partitions = image.topics().flat_map(|topic| &topic.partitions);
         partitions.any(|partition| usize::from(partition.core.0) == core)
     };
-    let missing = core_dirs(folder).enumerate().find(|(core, dir)| !fs.exists(dir) && placed(*core));
-    match missing.filter(|_| !begins) {
+    let mut dirs = core_dirs(generation, data).enumerate();
+    match dirs.find(|(core, dir)| !fs.exists(dir) && placed(*core)) {
         Some((_, dir)) => Err(damaged(format!(
             "{} is missing, and it may hold acknowledged records. Nothing was changed. Put it back; or make an empty \
              folder of that name to go on without what it held.",
@@ -60,17 +80,16 @@ pub fn core_logs(folder: &DataFolder, image: &Image, fs: &dyn Fs) -> Result<(), 
 /// # Errors
 /// [`Reason::DataUnusable`] or [`Reason::DiskFull`].
 pub fn make_core_dirs(folder: &DataFolder, fs: &dyn Fs) -> Result<(), Failure> {
-    for dir in core_dirs(folder) {
+    for dir in core_dirs(&folder.identity.generation, &folder.path) {
         fs.create_dir_all(&dir)
             .and_then(|()| fs.sync_dir(dir.parent().unwrap_or(Path::new("."))))
-            .map_err(|error| crate::identity::unusable_as("core.log.dir or --data", &dir, "created", &error))?;
+            .map_err(|error| identity::unusable_as("core.log.dir or --data", &dir, "created", &error))?;
     }
     Ok(())
 }
 
-fn core_dirs(folder: &DataFolder) -> impl Iterator<Item = PathBuf> {
-    let generation = &folder.identity.generation;
-    (0..generation.cores).map(|core| generation.core_dir(&folder.path, core))
+fn core_dirs(generation: &Generation, data: &Path) -> impl Iterator<Item = PathBuf> {
+    (0..generation.cores).map(|core| generation.core_dir(data, core))
 }
 
 fn damaged(detail: String) -> Failure {

@@ -306,6 +306,13 @@ fn core_logs_move_to_a_folder_of_their_own() {
     let dir = folder();
     let data = dir.path().join("data");
     let plan = Plan { data: data.clone(), cores: "1", ..Plan::default() };
+    let others = dir.path().join("others");
+    std::fs::create_dir_all(others.join("core-0")).unwrap();
+    let (code, text) = Plan { set: format!("core.log.dir={}", others.display()), ..plan.clone() }.refused();
+    assert_eq!(code, i32::from(Reason::DataDamaged.code()), "{text}");
+    assert!(text.contains("is there already and does not belong to"), "{text}");
+    assert!(!data.exists(), "a first start that may not be leaves nothing");
+
     let broker = plan.start();
     let mut client = Client::connect(broker.address);
     client.create("orders");
@@ -389,7 +396,7 @@ fn what_was_taken_away_is_not_made_anew() {
     assert_eq!(broker.end(Signal::KILL).0, None);
 
     let aside = dir.path().join("aside");
-    let refused = |says: &str| {
+    let refused = |plan: &Plan, says: &str| {
         let (code, text) = plan.refused();
         assert_eq!(code, i32::from(Reason::DataDamaged.code()), "{text}");
         assert!(text.contains(says) && text.contains("Nothing was changed"), "{text}");
@@ -401,7 +408,8 @@ fn what_was_taken_away_is_not_made_anew() {
         ("core-1", "make an empty folder of that name to go on"),
     ] {
         std::fs::rename(data.join(name), &aside).unwrap();
-        refused(says);
+        refused(&plan, says);
+        refused(&Plan { cores: "3", ..plan.clone() }, says);
         assert!(!data.join(name).exists(), "{name} is not made anew");
         std::fs::rename(&aside, data.join(name)).unwrap();
     }
@@ -411,7 +419,7 @@ fn what_was_taken_away_is_not_made_anew() {
         std::fs::rename(&aside, data.join("core-1")).unwrap();
     };
     exchange();
-    refused("changed places");
+    refused(&plan, "changed places");
     exchange();
     let broker = plan.start();
     let mut client = Client::connect(broker.address);

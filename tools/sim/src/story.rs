@@ -342,12 +342,11 @@ impl Story {
                 Ok(true)
             }
             Err(_) if self.world.power_is_gone() => Ok(false),
-            Err(
-                RecoveryError::Io { .. }
-                | RecoveryError::Checkpoint { .. }
-                | RecoveryError::Foreign { .. }
-                | RecoveryError::Adopt(_),
-            ) if !peace && (self.disk_is_full || !self.is_sound()) => Ok(false),
+            Err(RecoveryError::Io { .. } | RecoveryError::Checkpoint { .. } | RecoveryError::Adopt(_))
+                if !peace && (self.disk_is_full || !self.is_sound()) =>
+            {
+                Ok(false)
+            }
             Err(error) => Err(Violation(format!("the node does not start: {error}"))),
         }
     }

@@ -382,7 +382,11 @@ fn set_aside_folder(fs: &dyn Fs, dir: &Path, label: &str) -> Result<PathBuf, Ins
         to = dir.with_file_name(format!("{name}.{SET_ASIDE_NAME}-{label}.{again}"));
     }
     let parent = dir.parent().unwrap_or(Path::new("."));
-    fs.rename(dir, &to).and_then(|()| fs.sync_dir(parent)).map_err(at(dir))?;
+    // The core begins with an empty folder; one that is not there would be missed.
+    fs.rename(dir, &to)
+        .and_then(|()| fs.create_dir_all(dir))
+        .and_then(|()| fs.sync_dir(parent))
+        .map_err(at(dir))?;
     Ok(to)
 }
 

@@ -1,0 +1,185 @@
+//! The data folder as a life takes it over: claimed, with the topics, the cores and the partition folders it has now.
+//!
+//! Owns the order in which that comes about, each step durable before the next; what must be there already is asked for
+//! before anything is made (`missing.rs`).
+
+use crate::args::BrokerOptions;
+use crate::boot::journal_failure;
+use crate::exit::Failure;
+use crate::identity::{self, DataFolder, Wanted};
+use crate::{adoption, control, generation, missing};
+use ringmill_log::format::checkpoint::PartitionState;
+use ringmill_metadata::{FileJournal, Image};
+use ringmill_reactor::Fs;
+use std::sync::Arc;
+
+pub struct Settled {
+    pub folder: DataFolder,
+    pub journal: FileJournal,
+    pub image: Image,
+    /// What cores of another life hand on to those of this one.
+    pub inherited: Vec<PartitionState>,
+}
+
+impl Settled {
+    /// Takes the folder over, and makes what a first start makes.
+    ///
+    /// # Errors
+    /// Whatever keeps a broker from starting on it; the next start goes on from there.
+    pub fn take(options: &BrokerOptions, fs: &Arc<dyn Fs>) -> Result<Settled, Failure> {
+        let (data, wanted) = (&options.data, wanted(options));
+        if let Some(dir) = &wanted.log_dir {
+            if identity::look(fs.as_ref(), data)?.is_none() {
+                generation::check_vacant(&wanted, data, fs.as_ref())?;
+            }
+            generation::make_log_dir(dir, fs.as_ref())?;
+        }
+        let mut folder = identity::claim(fs.as_ref(), data, &wanted)?;
+        missing::journal(&folder.identity.generation, data, fs.as_ref())?;
+        let (mut journal, mut image) =
+            FileJournal::open(Arc::clone(fs), data).map_err(|error| journal_failure(&error))?;
+        missing::core_logs(&folder.identity.generation, data, &image, fs.as_ref())?;
+        adoption::clear_deleted(fs, &folder, &mut journal, &mut image)?;
+        let topics = |image: &Image| control::topics(image, options);
+        let change = generation::Change { options, wanted: &wanted, topics: &topics, fs: fs.as_ref() };
+        let inherited = change.settle(&mut folder, &mut journal, &mut image)?;
+        missing::make_core_dirs(&folder, fs.as_ref())?;
+        adoption::settle(fs.as_ref(), data, wanted.cores, &mut journal, &mut image)?;
+        Ok(Settled { folder, journal, image, inherited })
+    }
+}
+
+fn wanted(options: &BrokerOptions) -> Wanted {
+    let settings = &options.config.settings;
+    Wanted {
+        node_id: settings.node_id,
+        cluster_id: settings.cluster_id.clone(),
+        cores: options.cores.len() as u16,
+        log_dir: settings.core_log_dir.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::args::ServeArgs;
+    use crate::exit::Reason;
+    use crate::host;
+    use ringmill_metadata::records::Configs;
+    use ringmill_metadata::{Journal as _, PartitionRecord, Record};
+    use ringmill_reactor::sim::{Cut, SimOptions, SimWorld};
+    use ringmill_types::{LeaderEpoch, PartitionId, TopicId};
+
+    /// A data folder on a simulated disk. Only its lock is a real file.
+    struct Home {
+        dir: tempfile::TempDir,
+        set: Vec<String>,
+        world: SimWorld,
+    }
+
+    impl Home {
+        fn new(logs_apart: bool, seed: u64) -> Home {
+            let dir = tempfile::tempdir().unwrap();
+            let logs = dir.path().join("logs");
+            std::fs::create_dir(dir.path().join("data")).unwrap();
+            std::fs::create_dir(&logs).unwrap();
+            let set = if logs_apart { vec![format!("core.log.dir={}", logs.display())] } else { Vec::new() };
+            Home { dir, set, world: SimWorld::new(seed, SimOptions::default()) }
+        }
+
+        fn fs(&self) -> Arc<dyn Fs> {
+            Arc::new(self.world.fs())
+        }
+
+        /// Takes the folder over, and places a topic on its cores when it has none.
+        fn life(&self, cores: &str) -> Result<Settled, Failure> {
+            let args = ServeArgs {
+                data: Some(self.dir.path().join("data")),
+                cores: Some(cores.into()),
+                set: self.set.clone(),
+                ..ServeArgs::default()
+            };
+            let options = BrokerOptions::resolve(&args, &host::facts())?;
+            let mut settled = Settled::take(&options, &self.fs())?;
+            if settled.image.named("orders").is_none() {
+                let placed = settled.image.place(4, options.cores.len() as u16).into_iter().zip(0..);
+                let partition =
+                    |(core, id)| PartitionRecord { id: PartitionId(id), core, epoch: LeaderEpoch(0) };
+                let made = Record::TopicCreated {
+                    name: "orders".into(),
+                    id: TopicId([7; 16]),
+                    created_ms: 0,
+                    configs: Configs::new(),
+                    partitions: placed.map(partition).collect(),
+                };
+                settled.journal.append(&[made]).map_err(|error| journal_failure(&error))?;
+            }
+            Ok(settled)
+        }
+
+        /// The power goes now, if it has not gone yet.
+        fn cut(&self) {
+            self.world.end_life(Cut::Power);
+            self.world.set_fuse(None);
+        }
+    }
+
+    /// Loses the power at every call that a start makes to the file system; the next start must find nothing missing.
+    fn check_cuts(logs_apart: bool, before: fn(&Home), cores: &str) {
+        let mut calls = 0;
+        loop {
+            let home = Home::new(logs_apart, calls);
+            before(&home);
+            home.world.set_fuse(Some(calls));
+            let whole = home.life(cores).is_ok();
+            home.cut();
+            if let Err(refused) = home.life(cores) {
+                panic!("refused after the power went at call {calls}: {refused}");
+            }
+            if whole {
+                break;
+            }
+            calls += 1;
+        }
+        assert!(calls > 30, "{calls}");
+    }
+
+    #[test]
+    fn nothing_is_missed_after_a_first_start_that_was_cut() {
+        for logs_apart in [false, true] {
+            check_cuts(logs_apart, |_| (), "2");
+        }
+    }
+
+    /// As a change leaves it whose old cores have just been drained.
+    fn drained(home: &Home) {
+        let mut settled = home.life("2").unwrap();
+        settled.folder.identity.generation.drained = true;
+        settled.folder.save(home.fs().as_ref()).unwrap();
+    }
+
+    #[test]
+    fn nothing_is_missed_after_a_change_of_cores_that_was_cut() {
+        for logs_apart in [false, true] {
+            check_cuts(logs_apart, drained, "3");
+        }
+    }
+
+    #[test]
+    fn what_is_taken_away_is_missed() {
+        for name in ["meta/journal", "core-1"] {
+            let home = Home::new(false, 0);
+            home.life("2").unwrap();
+            let (fs, path) = (home.fs(), home.dir.path().join("data").join(name));
+            if name == "core-1" { fs.remove_dir_all(&path) } else { fs.remove_file(&path) }.unwrap();
+            for cores in ["2", "3"] {
+                let refused = home.life(cores).err().unwrap();
+                assert_eq!(refused.reason, Reason::DataDamaged, "{refused}");
+                assert!(refused.to_string().contains(&path.display().to_string()), "{refused}");
+                assert!(!fs.exists(&path), "{name} is not made anew");
+            }
+        }
+    }
+}
