@@ -565,7 +565,6 @@ fn what_a_repair_set_aside_is_not_looked_at_again() {
         StdFs.write_at(&file, &[0xff], 40).unwrap();
     }
     let aside = home.repair();
-    std::fs::create_dir(home.core()).unwrap();
     std::fs::write(home.core().join("swap"), swap_record()).unwrap();
     assert!(verify(&StdFs, home.dir.path()).unwrap().iter().all(Report::is_sound));
     assert!(verify(&StdFs, &aside[0]).unwrap().iter().any(|report| !report.is_sound()), "named, it is");
