@@ -13,11 +13,11 @@ pub use error::RecoveryError;
 
 use crate::compaction::{finish_swap, forget_swap};
 use crate::format::checkpoint::{self, Checkpoint};
-use crate::format::group::{GROUP_HEADER_BYTES, GroupHeader};
+use crate::inspect::{first_with_groups, lost_checkpoints};
 use crate::log::Log;
 use crate::options::LogOptions;
 use error::at;
-use files::{LogFile, open_files};
+use files::open_files;
 use replay::Replay;
 use ringmill_reactor::{Backend, Fs};
 use ringmill_types::{PartitionSpec, TopicSpec};
@@ -63,7 +63,7 @@ impl Log {
         }
         let files = open_files(fs, &options, newest.is_some())?;
         if newest.is_none() {
-            check_unlived(fs, &options, &files)?;
+            check_unlived(fs, &options)?;
         }
         let mut start = newest.unwrap_or_else(|| first_checkpoint(&options));
         let (log_dir, topics_dir) = (options.log_dir.clone(), options.data_dir.join("topics"));
@@ -81,19 +81,11 @@ impl Log {
 
 /// Both slots say that nobody ever lived here. A group is written only after the first checkpoint, so one that is there
 /// says that both were lost.
-fn check_unlived(fs: &dyn Fs, options: &LogOptions, files: &[LogFile]) -> Result<(), RecoveryError> {
-    let mut head = [0; GROUP_HEADER_BYTES];
-    for file in files {
-        let got = fs.read_at(&file.handle, &mut head, 0).map_err(at(&file.path))?;
-        if GroupHeader::decode(head.get(..got).unwrap_or_default()).is_ok() {
-            let what = format!(
-                "both slots are empty or unreadable, but {} holds groups that were acknowledged",
-                file.path.display()
-            );
-            return Err(unreadable(options, what));
-        }
+fn check_unlived(fs: &dyn Fs, options: &LogOptions) -> Result<(), RecoveryError> {
+    match first_with_groups(fs, &options.log_dir).map_err(at(&options.log_dir))? {
+        Some(file) => Err(unreadable(options, lost_checkpoints(&file))),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 fn unreadable(options: &LogOptions, what: String) -> RecoveryError {

@@ -141,6 +141,25 @@ fn group(
     Ok(PAGE)
 }
 
+/// A file of a core log that begins with a group. One is written only after the first checkpoint, so where no checkpoint
+/// is, this says that they were lost.
+pub(crate) fn first_with_groups(fs: &dyn Fs, dir: &Path) -> io::Result<Option<PathBuf>> {
+    for entry in fs.list(dir)? {
+        if log_file_number(&entry.name).is_some() {
+            let mut file = LogFile::open(fs, &dir.join(&entry.name))?;
+            if file.header(fs, 0)?.is_ok() {
+                return Ok(Some(file.path));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// The sentence for it.
+pub(crate) fn lost_checkpoints(file: &Path) -> String {
+    format!("both slots are empty or missing, but {} holds groups that were acknowledged", file.display())
+}
+
 /// Where acked groups are missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hole {
@@ -364,7 +383,12 @@ pub(super) fn chain(fs: &dyn Fs, dir: &Path) -> Result<Report, InspectError> {
     let start = match checkpoint::read_newest(fs, dir) {
         Ok(Some(start)) => start,
         Ok(None) => {
-            report.find(super::Severity::Note, None, "no checkpoint: no group was ever acked here");
+            match first_with_groups(fs, dir).map_err(at(dir))? {
+                Some(file) => report.find(super::Severity::Damage, None, lost_checkpoints(&file)),
+                None => {
+                    report.find(super::Severity::Note, None, "no checkpoint: no group was ever acked here");
+                }
+            }
             return Ok(report);
         }
         Err(CheckpointError::Io(error)) => return Err(at(dir)(error)),

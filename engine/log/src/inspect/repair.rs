@@ -5,7 +5,7 @@
 //!
 //! - a hole in the chain of acked groups, or a missing core-log file: the chain ends before the hole; what came after it
 //!   is lost, because offsets are dense and a partition cannot go on behind a gap in its newest records;
-//! - both checkpoints unreadable: the whole core-log folder is set aside. Segments stay and are adopted at the next
+//! - both checkpoints unreadable or gone: the whole core-log folder is set aside. Segments stay and are adopted at the next
 //!   start; what was in the core log alone is lost, because which partition an entry belongs to would be guesswork;
 //! - a damaged segment ([`segments`]): its good batches are kept in a new file, with new indexes; offsets in between are
 //!   lost. Where a compaction's segments are still taking the place of old ones, that is finished first;
@@ -13,7 +13,7 @@
 
 mod segments;
 
-use super::core_files::{Chain, LogFile, walk_chain};
+use super::core_files::{Chain, LogFile, first_with_groups, lost_checkpoints, walk_chain};
 use super::{InspectError, at};
 use crate::compaction::{SwapError, follow_swap, forget_swap, put_in_place, read_swap};
 use crate::format::checkpoint::{self, Checkpoint, CheckpointError};
@@ -167,16 +167,19 @@ pub fn plan(fs: &dyn Fs, data_dir: &Path, core_dirs: &[PathBuf], scope: Scope) -
     for dir in core_dirs {
         let start = match checkpoint::read_newest(fs, dir) {
             Ok(Some(start)) => start,
-            Ok(None) => continue,
+            Ok(None) => {
+                if let Some(file) = first_with_groups(fs, dir).map_err(at(dir))? {
+                    plan_without_checkpoint(dir, &lost_checkpoints(&file), &mut plan);
+                }
+                continue;
+            }
             Err(CheckpointError::Io(error)) => return Err(at(dir)(error)),
             Err(error @ CheckpointError::Version { .. }) => {
                 plan.beyond_repair.push(format!("{}: {error}. Use the program that wrote it", dir.display()));
                 continue;
             }
             Err(error) => {
-                let why = format!("{}: {error}; records that were only in its core log", dir.display());
-                plan.losses.push(Loss::anywhere(why));
-                plan.actions.push(Action::SetAsideCoreLog { dir: dir.clone() });
+                plan_without_checkpoint(dir, &error.to_string(), &mut plan);
                 continue;
             }
         };
@@ -197,6 +200,12 @@ pub fn plan(fs: &dyn Fs, data_dir: &Path, core_dirs: &[PathBuf], scope: Scope) -
         }
     }
     Ok(plan)
+}
+
+fn plan_without_checkpoint(dir: &Path, what: &str, plan: &mut Plan) {
+    let why = format!("{}: {what}; records that were only in its core log", dir.display());
+    plan.losses.push(Loss::anywhere(why));
+    plan.actions.push(Action::SetAsideCoreLog { dir: dir.to_path_buf() });
 }
 
 /// The command that repairs, for messages: it can be copied into a shell.

@@ -330,6 +330,26 @@ fn unreadable_checkpoints_cost_the_core_log_but_no_segment() {
 }
 
 #[test]
+fn checkpoints_that_are_gone_are_missed_where_groups_are() {
+    let mut home = Home::new();
+    let remove = |home: &Home| {
+        SLOT_NAMES.iter().for_each(|name| StdFs.remove_file(&home.core().join(name)).unwrap());
+    };
+    remove(&home);
+    assert!(verify(&StdFs, &home.core()).unwrap().iter().all(Report::is_sound), "nothing was acked yet");
+    assert!(home.plan().is_empty());
+    home.checkpoint(|_| {});
+    home.group(1, 100);
+    remove(&home);
+    let reports = verify(&StdFs, &home.core()).unwrap();
+    let chain = reports.iter().find(|r| !r.is_sound()).unwrap();
+    assert!(chain.kind == FileKind::CoreLogChain && chain.to_string().contains("000.log"), "{chain}");
+    assert_eq!(home.plan().actions, [Action::SetAsideCoreLog { dir: home.core() }]);
+    home.repair();
+    assert!(home.plan().is_empty(), "{}", home.plan());
+}
+
+#[test]
 fn a_newer_checkpoint_is_left_to_a_newer_program() {
     let home = Home::new();
     let path = home.core().join("checkpoint-a");
