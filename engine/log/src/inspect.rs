@@ -13,7 +13,7 @@ mod rows;
 mod tests;
 
 pub use core_files::{Chain, Hole, walk_chain};
-pub(crate) use core_files::{first_with_groups, lost_checkpoints};
+pub(crate) use core_files::{exchanged_cores, exchanged_files, first_with_groups, lost_checkpoints};
 pub use rows::{
     BatchRow, CheckpointRow, EntryRow, EpochRow, GroupRow, MetadataRow, OffsetRow, PartitionRow, Row,
     SwapOutput, SwapRow, TimeRow,

@@ -58,8 +58,7 @@ impl Log {
         let newest =
             checkpoint::read_newest(fs, &options.log_dir).map_err(|e| unreadable(&options, e.to_string()))?;
         if let Some(foreign) = newest.as_ref().filter(|newest| newest.core != options.core.0) {
-            let (path, core, found) = (options.log_dir, options.core.0, foreign.core);
-            return Err(RecoveryError::Foreign { path, core, found });
+            return Err(RecoveryError::Foreign { found: foreign.core, path: options.log_dir });
         }
         let files = open_files(fs, &options, newest.is_some())?;
         if newest.is_none() {
@@ -69,7 +68,7 @@ impl Log {
         let (log_dir, topics_dir) = (options.log_dir.clone(), options.data_dir.join("topics"));
         let swapped = finish_swap(fs, &log_dir, &mut start.partitions, &topics_dir).map_err(at(&log_dir))?;
         let mut replay = Replay::new(io, options, files, &start, topics, next_partition_id);
-        replay.run(io)?;
+        replay.run(io, &start)?;
         let (mut log, report) = replay.finish(io, start, incarnation)?;
         if swapped {
             forget_swap(io.fs(), &log_dir).map_err(at(&log_dir))?;

@@ -146,6 +146,7 @@ pub fn start_failure(error: &StartError) -> Failure {
             RecoveryError::Damaged { .. }
             | RecoveryError::MissingFile { .. }
             | RecoveryError::Foreign { .. }
+            | RecoveryError::Exchanged { .. }
             | RecoveryError::Checkpoint { .. }
             | RecoveryError::Adopt(_) => Reason::DataDamaged,
             RecoveryError::NoMemory => Reason::LimitsTooLow,

@@ -38,6 +38,7 @@ fn main() -> ExitCode {
             a_change_of_core_count_cut_in_the_middle_is_finished,
         ),
         ("what_was_taken_away_is_not_made_anew", what_was_taken_away_is_not_made_anew),
+        ("core_log_files_that_changed_places_are_refused", core_log_files_that_changed_places_are_refused),
         ("refusals_have_their_codes_and_touch_nothing", refusals_have_their_codes_and_touch_nothing),
         (
             "broker_configs_act_while_running_and_survive_a_kill",
@@ -433,6 +434,35 @@ fn what_was_taken_away_is_not_made_anew() {
     let mut client = Client::connect(broker.address);
     let ends = [client.end_offset("orders", 0), client.end_offset("orders", 1)];
     assert_eq!(ends.iter().sum::<i64>(), 1, "one core's partition is whole: {ends:?}");
+    broker.stop();
+}
+
+/// Two files of a core log exchanged, with a group in the first that no checkpoint covers: refused, not passed over.
+fn core_log_files_that_changed_places_are_refused() {
+    let dir = folder();
+    let plan = Plan { data: dir.path().join("data"), cores: "1", ..Plan::default() };
+    let broker = plan.start();
+    let mut client = Client::connect(broker.address);
+    client.create("orders");
+    assert_eq!(client.produce("orders", 0), 0);
+    broker.stop();
+    let broker = plan.start();
+    assert_eq!(Client::connect(broker.address).produce("orders", 0), 1);
+    assert_eq!(broker.end(Signal::KILL).0, None);
+
+    let exchange = || {
+        let path = |name: &str| plan.data.join("core-0").join(name);
+        for (from, to) in [("000.log", "aside"), ("001.log", "000.log"), ("aside", "001.log")] {
+            std::fs::rename(path(from), path(to)).unwrap();
+        }
+    };
+    exchange();
+    let (code, text) = plan.refused();
+    assert_eq!(code, i32::from(Reason::DataDamaged.code()), "{text}");
+    assert!(text.contains("core-log files changed places"), "{text}");
+    exchange();
+    let broker = plan.start();
+    assert_eq!(Client::connect(broker.address).end_offset("orders", 0), 2);
     broker.stop();
 }
 

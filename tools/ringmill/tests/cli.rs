@@ -277,6 +277,20 @@ fn core_logs_that_lie_elsewhere_are_looked_at_too() {
     assert_ne!(missing.code, DONE);
 }
 
+/// The journal or a core's folder, taken away: what a start refuses, looking tells too.
+fn what_is_missing_is_named(dir: &Path) {
+    let data = dir.to_str().unwrap();
+    for name in ["meta/journal", "core-0", "core-1"] {
+        let (there, aside) = (dir.join(name), dir.join("aside"));
+        std::fs::rename(&there, &aside).unwrap();
+        for look in [&["log", "verify", data][..], &["log", "repair", data]] {
+            let told = run(look).ends(REFUSED).out;
+            assert!(told.contains(&format!("{} is missing", there.display())), "{told}");
+        }
+        std::fs::rename(&aside, &there).unwrap();
+    }
+}
+
 /// The files of a data folder that are not the log's: shown, checked, and named by a repair that cannot mend them.
 #[test]
 fn the_journal_and_the_identity_are_looked_at_too() {
@@ -304,6 +318,8 @@ fn the_journal_and_the_identity_are_looked_at_too() {
     assert!(rows.iter().any(|row| row["row"] == "node" && row["node_id"] == 1 && row["cores"] == 2));
     let shown = run(&["log", "dump", dir.path().join("meta").to_str().unwrap()]).ends(DONE).out;
     assert!(shown.contains("topic kept created") && shown.contains("deleted"), "{shown}");
+
+    what_is_missing_is_named(dir.path());
 
     // Inside the first record, behind which more lies.
     let whole = std::fs::read(&journal).unwrap();

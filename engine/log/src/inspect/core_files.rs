@@ -160,6 +160,32 @@ pub(crate) fn lost_checkpoints(file: &Path) -> String {
     format!("both slots are empty or missing, but {} holds groups that were acknowledged", file.display())
 }
 
+/// The sentence for core-log files that changed places.
+pub(crate) fn exchanged_files(start: &Checkpoint, dir: &Path, found: &Path) -> String {
+    format!(
+        "{} holds at byte {} what should be there in {} (flush group {}): core-log files changed places; exchange them again",
+        found.display(),
+        start.start_offset,
+        dir.join(format!("{:03}.log", start.start_file)).display(),
+        start.next_group
+    )
+}
+
+/// The core that wrote a `core-N` folder, when it is another than the folder's name says.
+pub(super) fn foreign_core(dir: &Path, newest: &Checkpoint) -> Option<u16> {
+    let name = dir.file_name()?.to_str()?.strip_prefix("core-")?;
+    name.parse().ok().filter(|core: &u16| *core != newest.core).map(|_| newest.core)
+}
+
+/// The sentence for it.
+pub(crate) fn exchanged_cores(dir: &Path, found: u16) -> String {
+    format!(
+        "{} holds what core {found} wrote: folders or files of cores changed places; put those of core {found} back where \
+         they were",
+        dir.display()
+    )
+}
+
 /// Where acked groups are missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hole {
@@ -188,6 +214,8 @@ pub struct Chain {
     pub end_file: u32,
     pub end_position: u64,
     pub hole: Option<Hole>,
+    /// Core-log files changed places: this one holds the chain's first group, at the place where it should be in another.
+    pub exchanged: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -207,6 +235,7 @@ pub struct ChainGroup {
 pub fn walk_chain(fs: &dyn Fs, dir: &Path, start: &Checkpoint) -> io::Result<Chain> {
     let mut walk = Walk::new(fs, dir, start)?;
     while walk.step(fs)? {}
+    walk.find_exchanged(fs, start)?;
     // After an orderly stop everything is in segments, and the log is not needed.
     if !start.clean {
         walk.find_hole(fs)?;
@@ -272,14 +301,7 @@ impl Walk {
     fn take(&mut self, fs: &dyn Fs, number: u32, position: u64) -> io::Result<bool> {
         let Ok(index) = self.numbers.binary_search(&number) else { return Ok(false) };
         let next = self.chain.next_sequence;
-        let Some(file) = self.files.get_mut(index) else { return Ok(false) };
-        let Ok(header) = file.header(fs, position)? else { return Ok(false) };
-        if header.sequence.0 != next
-            || header.prev_header_crc != self.prev_header_crc
-            || owner_of(&self.lives, next) != Some(header.incarnation)
-        {
-            return Ok(false);
-        }
+        let Some(header) = self.joins(fs, index, position)? else { return Ok(false) };
         let Some(file) = self.files.get_mut(index) else { return Ok(false) };
         let Ok(group) = file.group(fs, position, &header)? else {
             // It belongs here and is damaged: the chain ends at this place, be it in another file.
@@ -302,6 +324,31 @@ impl Walk {
         self.chain.end_file = number;
         self.chain.end_position = position + bytes;
         Ok(true)
+    }
+
+    /// The header of the chain's next group lies there.
+    fn joins(&mut self, fs: &dyn Fs, index: usize, position: u64) -> io::Result<Option<GroupHeader>> {
+        let next = self.chain.next_sequence;
+        let Some(file) = self.files.get_mut(index) else { return Ok(None) };
+        let header = file.header(fs, position)?.ok();
+        Ok(header.filter(|header| {
+            header.sequence.0 == next
+                && header.prev_header_crc == self.prev_header_crc
+                && owner_of(&self.lives, next) == Some(header.incarnation)
+        }))
+    }
+
+    /// A life writes a group once, and only the start of a file is a place that the chain may jump to.
+    fn find_exchanged(&mut self, fs: &dyn Fs, start: &Checkpoint) -> io::Result<()> {
+        if start.clean || start.start_offset == 0 || !self.chain.groups.is_empty() {
+            return Ok(());
+        }
+        for (index, number) in self.numbers.clone().into_iter().enumerate() {
+            if number != start.start_file && self.joins(fs, index, start.start_offset)?.is_some() {
+                self.chain.exchanged = self.files.get(index).map(|file| file.path.clone());
+            }
+        }
+        Ok(())
     }
 
     /// Looks behind the end of the chain for a record that more was durable. Only groups of the life that owns their
@@ -397,6 +444,9 @@ pub(super) fn chain(fs: &dyn Fs, dir: &Path) -> Result<Report, InspectError> {
             return Ok(report);
         }
     };
+    if let Some(core) = foreign_core(dir, &start) {
+        report.find(super::Severity::Damage, None, exchanged_cores(dir, core));
+    }
     let chain = walk_chain(fs, dir, &start).map_err(at(dir))?;
     for group in &chain.groups {
         report.saw(group.sequence.0 as i64, group.sequence.0 as i64);
@@ -408,7 +458,9 @@ pub(super) fn chain(fs: &dyn Fs, dir: &Path) -> Result<Report, InspectError> {
     for file in &chain.missing {
         report.find(super::Severity::Damage, None, format!("core-log file {} is missing", file.display()));
     }
-    if let Some(hole) = &chain.hole {
+    if let Some(file) = &chain.exchanged {
+        report.find(super::Severity::Damage, None, exchanged_files(&start, dir, file));
+    } else if let Some(hole) = &chain.hole {
         let names =
             named(&start, hole.damaged.iter().chain(hole.beyond.iter().flat_map(|(_, entries)| entries)));
         report.damage(

@@ -13,7 +13,10 @@
 
 mod segments;
 
-use super::core_files::{Chain, LogFile, first_with_groups, lost_checkpoints, walk_chain};
+use super::core_files::{
+    Chain, LogFile, exchanged_cores, exchanged_files, first_with_groups, foreign_core, lost_checkpoints,
+    walk_chain,
+};
 use super::{InspectError, at};
 use crate::compaction::{SwapError, follow_swap, forget_swap, put_in_place, read_swap};
 use crate::format::checkpoint::{self, Checkpoint, CheckpointError};
@@ -183,7 +186,15 @@ pub fn plan(fs: &dyn Fs, data_dir: &Path, core_dirs: &[PathBuf], scope: Scope) -
                 continue;
             }
         };
+        if let Some(core) = foreign_core(dir, &start) {
+            plan.beyond_repair.push(exchanged_cores(dir, core));
+            continue;
+        }
         let chain = walk_chain(fs, dir, &start).map_err(at(dir))?;
+        if let Some(file) = &chain.exchanged {
+            plan.beyond_repair.push(exchanged_files(&start, dir, file));
+            continue;
+        }
         plan_chain(fs, dir, &start, &chain, &mut plan)?;
         match read_swap(fs, dir) {
             Ok(swap) if scope == Scope::Everything => {

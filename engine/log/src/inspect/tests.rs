@@ -350,6 +350,39 @@ fn checkpoints_that_are_gone_are_missed_where_groups_are() {
 }
 
 #[test]
+fn what_changed_places_is_told_and_left_alone() {
+    let mut home = Home::new();
+    home.group(1, 100);
+    let (position, crc) = (home.position, home.prev_header_crc);
+    home.group(1, 100);
+    home.checkpoint(|c| {
+        (c.start_offset, c.next_group, c.prev_header_crc, c.durable_group) = (position, 2, crc, 1)
+    });
+    let told = |home: &Home, says: &str| {
+        let reports = verify(&StdFs, &home.core()).unwrap();
+        let found = reports.iter().find(|r| !r.is_sound()).unwrap().to_string();
+        let plan = home.plan();
+        assert!(
+            plan.actions.is_empty() && plan.to_string().contains(says) && found.contains(says),
+            "{found}\n{plan}"
+        );
+    };
+    assert!(verify(&StdFs, &home.core()).unwrap().iter().all(Report::is_sound));
+    let exchange = |home: &Home| {
+        let aside = home.core().join("aside");
+        for (from, to) in [(home.log(0), aside.clone()), (home.log(1), home.log(0)), (aside, home.log(1))] {
+            StdFs.rename(&from, &to).unwrap();
+        }
+    };
+    exchange(&home);
+    told(&home, "core-log files changed places");
+    exchange(&home);
+    assert!(home.plan().is_empty(), "{}", home.plan());
+    home.checkpoint(|c| c.core = 1);
+    told(&home, "holds what core 1 wrote");
+}
+
+#[test]
 fn a_newer_checkpoint_is_left_to_a_newer_program() {
     let home = Home::new();
     let path = home.core().join("checkpoint-a");

@@ -1,7 +1,7 @@
 //! Why a core's log cannot be opened.
 
 use crate::adopt::AdoptError;
-use crate::inspect::repair;
+use crate::inspect::{exchanged_cores, repair};
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -35,8 +35,11 @@ pub enum RecoveryError {
     /// The checkpoint is another core's: folders, or files in them, changed places.
     Foreign {
         path: PathBuf,
-        core: u16,
         found: u16,
+    },
+    /// Files of the core log changed places.
+    Exchanged {
+        what: String,
     },
     /// A partition folder that was put in place cannot be served.
     Adopt(AdoptError),
@@ -67,12 +70,10 @@ impl fmt::Display for RecoveryError {
                 path.display(),
                 repair_command(data_dir)
             ),
-            RecoveryError::Foreign { path, core, found } => write!(
-                f,
-                "{} holds what core {found} wrote, and core {core} is to begin with it. Nothing was changed. Folders or files \
-                 of cores changed places: put those of core {found} back where they were",
-                path.display()
-            ),
+            RecoveryError::Foreign { path, found } => {
+                write!(f, "{}. Nothing was changed", exchanged_cores(path, *found))
+            }
+            RecoveryError::Exchanged { what } => write!(f, "{what}. Nothing was changed"),
             RecoveryError::Adopt(error) => error.fmt(f),
             RecoveryError::NoMemory => {
                 f.write_str("replaying the core log needs more memory than --memory allows; raise it")

@@ -10,6 +10,7 @@ use crate::core_log::{CoreLog, GroupPlace, Item, Resume, RingFile, Sealed};
 use crate::format::checkpoint::{self, Checkpoint, PartitionState};
 use crate::format::group::{DecodedGroup, EntryKind, GROUP_HEADER_BYTES, GroupHeader, decode_group};
 use crate::inline::Inline;
+use crate::inspect::exchanged_files;
 use crate::log::Log;
 use crate::options::LogOptions;
 use crate::partition::segment_files;
@@ -110,7 +111,7 @@ impl Replay {
         }
     }
 
-    pub fn run<B: Backend>(&mut self, io: &mut B) -> Result<(), RecoveryError> {
+    pub fn run<B: Backend>(&mut self, io: &mut B, start: &Checkpoint) -> Result<(), RecoveryError> {
         loop {
             if self.try_group(io, self.current, self.offset)? {
                 continue;
@@ -129,7 +130,25 @@ impl Replay {
                 break;
             }
         }
+        self.check_exchanged(io, start)?;
         self.check_hole(io)
+    }
+
+    /// A life writes a group once, and only the start of a file is a place that the chain may jump to: where the first
+    /// group lies at its place, but in another file, files changed names, and the end of the chain is none.
+    fn check_exchanged<B: Backend>(&mut self, io: &mut B, start: &Checkpoint) -> Result<(), RecoveryError> {
+        if start.clean || start.start_offset == 0 || self.report.groups > 0 {
+            return Ok(());
+        }
+        for file in (0..self.files.len()).filter(|file| *file != start.start_file as usize) {
+            if self.joins(io, file, start.start_offset)?
+                && let Some(found) = self.files.get(file)
+            {
+                let what = exchanged_files(start, &self.log.options.log_dir, &found.path);
+                return Err(RecoveryError::Exchanged { what });
+            }
+        }
+        Ok(())
     }
 
     fn incarnation_of(&self, sequence: u64) -> Option<u128> {

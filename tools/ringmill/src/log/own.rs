@@ -3,7 +3,8 @@
 //! Read with the code that reads them at a start, and reported like every other file. Nothing here changes a file.
 
 use ringmill_broker::identity::{self, Identity};
-use ringmill_log::inspect::{FileKind, Report};
+use ringmill_broker::missing;
+use ringmill_log::inspect::{FileKind, Report, Severity};
 use ringmill_metadata::journal::{Flaw, JOURNAL_NAME, frames};
 use ringmill_metadata::records::{Configs, QuotaEntity};
 use ringmill_metadata::{PartitionRecord, Record, RecordError};
@@ -255,7 +256,7 @@ pub fn journal(fs: &dyn Fs, path: &Path, emit: &mut dyn FnMut(OwnRow)) -> io::Re
     Ok(report)
 }
 
-/// Shows what `node.toml` says and whether a start could go by it.
+/// Shows what `node.toml` says, whether a start could go by it, and what it says is there and is not.
 ///
 /// # Errors
 /// It cannot be read at all.
@@ -266,6 +267,10 @@ pub fn node(fs: &dyn Fs, path: &Path, emit: &mut dyn FnMut(OwnRow)) -> io::Resul
         Ok(identity) => {
             report.used_bytes = report.file_bytes;
             report.rows = 1;
+            let data = path.parent().unwrap_or(Path::new("."));
+            for missing in missing::look(fs, data, &identity) {
+                report.find(Severity::Damage, None, missing.to_string());
+            }
             emit(OwnRow::Node(Node::of(identity)));
         }
         Err(failure) => report.damage(0, failure.to_string()),

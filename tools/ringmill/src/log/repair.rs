@@ -6,7 +6,8 @@ use crate::exit::{Code, Failed};
 use crate::output::{Out, counted, remark};
 use crate::topic::asked;
 use clap::Args;
-use ringmill_broker::{Reason, identity};
+use ringmill_broker::identity::{self, Identity};
+use ringmill_broker::{Reason, missing};
 use ringmill_log::inspect::repair::{self, Action, Loss, Plan, Scope};
 use ringmill_metadata::journal::{self, Flaw, JOURNAL_DIR, JOURNAL_NAME};
 use ringmill_reactor::Fs as _;
@@ -56,10 +57,14 @@ impl Repair {
         let data = self.path.clone().or_else(|| self.data.clone()).unwrap_or_else(|| DATA_DEFAULT.into());
         // Looking takes the lock for a moment, so it comes first.
         let mut beyond_repair = Vec::new();
-        let core_log_root = core_log_root(&data, &mut beyond_repair)?;
+        let identity = identity_of(&data, &mut beyond_repair)?;
         let _lock = lock(&data)?;
         let scope = if self.everything { Scope::Everything } else { Scope::CoreLogs };
-        let core_dirs = repair::core_dirs(&StdFs, &core_log_root).map_err(failed)?;
+        // Core logs may lie on a device of their own.
+        let elsewhere = identity.as_ref().and_then(|identity| identity.generation.log_dir.as_deref());
+        let core_dirs = repair::core_dirs(&StdFs, elsewhere.unwrap_or(&data)).map_err(failed)?;
+        let missing = identity.iter().flat_map(|identity| missing::look(&StdFs, &data, identity));
+        beyond_repair.extend(missing.map(|missing| missing.to_string()));
         let mut plan = repair::plan(&StdFs, &data, &core_dirs, scope).map_err(failed)?;
         plan.beyond_repair.extend(beyond_repair);
         plan_journal(&data, &mut plan)?;
@@ -129,19 +134,16 @@ fn lock(data: &Path) -> Result<File, Failed> {
     }
 }
 
-/// Core logs may lie on a device of their own; `node.toml` knows. When it is damaged, what is in the data folder can
-/// still be looked at.
-fn core_log_root(data: &Path, beyond_repair: &mut Vec<String>) -> Result<PathBuf, Failed> {
-    let identity = match identity::look(&StdFs, data) {
-        Ok(identity) => identity,
+/// What `node.toml` says. When it is damaged, what is in the data folder can still be looked at.
+fn identity_of(data: &Path, beyond_repair: &mut Vec<String>) -> Result<Option<Identity>, Failed> {
+    match identity::look(&StdFs, data) {
+        Ok(identity) => Ok(identity),
         Err(failure) if failure.reason == Reason::DataDamaged => {
             beyond_repair.push(failure.to_string());
-            None
+            Ok(None)
         }
-        Err(failure) => return Err(Failed::new(Code::Refused, failure.to_string())),
-    };
-    let elsewhere = identity.and_then(|identity| identity.generation.log_dir);
-    Ok(elsewhere.unwrap_or_else(|| data.to_path_buf()))
+        Err(failure) => Err(Failed::new(Code::Refused, failure.to_string())),
+    }
 }
 
 /// What keeps a start from using the metadata journal: ids and deletions that nothing else records. Damage at its end
