@@ -204,9 +204,9 @@ impl CoreLog {
         self.open.is_some()
     }
 
-    /// A group could be opened now.
-    pub fn can_take(&self) -> bool {
-        self.open.is_none() && !self.rolling && self.group_fits_on_disk(GROUP_OVERHEAD_BYTES_MAX)
+    /// A group of so many bytes could be opened now.
+    pub fn can_take(&self, bytes: usize) -> bool {
+        self.open.is_none() && !self.rolling && self.group_fits_on_disk(bytes)
     }
 
     /// A batch came that no file of the ring can hold, but a file of the usual size could.
@@ -402,10 +402,12 @@ impl CoreLog {
         sealed
     }
 
-    /// When the open group's linger is over, if it waits for that alone.
+    /// When the open group may leave, if it waits for time alone. Without a linger that is at once: also what joined after the
+    /// last [`CoreLog::poll`] wants the next one. A flush under way, or the next file, comes with a completion instead.
     pub fn deadline_ns(&self) -> Option<u64> {
         let open = self.open.as_ref()?;
-        (self.linger_ns > 0 && self.slots_busy() < self.flush_depth).then_some(open.since_ns + self.linger_ns)
+        let waits = self.rolling || self.slots_busy() >= self.flush_depth;
+        (!waits).then_some(open.since_ns + self.linger_ns)
     }
 
     fn is_full(&self, open: &OpenGroup) -> bool {

@@ -20,7 +20,7 @@ use crate::view::LogMetrics;
 use ringmill_reactor::{Backend, Completion};
 use ringmill_record::batch::{patch_create_time, patch_log_append_time, patch_placement};
 use ringmill_record::{BadRecords, BatchHeader, Produced};
-use ringmill_types::limits::TAIL_CHUNK_BYTES;
+use ringmill_types::limits::{GROUP_OVERHEAD_BYTES_MAX, TAIL_CHUNK_BYTES};
 use ringmill_types::{
     ErrorCode, GroupSeq, LeaderEpoch, Offset, PartitionId, PartitionSpec, TimestampType, TopicSpec,
 };
@@ -105,8 +105,10 @@ pub struct Log {
     pub(crate) compaction: CompactionState,
     pub(crate) cache: BlockCache,
     pub(crate) metrics: LogMetrics,
-    /// An append found no room since the last `Room` event.
-    starved: bool,
+    /// The least that found no room since the last `Room` event, with all that it takes of a group.
+    starved_bytes: Option<usize>,
+    /// A mark had no memory: not tried again before this.
+    mark_retry_ns: u64,
     /// Somebody had no memory: the tail ring keeps only what it has to.
     memory_wanted: bool,
     /// Partitions cannot be written to until space is back.
@@ -149,7 +151,8 @@ impl Log {
             compaction: CompactionState::default(),
             cache,
             metrics: LogMetrics::default(),
-            starved: false,
+            starved_bytes: None,
+            mark_retry_ns: 0,
             memory_wanted: false,
             storage_full: false,
             last_append_ns: 0,
@@ -226,7 +229,7 @@ impl Log {
             kind: EntryKind::Tombstone,
         };
         if self.core_log.append_event(io.pool(), io.now_ns(), slot, entry).is_err() {
-            self.starved = true;
+            self.found_no_room(0);
             return false;
         }
         self.by_id.remove(&id);
@@ -278,7 +281,7 @@ impl Log {
             .ok_or(AppendError::Refused(ErrorCode::UnknownTopicOrPartition, ""))?;
         check_topic_rules(part, produced, batch, wall_ms, storage_full)?;
         if !has_room {
-            self.starved = true;
+            self.found_no_room(batch.len());
             return Err(AppendError::Busy);
         }
         if let Some(original) = original_of(part, &self.core_log, header)? {
@@ -308,7 +311,7 @@ impl Log {
         let group = match self.core_log.append(io.pool(), now_ns, (part.id, epoch), item, batch, patch) {
             Ok(group) => group,
             Err(NoRoom::Busy) => {
-                self.starved = true;
+                self.found_no_room(batch.len());
                 self.memory_wanted |= batch.len() > TAIL_CHUNK_BYTES;
                 return Err(AppendError::Busy);
             }
@@ -323,6 +326,12 @@ impl Log {
         self.last_append_ns = now_ns;
         let ack = if part.config.is_durable() { AckAt::Durable(group) } else { AckAt::Sealed(group) };
         Ok(Appended { base_offset: base, log_append_ms: append_ms, log_start: part.log_start, ack })
+    }
+
+    /// Somebody is to hear of room for so much.
+    fn found_no_room(&mut self, bytes: usize) {
+        let need = bytes + GROUP_OVERHEAD_BYTES_MAX;
+        self.starved_bytes = Some(self.starved_bytes.map_or(need, |least| least.min(need)));
     }
 
     /// What is carried forward has the rest of the ring: without it, the ring could not be freed.
@@ -358,8 +367,8 @@ impl Log {
             self.core_log.give_up_chunk();
         }
         self.evict(if short { 0 } else { self.options.tail_bytes * 3 / 4 });
-        if self.starved && self.core_log.can_take() && self.tail_bytes < self.options.tail_bytes {
-            self.starved = false;
+        if self.starved_bytes.is_some_and(|need| self.core_log.can_take(need)) && self.has_room() {
+            self.starved_bytes = None;
             self.events.push_back(LogEvent::Room);
         }
     }
@@ -374,7 +383,7 @@ impl Log {
         if self.fatal.is_some() {
             return None;
         }
-        let mark = self.core_log.wants_mark().then_some(self.last_append_ns + MARK_AFTER_NS);
+        let mark = self.can_mark().then_some(self.mark_retry_ns.max(self.last_append_ns + MARK_AFTER_NS));
         let retry = self.storage_full.then_some(self.destage.retry_ns);
         [
             self.core_log.deadline_ns(),
@@ -383,16 +392,22 @@ impl Log {
             retry,
             (!self.stopping).then_some(self.next_retention_ns),
             self.checkpoint.deadline_ns(),
-            self.compaction.deadline_ns(),
+            self.compaction.deadline_ns().filter(|_| !self.stopping),
         ]
         .into_iter()
         .flatten()
         .min()
     }
 
+    /// A full ring has no room for a mark either. What makes room is a checkpoint, and that comes with a completion:
+    /// trying until then would turn the core without a rest.
+    fn can_mark(&self) -> bool {
+        self.core_log.wants_mark() && self.core_log.can_take(GROUP_OVERHEAD_BYTES_MAX)
+    }
+
     /// The last acked group is protected by a later record of it: an empty group says how far durable had come.
     fn mark_when_idle<B: Backend>(&mut self, io: &mut B, now_ns: u64) {
-        if self.core_log.wants_mark() && (self.stopping || now_ns >= self.last_append_ns + MARK_AFTER_NS) {
+        if self.can_mark() && (self.stopping || now_ns >= self.last_append_ns + MARK_AFTER_NS) {
             let entry = Entry {
                 partition: PartitionId(0),
                 arg: 0,
@@ -401,11 +416,12 @@ impl Log {
                 epoch: LeaderEpoch(0),
                 kind: EntryKind::NoOp,
             };
-            // No room means that groups are on their way, and the next of them carries the mark.
-            if self.core_log.append_event(io.pool(), now_ns, u32::MAX, entry).is_ok() {
-                while let Some(sealed) = self.core_log.poll(io, u64::MAX) {
-                    self.take_sealed(sealed);
-                }
+            if self.core_log.append_event(io.pool(), now_ns, u32::MAX, entry).is_err() {
+                self.mark_retry_ns = now_ns + MARK_AFTER_NS;
+                return;
+            }
+            while let Some(sealed) = self.core_log.poll(io, u64::MAX) {
+                self.take_sealed(sealed);
             }
         }
     }

@@ -37,6 +37,10 @@ pub(crate) enum Turned {
     Stopped,
 }
 
+/// Turns in a row without a wish to sleep that much work may take: reading ahead ends after a few, and so does a burst of
+/// completions.
+const RESTLESS_TURNS_MAX: u64 = 200;
+
 /// What a life begins with.
 pub(crate) struct Boot<'a> {
     /// Options of core 0; the others differ in their number and folder.
@@ -93,6 +97,11 @@ impl Node {
             self.units.iter_mut().for_each(|u| u.tell(CoreMessage::Finish));
         }
         if self.units.iter().all(|u| u.stopped) { Turned::Stopped } else { Turned::Nothing }
+    }
+
+    /// The first core that turns although it has nothing to do until something completes.
+    pub fn sleepless(&self, world: &SimWorld) -> Option<usize> {
+        self.units.iter().position(|unit| world.restless_turns(unit.index) > RESTLESS_TURNS_MAX)
     }
 
     /// Compaction passes whose segments took the place of the old ones.

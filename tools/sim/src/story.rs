@@ -564,6 +564,10 @@ impl Story {
         let turned = match runnable.get(self.rng.below(runnable.len().max(1) as u64) as usize) {
             Some(core) => {
                 let turned = node.turn(&self.world, *core);
+                if let Some(core) = node.sleepless(&self.world) {
+                    let what = node.describe();
+                    return Err(Violation(format!("core {core} turns without sleeping: {what}")));
+                }
                 self.world.spend(self.rng.between(500, 20_000));
                 turned
             }

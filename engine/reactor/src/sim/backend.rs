@@ -39,6 +39,7 @@ impl SimWorld {
             deadline_ns,
             in_flight: 0,
             jobs_until_ns: 0,
+            restless: 0,
         });
         let pool = Pool::new(world.options.pool_bytes);
         let fs = world.fs.clone();
@@ -205,8 +206,10 @@ impl Backend for SimBackend {
             self.start(op, token);
         }
         let mut world = self.world.borrow_mut();
+        let now_ns = world.now_ns;
         if let Some(side) = world.cores.get_mut(self.core) {
             side.deadline_ns = until_ns.unwrap_or(u64::MAX);
+            side.restless = if side.deadline_ns <= now_ns { side.restless + 1 } else { 0 };
             side.woken.0.store(false, Ordering::SeqCst);
         }
     }

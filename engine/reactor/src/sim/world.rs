@@ -169,6 +169,8 @@ pub(crate) struct CoreSide {
     pub in_flight: usize,
     /// The file thread is busy until then.
     pub jobs_until_ns: u64,
+    /// Turns in a row that ended with a deadline in the past.
+    pub restless: u64,
 }
 
 #[derive(Default)]
@@ -416,6 +418,11 @@ impl SimWorld {
         world.cores.get(core).is_some_and(|side| {
             !side.ready.is_empty() || side.woken.0.load(Ordering::SeqCst) || side.deadline_ns <= world.now_ns
         })
+    }
+
+    /// So many turns in a row did not want to sleep: a few are to go on with much work, many are a wait that burns a CPU.
+    pub fn restless_turns(&self, core: usize) -> u64 {
+        self.world.borrow().cores.get(core).map_or(0, |side| side.restless)
     }
 
     /// This core's thread has ended: nothing wakes it any more.
