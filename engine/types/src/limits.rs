@@ -15,6 +15,10 @@ pub const MESSAGE_MAX_BYTES_DEFAULT: usize = (1 << 20) + 12;
 /// Kafka's `socket.request.max.bytes`: a larger frame closes the connection.
 pub const REQUEST_MAX_BYTES_DEFAULT: usize = 100 << 20;
 
+/// A request that control decides. Its thread reads each as a whole before anybody else has a turn: a few milliseconds for
+/// one this large. What carries records never goes there; ten thousand topics are named in less.
+pub const CONTROL_REQUEST_BYTES_MAX: usize = 4 << 20;
+
 /// One core-log file, by default. The first file of a fresh folder is [`CORE_LOG_FIRST_FILE_BYTES`].
 pub const CORE_LOG_FILE_BYTES_DEFAULT: u64 = 64 << 20;
 
@@ -45,6 +49,9 @@ pub const TOPIC_NAME_BYTES_MAX: usize = 249;
 /// Partitions of one node, all topics together.
 pub const PARTITIONS_MAX: usize = 200_000;
 
+const _: () = assert!(CONTROL_REQUEST_BYTES_MAX <= REQUEST_MAX_BYTES_DEFAULT);
+// An assignment that a record holds comes in.
+const _: () = assert!(MESSAGE_MAX_BYTES_DEFAULT < CONTROL_REQUEST_BYTES_MAX);
 const _: () = assert!(GROUP_BYTES_DEFAULT + GROUP_OVERHEAD_BYTES_MAX <= TAIL_CHUNK_BYTES);
 const _: () = assert!(MESSAGE_MAX_BYTES_DEFAULT + GROUP_OVERHEAD_BYTES_MAX <= TAIL_CHUNK_BYTES);
 const _: () = assert!(TAIL_CHUNK_BYTES as u64 <= CORE_LOG_FIRST_FILE_BYTES);

@@ -59,6 +59,10 @@ fn main() -> ExitCode {
             what_was_taken_is_answered_before_a_connection_ends,
         ),
         ("a_large_frame_whose_rest_comes_late_is_taken", a_large_frame_whose_rest_comes_late_is_taken),
+        (
+            "a_large_request_to_control_closes_its_connection",
+            a_large_request_to_control_closes_its_connection,
+        ),
         ("frames_may_come_in_any_pieces", frames_may_come_in_any_pieces),
         ("answers_are_those_of_kafka_to_the_byte", answers_are_those_of_kafka_to_the_byte),
         ("names_that_are_none_are_answered_as_kafka_does", names_that_are_none_are_answered_as_kafka_does),
@@ -645,6 +649,26 @@ fn a_large_frame_whose_rest_comes_late_is_taken() {
     }
     assert_eq!(client.end_offset("t", 0), 12);
     assert_eq!(broker.end(Signal::TERM).0, Some(0));
+}
+
+/// Control reads a request as a whole before anybody else has a turn; records do not go there.
+fn a_large_request_to_control_closes_its_connection() {
+    let dir = folder();
+    let plan = Plan { data: dir.path().join("data"), cores: "1", ..Plan::default() };
+    let broker = plan.start();
+    for (bytes, is_refused) in [(4 << 20, false), ((4 << 20) + 1, true)] {
+        let mut client = Client::connect(broker.address);
+        // DescribeGroups 0 of no group, with a tail that is left alone.
+        let mut frame = vec![0, 15, 0, 0, 0, 0, 0, 7, 255, 255, 0, 0, 0, 0];
+        frame.resize(bytes, 0);
+        let mut framed = (bytes as u32).to_be_bytes().to_vec();
+        framed.append(&mut frame);
+        client.send_bytes(&framed);
+        assert_eq!(client.is_cut_off(), is_refused, "{bytes} bytes");
+    }
+    let (code, text) = broker.end(Signal::TERM);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("a request DescribeGroups of 4194305 bytes; this one may have 4194304"), "{text}");
 }
 
 /// However the bytes of a pipeline are cut, every request of it is answered, in order.

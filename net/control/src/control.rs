@@ -530,6 +530,7 @@ impl Control {
         let mut gone = Vec::new();
         let mut live = false;
         let mut known = Vec::new();
+        let mut groups = Vec::new();
         for record in records {
             if let Record::TopicDeleted { id } = record {
                 gone.extend(self.image.with_id(*id).map(|t| t.name.clone()));
@@ -543,7 +544,12 @@ impl Control {
                     delta.deletes.push(*id);
                     None
                 }
-                Record::ResourceConfigs { .. } | Record::ClientQuotas { .. } | Record::Feature { .. } => {
+                Record::ResourceConfigs { kind, name, .. } => {
+                    live = true;
+                    groups.extend((*kind == Resource::Group as i8).then_some(name.as_str()));
+                    None
+                }
+                Record::ClientQuotas { .. } | Record::Feature { .. } => {
                     live = true;
                     None
                 }
@@ -578,6 +584,7 @@ impl Control {
         if !known.is_empty() {
             self.groups_topics_changed(known);
         }
+        groups.into_iter().for_each(|group| self.groups_configured(group));
         Ok(())
     }
 

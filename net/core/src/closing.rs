@@ -1,6 +1,7 @@
 //! Why a connection is closed by the core: the sentence in the log, made only when it is logged.
 
 use ringmill_types::ErrorCode;
+use ringmill_types::limits::CONTROL_REQUEST_BYTES_MAX;
 use ringmill_wire::{ApiKey, WireError};
 use std::fmt;
 
@@ -11,6 +12,11 @@ pub(crate) enum Closing {
     TooLarge {
         bytes: i32,
         max: usize,
+    },
+    /// For a request that control decides.
+    TooLargeForControl {
+        api: ApiKey,
+        bytes: usize,
     },
     TooShort(usize),
     Header(WireError),
@@ -55,6 +61,9 @@ impl fmt::Display for Closing {
             Closing::TooLarge { bytes, max } => {
                 write!(f, "a frame of {bytes} bytes, above socket.request.max.bytes ({max})")?;
                 f.write_str(other_protocol(*bytes).unwrap_or_default())
+            }
+            Closing::TooLargeForControl { api, bytes } => {
+                write!(f, "a request {api} of {bytes} bytes; this one may have {CONTROL_REQUEST_BYTES_MAX}")
             }
             Closing::TooShort(bytes) => write!(f, "a frame of {bytes} bytes, too short for a request header"),
             Closing::Header(error) => write!(f, "a request header that cannot be read: {error}"),

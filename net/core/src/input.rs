@@ -12,7 +12,7 @@ use crate::slab::Key;
 use crate::token;
 use ringmill_log::token::token;
 use ringmill_reactor::{Backend, BufMut, Completion, Op, Payload, Pool};
-use ringmill_types::limits::{PIPELINE_MAX, TAIL_CHUNK_BYTES};
+use ringmill_types::limits::{CONTROL_REQUEST_BYTES_MAX, PIPELINE_MAX, TAIL_CHUNK_BYTES};
 use ringmill_wire::{ApiKey, RequestHeader};
 
 /// First buffer for a large frame of a connection that never sent one.
@@ -365,11 +365,16 @@ impl<B: Backend> Core<B> {
             ApiKey::PRODUCE => self.handle_produce(key, frame),
             ApiKey::FETCH => self.handle_fetch(key, frame),
             ApiKey::API_VERSIONS => self.handle_api_versions(key, &frame),
-            _ => self.forward(key, frame),
+            _ => self.forward(key, api, frame),
         }
     }
 
-    fn forward(&mut self, key: Key, frame: FrameBytes) -> bool {
+    fn forward(&mut self, key: Key, api: ApiKey, frame: FrameBytes) -> bool {
+        let bytes = frame.len();
+        if bytes > CONTROL_REQUEST_BYTES_MAX {
+            self.end(key, Some(Closing::TooLargeForControl { api, bytes }));
+            return false;
+        }
         let Some(conn) = self.conns.get_mut(key) else { return false };
         let slot = conn.reserve();
         conn.barrier = true;

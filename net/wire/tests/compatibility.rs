@@ -47,8 +47,14 @@ const DIFFERENCES: &[(ApiKey, &[&str])] = &[
         "One replica per partition; a larger replication factor is refused as by a Kafka of one broker.",
         "More partitions than the node takes are refused with POLICY_VIOLATION.",
     ]),
-    (ApiKey::DESCRIBE_GROUPS, &["A group that is named several times is described once."]),
-    (ApiKey::OFFSET_FETCH, &["A group that is named several times is answered once."]),
+    (ApiKey::DESCRIBE_GROUPS, &[
+        "A group that is named several times is described once.",
+        "An answer that has 4 MiB of groups describes no more of them: the others have COORDINATOR_LOAD_IN_PROGRESS, with which clients ask for them again.",
+    ]),
+    (ApiKey::OFFSET_FETCH, &[
+        "A group that is named several times is answered once.",
+        "An answer that has 20,000 offsets has no more groups: the others have COORDINATOR_LOAD_IN_PROGRESS, with which clients ask for them again.",
+    ]),
     (ApiKey::DELETE_RECORDS, &["The answer leaves when the new log start is durable; Kafka writes it to a file later."]),
     (ApiKey::API_VERSIONS, &["Features shown are metadata.version and group.version, as Kafka 4.3 has them; kraft, transaction, share, streams and eligible.leader.replicas versions are not."]),
     (ApiKey::CONSUMER_GROUP_HEARTBEAT, &[
@@ -60,7 +66,7 @@ const DIFFERENCES: &[(ApiKey, &[&str])] = &[
         "A group that went back to the classic protocol makes its rebalance after a restart as well: its record names no leader until it has.",
     ]),
     (ApiKey::JOIN_GROUP, &["A group whose first member was refused (no protocols, say) does not exist; Kafka keeps it, empty, and shows it."]),
-    (ApiKey::CONSUMER_GROUP_DESCRIBE, &["A group that is named several times is described once."]),
+    (ApiKey::CONSUMER_GROUP_DESCRIBE, &["As DescribeGroups."]),
     (ApiKey::DESCRIBE_CLIENT_QUOTAS, &[
         "Entities and their quotas come in order of their names; Kafka's come in the order of its hash tables.",
         "Everybody is the user ANONYMOUS: there is no authentication yet.",
@@ -152,7 +158,9 @@ fn document() -> String {
          <!-- Generated from net/wire/src/supported.rs and net/wire/tests/compatibility.rs by `UPDATE=1 cargo test -p ringmill-wire`; do not edit. -->\n\n\
          What this broker serves of the Kafka protocol, beside Apache Kafka 4.3.1 as it answers ApiVersions. A request of another\n\
          API or version closes the connection, with the reason in the log; ApiVersions itself is answered in version 0 with\n\
-         UNSUPPORTED_VERSION. Topic configs: [TOPIC-CONFIG.md](TOPIC-CONFIG.md); error codes: [ERRORS.md](ERRORS.md).\n\n\
+         UNSUPPORTED_VERSION. So does a request other than Produce and Fetch of more than 4 MiB, or with a list of more than 20,000\n\
+         items, lists within lists counted together but for ListOffsets: one request keeps nobody else waiting for long. (Kafka\n\
+         takes all of 100 MiB, socket.request.max.bytes, which holds here for records.) Topic configs: [TOPIC-CONFIG.md](TOPIC-CONFIG.md); error codes: [ERRORS.md](ERRORS.md).\n\n\
          `cargo x clients` runs unmodified clients against a broker; answers to the byte are compared with a transcript of a real\n\
          Kafka in net/broker/tests/golden and engine/record/tests/golden.\n\n\
          | key | API | here | Kafka 4.3.1 |\n| --- | --- | --- | --- |\n",

@@ -61,6 +61,15 @@ pub struct GroupConfig {
     pub said_bytes_max: u64,
 }
 
+/// What one group has in place of the coordinator's, from its next heartbeats on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OwnConfig {
+    /// `consumer.session.timeout.ms`
+    pub consumer_session_timeout_ms: Option<i32>,
+    /// `consumer.heartbeat.interval.ms`
+    pub consumer_heartbeat_interval_ms: Option<i32>,
+}
+
 impl Default for GroupConfig {
     /// Kafka 4.3's defaults.
     fn default() -> GroupConfig {

@@ -25,7 +25,7 @@ mod sync;
 mod timers;
 mod views;
 
-pub use config::{GroupConfig, Migration};
+pub use config::{GroupConfig, Migration, OwnConfig};
 pub use consumer::{
     About, DescribedConsumer, DescribedConsumerGroup, Held, Matched, Matching, Partitions, Progress, Standing,
 };

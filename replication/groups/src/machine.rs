@@ -1,7 +1,7 @@
 //! The machine: takes events, keeps what is under way, and releases what waited for it.
 
 use crate::budget::Budget;
-use crate::config::GroupConfig;
+use crate::config::{GroupConfig, OwnConfig};
 use crate::consumer::Topics;
 use crate::group::{Group, OffsetEntry, State};
 use crate::messages::{Answer, Effects, Event, Now, SyncAnswer, Text, Ticket, TopicResults, Write, WriteId};
@@ -72,6 +72,8 @@ pub(crate) struct Deletion {
 #[derive(Debug)]
 pub(crate) struct Desk {
     pub config: GroupConfig,
+    /// Of groups that have something of their own.
+    pub own: BTreeMap<Text, OwnConfig>,
     pub partitions: i32,
     pub now: Now,
     pub timers: Timers,
@@ -117,6 +119,16 @@ impl Desk {
         self.timers.cancel(member.timer.take());
         let due = Due::Member(group.id.clone(), member.id.clone());
         member.timer = Some(self.timers.add(self.after(timeout_ms), due));
+    }
+
+    pub fn consumer_session_timeout_ms(&self, group: &str) -> i32 {
+        let own = self.own.get(group).and_then(|own| own.consumer_session_timeout_ms);
+        own.unwrap_or(self.config.consumer_session_timeout_ms)
+    }
+
+    pub fn consumer_heartbeat_interval_ms(&self, group: &str) -> i32 {
+        let own = self.own.get(group).and_then(|own| own.consumer_heartbeat_interval_ms);
+        own.unwrap_or(self.config.consumer_heartbeat_interval_ms)
     }
 
     pub fn after(&self, timeout_ms: i32) -> u64 {
@@ -174,6 +186,7 @@ impl Groups {
             groups: BTreeMap::new(),
             desk: Desk {
                 config,
+                own: BTreeMap::new(),
                 partitions,
                 now,
                 timers,
@@ -277,6 +290,12 @@ impl Groups {
             Event::TopicsDeleted(topics) => {
                 self.desk.topics.remove(&topics);
                 self.topics_deleted(&topics);
+            }
+            Event::Configured(group, own) if own == OwnConfig::default() => {
+                self.desk.own.remove(&group);
+            }
+            Event::Configured(group, own) => {
+                self.desk.own.insert(group, own);
             }
             Event::Matched(matched) => self.matched(matched),
             Event::Durable(write) => self.settle(write, Ok(())),

@@ -1,5 +1,6 @@
 //! What goes into the machine and what comes out.
 
+use crate::config::OwnConfig;
 use crate::consumer::{Matched, Matching, Partitions};
 use bytes::Bytes;
 use ringmill_types::{ErrorCode, TopicId};
@@ -172,6 +173,8 @@ pub enum Event {
     TopicsChanged(Vec<(Text, TopicId, i32)>),
     /// Topics are gone: so are offsets in them.
     TopicsDeleted(Vec<Text>),
+    /// What this group has of its own from now on; it need not be there.
+    Configured(Text, OwnConfig),
     /// What [`Effects::matchings`] came to.
     Matched(Matched),
     /// The records of this write survive a power cut.

@@ -1,6 +1,6 @@
 //! ConsumerGroupHeartbeat and ConsumerGroupDescribe (KIP-848): from the wire to the coordinator and back.
 
-use super::group_views::GROUP_OPERATIONS;
+use super::group_views::{Described, GROUP_OPERATIONS, each_once};
 use super::groups::{fresh_id, host_of, owned, refusal};
 use super::offsets::answer_or_log;
 use super::{Call, Outcome, Refusal, code, message, text};
@@ -22,6 +22,7 @@ use ringmill_types::{ErrorCode, TopicId};
 
 pub(crate) fn heartbeat(control: &mut Control, call: &Call<'_>) -> Result<Outcome, Refusal> {
     let request: ConsumerGroupHeartbeatRequest = call.decode()?;
+    call.few(request.topic_partitions.iter().flatten().map(|t| t.partitions.len()))?;
     let (head, version) = (call.header.response_head(), call.version());
     control.ensure_offsets_topic();
     let names = |names: &Vec<kafka_wire_core::StrBytes>| names.iter().map(ToString::to_string).collect();
@@ -84,9 +85,13 @@ pub(crate) fn describe(control: &mut Control, call: &Call<'_>) -> Result<Outcome
     let version = call.version();
     let operations = if request.include_authorized_operations { GROUP_OPERATIONS } else { i32::MIN };
     let known = control.groups.groups();
-    let groups = super::group_views::each_once(&request.group_ids).map(|name| {
+    let mut so_far = Described::default();
+    let groups = each_once(&request.group_ids).map(|name| {
         let mut group = match &known {
             Err(error) => message!(DescribedGroup { error_code: code(*error) }),
+            Ok(_) if so_far.is_full() => {
+                message!(DescribedGroup { error_code: code(ErrorCode::CoordinatorLoadInProgress) })
+            }
             Ok(groups) => match groups.describe_consumers(name) {
                 Some(group) => described(group, &control.image, version),
                 None => missing(groups, name),
@@ -94,9 +99,19 @@ pub(crate) fn describe(control: &mut Control, call: &Call<'_>) -> Result<Outcome
         };
         group.group_id = name.clone();
         group.authorized_operations = operations;
+        so_far.add(name.len());
+        group.members.iter().for_each(|m| so_far.add(bytes_of(m)));
         group
     });
     Ok(Outcome::Now(call.encode(&message!(ConsumerGroupDescribeResponse { groups: groups.collect() }))?))
+}
+
+/// About as much of the answer as a member takes.
+fn bytes_of(member: &Member) -> usize {
+    let given = member.assignment.topic_partitions.iter().chain(&member.target_assignment.topic_partitions);
+    let given: usize = given.map(|t| t.topic_name.len() + 16 + 4 * t.partitions.len()).sum();
+    let topics: usize = member.subscribed_topic_names.iter().map(|name| name.len()).sum();
+    given + topics + member.client_id.len() + member.client_host.len() + member.member_id.len()
 }
 
 fn missing(groups: &Groups, name: &str) -> DescribedGroup {

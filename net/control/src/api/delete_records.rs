@@ -17,6 +17,7 @@ type Asked = (Vec<(PartitionId, Offset)>, Vec<(String, i32)>);
 
 pub(crate) fn delete_records(control: &mut Control, call: &Call<'_>) -> Result<Outcome, Refusal> {
     let request: DeleteRecordsRequest = call.decode()?;
+    call.few(request.topics.iter().map(|t| t.partitions.len()))?;
     let head = call.header.response_head();
     let mut wanted: BTreeMap<(String, i32), Offset> = BTreeMap::new();
     for topic in &request.topics {

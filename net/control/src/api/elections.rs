@@ -11,6 +11,7 @@ const ELECTION_TYPES: std::ops::RangeInclusive<i8> = 0..=1;
 
 pub(crate) fn elect_leaders(control: &mut Control, call: &Call<'_>) -> Result<Outcome, Refusal> {
     let request: ElectLeadersRequest = call.decode()?;
+    call.few(request.topic_partitions.iter().flatten().map(|t| t.partitions.len()))?;
     let known = ELECTION_TYPES.contains(&request.election_type);
     let refused = (!known).then(|| format!("Unknown election type {}", request.election_type));
     // Of all topics, Kafka names the partitions that needed an election: none.

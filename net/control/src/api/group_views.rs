@@ -50,6 +50,29 @@ pub(crate) fn list_groups(control: &mut Control, call: &Call<'_>) -> Result<Outc
     Ok(Outcome::Now(call.encode(&message!(ListGroupsResponse { groups: rows }))?))
 }
 
+/// What described groups may take in one answer: with this much there are no more in it, and whoever asked comes again for
+/// the rest, as to a coordinator that is not ready. Java's admin client does so by itself.
+const DESCRIBED_BYTES_MAX: usize = 4 << 20;
+/// A group or a member beside its texts.
+const DESCRIBED_BYTES: usize = 64;
+
+/// How much of an answer groups have taken.
+#[derive(Default)]
+pub(super) struct Described {
+    bytes: usize,
+}
+
+impl Described {
+    pub fn is_full(&self) -> bool {
+        self.bytes >= DESCRIBED_BYTES_MAX
+    }
+
+    /// A group or a member with so many bytes of its own.
+    pub fn add(&mut self, bytes: usize) {
+        self.bytes = self.bytes.saturating_add(DESCRIBED_BYTES + bytes);
+    }
+}
+
 /// A group that is named again and again would make an answer of any size.
 pub(super) fn each_once(names: &[StrBytes]) -> impl Iterator<Item = &StrBytes> {
     let mut seen = HashSet::new();
@@ -61,11 +84,20 @@ pub(crate) fn describe_groups(control: &mut Control, call: &Call<'_>) -> Result<
     let version = call.version();
     let operations = if request.include_authorized_operations { GROUP_OPERATIONS } else { i32::MIN };
     let known = control.groups.groups();
+    let mut so_far = Described::default();
     let groups = each_once(&request.groups).map(|name| {
         let mut group = match &known {
             Err(error) => message!(DescribedGroup { error_code: code(*error) }),
+            Ok(_) if so_far.is_full() => {
+                message!(DescribedGroup { error_code: code(ErrorCode::CoordinatorLoadInProgress) })
+            }
             Ok(groups) => described(groups, name, version),
         };
+        so_far.add(name.len());
+        for m in &group.members {
+            let texts = m.member_id.len() + m.client_id.len() + m.client_host.len();
+            so_far.add(texts + m.member_metadata.len() + m.member_assignment.len());
+        }
         group.group_id = name.clone();
         if version >= 3 {
             group.authorized_operations = operations;

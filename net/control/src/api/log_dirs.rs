@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 
 pub(crate) fn describe_log_dirs(control: &mut Control, call: &Call<'_>) -> Result<Outcome, Refusal> {
     let request: DescribeLogDirsRequest = call.decode()?;
+    call.few(request.topics.iter().flatten().map(|t| t.partitions.len()))?;
     let head = call.header.response_head();
     let mut wanted: Vec<(String, Vec<(i32, PartitionId)>)> = Vec::new();
     let named = request.topics.as_ref().map(|list| {
@@ -84,6 +85,7 @@ fn data_dir(control: &Control) -> PathBuf {
 /// Where a replica lies already it may be sent; any other folder is unknown.
 pub(crate) fn alter_replica_log_dirs(control: &mut Control, call: &Call<'_>) -> Result<Outcome, Refusal> {
     let request: AlterReplicaLogDirsRequest = call.decode()?;
+    call.few(request.dirs.iter().flat_map(|dir| &dir.topics).map(|t| t.partitions.len()))?;
     let dir = data_dir(control);
     let mut topics: BTreeMap<&str, BTreeMap<i32, ErrorCode>> = BTreeMap::new();
     for wanted in &request.dirs {

@@ -105,6 +105,19 @@ impl Call<'_> {
         })
     }
 
+    /// Lists within a list have the limit of one together: each by itself may be as long as that.
+    ///
+    /// # Errors
+    /// They have more.
+    pub fn few(&self, items: impl Iterator<Item = usize>) -> Result<(), Refusal> {
+        let items: usize = items.sum();
+        if items <= ELEMENTS_MAX {
+            return Ok(());
+        }
+        let (api, version) = (self.header.api_key, self.header.api_version);
+        Err(format!("a request {api} of version {version} with {items} items; it may have {ELEMENTS_MAX}"))
+    }
+
     pub fn encode<T: KafkaMessage + KafkaEncode + ProtocolEq>(
         &self,
         response: &T,

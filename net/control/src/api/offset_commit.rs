@@ -20,6 +20,7 @@ fn has(topic: Option<&Topic>, partition: i32) -> bool {
 
 pub(crate) fn offset_commit(control: &mut Control, call: &Call<'_>) -> Result<Outcome, Refusal> {
     let request: OffsetCommitRequest = call.decode()?;
+    call.few(request.topics.iter().map(|t| t.partitions.len()))?;
     let (head, version) = (call.header.response_head(), call.version());
     control.ensure_offsets_topic();
     let mut commit = Commit {
@@ -108,6 +109,7 @@ fn as_commit(error: ErrorCode) -> ErrorCode {
 
 pub(crate) fn offset_delete(control: &mut Control, call: &Call<'_>) -> Result<Outcome, Refusal> {
     let request: OffsetDeleteRequest = call.decode()?;
+    call.few(request.topics.iter().map(|t| t.partitions.len()))?;
     let head = call.header.response_head();
     let mut delete = DeleteOffsets { group: request.group_id.to_string(), partitions: Vec::new() };
     let mut topics = Vec::new();

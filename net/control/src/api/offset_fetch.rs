@@ -1,6 +1,6 @@
 //! OffsetFetch: committed offsets, as far as they are durable. Answered at once.
 
-use super::{Call, Outcome, Refusal, code, message, text};
+use super::{Call, ELEMENTS_MAX, Outcome, Refusal, code, message, text};
 use crate::control::Control;
 use kafka_wire::offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics};
 use kafka_wire::offset_fetch_response::{
@@ -24,11 +24,24 @@ const IDS_FROM: i16 = 10;
 pub(crate) fn offset_fetch(control: &mut Control, call: &Call<'_>) -> Result<Outcome, Refusal> {
     let request: OffsetFetchRequest = call.decode()?;
     let version = call.version();
+    let groups = request.groups.iter().flat_map(|group| group.topics.iter().flatten());
+    call.few(groups.map(|t| t.partition_indexes.len()))?;
+    call.few(request.topics.iter().flatten().map(|t| t.partition_indexes.len()))?;
     let response = if version >= GROUPS_FROM {
         // A group that is named again and again would make an answer of any size.
         let mut seen = HashSet::new();
         let groups = request.groups.iter().filter(|group| seen.insert(group.group_id.as_str()));
-        let groups = groups.map(|group| fetched(control, group, version));
+        let mut offsets = 0;
+        let groups = groups.map(|group| {
+            // Enough for one answer: who asked comes again for the rest, as to a coordinator that is not ready.
+            if offsets >= ELEMENTS_MAX {
+                let error = ErrorCode::CoordinatorLoadInProgress;
+                return failed_group(group, error);
+            }
+            let fetched = fetched(control, group, version);
+            offsets += 1 + fetched.topics.iter().map(|t| t.partitions.len()).sum::<usize>();
+            fetched
+        });
         message!(OffsetFetchResponse { groups: groups.collect() })
     } else {
         let topics = request.topics.as_ref().map(|topics| {
@@ -59,24 +72,20 @@ pub(crate) fn offset_fetch(control: &mut Control, call: &Call<'_>) -> Result<Out
     Ok(Outcome::Now(call.encode(&response)?))
 }
 
+fn failed_group(group: &OffsetFetchRequestGroup, error: ErrorCode) -> OffsetFetchResponseGroup {
+    message!(OffsetFetchResponseGroup { group_id: group.group_id.clone(), error_code: code(error) })
+}
+
 fn fetched(control: &Control, group: &OffsetFetchRequestGroup, version: i16) -> OffsetFetchResponseGroup {
     let groups = match control.groups.groups() {
         Ok(groups) => groups,
-        Err(error) => {
-            return message!(OffsetFetchResponseGroup {
-                group_id: group.group_id.clone(),
-                error_code: code(error)
-            });
-        }
+        Err(error) => return failed_group(group, error),
     };
     if version >= MEMBERS_FROM
         && let Err(error) =
             groups.check_fetch(&group.group_id, group.member_id.as_deref(), group.member_epoch)
     {
-        return message!(OffsetFetchResponseGroup {
-            group_id: group.group_id.clone(),
-            error_code: code(error)
-        });
+        return failed_group(group, error);
     }
     let topics = match &group.topics {
         Some(topics) => {

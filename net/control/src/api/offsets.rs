@@ -86,6 +86,7 @@ pub(crate) fn list_offsets(control: &mut Control, call: &Call<'_>) -> Result<Out
 
 pub(crate) fn offset_for_leader_epoch(control: &mut Control, call: &Call<'_>) -> Result<Outcome, Refusal> {
     let request: OffsetForLeaderEpochRequest = call.decode()?;
+    call.few(request.topics.iter().map(|t| t.partitions.len()))?;
     let head = call.header.response_head();
     let mut topics = Vec::new();
     let mut queries = Vec::new();

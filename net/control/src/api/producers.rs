@@ -52,6 +52,7 @@ type Asked = (Vec<PartitionId>, Vec<(usize, usize)>);
 /// DescribeProducers: whom the partition's log remembers.
 pub(crate) fn describe_producers(control: &mut Control, call: &Call<'_>) -> Result<Outcome, Refusal> {
     let request: DescribeProducersRequest = call.decode()?;
+    call.few(request.topics.iter().map(|t| t.partition_indexes.len()))?;
     let head = call.header.response_head();
     let mut asked: BTreeMap<CoreId, Asked> = BTreeMap::new();
     let mut topics = Vec::new();

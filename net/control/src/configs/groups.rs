@@ -34,7 +34,7 @@ const ANY: Valid = Valid::Any;
 
 group! {
     "consumer.assignment.interval.ms": Int = "1000", Valid::AtLeast(0), Some(("group.consumer.min.assignment.interval.ms", 0, "group.consumer.max.assignment.interval.ms", 15_000)),
-        "The interval between assignment updates for a consumer group.";
+        "No effect: a target is made with the change that calls for it, which makes it part of the same write.";
     "consumer.heartbeat.interval.ms": Int = "5000", Valid::AtLeast(1), Some(("group.consumer.min.heartbeat.interval.ms", 5_000, "group.consumer.max.heartbeat.interval.ms", 15_000)),
         "The heartbeat interval given to the members of a consumer group.";
     "consumer.session.timeout.ms": Int = "45000", Valid::AtLeast(1), Some(("group.consumer.min.session.timeout.ms", 45_000, "group.consumer.max.session.timeout.ms", 60_000)),

@@ -8,6 +8,7 @@
 
 use super::*;
 use kafka_wire::consumer_group_heartbeat_request::TopicPartitions;
+use kafka_wire::describe_groups_response::DescribedGroup;
 use kafka_wire::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use kafka_wire::offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics};
 use kafka_wire::{
@@ -57,6 +58,8 @@ struct Desk {
     slot: u64,
     longest: Duration,
     answers: HashMap<u64, Vec<u8>>,
+    /// Why connections were closed; nobody looks at the answer then.
+    refusals: Vec<String>,
 }
 
 /// One that was sent: its slot, API and version.
@@ -88,7 +91,7 @@ impl Desk {
         control.backlog.push(VecDeque::new());
         control.groups_load();
         control.ensure_offsets_topic();
-        Desk { control, slot: 0, longest: Duration::ZERO, answers: HashMap::new() }
+        Desk { control, slot: 0, longest: Duration::ZERO, answers: HashMap::new(), refusals: Vec::new() }
     }
 
     /// Topics of so many partitions, with the longest names there are. Nobody is kept waiting for these.
@@ -159,7 +162,7 @@ impl Desk {
             let Some(message) = self.control.backlog.get_mut(0).and_then(VecDeque::pop_front) else { return };
             match message {
                 CoreMessage::Answer(answer) => {
-                    assert_eq!(answer.refusal, None);
+                    self.refusals.extend(answer.refusal);
                     self.answers.insert(answer.slot, answer.bytes);
                 }
                 CoreMessage::Query { id, query: CoreQuery::Append { .. } } => {
@@ -173,6 +176,7 @@ impl Desk {
     }
 
     fn answer<T: KafkaMessage + KafkaDecode>(&mut self, sent: Sent) -> Option<T> {
+        assert_eq!(self.refusals, [""; 0]);
         let bytes = self.answers.remove(&sent.0)?;
         let mut head = Vec::new();
         let begins = sent.1.begin(&mut head);
@@ -266,6 +270,32 @@ fn rebalanced(desk: &mut Desk, size: Size) -> usize {
     // What all of them say is more than a record holds: here it is taken, as the core says yes to everything.
     assert_eq!(answer.error_code, 0);
     members.len()
+}
+
+/// Many groups of one member that says and is given as much as a record holds. How many there are.
+fn groups_that_say_much(desk: &mut Desk, size: Size) -> usize {
+    let said = Bytes::from(vec![0; size.said_bytes / 2]);
+    for number in 0..size.members {
+        let group = format!("much-{number}");
+        let asked: JoinGroupResponse = desk.ask(9, &join(&group, "", &said));
+        let joined: JoinGroupResponse = desk.ask(9, &join(&group, &asked.member_id, &said));
+        assert_eq!(joined.error_code, 0);
+        let given = of!(sync_group_request::SyncGroupRequestAssignment {
+            member_id: joined.member_id.clone(),
+            assignment: said.slice(..said.len() / 2),
+        });
+        let sync = of!(SyncGroupRequest {
+            group_id: text(group),
+            generation_id: joined.generation_id,
+            member_id: joined.member_id,
+            protocol_type: Some(text("consumer")),
+            protocol_name: Some(text("range")),
+            assignments: vec![given],
+        });
+        let answer: SyncGroupResponse = desk.ask(5, &sync);
+        assert_eq!(answer.error_code, 0);
+    }
+    size.members
 }
 
 /// Groups with an offset each, made by commits without members.
@@ -395,6 +425,35 @@ fn lists(size: Size, tries: usize) -> Vec<(&'static str, Duration)> {
             }),
         ),
         (
+            "DescribeGroups of many that say much",
+            longest(
+                tries,
+                |desk| groups_that_say_much(desk, size),
+                |desk, count| {
+                    // Whoever asks comes again for those that had no room, and has them all in the end.
+                    let mut left = names("much", *count);
+                    while !left.is_empty() {
+                        let answer: DescribeGroupsResponse =
+                            desk.ask(6, &of!(DescribeGroupsRequest { groups: left.clone() }));
+                        let before = left.len();
+                        left = answer
+                            .groups
+                            .iter()
+                            .filter(|g| g.error_code == 14)
+                            .map(|g| g.group_id.clone())
+                            .collect();
+                        assert!(left.len() < before);
+                        let described = answer.groups.iter().filter(|g| g.error_code == 0);
+                        assert!(described.clone().all(|g| g.members.len() == 1));
+                        let bytes = |g: &DescribedGroup| -> usize {
+                            g.members.iter().map(|m| m.member_metadata.len()).sum()
+                        };
+                        assert!(described.map(bytes).sum::<usize>() <= 5 << 20);
+                    }
+                },
+            ),
+        ),
+        (
             "ListGroups",
             longest(tries, groups, |desk, ()| {
                 let answer: ListGroupsResponse = desk.ask(5, &ListGroupsRequest::default());
@@ -509,6 +568,34 @@ fn patterns(size: Size, tries: usize) -> Vec<(&'static str, Duration)> {
 #[test]
 fn the_worst_requests_are_answered() {
     assert!(all(SMALL, 1).iter().all(|(_, took)| *took > Duration::ZERO));
+}
+
+/// As many as a list may have in each of two lists are too many together.
+#[test]
+fn lists_in_a_list_are_counted_together() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut desk = Desk::new(folder.path());
+    let topics = |count: usize, partitions: i32| {
+        let topic = |number| {
+            of!(OffsetFetchRequestTopics {
+                topic_id: kafka_wire_core::Uuid::from_bytes([number as u8; 16]),
+                partition_indexes: (0..partitions).collect(),
+            })
+        };
+        let group = of!(OffsetFetchRequestGroup {
+            group_id: text("g"),
+            topics: Some((0..count).map(topic).collect())
+        });
+        of!(OffsetFetchRequest { groups: vec![group] })
+    };
+    let answer: OffsetFetchResponse = desk.ask(10, &topics(2, 10_000));
+    assert_eq!(answer.groups[0].topics.len(), 2);
+    desk.send(10, &topics(2, 10_001));
+    assert!(
+        matches!(&desk.refusals[..], [why] if why.ends_with("with 20002 items; it may have 20000")),
+        "{:?}",
+        desk.refusals
+    );
 }
 
 #[test]

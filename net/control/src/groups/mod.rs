@@ -13,11 +13,12 @@ mod topic;
 pub use ringmill_groups::{GroupConfig, Migration};
 pub use topic::OFFSETS_TOPIC;
 
+use crate::configs::Resource;
 use crate::control::Control;
 use loading::Loading;
 use matcher::Matcher;
 use ringmill_core::{ConnKey, CoreQuery, CoreReply};
-use ringmill_groups::{Answer, Event, Groups, Now, Ticket, Write, WriteId};
+use ringmill_groups::{Answer, Event, Groups, Now, OwnConfig, Ticket, Write, WriteId};
 use ringmill_metadata::Topic;
 use ringmill_types::{ErrorCode, PartitionId, TopicId};
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -242,10 +243,23 @@ impl Control {
         }
     }
 
-    /// Tells the machine of every topic.
+    /// Tells the machine of every topic, and of every group that has configs.
     fn groups_know_topics(&mut self) {
         let topics = self.image.topics().map(known).collect();
         self.groups_step(Event::Topics(topics));
+        let groups: Vec<String> = self.image.resources(Resource::Group as i8).map(str::to_string).collect();
+        groups.iter().for_each(|group| self.groups_configured(group));
+    }
+
+    /// A group has other configs from now on.
+    pub(crate) fn groups_configured(&mut self, group: &str) {
+        let configs = self.image.resource(Resource::Group as i8, group);
+        let number = |name: &str| configs?.get(name)?.trim().parse().ok();
+        let own = OwnConfig {
+            consumer_session_timeout_ms: number("consumer.session.timeout.ms"),
+            consumer_heartbeat_interval_ms: number("consumer.heartbeat.interval.ms"),
+        };
+        self.groups_step(Event::Configured(group.into(), own));
     }
 
     /// A topic was made, or has more partitions.

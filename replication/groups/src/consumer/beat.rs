@@ -53,13 +53,17 @@ impl Groups {
         let id = self.group_or_simple(beat.group.as_str().into()).id.clone();
         let Some(group) = self.groups.get_mut(&id) else { return Err(missing()) };
         let mut records = Records::new();
-        let result = self.desk.becomes_consumers(group, beat, &mut records).and_then(|()| {
-            if beat.epoch == LEAVES || beat.epoch == RETURNS {
-                self.desk.consumer_leaves(group, beat, &mut records)
-            } else {
-                self.desk.consumer_lives(group, beat, &mut records)
-            }
-        });
+        let result = if joins && group.consumer.is_none() && group.state != State::Empty {
+            self.desk.upgrade(group, beat, &mut records)
+        } else {
+            self.desk.becomes_consumers(group, beat, &mut records).and_then(|()| {
+                if beat.epoch == LEAVES || beat.epoch == RETURNS {
+                    self.desk.consumer_leaves(group, beat, &mut records)
+                } else {
+                    self.desk.consumer_lives(group, beat, &mut records)
+                }
+            })
+        };
         match result {
             Ok(answer) => {
                 let answers = vec![(ticket, Answer::ConsumerBeat(Ok(answer)))];
@@ -125,7 +129,7 @@ fn check(beat: &ConsumerBeat) -> Result<(), Refused> {
 }
 
 impl Desk {
-    /// The group is one of the consumer protocol, or becomes one for a member that joins.
+    /// The group is one of the consumer protocol; an empty one becomes that for a member that joins.
     fn becomes_consumers(
         &mut self,
         group: &mut Group,
@@ -138,15 +142,6 @@ impl Desk {
         if beat.epoch != 0 {
             let reason = format!("Group {} is not a consumer group.", group.id);
             return Err(refuse(ErrorCode::GroupIdNotFound, reason));
-        }
-        if group.state != State::Empty {
-            // A member that is refused must not have changed the group for the others.
-            self.check_room(group.members.len(), group.members.contains_key(beat.member.as_str()))?;
-            self.check_words(said_by(beat), 0, self.budget.used())?;
-            if let Some(text) = pattern_of(beat) {
-                pattern(text)?;
-            }
-            return self.upgrade(group);
         }
         // An empty group has no protocol to keep.
         let mut consumer = ConsumerGroup::new();
@@ -171,7 +166,7 @@ impl Desk {
         Err(refuse(ErrorCode::GroupMaxSizeReached, reason))
     }
 
-    fn consumer_lives(
+    pub(super) fn consumer_lives(
         &mut self,
         group: &mut Group,
         beat: &ConsumerBeat,
@@ -213,7 +208,7 @@ impl Desk {
         Ok(ConsumerAnswer {
             member: id,
             epoch: now.epoch,
-            interval_ms: self.config.consumer_heartbeat_interval_ms,
+            interval_ms: self.consumer_heartbeat_interval_ms(&name),
             assignment: shows.then(|| assigned(&now)),
         })
     }
@@ -411,7 +406,7 @@ impl Desk {
         let Some(member) = consumer.members.get_mut(id) else { return };
         self.timers.cancel(member.session.take());
         let own = member.classic.as_ref().map(|classic| classic.session_timeout_ms);
-        let at_ms = self.after(own.unwrap_or(self.config.consumer_session_timeout_ms));
+        let at_ms = self.after(own.unwrap_or_else(|| self.consumer_session_timeout_ms(name)));
         member.session = Some(self.timers.add(at_ms, Due::Consumer(name.clone(), id.clone())));
     }
 

@@ -4,10 +4,10 @@
 use super::beat::{Records, known, refuse};
 use super::beat::{epoch_record, member_record, standing_record, target_epoch_record, target_record};
 use super::group::{ConsumerGroup, ConsumerMember, RETURNS, Torn};
-use super::migrate::{Next, bury};
+use super::migrate::{Next, bury, record_bytes};
 use super::reconcile::Standing;
 use crate::group::Group;
-use crate::machine::{Desk, Groups, TOMBSTONES_PER_WRITE, UnderWay, sync_refused};
+use crate::machine::{Desk, Groups, UnderWay, sync_refused};
 use crate::messages::{
     Answer, Commit, ConsumerAnswer, ConsumerBeat, Identity, Refused, Text, Ticket, WriteId,
 };
@@ -168,13 +168,14 @@ impl Desk {
         if records.is_empty() {
             return self.answer_after(consumer.last_write, answers);
         }
-        let mut answers = Some(answers);
-        let chunks = records.len().div_ceil(TOMBSTONES_PER_WRITE);
-        for (at, chunk) in records.chunks(TOMBSTONES_PER_WRITE).enumerate() {
-            let answers = if at + 1 == chunks { answers.take().unwrap_or_default() } else { Vec::new() };
-            let then = UnderWay::Consumers { group: group.id.clone(), answers };
-            consumer.last_write = Some(self.write(&group.id, chunk.to_vec(), then));
+        let mut writes = in_writes(records, self.config.record_bytes_max);
+        let last = writes.pop().unwrap_or_default();
+        for records in writes {
+            let then = UnderWay::Consumers { group: group.id.clone(), answers: Vec::new() };
+            self.write(&group.id, records, then);
         }
+        let then = UnderWay::Consumers { group: group.id.clone(), answers };
+        consumer.last_write = Some(self.write(&group.id, last, then));
         if let Some(write) = consumer.last_write.filter(|_| mends) {
             consumer.torn = Some(Torn::Mending(write));
         }
@@ -190,6 +191,23 @@ impl Desk {
             self.out.answers.extend(answers);
         }
     }
+}
+
+/// Records in their order, as many to a write as it holds: what fits into one is stored as a whole or not at all.
+fn in_writes(records: Records, bytes_max: u64) -> Vec<Records> {
+    let mut writes: Vec<Records> = Vec::new();
+    let mut bytes = 0;
+    for record in records {
+        bytes += record_bytes(&record);
+        match writes.last_mut() {
+            Some(write) if bytes <= bytes_max => write.push(record),
+            Some(_) | None => {
+                bytes = record_bytes(&record);
+                writes.push(vec![record]);
+            }
+        }
+    }
+    writes
 }
 
 fn tombstones_of(group: &str, member: &str) -> [(Bytes, Option<Bytes>); 3] {

@@ -3,7 +3,8 @@
 //! it to another in the next; what a member said it had counts here beside what its leader gave it. And a group that goes
 //! back remembers in its record that a rebalance is due, so that one that stops in between makes it after its start.
 //!
-//! Each way is one write: a start finds the group on one side or on the other.
+//! Each way is one write, the member that joins and brings the group over included: a start finds the group on one side or
+//! on the other, never over and with nobody who speaks the consumer protocol.
 
 use super::beat::{Records, refuse};
 use super::fence::everything;
@@ -13,7 +14,7 @@ use crate::budget::Share;
 use crate::embedded::{self, Assignment, CONSUMER, Subscription};
 use crate::group::{Burial, Group, Member, State};
 use crate::machine::{Desk, UnderWay, sync_refused};
-use crate::messages::{Answer, JoinAnswer, Refused, Text, Ticket};
+use crate::messages::{Answer, ConsumerAnswer, ConsumerBeat, JoinAnswer, Refused, Text, Ticket};
 use crate::records::Key;
 use ringmill_types::{ErrorCode, TopicId};
 use std::collections::BTreeSet;
@@ -37,26 +38,43 @@ struct Read<'a> {
 }
 
 impl Desk {
-    /// A classic group becomes one of the consumer protocol, members and all; parked requests are told to join again.
-    /// Where it cannot, nothing has changed.
-    pub(super) fn upgrade(&mut self, group: &mut Group) -> Result<(), Refused> {
+    /// A classic group becomes one of the consumer protocol, members and all, for a member that joins; parked requests are
+    /// told to join again. `records` get both, which fit into one write. Where the group cannot go over, or the member may
+    /// not join, nothing has changed.
+    pub(super) fn upgrade(
+        &mut self,
+        group: &mut Group,
+        beat: &ConsumerBeat,
+        records: &mut Records,
+    ) -> Result<ConsumerAnswer, Refused> {
+        self.check_room(group.members.len(), group.members.contains_key(beat.member.as_str()))?;
         let consumer = self.converted(group)?;
         let patterns = group.burial.iter().flat_map(|burial| &burial.patterns);
         let key = |text: &String| Key::Pattern { group: group.id.to_string(), pattern: text.clone() };
-        let mut records: Records = patterns.map(|text| (key(text).encode(), None)).collect();
-        records.extend(everything(&group.id, &consumer));
-        if bytes_of(&records) > self.config.record_bytes_max {
-            return Err(cannot_upgrade(group, "its members say more than one write holds"));
+        let mut both: Records = patterns.map(|text| (key(text).encode(), None)).collect();
+        both.extend(everything(&group.id, &consumer));
+        let rebalances = self.rebalances;
+        let mut over = Group::new(group.id.clone(), self.now.wall_ms);
+        over.consumer = Some(Box::new(consumer));
+        self.consumers_loaded(&mut over);
+        let joined = self.consumer_lives(&mut over, beat, &mut both).and_then(|answer| {
+            let fits = bytes_of(&both) <= self.config.record_bytes_max;
+            fits.then_some(answer)
+                .ok_or_else(|| cannot_upgrade(group, "its members say more than one write holds"))
+        });
+        if joined.is_err() {
+            for member in over.consumer.iter_mut().flat_map(|consumer| consumer.members.values_mut()) {
+                for timer in member.take_timers() {
+                    self.timers.cancel(timer);
+                }
+            }
+            self.rebalances = rebalances;
+            return joined;
         }
         self.put_down(group);
-        group.consumer = Some(Box::new(consumer));
-        self.consumers_loaded(group);
-        let then = UnderWay::Consumers { group: group.id.clone(), answers: Vec::new() };
-        let write = self.write(&group.id, records, then);
-        if let Some(consumer) = group.consumer.as_deref_mut() {
-            consumer.last_write = Some(write);
-        }
-        Ok(())
+        group.consumer = over.consumer;
+        records.extend(both);
+        joined
     }
 
     /// The classic side of a group ends: its deadlines, and whatever its members wait for.
@@ -280,8 +298,9 @@ fn held(places: impl Iterator<Item = (TopicId, i32)>, since: i32) -> Held {
 }
 
 fn bytes_of(records: &Records) -> u64 {
-    let bytes = |(key, value): &(bytes::Bytes, Option<bytes::Bytes>)| {
-        (key.len() + value.as_ref().map_or(0, bytes::Bytes::len)) as u64 + RECORD_OVERHEAD_BYTES
-    };
-    records.iter().map(bytes).sum()
+    records.iter().map(record_bytes).sum()
+}
+
+pub(super) fn record_bytes((key, value): &(bytes::Bytes, Option<bytes::Bytes>)) -> u64 {
+    (key.len() + value.as_ref().map_or(0, bytes::Bytes::len)) as u64 + RECORD_OVERHEAD_BYTES
 }

@@ -284,3 +284,31 @@ fn members_subscribe_to_no_more_than_records_and_memory_hold() {
     beat(&mut rig, names("a", 10)).unwrap();
     beat(&mut rig, names("c", 800)).unwrap();
 }
+
+#[test]
+fn a_group_has_times_of_its_own() {
+    let mut rig = Rig::new(config());
+    rig.step(Event::Topics(vec![("t".into(), TopicId([7; 16]), 6)]));
+    let own =
+        OwnConfig { consumer_session_timeout_ms: Some(60_000), consumer_heartbeat_interval_ms: Some(15_000) };
+    rig.step(Event::Configured("g".into(), own));
+    let interval = |rig: &mut Rig, beat: ConsumerBeat| {
+        let ticket = rig.ask(|t| Event::ConsumerBeat(t, beat));
+        match rig.answers.get(&ticket) {
+            Some(Answer::ConsumerBeat(Ok(answer))) => answer.interval_ms,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(interval(&mut rig, hello("a")), 15_000);
+    assert_eq!(interval(&mut rig, ConsumerBeat { group: "other".into(), ..hello("b") }), 5_000);
+    rig.pass(59_000);
+    let members = |rig: &Rig, group: &str| rig.groups.describe_consumers(group).unwrap().members.len();
+    assert_eq!((members(&rig, "g"), members(&rig, "other")), (1, 0));
+    // Back to everybody's: the session that runs ends as it began.
+    rig.step(Event::Configured("g".into(), OwnConfig::default()));
+    rig.pass(2_000);
+    assert_eq!(members(&rig, "g"), 0);
+    assert_eq!(interval(&mut rig, hello("a")), 5_000);
+    rig.pass(46_000);
+    assert_eq!(members(&rig, "g"), 0);
+}

@@ -228,6 +228,54 @@ fn groups_that_cannot_go_over_stay_as_they_are() {
 }
 
 #[test]
+fn a_group_goes_over_with_whoever_joins_in_one_write_or_not_at_all() {
+    // Of every size of a record and of all memory, most are too small for one of the steps.
+    let configs = (200..1_600).step_by(7).flat_map(|bytes| {
+        [
+            GroupConfig { record_bytes_max: bytes, ..config() },
+            GroupConfig { said_bytes_max: bytes, ..config() },
+        ]
+    });
+    let (mut over, mut refused) = (0, 0);
+    for config in configs {
+        let mut rig = rig_with(config);
+        let ticket = rig.join(classic_of("g", "", &[]));
+        let Some(JoinAnswer { error: ErrorCode::None, member, .. }) = rig.joined(ticket).cloned() else {
+            continue;
+        };
+        let given = vec![(member.to_string(), assignment(&[0, 1, 2, 3, 4, 5]))];
+        let given = Sync {
+            group: "g".into(),
+            member: member.to_string(),
+            generation: 1,
+            assignments: given,
+            ..Sync::default()
+        };
+        rig.ask(|t| Event::Sync(t, given));
+        rig.prompt = false;
+        let before = rig.groups.describe("g");
+        let topics = (0..9).map(|n| format!("another-topic-{n}")).chain(["t".into()]).collect();
+        let ticket = rig.ask(|t| Event::ConsumerBeat(t, ConsumerBeat { topics: Some(topics), ..hello("c") }));
+        match rig.answers.get(&ticket) {
+            Some(Answer::ConsumerBeat(Err(_))) => {
+                refused += 1;
+                assert_eq!((rig.groups.describe("g"), rig.unwritten.len()), (before, 0));
+                assert_eq!(rig.beat("g", &member, 1), ErrorCode::None);
+            }
+            Some(other) => panic!("{other:?}"),
+            None => {
+                over += 1;
+                assert_eq!(rig.unwritten.len(), 1);
+                rig.confirm_all();
+                restart(&mut rig);
+                assert_eq!(seen(&rig).keys().collect::<Vec<_>>(), ["c", &*member]);
+            }
+        }
+    }
+    assert!(over > 100 && refused > 50, "{over} {refused}");
+}
+
+#[test]
 fn an_assignment_with_words_of_its_own_is_not_given_up() {
     let mut rig = rig();
     let ticket = rig.join(classic_of("g", "", &[]));

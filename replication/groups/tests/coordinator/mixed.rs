@@ -564,6 +564,19 @@ fn led(roll: &[JoinedMember], partitions: i32) -> Vec<(String, Bytes)> {
     roll.iter().zip(given).map(|(m, given)| (m.member.to_string(), assignment(&given))).collect()
 }
 
+/// The smallest story that went wrong: the member that brought the group over was not in the log yet when the broker
+/// stopped, and the group of classic members that was left was one of the consumer protocol for ever.
+#[test]
+fn a_stop_while_a_group_goes_over_finds_it_on_one_side() {
+    use Protocol::{Classic, Consumer};
+    let go = |client| Act::Go { client, lost: false };
+    let mut story = Story::new(&[Classic, Classic, Classic, Classic, Consumer]);
+    for act in [go(0), go(1), Act::Confirm, go(4), Act::Confirm, Act::Restart] {
+        story.act(act);
+    }
+    story.end();
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 
