@@ -38,6 +38,7 @@ fn main() -> ExitCode {
             a_change_of_core_count_cut_in_the_middle_is_finished,
         ),
         ("what_was_taken_away_is_not_made_anew", what_was_taken_away_is_not_made_anew),
+        ("a_journal_that_lacks_topics_mixes_no_partitions", a_journal_that_lacks_topics_mixes_no_partitions),
         ("core_log_files_that_changed_places_are_refused", core_log_files_that_changed_places_are_refused),
         ("refusals_have_their_codes_and_touch_nothing", refusals_have_their_codes_and_touch_nothing),
         (
@@ -438,6 +439,41 @@ fn what_was_taken_away_is_not_made_anew() {
     let mut client = Client::connect(broker.address);
     let ends = [client.end_offset("orders", 0), client.end_offset("orders", 1)];
     assert_eq!(ends.iter().sum::<i64>(), 1, "one core's partition is whole: {ends:?}");
+    broker.stop();
+}
+
+/// The newest decisions cut from the journal: folders of topics that it does not know get their old ids, or none.
+fn a_journal_that_lacks_topics_mixes_no_partitions() {
+    use ringmill_metadata::{Record, journal::frames};
+    let dir = folder();
+    let plan = Plan { data: dir.path().join("data"), cores: "2", ..Plan::default() };
+    let broker = plan.start();
+    let mut client = Client::connect(broker.address);
+    for (topic, records) in [("last", 1), ("first", 3)] {
+        client.create(topic);
+        for offset in 0..records {
+            assert_eq!(client.produce(topic, 0), offset);
+        }
+    }
+    broker.stop();
+    let path = plan.data.join("meta/journal");
+    let whole = std::fs::read(&path).unwrap();
+    let made: Vec<usize> = frames(&whole)
+        .filter(|frame| matches!(frame.holds, Ok(Record::TopicCreated { .. })))
+        .map(|frame| frame.at)
+        .collect();
+    std::fs::write(&path, &whole[..made[0]]).unwrap();
+    let (code, text) = plan.refused();
+    assert_eq!(code, i32::from(Reason::DataDamaged.code()), "{text}");
+    assert!(text.contains("meta/journal lacks decisions"), "{text}");
+    assert_eq!(std::fs::read(&path).unwrap(), &whole[..made[0]], "nothing was changed");
+    for topic in ["first-0", "last-0"] {
+        assert!(plan.data.join("topics").join(topic).exists());
+    }
+    std::fs::write(&path, &whole).unwrap();
+    let broker = plan.start();
+    let mut client = Client::connect(broker.address);
+    assert_eq!((client.end_offset("last", 0), client.end_offset("first", 0)), (1, 3));
     broker.stop();
 }
 
