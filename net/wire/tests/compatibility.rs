@@ -159,7 +159,8 @@ fn document() -> String {
          What this broker serves of the Kafka protocol, beside Apache Kafka 4.3.1 as it answers ApiVersions. A request of another\n\
          API or version closes the connection, with the reason in the log; ApiVersions itself is answered in version 0 with\n\
          UNSUPPORTED_VERSION. So does a request other than Produce and Fetch of more than 4 MiB, or with a list of more than 20,000\n\
-         items, lists within lists counted together but for ListOffsets: one request keeps nobody else waiting for long. (Kafka\n\
+         items; partitions within topics count together, but not those of ListOffsets, CreateTopics and CreatePartitions. So one\n\
+         request keeps nobody else waiting for long. (Kafka\n\
          takes all of 100 MiB, socket.request.max.bytes, which holds here for records.) Topic configs: [TOPIC-CONFIG.md](TOPIC-CONFIG.md); error codes: [ERRORS.md](ERRORS.md).\n\n\
          `cargo x clients` runs unmodified clients against a broker; answers to the byte are compared with a transcript of a real\n\
          Kafka in net/broker/tests/golden and engine/record/tests/golden.\n\n\
