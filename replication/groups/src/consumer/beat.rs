@@ -44,8 +44,8 @@ impl Groups {
 
     fn beat(&mut self, ticket: Ticket, beat: &ConsumerBeat) -> Result<(), Refused> {
         let joins = beat.epoch == 0;
-        let missing =
-            || refuse(ErrorCode::GroupIdNotFound, format!("Consumer group {} not found.", beat.group));
+        let what = if beat.epoch == LEAVES || beat.epoch == RETURNS { "Group" } else { "Consumer group" };
+        let missing = || refuse(ErrorCode::GroupIdNotFound, format!("{what} {} not found.", beat.group));
         let is_new = !self.groups.contains_key(beat.group.as_str());
         if is_new && !joins {
             return Err(missing());
@@ -240,7 +240,7 @@ impl Desk {
         let instance = beat.instance.as_deref();
         let before = instance.and_then(|i| consumer.statics.get(i)).cloned();
         if beat.epoch > 0 {
-            let member = known(consumer, &beat.member, instance)?;
+            let member = beating(name, consumer, beat)?;
             check_epoch(member, beat.epoch, beat.owned.as_ref())?;
             return Ok(());
         }
@@ -480,6 +480,20 @@ fn pattern(text: &str) -> Result<Pattern, Refused> {
         let reason = format!("SubscribedTopicRegex `{text}` is not a valid regular expression: {error}.");
         refuse(ErrorCode::InvalidRegularExpression, reason)
     })
+}
+
+/// The member that a heartbeat is of. Without an instance, what is wrong with it names the group, too.
+pub(super) fn beating<'a>(
+    group: &str,
+    consumer: &'a ConsumerGroup,
+    beat: &ConsumerBeat,
+) -> Result<&'a ConsumerMember, Refused> {
+    let (id, instance) = (beat.member.as_str(), beat.instance.as_deref());
+    if instance.is_none() && !consumer.members.contains_key(id) {
+        let reason = format!("Member {id} is not a member of group {group}.");
+        return Err(refuse(ErrorCode::UnknownMemberId, reason));
+    }
+    known(consumer, id, instance)
 }
 
 /// A member by id, and by its instance if it has one.

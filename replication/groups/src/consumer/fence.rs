@@ -1,7 +1,7 @@
 //! How members of the consumer protocol go: by their own word, an operator's, or their silence. And how what the group
 //! decided reaches the log.
 
-use super::beat::{Records, known, refuse};
+use super::beat::{Records, beating, known, refuse};
 use super::beat::{epoch_record, member_record, standing_record, target_epoch_record, target_record};
 use super::group::{ConsumerGroup, ConsumerMember, RETURNS, Torn};
 use super::migrate::{Next, bury, record_bytes};
@@ -75,7 +75,7 @@ impl Desk {
         let Some(consumer) = group.consumer.as_deref_mut() else {
             return Err(refuse(ErrorCode::UnknownServerError, "no consumer group"));
         };
-        let member = known(consumer, &beat.member, beat.instance.as_deref())?;
+        let member = beating(&name, consumer, beat)?;
         let id = member.id.clone();
         if beat.epoch == RETURNS {
             // Its session goes on; what it has is kept for it until then.
