@@ -598,6 +598,42 @@ fn lists_in_a_list_are_counted_together() {
     );
 }
 
+/// The answer is full with the group that comes to the limit; whoever asked comes again for those behind it.
+#[test]
+fn an_answer_full_of_offsets_has_no_more_groups() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut desk = Desk::new(folder.path());
+    let topic = desk.topics(1, 1)[0];
+    commit(&mut desk, "behind", topic, 1);
+    let answered = |desk: &mut Desk, partitions: i32| {
+        let topic = of!(OffsetFetchRequestTopics {
+            topic_id: kafka_wire_core::Uuid::from_bytes(topic.0),
+            partition_indexes: (0..partitions).collect(),
+        });
+        let groups = ["large", "behind", "behind it"].map(|name| {
+            let topics = (name == "large").then(|| vec![topic.clone()]);
+            of!(OffsetFetchRequestGroup { group_id: text(name), topics: topics, member_epoch: -1 })
+        });
+        let answer: OffsetFetchResponse = desk.ask(10, &of!(OffsetFetchRequest { groups: groups.into() }));
+        let rows = answer.groups.iter().map(|g| {
+            (g.group_id.to_string(), g.error_code, g.topics.iter().map(|t| t.partitions.len()).sum::<usize>())
+        });
+        rows.collect::<Vec<_>>()
+    };
+    let row = |name: &str, error, offsets| (name.to_string(), error, offsets);
+    let loading = 14;
+    // A group counts for one itself.
+    let (full, not_full) = (19_999, 19_998);
+    assert_eq!(
+        answered(&mut desk, full),
+        [row("large", 0, full as usize), row("behind", loading, 0), row("behind it", loading, 0)]
+    );
+    assert_eq!(
+        answered(&mut desk, not_full),
+        [row("large", 0, not_full as usize), row("behind", 0, 1), row("behind it", loading, 0)]
+    );
+}
+
 #[test]
 #[ignore = "counts only in a release build on a quiet machine"]
 fn no_request_keeps_control_for_long() {
