@@ -14,8 +14,8 @@
 mod segments;
 
 use super::core_files::{
-    Chain, LogFile, exchanged_cores, exchanged_files, first_with_groups, foreign_core, lost_checkpoints,
-    walk_chain,
+    Chain, LogFile, exchanged_cores, exchanged_files, first_with_groups, foreign_core, log_file_number,
+    lost_checkpoints, walk_chain,
 };
 use super::{InspectError, at};
 use crate::compaction::{SwapError, follow_swap, forget_swap, put_in_place, read_swap};
@@ -24,6 +24,7 @@ use ringmill_reactor::{Fs, OpenMode};
 use ringmill_types::PartitionId;
 use ringmill_types::limits::PAGE_BYTES;
 use serde::Serialize;
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
@@ -281,7 +282,7 @@ fn plan_chain(
     // First the checkpoint: cut off here, the next plan finds the same hole smaller or none.
     plan.actions.push(Action::LowerDurable { dir: dir.to_path_buf(), durable: hole.sequence.0 - 1 });
     let last_chained = |path: &Path| {
-        let number = path.file_name().and_then(|n| n.to_str()).and_then(super::core_files::log_file_number);
+        let number = path.file_name().and_then(|n| n.to_str()).and_then(log_file_number);
         let groups = chain.groups.iter().filter(|g| Some(g.file) == number);
         groups.map(|g| g.position + g.bytes).max().unwrap_or(0)
     };
@@ -392,7 +393,9 @@ fn finish_swap(fs: &dyn Fs, core_dir: &Path, topic_dir: &Path) -> Result<(), Ins
     forget_swap(fs, core_dir).map_err(at(core_dir))
 }
 
-/// Gives a core-log folder a name that no start looks at.
+/// Moves what is in a core-log folder to one beside it that no start looks at. The folder itself stays, empty: one that is
+/// not there would be missed. Log files go from the last one on, so that those that are left have no gap, and checkpoints
+/// after all of them; so wherever this is cut off, the next plan finds what is left to move, or a start has all it needs.
 fn set_aside_folder(fs: &dyn Fs, dir: &Path, label: &str) -> Result<PathBuf, InspectError> {
     let name = dir.file_name().and_then(|n| n.to_str()).unwrap_or("core-log");
     let mut to = dir.with_file_name(format!("{name}.{SET_ASIDE_NAME}-{label}"));
@@ -402,11 +405,14 @@ fn set_aside_folder(fs: &dyn Fs, dir: &Path, label: &str) -> Result<PathBuf, Ins
         to = dir.with_file_name(format!("{name}.{SET_ASIDE_NAME}-{label}.{again}"));
     }
     let parent = dir.parent().unwrap_or(Path::new("."));
-    // The core begins with an empty folder; one that is not there would be missed.
-    fs.rename(dir, &to)
-        .and_then(|()| fs.create_dir_all(dir))
-        .and_then(|()| fs.sync_dir(parent))
-        .map_err(at(dir))?;
+    fs.create_dir_all(&to).and_then(|()| fs.sync_dir(parent)).map_err(at(&to))?;
+    let mut names: Vec<String> = fs.list(dir).map_err(at(dir))?.into_iter().map(|entry| entry.name).collect();
+    let last_of_all = |name: &str| checkpoint::SLOT_NAMES.contains(&name);
+    names.sort_by_key(|name| (last_of_all(name), log_file_number(name).map(Reverse)));
+    for name in names {
+        fs.rename(&dir.join(&name), &to.join(&name)).map_err(at(dir))?;
+    }
+    fs.sync_dir(&to).and_then(|()| fs.sync_dir(dir)).map_err(at(dir))?;
     Ok(to)
 }
 

@@ -438,6 +438,49 @@ fn a_repair_may_lose_its_power_at_any_write() {
     assert!(cut_off > 20, "the fuse went {cut_off} times");
 }
 
+/// The core's folder never goes, so that no start misses it, and whatever was moved until then is kept.
+#[test]
+fn setting_a_core_log_aside_may_lose_its_power_at_any_step() {
+    for slots_are_gone in [false, true] {
+        let mut cut_off = 0;
+        for changes in 0.. {
+            let mut home = Home::new();
+            for _ in 0..18 {
+                home.group(1, 100);
+            }
+            assert_eq!(home.file, 1, "both files hold groups");
+            std::fs::write(home.core().join("swap"), swap_record()).unwrap();
+            for name in SLOT_NAMES {
+                match slots_are_gone {
+                    true => StdFs.remove_file(&home.core().join(name)).unwrap(),
+                    false => {
+                        let file = StdFs.open(&home.core().join(name), OpenMode::Write).unwrap();
+                        StdFs.write_at(&file, &[0xff], 40).unwrap();
+                    }
+                }
+            }
+            let originals = files_below(home.dir.path());
+            let done = repair::apply(&FuseFs::new(changes), home.dir.path(), &home.plan(), "first").is_ok();
+            assert!(StdFs.exists(&home.core()), "after {changes} changes the folder would be missed");
+            if !home.plan().is_empty() {
+                home.repair();
+            }
+            assert!(home.plan().is_empty(), "after {changes} changes: {}", home.plan());
+            let kept = files_below(home.dir.path());
+            assert!(
+                originals.iter().all(|o| kept.contains(o)),
+                "after {changes} changes an original is gone"
+            );
+            assert_eq!(opened(&home).unwrap().groups, 0, "after {changes} changes");
+            if done {
+                break;
+            }
+            cut_off += 1;
+        }
+        assert!(cut_off >= 5, "the fuse went {cut_off} times");
+    }
+}
+
 fn files_below(dir: &Path) -> Vec<Vec<u8>> {
     let folders = StdFs.list(dir).unwrap().into_iter().map(|e| dir.join(e.name));
     let files = folders.flat_map(|d| StdFs.list(&d).unwrap().into_iter().map(move |e| d.join(e.name)));
