@@ -67,9 +67,10 @@ pub fn core_logs(generation: &Generation, data: &Path, image: &Image, fs: &dyn F
     let mut dirs = core_dirs(generation, data).enumerate();
     match dirs.find(|(core, dir)| !fs.exists(dir) && placed(*core)) {
         Some((_, dir)) => Err(damaged(format!(
-            "{} is missing, and it may hold acknowledged records. Nothing was changed. Put it back; or make an empty \
+            "{} is missing, and it may hold acknowledged records. Nothing was changed. Put it back{}; or make an empty \
              folder of that name to go on without what it held.",
-            dir.display()
+            dir.display(),
+            if generation.log_dir.is_some() { " (is the device of core.log.dir mounted?)" } else { "" },
         ))),
         None => Ok(()),
     }

@@ -29,16 +29,24 @@ impl Settled {
     pub fn take(options: &BrokerOptions, fs: &Arc<dyn Fs>) -> Result<Settled, Failure> {
         let (data, wanted) = (&options.data, wanted(options));
         if let Some(dir) = &wanted.log_dir {
-            if identity::look(fs.as_ref(), data)?.is_none() {
-                generation::check_vacant(&wanted, data, fs.as_ref())?;
+            match identity::look(fs.as_ref(), data)? {
+                // It may be missing, and then it is not made anew: a device that is not mounted, say.
+                Some(found) if found.generation.log_dir == wanted.log_dir => {}
+                Some(_) => generation::make_log_dir(dir, fs.as_ref())?,
+                None => {
+                    generation::check_vacant(&wanted, data, fs.as_ref())?;
+                    generation::make_log_dir(dir, fs.as_ref())?;
+                }
             }
-            generation::make_log_dir(dir, fs.as_ref())?;
         }
         let mut folder = identity::claim(fs.as_ref(), data, &wanted)?;
         missing::journal(&folder.identity.generation, data, fs.as_ref())?;
         let (mut journal, mut image) =
             FileJournal::open(Arc::clone(fs), data).map_err(|error| journal_failure(&error))?;
         missing::core_logs(&folder.identity.generation, data, &image, fs.as_ref())?;
+        if let Some(dir) = &wanted.log_dir {
+            generation::make_log_dir(dir, fs.as_ref())?;
+        }
         adoption::clear_deleted(fs, &folder, &mut journal, &mut image)?;
         let topics = |image: &Image| control::topics(image, options);
         let change = generation::Change { options, wanted: &wanted, topics: &topics, fs: fs.as_ref() };
@@ -181,5 +189,20 @@ mod tests {
                 assert!(!fs.exists(&path), "{name} is not made anew");
             }
         }
+    }
+
+    /// A device for core logs that is not mounted, mount point and all.
+    #[test]
+    fn the_folder_of_all_core_logs_is_missed_like_one_of_them() {
+        let home = Home::new(true, 0);
+        home.life("2").unwrap();
+        let (fs, logs) = (home.fs(), home.dir.path().join("logs"));
+        fs.remove_dir_all(&logs).unwrap();
+        let refused = home.life("2").err().unwrap();
+        assert_eq!(refused.reason, Reason::DataDamaged, "{refused}");
+        let said = refused.to_string();
+        assert!(said.contains(&logs.join("core-0").display().to_string()), "{said}");
+        assert!(said.contains("is the device of core.log.dir mounted?"), "{said}");
+        assert!(!fs.exists(&logs), "nothing is made where the device is to be");
     }
 }

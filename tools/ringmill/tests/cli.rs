@@ -271,10 +271,26 @@ fn core_logs_that_lie_elsewhere_are_looked_at_too() {
         let log = logs.join(core).join("000.log").display().to_string();
         assert!(checked.contains(&log) && dumped.contains(&log), "{log}: {checked}");
     }
-    std::fs::remove_dir_all(logs.join("core-1")).unwrap();
-    let missing = run(&["log", "verify", data]);
-    assert!(missing.err.contains(logs.join("core-1").to_str().unwrap()), "{}", missing.err);
-    assert_ne!(missing.code, DONE);
+    // One of them gone, and all, as where their device is not mounted: a start, verify and repair say the same.
+    let serve =
+        ["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--cores", "2", "--data", data];
+    let serve = [&serve[..], &["--set", &set]].concat();
+    for (gone, missed) in [(logs.join("core-0"), logs.join("core-0")), (logs.clone(), logs.join("core-0"))] {
+        let aside = dir.path().join("aside");
+        std::fs::rename(&gone, &aside).unwrap();
+        let said = format!("{} is missing, and it may hold acknowledged records", missed.display());
+        let refused = run(&serve).ends(DAMAGED).err;
+        assert!(refused.contains(&said) && !gone.exists(), "{refused}");
+        let verified = run(&["log", "verify", data]).ends(REFUSED).out;
+        assert!(verified.contains(&said) && verified.contains("DAMAGED"), "{verified}");
+        for look in [&["log", "dump", data][..], &["log", "repair", data]] {
+            run(look).ends(REFUSED);
+        }
+        let planned = run(&["log", "repair", data]).ends(REFUSED).out;
+        assert!(planned.contains(&format!("cannot be repaired: {said}")), "{planned}");
+        std::fs::rename(&aside, &gone).unwrap();
+    }
+    run(&["log", "verify", data]).ends(DONE);
 }
 
 /// The journal or a core's folder, taken away: what a start refuses, looking tells too.

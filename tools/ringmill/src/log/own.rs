@@ -215,14 +215,15 @@ pub fn kind_of(path: &Path) -> Option<FileKind> {
 }
 
 /// The core logs of a data folder that keeps them elsewhere (`core.log.dir`); its `node.toml` knows. One that cannot be read
-/// has a report of its own.
+/// has a report of its own, and what is not there is found missing in it.
 pub fn core_logs_elsewhere(fs: &dyn Fs, data: &Path) -> Vec<PathBuf> {
     let Ok(identity) = identity::read(fs, &data.join(identity::NODE_TOML)) else { return Vec::new() };
     let generation = identity.generation;
     if generation.log_dir.is_none() || generation.drained {
         return Vec::new();
     }
-    (0..generation.cores).map(|core| generation.core_dir(data, core)).collect()
+    let dirs = (0..generation.cores).map(|core| generation.core_dir(data, core));
+    dirs.filter(|dir| fs.exists(dir)).collect()
 }
 
 /// Shows the rows of a metadata journal and says what is wrong with it.

@@ -62,7 +62,11 @@ impl Repair {
         let scope = if self.everything { Scope::Everything } else { Scope::CoreLogs };
         // Core logs may lie on a device of their own.
         let elsewhere = identity.as_ref().and_then(|identity| identity.generation.log_dir.as_deref());
-        let core_dirs = repair::core_dirs(&StdFs, elsewhere.unwrap_or(&data)).map_err(failed)?;
+        let logs = elsewhere.unwrap_or(&data);
+        let core_dirs = match StdFs.exists(logs) {
+            true => repair::core_dirs(&StdFs, logs).map_err(failed)?,
+            false => Vec::new(),
+        };
         let missing = identity.iter().flat_map(|identity| missing::look(&StdFs, &data, identity));
         beyond_repair.extend(missing.map(|missing| missing.to_string()));
         let mut plan = repair::plan(&StdFs, &data, &core_dirs, scope).map_err(failed)?;
