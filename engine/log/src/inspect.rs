@@ -11,6 +11,7 @@ pub mod repair;
 mod rows;
 #[cfg(test)]
 mod tests;
+mod unaccounted;
 
 pub use core_files::{Chain, Hole, walk_chain};
 pub(crate) use core_files::{exchanged_cores, exchanged_files, first_with_groups, lost_checkpoints};
@@ -18,6 +19,9 @@ pub use rows::{
     BatchRow, CheckpointRow, EntryRow, EpochRow, GroupRow, MetadataRow, OffsetRow, PartitionRow, Row,
     SwapOutput, SwapRow, TimeRow,
 };
+
+pub(crate) use unaccounted::lacking;
+pub use unaccounted::{Unaccounted, unaccounted};
 
 use crate::format::checkpoint::{HANDED_ON_NAME, SLOT_NAMES};
 use crate::format::swap::SWAP_NAME;

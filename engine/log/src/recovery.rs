@@ -13,7 +13,7 @@ pub use error::RecoveryError;
 
 use crate::compaction::{finish_swap, forget_swap};
 use crate::format::checkpoint::{self, Checkpoint};
-use crate::inspect::{first_with_groups, lost_checkpoints};
+use crate::inspect::{first_with_groups, lacking, lost_checkpoints};
 use crate::log::Log;
 use crate::options::LogOptions;
 use error::at;
@@ -63,6 +63,12 @@ impl Log {
         let files = open_files(fs, &options, newest.is_some())?;
         if newest.is_none() {
             check_unlived(fs, &options)?;
+        }
+        if let Some(state) =
+            newest.iter().flat_map(|newest| &newest.partitions).find(|state| state.id >= next_partition_id)
+        {
+            let what = lacking(&options.data_dir, &options.log_dir, state.id, Some(state));
+            return Err(RecoveryError::Lacking { what });
         }
         let mut start = newest.unwrap_or_else(|| first_checkpoint(&options));
         let (log_dir, topics_dir) = (options.log_dir.clone(), options.data_dir.join("topics"));

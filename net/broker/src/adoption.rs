@@ -9,13 +9,13 @@
 
 use crate::exit::{Failure, Reason};
 use crate::identity::DataFolder;
+use crate::lacking;
 use ringmill_log::format::checkpoint;
 use ringmill_log::{adopt, folder};
-use ringmill_metadata::journal::{JOURNAL_DIR, JOURNAL_NAME};
 use ringmill_metadata::records::Configs;
 use ringmill_metadata::{FileJournal, Image, Journal, PartitionRecord, Record};
 use ringmill_reactor::Fs;
-use ringmill_types::{LeaderEpoch, PartitionId, TopicId};
+use ringmill_types::{LeaderEpoch, PartitionId};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ use std::sync::Arc;
 /// back. Before any core is started, for it goes by their last checkpoints.
 ///
 /// # Errors
-/// [`Reason::DataUnusable`], when a folder cannot be renamed.
+/// [`Reason::DataUnusable`], when a folder cannot be renamed; [`Reason::DataDamaged`], when the journal lacks decisions.
 pub fn clear_deleted(
     fs: &Arc<dyn Fs>,
     data: &DataFolder,
@@ -39,6 +39,10 @@ pub fn clear_deleted(
         Failure::new(Reason::DataUnusable, format!("{} cannot be used ({error}).", dir.display()))
     };
     let strangers = strangers(fs.as_ref(), &dir, image).map_err(unusable)?;
+    if !strangers.is_empty() {
+        // They may be of topics that the journal lacks.
+        lacking::check(fs.as_ref(), &data.path, &data.identity.generation, image)?;
+    }
     if !strangers.is_empty() && was_cut_off(fs.as_ref(), data) {
         for name in strangers {
             let dir = dir.join(name);
@@ -95,12 +99,12 @@ fn was_cut_off(fs: &dyn Fs, data: &DataFolder) -> bool {
 /// [`Reason::DataDamaged`], when folders contradict each other.
 pub fn settle(
     fs: &dyn Fs,
-    folder: &DataFolder,
+    data: &Path,
     cores: u16,
     journal: &mut FileJournal,
     image: &mut Image,
 ) -> Result<(), Failure> {
-    let dir = folder.path.join("topics");
+    let dir = data.join("topics");
     let unread =
         |error| Failure::new(Reason::DataUnusable, format!("{} cannot be read ({error}).", dir.display()));
     if !fs.exists(&dir) || strangers(fs, &dir, image).map_err(unread)?.is_empty() {
@@ -112,15 +116,13 @@ pub fn settle(
         Failure::new(reason, format!("{error}."))
     };
     let folders = adopt::find_folders(fs, &dir).map_err(refused)?;
-    let mut after = image.clone();
-    let mut records = Vec::new();
     for topic in adopt::group_topics(&folders).map_err(refused)? {
-        if after.named(&topic.name).is_some() {
+        if image.named(&topic.name).is_some() {
             continue;
         }
         let count = usize::try_from(topic.partitions).unwrap_or(0);
         let epoch = LeaderEpoch(topic.latest_epoch.map_or(0, |latest| latest.0.saturating_add(1)));
-        let placed = after.place(count, cores).into_iter().zip(after.next_partition()..);
+        let placed = image.place(count, cores).into_iter().zip(image.next_partition()..);
         let partitions =
             placed.map(|(core, id)| PartitionRecord { id: PartitionId(id), core, epoch }).collect();
         let id = match topic.id {
@@ -135,50 +137,11 @@ pub fn settle(
             configs: Configs::new(),
             partitions,
         };
-        after.apply(&record);
-        records.push((record, topic));
-    }
-    check_ids(fs, folder, image.next_partition(), &after)?;
-    for (record, topic) in records {
         journal
             .append(std::slice::from_ref(&record))
             .map_err(|error| crate::boot::journal_failure(&error))?;
         image.apply(&record);
-        tracing::info!(topic = topic.name, partitions = topic.partitions, missing = ?topic.missing, "folders put in place became a topic");
-    }
-    Ok(())
-}
-
-/// A journal gives an id out before a core knows it. Where a checkpoint has one that the journal never gave out, somebody
-/// took decisions from the journal, and the folders are of topics that they made: their ids may only be given out again to
-/// the same partitions, or records of one would be taken for those of another.
-fn check_ids(fs: &dyn Fs, folder: &DataFolder, next: u64, after: &Image) -> Result<(), Failure> {
-    let generation = &folder.identity.generation;
-    for core in 0..generation.cores {
-        let core_dir = generation.core_dir(&folder.path, core);
-        // One that cannot be read is refused when its core starts.
-        let Ok(Some(newest)) = checkpoint::read_newest(fs, &core_dir) else { continue };
-        for state in newest.partitions.iter().filter(|state| state.id >= next) {
-            let topic = after.with_id(TopicId(state.topic_id));
-            let index = usize::try_from(state.index).ok();
-            let now = index.and_then(|index| topic?.partitions.get(index));
-            if !now.is_some_and(|now| now.id.0 == state.id && now.core.0 == core) {
-                return Err(Failure::new(
-                    Reason::DataDamaged,
-                    format!(
-                        "{} lacks decisions: {} knows partition {}-{} by id {}, which the journal never gave out. Nothing was \
-                         changed. Put the journal back from a copy; without one, keep this folder as it is, give the broker an \
-                         empty --data, and put the partition folders of {} there.",
-                        folder.path.join(JOURNAL_DIR).join(JOURNAL_NAME).display(),
-                        core_dir.display(),
-                        state.topic,
-                        state.index,
-                        state.id,
-                        folder.path.join("topics").display(),
-                    ),
-                ));
-            }
-        }
+        tracing::info!(topic = topic.name, partitions = count, missing = ?topic.missing, "folders put in place became a topic");
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ pub mod config;
 pub mod exit;
 pub mod host;
 pub mod identity;
+pub mod lacking;
 pub mod missing;
 
 mod adoption;

@@ -15,7 +15,7 @@ use crate::exit::{Failure, Reason};
 use crate::identity::{self, DataFolder, Generation, Identity};
 use ringmill_log::format::checkpoint::HANDED_ON_NAME;
 use ringmill_metadata::Image;
-use ringmill_metadata::journal::{JOURNAL_DIR, JOURNAL_NAME, frames};
+use ringmill_metadata::journal::{Flaw, JOURNAL_DIR, JOURNAL_NAME, frames};
 use ringmill_reactor::Fs;
 use std::path::{Path, PathBuf};
 
@@ -25,10 +25,21 @@ pub fn look(fs: &dyn Fs, data: &Path, identity: &Identity) -> Vec<Failure> {
     if let Err(failure) = journal(generation, data, fs) {
         return vec![failure];
     }
+    core_logs(generation, data, &readable(fs, data).0, fs).err().into_iter().collect()
+}
+
+/// What the journal's records that can be read add up to, and whether they are all there are.
+pub(crate) fn readable(fs: &dyn Fs, data: &Path) -> (Image, bool) {
     let bytes = fs.read_all(&data.join(JOURNAL_DIR).join(JOURNAL_NAME)).unwrap_or_default();
-    let mut image = Image::new();
-    frames(&bytes).filter_map(|frame| frame.holds.ok()).for_each(|record| image.apply(&record));
-    core_logs(generation, data, &image, fs).err().into_iter().collect()
+    let (mut image, mut whole) = (Image::new(), true);
+    for frame in frames(&bytes) {
+        match frame.holds {
+            Ok(record) => image.apply(&record),
+            Err(Flaw::TornTail) => {}
+            Err(Flaw::Damage(_)) => whole = false,
+        }
+    }
+    (image, whole)
 }
 
 /// Where cores were, there is a journal.

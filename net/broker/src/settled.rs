@@ -52,7 +52,7 @@ impl Settled {
         let change = generation::Change { options, wanted: &wanted, topics: &topics, fs: fs.as_ref() };
         let inherited = change.settle(&mut folder, &mut journal, &mut image)?;
         missing::make_core_dirs(&folder, fs.as_ref())?;
-        adoption::settle(fs.as_ref(), &folder, wanted.cores, &mut journal, &mut image)?;
+        adoption::settle(fs.as_ref(), data, wanted.cores, &mut journal, &mut image)?;
         Ok(Settled { folder, journal, image, inherited })
     }
 }

@@ -442,7 +442,8 @@ fn what_was_taken_away_is_not_made_anew() {
     broker.stop();
 }
 
-/// The newest decisions cut from the journal: folders of topics that it does not know get their old ids, or none.
+/// The newest decisions cut from the journal: folders of topics that it does not know get no ids of other partitions, and
+/// are not taken for those of deleted topics.
 fn a_journal_that_lacks_topics_mixes_no_partitions() {
     use ringmill_metadata::{Record, journal::frames};
     let dir = folder();
@@ -463,13 +464,48 @@ fn a_journal_that_lacks_topics_mixes_no_partitions() {
         .map(|frame| frame.at)
         .collect();
     std::fs::write(&path, &whole[..made[0]]).unwrap();
+    let lacks = |plan: &Plan, says: &str| {
+        let (code, text) = plan.refused();
+        assert_eq!(code, i32::from(Reason::DataDamaged.code()), "{text}");
+        assert!(text.contains("the metadata journal lacks decisions") && text.contains(says), "{text}");
+        assert!(text.contains(&format!("`ringmill log repair --data {}", plan.data.display())), "{text}");
+        for topic in ["first-0", "last-0"] {
+            assert!(plan.data.join("topics").join(topic).join("00000000000000000000.log").exists());
+        }
+    };
+    lacks(&plan, "by id");
+    assert_eq!(std::fs::read(&path).unwrap(), &whole[..made[0]], "nothing was changed");
+    // Other cores would have drained the old ones' logs first, and taken the topics for deleted ones.
+    lacks(&Plan { cores: "3", ..plan.clone() }, "by id");
+    // One of them alone would have got its own id again, and without its settings.
+    std::fs::write(&path, &whole[..made[1]]).unwrap();
+    lacks(&plan, "first-0 by id");
+    std::fs::write(&path, &whole).unwrap();
+    let broker = plan.start();
+    let mut client = Client::connect(broker.address);
+    assert_eq!((client.end_offset("last", 0), client.end_offset("first", 0)), (1, 3));
+    broker.stop();
+
+    // Killed before a checkpoint knows the topic: its records in the core log say that it was there.
+    let plan = Plan { data: dir.path().join("young"), cores: "1", ..Plan::default() };
+    let broker = plan.start();
+    let path = plan.data.join("meta/journal");
+    let before = std::fs::read(&path).unwrap().len();
+    let mut client = Client::connect(broker.address);
+    for (topic, records) in [("last", 1), ("first", 3)] {
+        client.create(topic);
+        for offset in 0..records {
+            assert_eq!(client.produce(topic, 0), offset);
+        }
+    }
+    assert_eq!(broker.end(Signal::KILL).0, None);
+    let whole = std::fs::read(&path).unwrap();
+    let without = whole.get(..before).unwrap();
+    std::fs::write(&path, without).unwrap();
     let (code, text) = plan.refused();
     assert_eq!(code, i32::from(Reason::DataDamaged.code()), "{text}");
-    assert!(text.contains("meta/journal lacks decisions"), "{text}");
-    assert_eq!(std::fs::read(&path).unwrap(), &whole[..made[0]], "nothing was changed");
-    for topic in ["first-0", "last-0"] {
-        assert!(plan.data.join("topics").join(topic).exists());
-    }
+    assert!(text.contains("lacks decisions"), "{text}");
+    assert_eq!(std::fs::read(&path).unwrap(), without, "nothing was changed");
     std::fs::write(&path, &whole).unwrap();
     let broker = plan.start();
     let mut client = Client::connect(broker.address);

@@ -126,10 +126,7 @@ impl FileJournal {
     /// # Errors
     /// [`JournalError`]; the old journal stays.
     pub fn compact(&mut self, image: &Image) -> Result<(), JournalError> {
-        let mut bytes = Vec::new();
-        for record in image.to_records() {
-            record.encode(&mut bytes);
-        }
+        let bytes = snapshot(image);
         self.snapshot_bytes = bytes.len() as u64;
         let at = |error| JournalError::Io { path: self.path.clone(), error };
         self.fs.replace(&self.path, &bytes).map_err(at)?;
@@ -137,6 +134,13 @@ impl FileJournal {
         self.end = bytes.len() as u64;
         Ok(())
     }
+}
+
+/// A journal that makes this image out of nothing.
+pub fn snapshot(image: &Image) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    image.to_records().iter().for_each(|record| record.encode(&mut bytes));
+    bytes
 }
 
 /// A stretch of the journal: a record, or bytes that are none.

@@ -7,7 +7,7 @@
 #[allow(dead_code, reason = "each test binary uses a part of it")]
 mod common;
 
-use common::{ANYBODY, Broker, NONE, PATIENCE, Refusal, batch, run};
+use common::{ANYBODY, Broker, NONE, PATIENCE, Refusal, batch, creatable, run};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use tempfile::TempDir;
@@ -199,4 +199,65 @@ fn both_checkpoint_slots_damaged_are_refused_and_repaired() {
     // What had reached segments is adopted; the rest was in the core log alone.
     let stored = stored(&data);
     assert!(stored.iter().enumerate().all(|(n, record)| *record == value(n)), "{stored:?}");
+}
+
+/// Decisions on two topics of one request, not in the order of their names, damaged or cut off by hand. A repair decides
+/// again what the cores' checkpoints know; of partitions that they do not know it says that their records are lost.
+#[test]
+fn topics_that_the_journal_lost_come_back_from_the_cores() {
+    const PLACES: [(&str, i32); 5] = [("zeta", 0), ("zeta", 1), ("zeta", 2), ("alpha", 0), ("alpha", 1)];
+    for (in_order, by_hand) in [(true, false), (true, true), (false, false), (false, true)] {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("data");
+        let journal = data.join("meta/journal");
+        let mut broker = Broker::start(&data, &[]);
+        let mut client = broker.client();
+        assert_eq!(client.create("well", 1, &[]).unwrap(), NONE);
+        assert_eq!(client.produce("well", 0, &batch(ANYBODY, &["before"])).unwrap(), NONE);
+        let before = std::fs::read(&journal).unwrap().len();
+        let together = vec![creatable("zeta", 3, &[]), creatable("alpha", 2, &[])];
+        assert_eq!(client.create_together(together).unwrap(), [NONE, NONE]);
+        for (topic, partition) in PLACES {
+            let record = format!("of {topic}-{partition}");
+            assert_eq!(client.produce(topic, partition, &batch(ANYBODY, &[record])).unwrap(), NONE);
+        }
+        match in_order {
+            true => assert_eq!(broker.stop().code(), Some(0)),
+            false => broker.kill(),
+        }
+        let mut bytes = std::fs::read(&journal).unwrap();
+        let says = if by_hand {
+            bytes.truncate(before);
+            "the metadata journal lacks decisions"
+        } else {
+            // The first record behind, and the last.
+            bytes[before + 20] ^= 1;
+            *bytes.last_mut().unwrap() ^= 1;
+            "which gives up the decisions that were written last"
+        };
+        std::fs::write(&journal, &bytes).unwrap();
+        refused(&data, &[says]);
+        verify_names(&data, &journal);
+        let lost: &[&str] =
+            if in_order { &["settings of topic zeta", "settings of topic alpha"] } else { &[] };
+        repair(&data, lost);
+        let (code, said) = run(&["log", "verify", "--only-findings", data.to_str().unwrap()]);
+        assert_eq!(code, 0, "{said}");
+
+        let broker = Broker::start(&data, &[]);
+        let mut client = broker.client();
+        assert_eq!(client.read_from("well", 0, 0).len(), 1, "the neighbour is whole");
+        for (topic, partition) in PLACES {
+            let record = format!("of {topic}-{partition}");
+            let stored = client.read_from(topic, partition, 0);
+            let stored: Vec<&[u8]> = stored.iter().map(|record| record.value.as_slice()).collect();
+            let kept = if in_order {
+                stored == [record.as_bytes()]
+            } else {
+                stored.is_empty() || stored == [record.as_bytes()]
+            };
+            assert!(kept, "{topic}-{partition} holds {stored:?}");
+            assert_eq!(client.produce(topic, partition, &batch(ANYBODY, &["it goes on"])).unwrap(), NONE);
+        }
+    }
 }

@@ -4,12 +4,13 @@ use super::rows::{CheckpointRow, EntryRow, GroupRow, PartitionRow, Row, SwapRow}
 use super::{FileKind, InspectError, Report, at};
 use crate::format::checkpoint::{self, Checkpoint, CheckpointError, Slot};
 use crate::format::group::{
-    DecodedGroup, Entry, GROUP_HEADER_BYTES, GroupError, GroupHeader, decode_group, decode_table,
+    DecodedGroup, Entry, EntryKind, GROUP_HEADER_BYTES, GroupError, GroupHeader, decode_group, decode_table,
 };
 use crate::format::swap::SwapRecord;
 use ringmill_reactor::{FileHandle, Fs, OpenMode};
 use ringmill_types::limits::PAGE_BYTES;
 use ringmill_types::{GroupSeq, PartitionId};
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -226,6 +227,8 @@ pub struct ChainGroup {
     pub bytes: u64,
     /// Partition, first and last offset of each batch in it.
     pub batches: Vec<(PartitionId, i64, i64)>,
+    /// Partitions of all its entries, each once.
+    pub named: BTreeSet<PartitionId>,
 }
 
 /// Walks the groups from where the checkpoint says, by sequence, incarnation and header CRC, as recovery does.
@@ -310,6 +313,8 @@ impl Walk {
             return Ok(false);
         };
         let batches = batches_of(&group);
+        let of_partitions = group.entries.iter().filter(|entry| entry.kind != EntryKind::NoOp);
+        let named = of_partitions.map(|entry| entry.partition).collect();
         let bytes = header.total_bytes() as u64;
         self.prev_header_crc = file.stored_crc(fs, position)?;
         self.durable = self.durable.max(header.durable.0);
@@ -319,6 +324,7 @@ impl Walk {
             position,
             bytes,
             batches,
+            named,
         });
         self.chain.next_sequence = next.saturating_add(1);
         self.chain.end_file = number;

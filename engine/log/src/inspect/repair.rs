@@ -83,9 +83,15 @@ pub enum Action {
     LowerDurable { dir: PathBuf, durable: u64 },
     /// Keep the first `keep_bytes`, zeros behind them up to `file_bytes`; the original is set aside.
     CutFile { path: PathBuf, keep_bytes: u64, file_bytes: u64 },
+    /// The whole file is written anew; the original is set aside.
+    ReplaceFile {
+        path: PathBuf,
+        #[serde(skip)]
+        bytes: Vec<u8>,
+    },
     /// A missing file of the ring is made anew, zero-filled.
     MakeLogFile { path: PathBuf, file_bytes: u64 },
-    /// The whole folder takes another name beside its old one; the core begins with an empty log.
+    /// All that is in the folder goes to one beside it; the core begins with an empty log.
     SetAsideCoreLog { dir: PathBuf },
     /// Good batches move to a new segment file; the original and its indexes are set aside. `bytes` count for the
     /// checkpoint in `core_dir`.
@@ -137,6 +143,9 @@ impl fmt::Display for Action {
             }
             Action::CutFile { path, keep_bytes, .. } => {
                 write!(f, "{}: set aside; its first {keep_bytes} bytes are kept", path.display())
+            }
+            Action::ReplaceFile { path, bytes } => {
+                write!(f, "{}: set aside; written anew, {} bytes", path.display(), bytes.len())
             }
             Action::MakeLogFile { path, file_bytes } => {
                 write!(f, "{}: made anew, {file_bytes} zero bytes", path.display())
@@ -359,6 +368,10 @@ pub fn apply(fs: &dyn Fs, data_dir: &Path, plan: &Plan, label: &str) -> Result<V
             Action::CutFile { path, keep_bytes, file_bytes } => {
                 let kept = aside.keep(fs, path)?;
                 copy_prefix(fs, Some(&kept), path, *keep_bytes, *file_bytes).map_err(at(path))?;
+            }
+            Action::ReplaceFile { path, bytes } => {
+                aside.keep(fs, path)?;
+                fs.replace(path, bytes).map_err(at(path))?;
             }
             Action::SetAsideCoreLog { dir } => aside.kept.push(set_aside_folder(fs, dir, label)?),
             Action::RewriteSegment { path, core_dir, partition, .. } => {

@@ -66,6 +66,13 @@ impl Home {
     /// Appends a group with one batch of `records` for `t-0`, and says where it went.
     fn group(&mut self, records: i32, payload_bytes: usize) -> (u32, u64) {
         let spec = BatchSpec { base_offset: self.offset, records, payload_bytes, ..BatchSpec::default() };
+        let place = self.append(5, EntryKind::Batch, spec.bytes(), self.offset);
+        self.offset += i64::from(records);
+        place
+    }
+
+    /// Appends a group with one entry, and says where it went.
+    fn append(&mut self, id: u64, kind: EntryKind, content: Vec<u8>, arg: i64) -> (u32, u64) {
         let header = GroupHeader {
             incarnation: LIFE,
             sequence: GroupSeq(self.sequence),
@@ -75,7 +82,7 @@ impl Home {
             payload_bytes: 0,
             table_crc: 0,
         };
-        let bytes = group_of(header, &[(5, EntryKind::Batch, spec.bytes(), self.offset)]);
+        let bytes = group_of(header, &[(id, kind, content, arg)]);
         if self.position + bytes.len() as u64 > FILE_BYTES {
             (self.file, self.position) = (self.file + 1, 0);
         }
@@ -84,7 +91,6 @@ impl Home {
         self.prev_header_crc = GroupHeader::own_crc(bytes[..GROUP_HEADER_BYTES].try_into().unwrap());
         self.position += bytes.len() as u64;
         self.sequence += 1;
-        self.offset += i64::from(records);
         place
     }
 
@@ -380,6 +386,42 @@ fn what_changed_places_is_told_and_left_alone() {
     assert!(home.plan().is_empty(), "{}", home.plan());
     home.checkpoint(|c| c.core = 1);
     told(&home, "holds what core 1 wrote");
+}
+
+/// A checkpoint or any entry of the core log names a partition that the journal never gave an id to: so say a core that
+/// starts, and whoever looks.
+#[test]
+fn partitions_that_the_journal_never_gave_out_are_told() {
+    let mut home = Home::new();
+    home.group(1, 100);
+    let strangers = |home: &Home, next: u64| -> Vec<(u64, Option<String>)> {
+        let all = unaccounted(&StdFs, &home.core(), next).unwrap();
+        all.into_iter().map(|known| (known.id, known.state.map(|state| state.topic))).collect()
+    };
+    assert_eq!(strangers(&home, 6), []);
+    assert_eq!(strangers(&home, 5), [(5, Some("t".to_string()))]);
+    home.append(9, EntryKind::Tombstone, Vec::new(), 0);
+    home.append(7, EntryKind::Epoch, Vec::new(), 0);
+    assert_eq!(strangers(&home, 6), [(7, None), (9, None)]);
+    match opened(&home) {
+        Err(error @ crate::RecoveryError::Lacking { .. }) => {
+            let (text, first) =
+                (error.to_string(), unaccounted(&StdFs, &home.core(), 6).unwrap().pop().unwrap());
+            assert_eq!(text, first.sentence(home.dir.path()));
+        }
+        other => panic!("{other:?}"),
+    }
+    home.checkpoint(|c| {
+        c.partitions.push(PartitionState { id: 6, topic: "u".to_string(), ..PartitionState::default() });
+        (c.start_offset, c.next_group, c.prev_header_crc) =
+            (home.position, home.sequence, home.prev_header_crc);
+    });
+    assert_eq!(strangers(&home, 6), [(6, Some("u".to_string()))]);
+    let refused = opened(&home).unwrap_err();
+    assert!(
+        matches!(&refused, crate::RecoveryError::Lacking { what } if what.contains("u-0 by id 6")),
+        "{refused}"
+    );
 }
 
 #[test]

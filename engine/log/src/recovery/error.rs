@@ -41,6 +41,10 @@ pub enum RecoveryError {
     Exchanged {
         what: String,
     },
+    /// The metadata journal never gave out an id that this core knows.
+    Lacking {
+        what: String,
+    },
     /// A partition folder that was put in place cannot be served.
     Adopt(AdoptError),
     NoMemory,
@@ -74,6 +78,7 @@ impl fmt::Display for RecoveryError {
                 write!(f, "{}. Nothing was changed", exchanged_cores(path, *found))
             }
             RecoveryError::Exchanged { what } => write!(f, "{what}. Nothing was changed"),
+            RecoveryError::Lacking { what } => f.write_str(what),
             RecoveryError::Adopt(error) => error.fmt(f),
             RecoveryError::NoMemory => {
                 f.write_str("replaying the core log needs more memory than --memory allows; raise it")

@@ -10,7 +10,7 @@ use crate::core_log::{CoreLog, GroupPlace, Item, Resume, RingFile, Sealed};
 use crate::format::checkpoint::{self, Checkpoint, PartitionState};
 use crate::format::group::{DecodedGroup, EntryKind, GROUP_HEADER_BYTES, GroupHeader, decode_group};
 use crate::inline::Inline;
-use crate::inspect::exchanged_files;
+use crate::inspect::{exchanged_files, lacking};
 use crate::log::Log;
 use crate::options::LogOptions;
 use crate::partition::segment_files;
@@ -261,12 +261,9 @@ impl Replay {
                 if entry.partition.0 < self.next_partition_id {
                     continue;
                 }
-                return Err(self.damage(
-                    file,
-                    offset,
-                    vec![format!("id {}", entry.partition)],
-                    "an entry names a partition that was never made".into(),
-                ));
+                let options = &self.log.options;
+                let what = lacking(&options.data_dir, &options.log_dir, entry.partition.0, None);
+                return Err(RecoveryError::Lacking { what });
             };
             let last = match entry.kind {
                 EntryKind::Batch | EntryKind::Carry => {

@@ -3,7 +3,7 @@
 //! Read with the code that reads them at a start, and reported like every other file. Nothing here changes a file.
 
 use ringmill_broker::identity::{self, Identity};
-use ringmill_broker::missing;
+use ringmill_broker::{lacking, missing};
 use ringmill_log::inspect::{FileKind, Report, Severity};
 use ringmill_metadata::journal::{Flaw, JOURNAL_NAME, frames};
 use ringmill_metadata::records::{Configs, QuotaEntity};
@@ -269,8 +269,12 @@ pub fn node(fs: &dyn Fs, path: &Path, emit: &mut dyn FnMut(OwnRow)) -> io::Resul
             report.used_bytes = report.file_bytes;
             report.rows = 1;
             let data = path.parent().unwrap_or(Path::new("."));
-            for missing in missing::look(fs, data, &identity) {
-                report.find(Severity::Damage, None, missing.to_string());
+            let mut refused = missing::look(fs, data, &identity);
+            if refused.is_empty() {
+                refused.extend(lacking::told(fs, data, &identity.generation));
+            }
+            for failure in refused {
+                report.find(Severity::Damage, None, failure.to_string());
             }
             emit(OwnRow::Node(Node::of(identity)));
         }

@@ -7,8 +7,9 @@ use crate::output::{Out, counted, remark};
 use crate::topic::asked;
 use clap::Args;
 use ringmill_broker::identity::{self, Identity};
-use ringmill_broker::{Reason, missing};
+use ringmill_broker::{Reason, lacking, missing};
 use ringmill_log::inspect::repair::{self, Action, Loss, Plan, Scope};
+use ringmill_metadata::Image;
 use ringmill_metadata::journal::{self, Flaw, JOURNAL_DIR, JOURNAL_NAME};
 use ringmill_reactor::Fs as _;
 use ringmill_reactor::stdfs::StdFs;
@@ -71,7 +72,7 @@ impl Repair {
         beyond_repair.extend(missing.map(|missing| missing.to_string()));
         let mut plan = repair::plan(&StdFs, &data, &core_dirs, scope).map_err(failed)?;
         plan.beyond_repair.extend(beyond_repair);
-        plan_journal(&data, &mut plan)?;
+        plan_journal(&data, identity.as_ref(), &mut plan)?;
         let mut out = Out::new();
         if !self.json {
             out.line(plan.to_string().trim_end())?;
@@ -151,30 +152,52 @@ fn identity_of(data: &Path, beyond_repair: &mut Vec<String>) -> Result<Option<Id
 }
 
 /// What keeps a start from using the metadata journal: ids and deletions that nothing else records. Damage at its end
-/// costs what was decided last; damage before it would cost what was decided behind it, and is left to a copy.
-fn plan_journal(data: &Path, plan: &mut Plan) -> Result<(), Failed> {
+/// costs what was decided last; damage before it would cost what was decided behind it, and is left to a copy. Topics that
+/// it lacks, now or before, and that cores know are decided again, all at once: in between, ids would be taken for used.
+fn plan_journal(data: &Path, identity: Option<&Identity>, plan: &mut Plan) -> Result<(), Failed> {
     let path = data.join(JOURNAL_DIR).join(JOURNAL_NAME);
     if !StdFs.exists(&path) {
         return Ok(());
     }
     let bytes = StdFs.read_all(&path).map_err(|e| Failed::local(path.display(), &e))?;
-    let mut sound_so_far = true;
+    let mut image = Image::new();
+    let (mut cut, mut readable) = (None, true);
     for frame in journal::frames(&bytes) {
-        let Err(Flaw::Damage(error)) = frame.holds else { continue };
-        if frame.may_be_given_up(bytes.len()) && sound_so_far {
-            let keep_bytes = frame.at as u64;
-            let why = format!(
-                "what was decided last, {} bytes of {} (topics made, changed or deleted; {error})",
-                frame.bytes,
-                path.display()
-            );
-            plan.losses.push(Loss::anywhere(why));
-            plan.actions.push(Action::CutFile { path: path.clone(), keep_bytes, file_bytes: keep_bytes });
-        } else {
-            let what = format!("{} at byte {}: {error}; restore it from a copy", path.display(), frame.at);
-            plan.beyond_repair.push(what);
+        match frame.holds {
+            Ok(record) => image.apply(&record),
+            Err(Flaw::TornTail) => {}
+            Err(Flaw::Damage(error)) if frame.may_be_given_up(bytes.len()) && readable => {
+                cut = Some(frame.at as u64);
+                let why = format!(
+                    "what was decided last, {} bytes of {} (topics made, changed or deleted; {error})",
+                    frame.bytes,
+                    path.display()
+                );
+                plan.losses.push(Loss::anywhere(why));
+            }
+            Err(Flaw::Damage(error)) => {
+                readable = false;
+                let what =
+                    format!("{} at byte {}: {error}; restore it from a copy", path.display(), frame.at);
+                plan.beyond_repair.push(what);
+            }
         }
-        sound_so_far = false;
+    }
+    let Some(generation) = identity.map(|identity| &identity.generation).filter(|_| readable) else {
+        plan.actions.extend(cut.map(|at| Action::CutFile { path, keep_bytes: at, file_bytes: at }));
+        return Ok(());
+    };
+    let known = lacking::look(&StdFs, data, generation, image.next_partition()).map_err(failed)?;
+    if known.is_empty() {
+        plan.actions.extend(cut.map(|at| Action::CutFile { path, keep_bytes: at, file_bytes: at }));
+        return Ok(());
+    }
+    match lacking::recall(&StdFs, data, &known, generation.cores, &mut image) {
+        Ok(losses) => {
+            plan.losses.extend(losses.into_iter().map(Loss::anywhere));
+            plan.actions.push(Action::ReplaceFile { path, bytes: journal::snapshot(&image) });
+        }
+        Err(error) => plan.beyond_repair.push(error.to_string()),
     }
     Ok(())
 }

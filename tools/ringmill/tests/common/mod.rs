@@ -255,24 +255,16 @@ impl Client {
 
     /// Creates a topic; its error code.
     pub fn create(&mut self, topic: &str, partitions: i32, configs: &[(&str, &str)]) -> io::Result<i16> {
-        let mut of = CreatableTopic::default();
-        of.name = StrBytes::from(topic);
-        of.num_partitions = partitions;
-        of.replication_factor = 1;
-        of.configs = configs
-            .iter()
-            .map(|(key, value)| {
-                let mut config = CreatableTopicConfig::default();
-                config.name = StrBytes::from(*key);
-                config.value = Some(StrBytes::from(*value));
-                config
-            })
-            .collect();
+        Ok(self.create_together(vec![creatable(topic, partitions, configs)])?[0])
+    }
+
+    /// Creates topics in one request; their error codes.
+    pub fn create_together(&mut self, topics: Vec<CreatableTopic>) -> io::Result<Vec<i16>> {
         let mut request = CreateTopicsRequest::default();
-        request.topics = vec![of];
+        request.topics = topics;
         request.timeout_ms = 10_000;
         let answer: CreateTopicsResponse = self.call(&request, 2)?;
-        Ok(answer.topics[0].error_code)
+        Ok(answer.topics.iter().map(|topic| topic.error_code).collect())
     }
 
     pub fn producer_id(&mut self) -> io::Result<i64> {
@@ -335,6 +327,24 @@ impl Client {
             }
         }
     }
+}
+
+/// A topic as it is asked for.
+pub fn creatable(topic: &str, partitions: i32, configs: &[(&str, &str)]) -> CreatableTopic {
+    let mut of = CreatableTopic::default();
+    of.name = StrBytes::from(topic);
+    of.num_partitions = partitions;
+    of.replication_factor = 1;
+    of.configs = configs
+        .iter()
+        .map(|(key, value)| {
+            let mut config = CreatableTopicConfig::default();
+            config.name = StrBytes::from(*key);
+            config.value = Some(StrBytes::from(*value));
+            config
+        })
+        .collect();
+    of
 }
 
 /// A record as it came back, with what its batch said.
