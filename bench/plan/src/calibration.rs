@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// Of the file's format. A reader takes its own only.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// A file larger than this is not one of ours.
 pub const FILE_BYTES_MAX: u64 = 4 << 20;
 
@@ -140,6 +140,8 @@ pub struct Machine {
     pub timer_us: f64,
     /// Stalls of a thread that wants to run, of 100 µs and more.
     pub stalls_per_second: f64,
+    /// CPUs that other processes used while all of this was measured: the more, the less any figure is worth.
+    pub others_cpus: f64,
 }
 
 /// The way between client and broker.
@@ -198,6 +200,11 @@ pub struct Waits {
     pub tail_high: f64,
     /// Measured rate at saturation over the model's, the typical one of the runs.
     pub saturation: f64,
+}
+
+impl Waits {
+    /// A model that is taken as it is.
+    pub const NONE: Waits = Waits { wake_us: 0.0, tail_half: 1.0, tail_high: 1.0, saturation: 1.0 };
 }
 
 /// A run as it was measured, for whoever wants to judge.
@@ -334,6 +341,7 @@ impl Calibration {
             ("flush.kib_us", self.flush.kib_us, 0.0, 1e9),
             ("machine.timer_us", self.machine.timer_us, 0.0, 1e9),
             ("machine.stalls_per_second", self.machine.stalls_per_second, 0.0, 1e5),
+            ("machine.others_cpus", self.machine.others_cpus, 0.0, 1e5),
             ("machine.copy_bytes_per_second", self.machine.copy_bytes_per_second, 1.0, 1e15),
             ("machine.crc_bytes_per_second", self.machine.crc_bytes_per_second, 1.0, 1e15),
             ("network.bytes_per_second", self.network.bytes_per_second, 1.0, 1e15),
@@ -391,6 +399,7 @@ pub(crate) mod tests {
                 crc_bytes_per_second: 2e10,
                 timer_us: 55.0,
                 stalls_per_second: 0.0,
+                others_cpus: 0.0,
             },
             network: Network { to: "loopback".into(), bytes_per_second: 5e9, round_trip: Spread::default() },
             flush: Flush {
@@ -434,7 +443,7 @@ pub(crate) mod tests {
     fn what_cannot_be_is_refused() {
         let text = example().to_toml();
         let replaced = |from: &str, to: &str| Calibration::parse(&text.replacen(from, to, 1));
-        assert_eq!(replaced("version = 2", "version = 1"), Err(CalibrationError::Version(1)));
+        assert_eq!(replaced("version = 3", "version = 2"), Err(CalibrationError::Version(2)));
         assert_eq!(
             replaced("wake_us = 10.0", "wake_us = nan"),
             Err(CalibrationError::Number("waits.wake_us"))

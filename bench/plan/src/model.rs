@@ -1,6 +1,7 @@
 //! A calibration brought to bear on a load: what saturates a core, and what latency there is below that.
 
-use crate::calibration::Calibration;
+use crate::calibration::{Calibration, Run, Waits};
+use crate::fit;
 use crate::sim::{Load, NAP_US, Node, Simulated, Stalls, simulate};
 
 /// Records of one play: enough for a p99, and for slow loads not for hours of them.
@@ -16,6 +17,10 @@ const ROUNDS: u32 = 4;
 /// What threads can have of all CPUs together; the rest is the kernel's and everybody's.
 const CPU_PART: f64 = 0.95;
 const SEED: u64 = 20_261_121;
+/// Names of designed runs: a record at a time; and how those end that are paced at half and at 80 % of another's rate.
+pub const SINGLE: &str = "single";
+const HALF: &str = "-half";
+const HIGH: &str = "-high";
 
 /// Where the clients are.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -122,6 +127,30 @@ fn loop_until_fits(
     }
 }
 
+/// What the model is wrong by on the runs that it was fitted from; `calibration` is one without corrections. Of each, the
+/// middle one: the rate of runs as fast as it goes, then p99 at half and at 80 % of a rate corrected by that.
+pub fn waits(calibration: &Calibration, runs: &[Run]) -> Waits {
+    let mut found = calibration.clone();
+    if let Some(single) = runs.iter().find(|run| run.name == SINGLE) {
+        let alone = Node { stalls: Stalls::default(), ..node(&found, Clients::Here, &single.load(), 0) };
+        found.waits.wake_us = fit::wake_us(&alone, single);
+    }
+    let rates = runs
+        .iter()
+        .filter(|run| run.asked == 0.0)
+        .map(|run| run.rate / play(&found, &run.load(), Clients::Here, 0).simulated.rate);
+    found.waits.saturation = fit::middle(rates.collect());
+    let tail = |ending: &str| {
+        let runs = runs.iter().filter(|run| run.name.ends_with(ending));
+        let ratios = runs.map(|run| {
+            let load = alike(&found, &run.load());
+            run.p99_ms / play(&found, &load, Clients::Here, 0).simulated.ms(0.99)
+        });
+        fit::middle(ratios.collect())
+    };
+    Waits { tail_half: tail(HALF), tail_high: tail(HIGH), ..found.waits }
+}
+
 /// Records per second at saturation of one core, with clients where they are.
 pub fn saturation(calibration: &Calibration, load: &Load, clients: Clients, readers: u32) -> f64 {
     let unlimited = Load { rate: None, ..load.clone() };
@@ -138,6 +167,11 @@ fn tail_factor(calibration: &Calibration, part: f64) -> f64 {
     half * (high / half).powf(along)
 }
 
+/// A load of a real machine as the model has to be given it, to be as far from saturation as there.
+fn alike(calibration: &Calibration, load: &Load) -> Load {
+    Load { rate: load.rate.map(|rate| rate / calibration.waits.saturation), ..load.clone() }
+}
+
 /// p50 and p99 in milliseconds at the load's rate, which is `part` of the saturation.
 pub fn latency(
     calibration: &Calibration,
@@ -146,7 +180,7 @@ pub fn latency(
     readers: u32,
     part: f64,
 ) -> (f64, f64) {
-    let played = play(calibration, load, clients, readers).simulated;
+    let played = play(calibration, &alike(calibration, load), clients, readers).simulated;
     let (p50, p99) = (played.ms(0.5), played.ms(0.99));
     (p50, (p99 * tail_factor(calibration, part)).max(p50))
 }
@@ -180,6 +214,48 @@ mod tests {
         let (half, near) = (at(0.5), at(0.98));
         assert!(half.1 >= half.0 && near.1 >= half.1 * 0.9, "{half:?} {near:?}");
         assert!(saturation(&calibration, &load(1.0), Clients::Here, 3) < most);
+    }
+
+    #[test]
+    fn a_model_that_is_too_slow_is_asked_for_less() {
+        let mut calibration = example();
+        calibration.disk_bytes_per_second = 1e12;
+        let load = Load::new(Some(50_000.0), 1000, 8, 4);
+        let right = latency(&calibration, &load, Clients::Here, 0, 0.5);
+        // The real machine gives twice what the model says: twice the load is as far from its saturation.
+        calibration.waits.saturation = 2.0;
+        let double = Load { rate: Some(100_000.0), ..load };
+        assert_eq!(latency(&calibration, &double, Clients::Here, 0, 0.5), right);
+    }
+
+    #[test]
+    fn corrections_are_what_the_model_lacks_on_its_own_runs() {
+        let mut calibration = example();
+        calibration.disk_bytes_per_second = 1e12;
+        let run = |name: &str, asked: f64, rate: f64, p99_ms: f64| Run {
+            name: name.into(),
+            record_bytes: 1000,
+            partitions: 8,
+            producers: 4,
+            linger_us: 5000.0,
+            batch_bytes: 16_384,
+            asked,
+            rate,
+            p50_ms: p99_ms / 2.0,
+            p99_ms,
+            ..Run::default()
+        };
+        let full = run("full", 0.0, 1.0, 0.0);
+        let most = play(&calibration, &full.load(), Clients::Here, 0).simulated.rate;
+        let half = run("full-half", most * 0.75, most * 0.75, 0.0);
+        // As far from saturation as the model's half.
+        let p99 = play(&calibration, &Load { rate: Some(most * 0.5), ..half.load() }, Clients::Here, 0);
+        let p99 = p99.simulated.ms(0.99);
+        let runs = [Run { rate: most * 1.5, ..full }, Run { p99_ms: p99 * 3.0, ..half }];
+        let found = waits(&calibration, &runs);
+        assert!((found.saturation - 1.5).abs() < 1e-9, "{found:?}");
+        assert!((found.tail_half - 3.0).abs() < 1e-6, "{found:?}");
+        assert_eq!(found.tail_high, 1.0);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 
 use crate::embedded::{Embedded, Settings};
 use crate::exit::{Code, Failed};
+use crate::neighbours::Stretch;
 use crate::perf::{failed, resolve};
 use crate::prometheus::Metrics;
 use crate::server;
@@ -42,6 +43,7 @@ pub struct Lab {
     runs: u32,
     /// Folders of partitions before the first run.
     folders: usize,
+    since_start: Stretch,
 }
 
 /// What a run gave.
@@ -100,7 +102,13 @@ impl Lab {
         let options = Options { timeout: TIMEOUT, connect_timeout: TIMEOUT, ..Options::default() };
         let client = Client::connect(&broker.address, options)?;
         let folders = folders_of(&broker);
-        Ok(Lab { broker, client, stop, runs: 0, folders })
+        let since_start = Stretch::begin(&[broker.process_id()]);
+        Ok(Lab { broker, client, stop, runs: 0, folders, since_start })
+    }
+
+    /// CPUs that other processes have used since the lab's start.
+    pub fn others_cpus(&self) -> f64 {
+        self.since_start.others_cpus()
     }
 
     /// Runs a load until the broker's core log has the size that it keeps: making it is work of the first runs only.

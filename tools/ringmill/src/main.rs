@@ -13,6 +13,7 @@ mod group;
 mod lab;
 mod log;
 mod member;
+mod neighbours;
 mod output;
 mod page;
 mod perf;

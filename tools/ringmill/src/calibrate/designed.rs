@@ -7,9 +7,8 @@ use ringmill_plan::Load;
 use ringmill_plan::calibration::{
     Calibration, DevicePoint, Fitted, Machine, Memory, Network, Run, Sides, Stamp, VERSION, Waits,
 };
-use ringmill_plan::model::{self, Clients};
-use ringmill_plan::sim::{Node, Stalls};
-use ringmill_plan::{NAP_US, Quantiles, fit};
+use ringmill_plan::model;
+use ringmill_plan::{Quantiles, fit};
 
 /// A designed run: how much is asked of it.
 enum Rate {
@@ -68,7 +67,7 @@ const fn live(design: Design) -> Design {
 }
 
 const DESIGNS: [Design; 21] = [
-    run("single", Rate::PerSecond(500.0), (1000, 4, 1), 0.0, KIB16),
+    run(model::SINGLE, Rate::PerSecond(500.0), (1000, 4, 1), 0.0, KIB16),
     run("singles", Rate::PerSecond(6000.0), (1000, 16, 4), 0.0, KIB16),
     run("quiet", Rate::PerSecond(2000.0), (200, 8, 2), LINGER, KIB16),
     read(run("full", Rate::Full, (1000, 8, 1), LINGER, KIB16)),
@@ -217,7 +216,6 @@ impl Learned {
         disk_bytes_per_second: f64,
     ) -> Option<Calibration> {
         let flush = fit::flush(&self.runs, &self.flushes)?;
-        let waits = Waits { wake_us: 0.0, tail_half: 1.0, tail_high: 1.0, saturation: 1.0 };
         let mut found = Calibration {
             version: VERSION,
             stamp,
@@ -227,43 +225,12 @@ impl Learned {
             stalls_us,
             memory: self.memory(),
             sides: self.sides(),
-            waits,
+            waits: Waits::NONE,
             disk_bytes_per_second,
             device,
             runs: Vec::new(),
         };
-        if let Some(single) = self.runs.iter().find(|run| run.name == "single") {
-            let node = Node {
-                client: found.sides.client.costs,
-                core: found.sides.core.costs,
-                flush: found.flush.time(),
-                stalls: Stalls::default(),
-                wake_us: 0.0,
-                timer_us: found.machine.timer_us,
-                nap_us: NAP_US as f64,
-                slow: 1.0,
-                client_threads: 1.0,
-            };
-            found.waits.wake_us = fit::wake_us(&node, single);
-        }
-        let full = |run: &&Run| run.asked == 0.0;
-        let ratios = self
-            .runs
-            .iter()
-            .filter(full)
-            .map(|run| run.rate / model::play(&found, &run.load(), Clients::Here, 0).simulated.rate);
-        found.waits.saturation = fit::middle(ratios.collect());
-        let tail = |ending: &str| {
-            let runs = self.runs.iter().filter(|run| run.name.ends_with(ending));
-            fit::middle(
-                runs.map(|run| {
-                    run.p99_ms / model::play(&found, &run.load(), Clients::Here, 0).simulated.ms(0.99)
-                })
-                .collect(),
-            )
-        };
-        let (half, high) = (tail("-half"), tail("-high"));
-        (found.waits.tail_half, found.waits.tail_high) = (half, high);
+        found.waits = model::waits(&found, &self.runs);
         found.runs = self.runs;
         found.runs.extend(self.live.into_iter().map(|(_, run)| run));
         Some(found)

@@ -28,6 +28,7 @@ pub fn measure(span: Duration, cpus: usize) -> Result<(Machine, Option<Quantiles
         crc_bytes_per_second: checksums(span),
         timer_us: timer()?,
         stalls_per_second,
+        others_cpus: 0.0,
     };
     Ok((machine, stalls))
 }

@@ -10,6 +10,7 @@ mod network;
 
 use crate::exit::{Code, Failed};
 use crate::lab::Lab;
+use crate::neighbours::{self, Stretch};
 use crate::output::{Align, Out, Paint, Table};
 use crate::perf::stop_on_signals;
 use crate::saving::{refuse_overwriting, save};
@@ -108,12 +109,13 @@ impl Calibrate {
     fn measure(&self, folder: &Path) -> Result<Calibration, Failed> {
         let stop = stop_on_signals()?;
         let began = Instant::now();
+        let alone = Stretch::begin(&[]);
         let mut say = |what: &str| progress(began, what);
         let mode = if self.full { "full" } else { "quick" };
         let stamp = host::stamp(folder, mode);
         let span = Duration::from_millis(if self.full { 2000 } else { 700 });
         say("memory, checksums, timers");
-        let (machine, stalls) = machine::measure(span, stamp.cpus as usize)?;
+        let (mut machine, stalls) = machine::measure(span, stamp.cpus as usize)?;
         say("network");
         let network = network::measure(self.peer.as_deref(), span)?;
         let device = self.device(folder, &stop, &mut say)?;
@@ -121,8 +123,10 @@ impl Calibrate {
         let disk = writes.map(|p| p.bytes_per_second).fold(0.0, f64::max);
         let effort =
             if self.full { Effort { seconds: 4.0, rounds: 3 } } else { Effort { seconds: 3.0, rounds: 1 } };
+        machine.others_cpus = alone.others_cpus();
         let mut lab = Lab::start(Some(folder.to_path_buf()), CORES, stop)?;
         let learned = designed::all(&mut lab, effort, &mut say)?;
+        machine.others_cpus = machine.others_cpus.max(lab.others_cpus());
         drop(lab);
         say("fitting");
         let found = learned.calibration(stamp, machine, stalls, network, device, disk);
@@ -256,6 +260,9 @@ fn tell(out: &mut Out, found: &Calibration) -> Result<(), Failed> {
     ];
     for line in lines {
         out.line(out.paint(Paint::Dim, &line))?;
+    }
+    if let Some(remark) = neighbours::remark(found.machine.others_cpus) {
+        out.line(out.paint(Paint::Bold, &format!("{remark}; calibrate again when they rest")))?;
     }
     Ok(())
 }

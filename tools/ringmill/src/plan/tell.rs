@@ -2,6 +2,7 @@
 
 use super::verify::Verified;
 use crate::exit::Failed;
+use crate::neighbours;
 use crate::output::{Align, Out, Paint, Table, grouped};
 use ringmill_plan::Calibration;
 use ringmill_plan::sizing::{Plan, Resource};
@@ -163,6 +164,9 @@ pub fn plan(out: &mut Out, plan: &Plan, calibration: &Calibration) -> Result<(),
         Paint::Dim,
         &format!("calibrated ({}) on {}, kernel {}", stamp.mode, stamp.cpu, stamp.kernel),
     ))?;
+    if let Some(remark) = neighbours::remark(calibration.machine.others_cpus) {
+        out.line(out.paint(Paint::Bold, &format!("{remark}; calibrate again when they rest")))?;
+    }
     Ok(())
 }
 
@@ -239,6 +243,9 @@ fn device(out: &mut Out, found: &Verified) -> Result<(), Failed> {
                 found.device_slower
             ),
         ))?;
+    }
+    if let Some(remark) = neighbours::remark(found.others_cpus) {
+        out.line(out.paint(Paint::Bold, &remark))?;
     }
     Ok(())
 }

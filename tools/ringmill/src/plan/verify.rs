@@ -79,6 +79,8 @@ pub struct Verified {
     pub device_slower: f64,
     pub calibration_stale: bool,
     pub predicted_saturation_now: f64,
+    /// CPUs that other processes used meanwhile.
+    pub others_cpus: f64,
 }
 
 /// The device, before anything runs.
@@ -206,6 +208,7 @@ pub fn verify(
         levels,
         calibration_stale: !(1.0 / STALE..=STALE).contains(&times),
         device_slower: times,
+        others_cpus: lab.others_cpus(),
         device,
         predicted_saturation_now: model::saturation(&as_now, &load, Clients::Here, readers),
     })
