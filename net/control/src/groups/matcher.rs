@@ -42,7 +42,7 @@ impl Matcher {
         self.results.recv().await
     }
 
-    /// The next result if it has to be waited for, for tests without a runtime.
+    /// The next result if there is one already, for tests without a runtime.
     #[cfg(test)]
     pub fn next_now(&mut self) -> Option<Matched> {
         self.results.try_recv().ok()
