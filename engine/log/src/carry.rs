@@ -35,7 +35,7 @@ impl Log {
         let held_back: u64 =
             self.parts.iter().filter(|(_, p)| p.offline.is_some()).map(|(_, p)| p.undestaged_bytes).sum();
         let room = self.options.tail_bytes.min(self.core_log.capacity_bytes());
-        let Some(part) = self.parts.get_mut(slot as usize) else { return };
+        let Some(part) = self.parts.get_mut(slot) else { return };
         // Every batch of it must be durable: what is carried is acked already.
         let ready = part.undestaged_bytes > 0 && part.durable == part.log_end && !part.deleted;
         if self.stopping || !ready || part.carry.is_some() || self.held_bytes < held_back * 3 / 2 + room / 8 {
@@ -50,7 +50,7 @@ impl Log {
         let now_ns = io.now_ns();
         for at in 0..self.carrying.len() {
             let Some(slot) = self.carrying.get(at).copied() else { break };
-            let Some(part) = self.parts.get_mut(slot as usize) else { continue };
+            let Some(part) = self.parts.get_mut(slot) else { continue };
             let Some(carry) = part.carry.as_mut() else { continue };
             for entry in part.tail.iter().skip(part.tail_destaged + carry.appended) {
                 let item = Item {
@@ -79,7 +79,7 @@ impl Log {
     pub(crate) fn carried(&mut self) {
         for slot in std::mem::take(&mut self.carrying) {
             let durable = self.durable_seen;
-            let Some(part) = self.parts.get_mut(slot as usize) else { continue };
+            let Some(part) = self.parts.get_mut(slot) else { continue };
             let Some(carry) = &part.carry else { continue };
             let count = part.tail.len() - part.tail_destaged;
             let last = carry.placed.last().map(|(_, group, _)| *group);

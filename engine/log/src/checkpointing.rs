@@ -173,7 +173,7 @@ impl Log {
         let upto = self.destaged_groups;
         let place = self.core_log.place_after(upto);
         let changed: Vec<u32> = if finishing {
-            (0..self.parts.len() as u32).collect()
+            self.parts.slots().collect()
         } else {
             std::mem::take(&mut self.checkpoint.changed).into_iter().collect()
         };
@@ -204,7 +204,7 @@ impl Log {
             skip_sync: self.options.faults.reclaim_before_sync,
         };
         for slot in changed {
-            let Some(part) = self.parts.get_mut(slot as usize).filter(|p| !p.deleted) else { continue };
+            let Some(part) = self.parts.get_mut(slot).filter(|p| !p.deleted) else { continue };
             order.updates.push(capture(part));
             if std::mem::take(&mut part.dirty) {
                 order
@@ -252,7 +252,7 @@ impl Log {
                 );
                 self.checkpoint.deleted.extend(deleted);
                 self.checkpoint.new_dirs.extend(dirs);
-                for slot in 0..self.parts.len() as u32 {
+                for slot in self.parts.slots() {
                     self.checkpoint.note_changed(slot);
                 }
                 self.checkpoint.retry_ns = now_ns + RETRY_NS;

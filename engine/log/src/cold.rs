@@ -87,11 +87,11 @@ impl Log {
         request: ReadRequest,
     ) -> Result<ReadOutcome, ReadError> {
         let mut offset = request.offset;
-        let segments = self.parts.get(request.slot.0 as usize).map_or(0, |p| p.segments.len());
+        let segments = self.parts.get(request.slot.0).map_or(0, |p| p.segments.len());
         // A read may fall into a gap that compaction or a repair left, as wide as several segments: it goes on at the next
         // one that has something.
         for _ in 0..=segments {
-            let Some(part) = self.parts.get(request.slot.0 as usize) else { return Err(ReadError::Unknown) };
+            let Some(part) = self.parts.get(request.slot.0) else { return Err(ReadError::Unknown) };
             let Some(at) = part.segment_at(offset).or((!part.segments.is_empty()).then_some(0)) else {
                 return Err(ReadError::Offline);
             };
@@ -106,7 +106,7 @@ impl Log {
             match self.read_segment(ReadRequest { offset, ..request }, at)? {
                 SegmentRead::Data(outcome) => return Ok(outcome),
                 SegmentRead::Next => {
-                    let next = self.parts.get(request.slot.0 as usize).and_then(|p| p.segments.get(at + 1));
+                    let next = self.parts.get(request.slot.0).and_then(|p| p.segments.get(at + 1));
                     match next {
                         Some(next) => offset = next.base.max(offset),
                         // A gap that repair left before the tail: go on where the tail begins.
@@ -123,7 +123,7 @@ impl Log {
 
     fn read_segment(&mut self, request: ReadRequest, at: usize) -> Result<SegmentRead, ReadError> {
         let (turn, slot, offset) = (self.turn, request.slot.0, request.offset);
-        let part = self.parts.get_mut(slot as usize).ok_or(ReadError::Unknown)?;
+        let part = self.parts.get_mut(slot).ok_or(ReadError::Unknown)?;
         let high_watermark = part.high_watermark;
         let hint = part.hints.iter().find(|h| h.0 == offset).map(|h| (h.1, h.2));
         let segment = part.segments.get_mut(at).ok_or(ReadError::Unknown)?;
@@ -156,7 +156,7 @@ impl Log {
             return Ok(SegmentRead::Data(ReadOutcome::Wait));
         };
         self.metrics.cache_hits += bufs.len() as u64;
-        if let Some(part) = self.parts.get_mut(slot as usize) {
+        if let Some(part) = self.parts.get_mut(slot) {
             part.note_hint(run.next_offset, uid, run.stop);
         }
         let (bytes, more) = ((run.stop - run.start) as usize, run.next_offset < high_watermark);
@@ -169,7 +169,7 @@ impl Log {
             return self.wait_for_swap(ticket);
         }
         let serial = self.serial();
-        let Some(part) = self.parts.get(slot as usize) else { return };
+        let Some(part) = self.parts.get(slot) else { return };
         let Some(segment) = part.segments.get(at) else { return };
         let uid = segment.uid;
         let waiters = self.cache.opening.entry(uid).or_default();
@@ -203,7 +203,7 @@ impl Log {
         let turn = self.turn;
         let waiters = self.cache.opening.remove(&uid).unwrap_or_default();
         self.events.extend(waiters.into_iter().map(LogEvent::Block));
-        let Some(part) = self.parts.get_mut(slot as usize) else { return };
+        let Some(part) = self.parts.get_mut(slot) else { return };
         match result {
             Ok(opened) => {
                 let Some(segment) = part.segments.iter_mut().find(|s| s.uid == uid) else { return };
@@ -240,8 +240,7 @@ impl Log {
         }
         open.sort_unstable();
         for (_, slot, at) in open.iter().take(open.len() - self.options.open_files_max) {
-            let Some(segment) = self.parts.get_mut(*slot as usize).and_then(|p| p.segments.get_mut(*at))
-            else {
+            let Some(segment) = self.parts.get_mut(*slot).and_then(|p| p.segments.get_mut(*at)) else {
                 continue;
             };
             if self.cache.reading.values().any(|w| w.key.0 == segment.uid)

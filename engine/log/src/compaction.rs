@@ -166,7 +166,7 @@ impl Log {
             self.checkpoint.hasten();
         }
         let Some((_, _, slot, order)) = best else { return };
-        let Some(part) = self.parts.get(slot as usize) else { return };
+        let Some(part) = self.parts.get(slot) else { return };
         let uids = part.segments.iter().take(order.sources.len()).map(|s| s.uid).collect();
         let answer = Answer::default();
         let job = CompactJob { order: Box::new(order), answer: answer.clone() };
@@ -185,8 +185,7 @@ impl Log {
     /// What upkeep wrote takes its place, if what it was made from is still there.
     fn start_swap<B: Backend>(&mut self, io: &mut B, running: Running, cleaned: Cleaned) {
         let serial = self.serial();
-        let Some(part) = self.parts.get(running.slot as usize).filter(|p| !p.deleted && p.offline.is_none())
-        else {
+        let Some(part) = self.parts.get(running.slot).filter(|p| !p.deleted && p.offline.is_none()) else {
             return;
         };
         let same =
@@ -236,7 +235,7 @@ impl Log {
         for group in &cleaned.groups {
             let uid = self.serial();
             // Its topic may have been deleted meanwhile.
-            let Some(part) = self.parts.get_mut(slot as usize) else { break };
+            let Some(part) = self.parts.get_mut(slot) else { break };
             let Some(first) = part.segments.iter().position(|s| Some(&s.base) == group.sources.first())
             else {
                 continue;
@@ -255,7 +254,7 @@ impl Log {
                 }
             }
         }
-        if let Some(part) = self.parts.get(slot as usize) {
+        if let Some(part) = self.parts.get(slot) {
             self.compaction.clean_to.insert(part.id, cleaned.clean_to);
         }
         self.compaction.next_ns = 0;

@@ -15,7 +15,7 @@ impl Log {
     /// changes, when the log has no such segment any more.
     pub fn segment_damaged(&mut self, id: PartitionId, base: Offset, what: &str) -> bool {
         let Some(slot) = self.slot_of(id) else { return false };
-        let Some(part) = self.parts.get_mut(slot.0 as usize).filter(|p| !p.deleted) else { return false };
+        let Some(part) = self.parts.get_mut(slot.0).filter(|p| !p.deleted) else { return false };
         if !part.segments.iter().any(|s| s.sealed && s.base == base) {
             return false;
         }

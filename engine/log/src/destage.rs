@@ -114,7 +114,7 @@ impl Log {
     }
 
     pub(crate) fn requeue_destage(&mut self, slot: u32) {
-        if let Some(part) = self.parts.get_mut(slot as usize)
+        if let Some(part) = self.parts.get_mut(slot)
             && part.step == DestageStep::Idle
         {
             part.step = DestageStep::Queued;
@@ -142,7 +142,7 @@ impl Log {
                 continue;
             }
             for item in &group.items {
-                let Some(part) = self.parts.get_mut(item.slot as usize) else { continue };
+                let Some(part) = self.parts.get_mut(item.slot) else { continue };
                 if part.offline.is_some() && part.carry.is_none() {
                     offline.push(item.slot);
                 }
@@ -162,10 +162,10 @@ impl Log {
     }
 
     fn queue_no_space(&mut self) {
-        for slot in 0..self.parts.len() {
+        for slot in self.parts.slots() {
             if let Some(part) = self.parts.get_mut(slot).filter(|p| p.step == DestageStep::NoSpace) {
                 part.step = DestageStep::Queued;
-                self.destage.queue.push_back(slot as u32);
+                self.destage.queue.push_back(slot);
             }
         }
     }
@@ -182,7 +182,7 @@ impl Log {
     fn start_destage<B: Backend>(&mut self, io: &mut B, slot: u32) {
         let (partitions, wall_ms) = (self.by_id.len() as u64, io.wall_ms());
         let uid = self.serial();
-        let Some(part) = self.parts.get_mut(slot as usize) else { return };
+        let Some(part) = self.parts.get_mut(slot) else { return };
         part.step = DestageStep::Idle;
         if part.deleted || part.offline.is_some() {
             return;
@@ -223,7 +223,7 @@ impl Log {
 
     fn prepare<B: Backend>(&mut self, io: &mut B, slot: u32, need_bytes: u64, partitions: u64) {
         let serial = self.serial();
-        let Some(part) = self.parts.get_mut(slot as usize) else { return };
+        let Some(part) = self.parts.get_mut(slot) else { return };
         let Some(segment) = part.segments.last() else { return };
         let ceiling =
             (ALLOCATE_TOTAL_BYTES / partitions.max(1)).clamp(ALLOCATE_MIN_BYTES, ALLOCATE_MAX_BYTES);
@@ -263,7 +263,7 @@ impl Log {
     ) {
         self.destage.preparing -= 1;
         let turn = self.turn;
-        let Some(part) = self.parts.get_mut(slot as usize) else { return };
+        let Some(part) = self.parts.get_mut(slot) else { return };
         part.step = DestageStep::Idle;
         match result {
             Ok(prepared) => {
@@ -305,7 +305,7 @@ impl Log {
     }
 
     fn no_space(&mut self, slot: u32) {
-        let Some(part) = self.parts.get_mut(slot as usize) else { return };
+        let Some(part) = self.parts.get_mut(slot) else { return };
         part.step = DestageStep::NoSpace;
         if !self.storage_full {
             tracing::error!(
@@ -317,7 +317,7 @@ impl Log {
     }
 
     pub(crate) fn take_offline(&mut self, slot: u32, what: &'static str, error: &io::Error) {
-        let Some(part) = self.parts.get_mut(slot as usize) else { return };
+        let Some(part) = self.parts.get_mut(slot) else { return };
         if part.offline.is_none() {
             tracing::error!(partition = %part.dir.display(), %error, "{what}: the partition is offline, the broker goes on");
             part.offline = Some(what);
@@ -328,7 +328,7 @@ impl Log {
     /// Copies a run of durable batches into one aligned buffer and hands it to the disk.
     fn write_run<B: Backend>(&mut self, io: &mut B, slot: u32) {
         let turn = self.turn;
-        let Some(part) = self.parts.get_mut(slot as usize) else { return };
+        let Some(part) = self.parts.get_mut(slot) else { return };
         let planned = planned_bytes(part) as usize;
         let Some(segment) = part.segments.last_mut() else { return };
         let start = segment.bytes - segment.tail_page.len() as u64;
@@ -386,7 +386,7 @@ impl Log {
         if result == Err(Errno::NO_SPACE) {
             // A filesystem that copies on write may need space for what is allocated. The index names the batches of this
             // write already: it is made anew when it is tried again.
-            let segment = self.parts.get_mut(slot as usize).and_then(|p| p.segments.last_mut());
+            let segment = self.parts.get_mut(slot).and_then(|p| p.segments.last_mut());
             if let Some(segment) = segment {
                 segment.index = None;
             }
@@ -397,7 +397,7 @@ impl Log {
             self.take_offline(slot, "writing its segment failed", &io::Error::from_raw_os_error(errno.0));
             return;
         }
-        let Some(part) = self.parts.get_mut(slot as usize) else { return };
+        let Some(part) = self.parts.get_mut(slot) else { return };
         part.step = DestageStep::Idle;
         // Here, not when it was handed over: a checkpoint between the two syncs too early for this write.
         part.dirty = true;
@@ -436,7 +436,7 @@ impl Log {
     /// Hands the active segment to the file thread: trim, write its indexes, sync.
     pub(crate) fn seal_active<B: Backend>(&mut self, io: &mut B, slot: u32) {
         let serial = self.serial();
-        let Some(part) = self.parts.get_mut(slot as usize) else { return };
+        let Some(part) = self.parts.get_mut(slot) else { return };
         let dir = part.dir.clone();
         let Some(segment) = part.segments.last_mut() else { return };
         let order = Trim::of(&dir, segment);
@@ -452,7 +452,7 @@ impl Log {
     pub(crate) fn segment_sealed(&mut self, slot: u32, result: Result<(), DiskError>) {
         self.destage.preparing -= 1;
         let settled_at = self.metrics.checkpoints + CHECKPOINTS_UNTIL_SETTLED;
-        let Some(part) = self.parts.get_mut(slot as usize) else { return };
+        let Some(part) = self.parts.get_mut(slot) else { return };
         part.step = DestageStep::Idle;
         match result {
             Ok(()) => {
@@ -477,7 +477,7 @@ impl Log {
 
     fn remove_folder<B: Backend>(&mut self, io: &mut B, slot: u32) {
         let serial = self.serial();
-        let Some(part) = self.parts.get_mut(slot as usize) else { return };
+        let Some(part) = self.parts.get_mut(slot) else { return };
         if matches!(part.step, DestageStep::Preparing | DestageStep::Writing) {
             self.destage.remove_dirs.push_back(slot);
             return;

@@ -193,7 +193,7 @@ impl Log {
             self.compaction.look_soon();
         }
         if let Some(slot) = self.by_id.get(&spec.id) {
-            if let Some(part) = self.parts.get_mut(*slot as usize) {
+            if let Some(part) = self.parts.get_mut(*slot) {
                 part.config = topic.config.clone();
                 part.leader_epoch = part.leader_epoch.max(spec.leader_epoch);
                 part.changed = true;
@@ -233,7 +233,7 @@ impl Log {
             return false;
         }
         self.by_id.remove(&id);
-        if let Some(part) = self.parts.get_mut(slot as usize) {
+        if let Some(part) = self.parts.get_mut(slot) {
             part.deleted = true;
         }
         true
@@ -275,10 +275,8 @@ impl Log {
                 "the disk lost a write: the broker ends",
             ));
         }
-        let part = self
-            .parts
-            .get_mut(slot.0 as usize)
-            .ok_or(AppendError::Refused(ErrorCode::UnknownTopicOrPartition, ""))?;
+        let part =
+            self.parts.get_mut(slot.0).ok_or(AppendError::Refused(ErrorCode::UnknownTopicOrPartition, ""))?;
         check_topic_rules(part, produced, batch, wall_ms, storage_full)?;
         if !has_room {
             self.found_no_room(batch.len());

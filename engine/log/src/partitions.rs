@@ -5,6 +5,7 @@
 //! topics that came and went cost 8 MB.
 
 use crate::partition::Partition;
+use std::ops::Range;
 
 /// What a slot costs once its partition is gone.
 pub(crate) const PLACE_BYTES: usize = size_of::<Option<Box<Partition>>>();
@@ -16,17 +17,17 @@ pub(crate) struct Partitions {
 }
 
 impl Partitions {
-    /// Slots ever given.
-    pub fn len(&self) -> usize {
-        self.places.len()
+    /// Every slot ever given.
+    pub fn slots(&self) -> Range<u32> {
+        0..self.places.len() as u32
     }
 
-    pub fn get(&self, slot: usize) -> Option<&Partition> {
-        self.places.get(slot)?.as_deref()
+    pub fn get(&self, slot: u32) -> Option<&Partition> {
+        self.places.get(slot as usize)?.as_deref()
     }
 
-    pub fn get_mut(&mut self, slot: usize) -> Option<&mut Partition> {
-        self.places.get_mut(slot)?.as_deref_mut()
+    pub fn get_mut(&mut self, slot: u32) -> Option<&mut Partition> {
+        self.places.get_mut(slot as usize)?.as_deref_mut()
     }
 
     /// Gives it a slot.

@@ -47,8 +47,7 @@ impl Log {
     /// # Errors
     /// [`ReadError`].
     pub fn read<B: Backend>(&mut self, io: &mut B, request: ReadRequest) -> Result<ReadOutcome, ReadError> {
-        let part =
-            self.parts.get_mut(request.slot.0 as usize).filter(|p| !p.deleted).ok_or(ReadError::Unknown)?;
+        let part = self.parts.get_mut(request.slot.0).filter(|p| !p.deleted).ok_or(ReadError::Unknown)?;
         if request.offset < part.log_start || request.offset > part.log_end {
             return Err(ReadError::OutOfRange);
         }
@@ -62,7 +61,7 @@ impl Log {
             }
             let outcome = self.read_cold(io, request)?;
             if let (ReadOutcome::Data { bytes, .. }, Some(part)) =
-                (&outcome, self.parts.get_mut(request.slot.0 as usize))
+                (&outcome, self.parts.get_mut(request.slot.0))
             {
                 part.bytes_out += *bytes as u64;
             }

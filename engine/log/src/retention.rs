@@ -31,8 +31,8 @@ impl Log {
         let wall_ms = io.wall_ms();
         let mut ageing = false;
         let expiration_ms = self.producer_expiration_ms.unwrap_or(self.options.producer_expiration_ms);
-        for slot in 0..self.parts.len() as u32 {
-            let Some(part) = self.parts.get_mut(slot as usize).filter(|p| !p.deleted) else { continue };
+        for slot in self.parts.slots() {
+            let Some(part) = self.parts.get_mut(slot).filter(|p| !p.deleted) else { continue };
             part.producers.expire(now_ns, expiration_ms);
             let left_over = part.segments.get(1).is_some_and(|next| next.base <= part.log_start);
             let start = part.config.delete.then(|| retained_from(part, wall_ms)).flatten();
@@ -49,7 +49,7 @@ impl Log {
 
     /// The next step towards a log of sealed segments only; false when there is none to take now.
     fn close_stale<B: Backend>(&mut self, io: &mut B, slot: u32) -> bool {
-        let Some(part) = self.parts.get(slot as usize) else { return false };
+        let Some(part) = self.parts.get(slot) else { return false };
         if part.step != DestageStep::Idle {
             return false;
         }
@@ -74,11 +74,7 @@ impl Log {
         slot: Slot,
         before: Offset,
     ) -> Result<(Offset, GroupSeq), ErrorCode> {
-        let part = self
-            .parts
-            .get(slot.0 as usize)
-            .filter(|p| !p.deleted)
-            .ok_or(ErrorCode::UnknownTopicOrPartition)?;
+        let part = self.parts.get(slot.0).filter(|p| !p.deleted).ok_or(ErrorCode::UnknownTopicOrPartition)?;
         if part.offline.is_some() || self.fatal.is_some() {
             return Err(ErrorCode::KafkaStorageError);
         }
@@ -93,14 +89,14 @@ impl Log {
             return Err(ErrorCode::KafkaStorageError);
         }
         let newest = self.core_log.newest();
-        let part = self.parts.get(slot.0 as usize).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+        let part = self.parts.get(slot.0).ok_or(ErrorCode::UnknownTopicOrPartition)?;
         Ok((part.log_start, newest))
     }
 
     fn advance_log_start<B: Backend>(&mut self, io: &mut B, slot: u32, start: Offset) -> bool {
         // Files whose names are about to change hands are not removed now; the next look removes them.
         let swapping = self.is_swapping(slot);
-        let Some(part) = self.parts.get_mut(slot as usize) else { return false };
+        let Some(part) = self.parts.get_mut(slot) else { return false };
         let entry = Entry {
             partition: part.id,
             arg: start.0,

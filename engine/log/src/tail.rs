@@ -29,7 +29,7 @@ impl Log {
         self.held_bytes += bytes;
         let mut undestaged = 0;
         for item in sealed.items.iter().filter(|i| i.kind.holds_batch()) {
-            let Some(part) = self.parts.get_mut(item.slot as usize) else { continue };
+            let Some(part) = self.parts.get_mut(item.slot) else { continue };
             if part.deleted {
                 continue;
             }
@@ -74,7 +74,7 @@ impl Log {
         for sequence in (self.durable_seen.0 + 1).max(first)..=durable.0 {
             let Some(group) = self.groups.get((sequence - first) as usize) else { continue };
             for item in &group.items {
-                let Some(part) = self.parts.get_mut(item.slot as usize) else { continue };
+                let Some(part) = self.parts.get_mut(item.slot) else { continue };
                 match item.kind {
                     EntryKind::Batch => {
                         part.durable = part.durable.max(item.last.plus(1));
@@ -110,7 +110,7 @@ impl Log {
 
     /// The tombstone is durable: memory goes now, the folder through a job.
     fn drop_partition(&mut self, slot: u32) {
-        let Some(id) = self.parts.get(slot as usize).map(|part| part.id) else { return };
+        let Some(id) = self.parts.get(slot).map(|part| part.id) else { return };
         self.drop_tail(slot);
         self.destage.remove_dirs.push_back(slot);
         self.checkpoint.note_deleted(slot, id);
@@ -118,7 +118,7 @@ impl Log {
 
     /// Nothing of a deleted partition needs to be destaged any more.
     pub(crate) fn drop_tail(&mut self, slot: u32) {
-        let Some(part) = self.parts.get_mut(slot as usize) else { return };
+        let Some(part) = self.parts.get_mut(slot) else { return };
         self.undestaged_bytes -= std::mem::take(&mut part.undestaged_bytes);
         let tail = std::mem::take(&mut part.tail);
         let destaged = std::mem::take(&mut part.tail_destaged);
@@ -164,7 +164,7 @@ impl Log {
             let Some(group) = self.groups.pop_front() else { return };
             self.tail_bytes -= group.bytes;
             for item in group.items.iter().filter(|i| i.kind.holds_batch()) {
-                let Some(part) = self.parts.get_mut(item.slot as usize) else { continue };
+                let Some(part) = self.parts.get_mut(item.slot) else { continue };
                 if part.tail.front().is_some_and(|e| e.group == group.sequence && e.base == item.base) {
                     assert!(part.tail_destaged > 0, "nothing leaves the tail before it is destaged");
                     part.tail.pop_front();

@@ -45,7 +45,7 @@ impl Log {
         }
         let serial = self.serial();
         let mut order = FindTime { time_ms, segments: Vec::new(), tail: Vec::new(), from: Offset::ZERO };
-        if let Some(part) = self.parts.get(slot.0 as usize) {
+        if let Some(part) = self.parts.get(slot.0) {
             // The record with the largest timestamp may be one that was deleted, as in Kafka, while its segment is there.
             let is_empty = part.log_start >= part.high_watermark;
             order.from = if time_ms.is_none() && !is_empty { Offset::ZERO } else { part.log_start };

@@ -81,7 +81,7 @@ impl Log {
 
     /// Numbers of one partition; `None` for a slot of a deleted one.
     pub fn view(&self, slot: Slot) -> Option<PartitionView> {
-        let part = self.parts.get(slot.0 as usize).filter(|p| !p.deleted)?;
+        let part = self.parts.get(slot.0).filter(|p| !p.deleted)?;
         Some(PartitionView {
             id: part.id,
             log_start: part.log_start,
@@ -101,7 +101,7 @@ impl Log {
 
     /// At most `most` of a partition's producers; `None` for a slot of a deleted one.
     pub fn producers(&self, slot: Slot, most: usize) -> Option<Vec<ProducerView>> {
-        let part = self.parts.get(slot.0 as usize).filter(|p| !p.deleted)?;
+        let part = self.parts.get(slot.0).filter(|p| !p.deleted)?;
         Some(part.producers.views(most))
     }
 
@@ -112,12 +112,12 @@ impl Log {
 
     /// The epoch under which `offset` was written; -1 when nothing was.
     pub fn epoch_at(&self, slot: Slot, offset: Offset) -> LeaderEpoch {
-        self.parts.get(slot.0 as usize).and_then(|p| p.epochs.epoch_of(offset)).unwrap_or(LeaderEpoch(-1))
+        self.parts.get(slot.0).and_then(|p| p.epochs.epoch_of(offset)).unwrap_or(LeaderEpoch(-1))
     }
 
     /// OffsetForLeaderEpoch: the largest epoch at or below `epoch`, and where it ends.
     pub fn epoch_end(&self, slot: Slot, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
-        let part = self.parts.get(slot.0 as usize)?;
+        let part = self.parts.get(slot.0)?;
         Some(part.epochs.end_offset(epoch, part.log_end))
     }
 
@@ -138,7 +138,7 @@ impl Log {
             self.destage.queue.len(),
             self.storage_full,
             self.parts.iter().count(),
-            self.parts.len()
+            self.parts.slots().len()
         )
     }
 }

@@ -306,7 +306,7 @@ impl Replay {
     fn apply(&mut self, mut sealed: Sealed) {
         let buf = sealed.buf.clone();
         sealed.items.retain(|item| {
-            let Some(part) = self.log.parts.get_mut(item.slot as usize) else { return false };
+            let Some(part) = self.log.parts.get_mut(item.slot) else { return false };
             match item.kind {
                 EntryKind::Batch | EntryKind::Carry => {
                     self.replayed.insert(item.slot, ());
@@ -411,7 +411,7 @@ impl Replay {
     }
 
     fn name_of(&self, id: PartitionId) -> String {
-        let part = self.log.by_id.get(&id).and_then(|s| self.log.parts.get(*s as usize));
+        let part = self.log.by_id.get(&id).and_then(|s| self.log.parts.get(*s));
         part.map_or_else(|| format!("id {id}"), |p| format!("{}-{}", p.topic, p.index))
     }
 
@@ -426,7 +426,7 @@ impl Replay {
             io.fs().sync_data(&file.handle).map_err(at(&file.path))?;
         }
         let mut log = self.log;
-        for slot in 0..log.parts.len() as u32 {
+        for slot in log.parts.slots() {
             if !self.restored.contains_key(&slot) && !self.replayed.contains_key(&slot) {
                 self.report.adopted += u64::from(log.adopt(io.fs(), slot)?);
             }

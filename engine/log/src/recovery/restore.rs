@@ -26,7 +26,7 @@ impl Log {
     pub(super) fn restore(&mut self, slot: u32, state: &PartitionState) {
         let first_uid = self.next_serial + 1;
         self.next_serial += state.segments.len() as u64 + 1;
-        let Some(part) = self.parts.get_mut(slot as usize) else { return };
+        let Some(part) = self.parts.get_mut(slot) else { return };
         part.log_start = Offset(state.log_start);
         part.destaged = Offset(state.next_offset);
         part.log_end = Offset(state.next_offset);
@@ -67,7 +67,7 @@ impl Log {
 
     pub(super) fn doom(&mut self, slot: u32) {
         self.drop_tail(slot);
-        if let Some(part) = self.parts.get_mut(slot as usize) {
+        if let Some(part) = self.parts.get_mut(slot) {
             part.deleted = true;
             let id = part.id;
             self.by_id.remove(&id);
@@ -92,7 +92,7 @@ impl Log {
 
     /// Replay is over: the log start says whether retention took the segments, or somebody else did.
     pub(super) fn settle_retired(&mut self, retired: Retired) {
-        let Some(part) = self.parts.get_mut(retired.slot as usize) else { return };
+        let Some(part) = self.parts.get_mut(retired.slot) else { return };
         let is_lost = part.log_start < retired.end;
         part.segments.splice(0..0, retired.segments.into_iter().map(|s| Segment { sealed: true, ..s }));
         // Nothing was written after it.
@@ -124,7 +124,7 @@ impl Log {
 
     /// A folder that no checkpoint and no group knows was put there by someone: Kafka's, to be served from now on.
     pub(super) fn adopt(&mut self, fs: &dyn Fs, slot: u32) -> Result<bool, RecoveryError> {
-        let Some(part) = self.parts.get(slot as usize).filter(|p| !p.deleted) else { return Ok(false) };
+        let Some(part) = self.parts.get(slot).filter(|p| !p.deleted) else { return Ok(false) };
         let dir = part.dir.clone();
         if !fs.exists(&dir) {
             return Ok(false);
@@ -138,7 +138,7 @@ impl Log {
             .map_err(RecoveryError::Adopt)?;
         let Some(state) = adopted else { return Ok(false) };
         self.restore(slot, &state);
-        if let Some(part) = self.parts.get_mut(slot as usize) {
+        if let Some(part) = self.parts.get_mut(slot) {
             part.folder_known = true;
         }
         tracing::info!(folder = %dir.display(), next_offset = state.next_offset, "adopted a partition folder that was put in place");
@@ -149,7 +149,7 @@ impl Log {
     pub(super) fn resume(&mut self, newest: GroupSeq) {
         self.durable_seen = newest;
         self.advance_destaged();
-        for slot in 0..self.parts.len() as u32 {
+        for slot in self.parts.slots() {
             self.checkpoint.note_changed(slot);
         }
     }
