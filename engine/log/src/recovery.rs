@@ -19,7 +19,7 @@ use crate::options::LogOptions;
 use error::at;
 use files::open_files;
 use replay::Replay;
-use ringmill_reactor::{Backend, Fs};
+use ringmill_reactor::Backend;
 use ringmill_types::{PartitionSpec, TopicSpec};
 
 /// What recovery did, for the log line at start.
@@ -61,8 +61,11 @@ impl Log {
             return Err(RecoveryError::Foreign { found: foreign.core, path: options.log_dir });
         }
         let files = open_files(fs, &options, newest.is_some())?;
-        if newest.is_none() {
-            check_unlived(fs, &options)?;
+        // Both slots say that nobody ever lived here.
+        if newest.is_none()
+            && let Some(file) = first_with_groups(fs, &options.log_dir).map_err(at(&options.log_dir))?
+        {
+            return Err(unreadable(&options, lost_checkpoints(&file)));
         }
         if let Some(state) =
             newest.iter().flat_map(|newest| &newest.partitions).find(|state| state.id >= next_partition_id)
@@ -81,15 +84,6 @@ impl Log {
         }
         log.load_compacted_to(io.fs());
         Ok((log, report))
-    }
-}
-
-/// Both slots say that nobody ever lived here. A group is written only after the first checkpoint, so one that is there
-/// says that both were lost.
-fn check_unlived(fs: &dyn Fs, options: &LogOptions) -> Result<(), RecoveryError> {
-    match first_with_groups(fs, &options.log_dir).map_err(at(&options.log_dir))? {
-        Some(file) => Err(unreadable(options, lost_checkpoints(&file))),
-        None => Ok(()),
     }
 }
 

@@ -31,6 +31,17 @@ pub(super) fn log_file_number(name: &str) -> Option<u32> {
         .flatten()
 }
 
+fn log_path(dir: &Path, number: u32) -> PathBuf {
+    dir.join(format!("{number:03}.log"))
+}
+
+/// Numbers of the core-log files in a folder, in order.
+fn log_file_numbers(fs: &dyn Fs, dir: &Path) -> io::Result<Vec<u32>> {
+    let mut numbers: Vec<u32> = fs.list(dir)?.iter().filter_map(|e| log_file_number(&e.name)).collect();
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
 /// A core-log file, read in large pieces.
 pub(super) struct LogFile {
     pub path: PathBuf,
@@ -145,12 +156,10 @@ fn group(
 /// A file of a core log that begins with a group. One is written only after the first checkpoint, so where no checkpoint
 /// is, this says that they were lost.
 pub(crate) fn first_with_groups(fs: &dyn Fs, dir: &Path) -> io::Result<Option<PathBuf>> {
-    for entry in fs.list(dir)? {
-        if log_file_number(&entry.name).is_some() {
-            let mut file = LogFile::open(fs, &dir.join(&entry.name))?;
-            if file.header(fs, 0)?.is_ok() {
-                return Ok(Some(file.path));
-            }
+    for number in log_file_numbers(fs, dir)? {
+        let mut file = LogFile::open(fs, &log_path(dir, number))?;
+        if file.header(fs, 0)?.is_ok() {
+            return Ok(Some(file.path));
         }
     }
     Ok(None)
@@ -161,13 +170,32 @@ pub(crate) fn lost_checkpoints(file: &Path) -> String {
     format!("both slots are empty or missing, but {} holds groups that were acknowledged", file.display())
 }
 
-/// The sentence for core-log files that changed places.
+/// Asked where no group follows the checkpoint: the file that has the first one, at the place where it should be in
+/// another. A life writes a group once, and only the start of a file is a place that the chain may jump to, so files
+/// changed names then, and the end of the chain is none.
+pub(crate) fn first_elsewhere(fs: &dyn Fs, dir: &Path, start: &Checkpoint) -> io::Result<Option<PathBuf>> {
+    if start.clean || start.start_offset == 0 {
+        return Ok(None);
+    }
+    for number in log_file_numbers(fs, dir)?.into_iter().filter(|number| *number != start.start_file) {
+        let mut file = LogFile::open(fs, &log_path(dir, number))?;
+        let header = file.header(fs, start.start_offset)?;
+        if header
+            .is_ok_and(|header| continues(&header, start.next_group, start.prev_header_crc, &start.lives))
+        {
+            return Ok(Some(file.path));
+        }
+    }
+    Ok(None)
+}
+
+/// The sentence for it.
 pub(crate) fn exchanged_files(start: &Checkpoint, dir: &Path, found: &Path) -> String {
     format!(
         "{} holds at byte {} what should be there in {} (flush group {}): core-log files changed places; exchange them again",
         found.display(),
         start.start_offset,
-        dir.join(format!("{:03}.log", start.start_file)).display(),
+        log_path(dir, start.start_file).display(),
         start.next_group
     )
 }
@@ -238,7 +266,9 @@ pub struct ChainGroup {
 pub fn walk_chain(fs: &dyn Fs, dir: &Path, start: &Checkpoint) -> io::Result<Chain> {
     let mut walk = Walk::new(fs, dir, start)?;
     while walk.step(fs)? {}
-    walk.find_exchanged(fs, start)?;
+    if walk.chain.groups.is_empty() {
+        walk.chain.exchanged = first_elsewhere(fs, dir, start)?;
+    }
     // After an orderly stop everything is in segments, and the log is not needed.
     if !start.clean {
         walk.find_hole(fs)?;
@@ -261,11 +291,17 @@ fn owner_of(lives: &[(u128, u64)], sequence: u64) -> Option<u128> {
     lives.iter().rev().find(|(_, first)| *first <= sequence).map(|(life, _)| *life)
 }
 
+/// The chain's next group begins with this header.
+fn continues(header: &GroupHeader, next: u64, prev_header_crc: u32, lives: &[(u128, u64)]) -> bool {
+    header.sequence.0 == next
+        && header.prev_header_crc == prev_header_crc
+        && owner_of(lives, next) == Some(header.incarnation)
+}
+
 impl Walk {
     fn new(fs: &dyn Fs, dir: &Path, start: &Checkpoint) -> io::Result<Walk> {
-        let mut numbers: Vec<u32> = fs.list(dir)?.iter().filter_map(|e| log_file_number(&e.name)).collect();
-        numbers.sort_unstable();
-        let path = |number: u32| dir.join(format!("{number:03}.log"));
+        let numbers = log_file_numbers(fs, dir)?;
+        let path = |number: u32| log_path(dir, number);
         let files = numbers.iter().map(|n| LogFile::open(fs, &path(*n))).collect::<io::Result<Vec<_>>>()?;
         // A gap in the numbers is a lost file; so is the one that the checkpoint names. A ring has two at least.
         let named = start.start_file.saturating_add(1);
@@ -304,8 +340,11 @@ impl Walk {
     fn take(&mut self, fs: &dyn Fs, number: u32, position: u64) -> io::Result<bool> {
         let Ok(index) = self.numbers.binary_search(&number) else { return Ok(false) };
         let next = self.chain.next_sequence;
-        let Some(header) = self.joins(fs, index, position)? else { return Ok(false) };
         let Some(file) = self.files.get_mut(index) else { return Ok(false) };
+        let Ok(header) = file.header(fs, position)? else { return Ok(false) };
+        if !continues(&header, next, self.prev_header_crc, &self.lives) {
+            return Ok(false);
+        }
         let Ok(group) = file.group(fs, position, &header)? else {
             // It belongs here and is damaged: the chain ends at this place, be it in another file.
             self.chain.end_file = number;
@@ -330,31 +369,6 @@ impl Walk {
         self.chain.end_file = number;
         self.chain.end_position = position + bytes;
         Ok(true)
-    }
-
-    /// The header of the chain's next group lies there.
-    fn joins(&mut self, fs: &dyn Fs, index: usize, position: u64) -> io::Result<Option<GroupHeader>> {
-        let next = self.chain.next_sequence;
-        let Some(file) = self.files.get_mut(index) else { return Ok(None) };
-        let header = file.header(fs, position)?.ok();
-        Ok(header.filter(|header| {
-            header.sequence.0 == next
-                && header.prev_header_crc == self.prev_header_crc
-                && owner_of(&self.lives, next) == Some(header.incarnation)
-        }))
-    }
-
-    /// A life writes a group once, and only the start of a file is a place that the chain may jump to.
-    fn find_exchanged(&mut self, fs: &dyn Fs, start: &Checkpoint) -> io::Result<()> {
-        if start.clean || start.start_offset == 0 || !self.chain.groups.is_empty() {
-            return Ok(());
-        }
-        for (index, number) in self.numbers.clone().into_iter().enumerate() {
-            if number != start.start_file && self.joins(fs, index, start.start_offset)?.is_some() {
-                self.chain.exchanged = self.files.get(index).map(|file| file.path.clone());
-            }
-        }
-        Ok(())
     }
 
     /// Looks behind the end of the chain for a record that more was durable. Only groups of the life that owns their

@@ -10,7 +10,7 @@ use crate::core_log::{CoreLog, GroupPlace, Item, Resume, RingFile, Sealed};
 use crate::format::checkpoint::{self, Checkpoint, PartitionState};
 use crate::format::group::{DecodedGroup, EntryKind, GROUP_HEADER_BYTES, GroupHeader, decode_group};
 use crate::inline::Inline;
-use crate::inspect::{exchanged_files, lacking};
+use crate::inspect::{exchanged_files, first_elsewhere, lacking};
 use crate::log::Log;
 use crate::options::LogOptions;
 use crate::partition::segment_files;
@@ -130,25 +130,13 @@ impl Replay {
                 break;
             }
         }
-        self.check_exchanged(io, start)?;
+        let dir = &self.log.options.log_dir;
+        if self.report.groups == 0
+            && let Some(found) = first_elsewhere(io.fs(), dir, start).map_err(at(dir))?
+        {
+            return Err(RecoveryError::Exchanged { what: exchanged_files(start, dir, &found) });
+        }
         self.check_hole(io)
-    }
-
-    /// A life writes a group once, and only the start of a file is a place that the chain may jump to: where the first
-    /// group lies at its place, but in another file, files changed names, and the end of the chain is none.
-    fn check_exchanged<B: Backend>(&mut self, io: &mut B, start: &Checkpoint) -> Result<(), RecoveryError> {
-        if start.clean || start.start_offset == 0 || self.report.groups > 0 {
-            return Ok(());
-        }
-        for file in (0..self.files.len()).filter(|file| *file != start.start_file as usize) {
-            if self.joins(io, file, start.start_offset)?
-                && let Some(found) = self.files.get(file)
-            {
-                let what = exchanged_files(start, &self.log.options.log_dir, &found.path);
-                return Err(RecoveryError::Exchanged { what });
-            }
-        }
-        Ok(())
     }
 
     fn incarnation_of(&self, sequence: u64) -> Option<u128> {
