@@ -5,6 +5,7 @@
 use ringmill_log::{AckAt, AppendError, Appended, Log, LogEvent, LogOptions, Slot};
 use ringmill_reactor::sim::{SimBackend, SimOptions, SimWorld};
 use ringmill_reactor::{Backend, Fs};
+use ringmill_record::write::{Sealing, seal};
 use ringmill_record::{BatchHeader, HEADER_BYTES};
 use ringmill_types::{
     CoreId, GroupSeq, LeaderEpoch, Offset, PartitionId, PartitionSpec, TimestampType, TopicConfig, TopicId,
@@ -144,16 +145,8 @@ impl Life {
 /// One record of 4 KiB from the idempotent producer.
 fn batch(sequence: i32, timestamp_ms: i64) -> Vec<u8> {
     let mut out = vec![0; HEADER_BYTES + 4096];
-    let length = out.len() as i32 - 12;
-    out[8..12].copy_from_slice(&length.to_be_bytes());
-    out[16] = 2;
-    out[27..35].copy_from_slice(&timestamp_ms.to_be_bytes());
-    out[35..43].copy_from_slice(&timestamp_ms.to_be_bytes());
-    out[43..51].copy_from_slice(&PRODUCER.to_be_bytes());
-    out[53..57].copy_from_slice(&sequence.to_be_bytes());
-    out[57..61].copy_from_slice(&1i32.to_be_bytes());
-    let crc = crc32c::crc32c(&out[21..]);
-    out[17..21].copy_from_slice(&crc.to_be_bytes());
+    let plain = Sealing::plain(timestamp_ms, timestamp_ms, 1);
+    seal(&mut out, &Sealing { producer_id: PRODUCER, producer_epoch: 0, base_sequence: sequence, ..plain });
     out
 }
 

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Core, batch};
+use common::{Core, batch_of};
 use ringmill_log::LogOptions;
 use ringmill_reactor::Backend;
 use ringmill_types::CoreId;
@@ -22,11 +22,7 @@ fn options(data: &Path) -> LogOptions {
 
 /// A batch whose payload says which it is.
 fn numbered(number: u32, payload_bytes: usize, now_ms: i64) -> Vec<u8> {
-    let mut out = batch(1, payload_bytes, now_ms);
-    out[61..65].copy_from_slice(&number.to_be_bytes());
-    let crc = crc32c::crc32c(&out[21..]);
-    out[17..21].copy_from_slice(&crc.to_be_bytes());
-    out
+    batch_of(1, &number.to_be_bytes(), payload_bytes, now_ms)
 }
 
 fn assert_counts_up(payloads: &[Vec<u8>], count: u32) {

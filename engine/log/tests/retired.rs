@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Core, batch};
+use common::{Core, batch, batch_of};
 use ringmill_log::LogOptions;
 use ringmill_reactor::Backend;
 use ringmill_types::{CoreId, Offset};
@@ -31,10 +31,7 @@ fn segments(data: &Path) -> Vec<PathBuf> {
 
 fn append(core: &mut Core, batches: u8) {
     for number in 0..batches {
-        let mut bytes = batch(1, 4000, core.io.wall_ms());
-        bytes[61] = number;
-        let crc = crc32c::crc32c(&bytes[21..]);
-        bytes[17..21].copy_from_slice(&crc.to_be_bytes());
+        let bytes = batch_of(1, &[number], 4000, core.io.wall_ms());
         core.append(0, &bytes);
     }
     core.settle();

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Core, batch};
+use common::{Core, batch_of};
 use ringmill_log::LogOptions;
 use ringmill_log::format::checkpoint::SLOT_NAMES;
 use ringmill_reactor::Backend;
@@ -82,10 +82,7 @@ impl Tale {
 
     fn append(&mut self, core: &mut Core, count: usize) {
         for _ in 0..count {
-            let mut bytes = batch(1, 4000, core.io.wall_ms());
-            bytes[61..69].copy_from_slice(&(self.acked as u64).to_be_bytes());
-            let crc = crc32c::crc32c(&bytes[21..]);
-            bytes[17..21].copy_from_slice(&crc.to_be_bytes());
+            let bytes = batch_of(1, &(self.acked as u64).to_be_bytes(), 4000, core.io.wall_ms());
             core.append(0, &bytes);
             self.acked += 1;
         }

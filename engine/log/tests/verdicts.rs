@@ -7,7 +7,8 @@ mod common;
 use common::Core;
 use ringmill_log::AppendError;
 use ringmill_log::examine::{Judgement, needs_unpacking, unpack_and_judge};
-use ringmill_record::{BadRecords, validate_produced};
+use ringmill_record::write::{Sealing, seal};
+use ringmill_record::{BadRecords, Compression, HEADER_BYTES, validate_produced};
 use ringmill_types::{
     CoreId, LeaderEpoch, PartitionId, PartitionSpec, TimestampType, TopicConfig, TopicId, TopicSpec,
 };
@@ -162,12 +163,10 @@ fn a_batch_that_unpacks_to_too_much_is_refused() {
         packer.write_all(&zeros).unwrap();
     }
     let packed = packer.finish().unwrap();
-    let mut batch = common::batch(1, packed.len(), 1000);
-    batch.truncate(ringmill_record::HEADER_BYTES);
+    let mut batch = vec![0; HEADER_BYTES];
     batch.extend(&packed);
-    batch[21..23].copy_from_slice(&1i16.to_be_bytes());
-    let crc = crc32c::crc32c(&batch[21..]);
-    batch[17..21].copy_from_slice(&crc.to_be_bytes());
+    let gzip = Compression::Gzip.code().into();
+    seal(&mut batch, &Sealing { attributes: gzip, ..Sealing::plain(1000, 1000, 1) });
     let judged = unpack_and_judge(&batch, 9, &config("compacted"), ("t", 0), 1000);
     let Err(Judgement::Refused(refusal)) = judged else { panic!("{judged:?}") };
     assert_eq!(refusal.code().name(), "MESSAGE_TOO_LARGE");

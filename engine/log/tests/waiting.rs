@@ -5,6 +5,7 @@ use ringmill_log::token::is_logs;
 use ringmill_log::{AckAt, AppendError, Log, LogEvent, LogOptions, Slot};
 use ringmill_reactor::sim::{SimBackend, SimOptions, SimWorld};
 use ringmill_reactor::{Backend, Fs, Op, Token};
+use ringmill_record::write::{Sealing, seal};
 use ringmill_record::{BatchHeader, HEADER_BYTES};
 use ringmill_types::{
     CoreId, GroupSeq, LeaderEpoch, PartitionId, PartitionSpec, TopicConfig, TopicId, TopicSpec,
@@ -134,17 +135,7 @@ impl Life {
 /// One record of 4 KiB.
 fn batch(timestamp_ms: i64) -> Vec<u8> {
     let mut out = vec![0; HEADER_BYTES + 4096];
-    let length = out.len() as i32 - 12;
-    out[8..12].copy_from_slice(&length.to_be_bytes());
-    out[16] = 2;
-    out[27..35].copy_from_slice(&timestamp_ms.to_be_bytes());
-    out[35..43].copy_from_slice(&timestamp_ms.to_be_bytes());
-    out[43..51].copy_from_slice(&(-1i64).to_be_bytes());
-    out[51..53].copy_from_slice(&(-1i16).to_be_bytes());
-    out[53..57].copy_from_slice(&(-1i32).to_be_bytes());
-    out[57..61].copy_from_slice(&1i32.to_be_bytes());
-    let crc = crc32c::crc32c(&out[21..]);
-    out[17..21].copy_from_slice(&crc.to_be_bytes());
+    seal(&mut out, &Sealing::plain(timestamp_ms, timestamp_ms, 1));
     out
 }
 

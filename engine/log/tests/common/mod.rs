@@ -5,6 +5,7 @@ use ringmill_log::{AppendError, Log, LogEvent, LogOptions, ReadError, ReadOutcom
 use ringmill_log::{RecoveryError, RecoveryReport};
 use ringmill_reactor::Backend;
 use ringmill_reactor::ring::{RingBackend, RingFeatures, RingOptions};
+use ringmill_record::write::{Sealing, seal};
 use ringmill_record::{BatchHeader, Batches, HEADER_BYTES};
 use ringmill_types::{
     CoreId, LeaderEpoch, Offset, PartitionId, PartitionSpec, TopicConfig, TopicId, TopicSpec,
@@ -31,22 +32,17 @@ fn topic() -> TopicSpec {
     }
 }
 
+/// A payload that nobody unpacks.
 pub fn batch(records: i32, payload_bytes: usize, timestamp_ms: i64) -> Vec<u8> {
+    batch_of(records, &[], payload_bytes, timestamp_ms)
+}
+
+/// The same, with a payload that begins with a mark.
+pub fn batch_of(records: i32, mark: &[u8], payload_bytes: usize, timestamp_ms: i64) -> Vec<u8> {
     let mut out = vec![0; HEADER_BYTES];
-    out.extend((0..payload_bytes).map(|i| (i % 251) as u8));
-    let length = out.len() as i32 - 12;
-    out[8..12].copy_from_slice(&length.to_be_bytes());
-    out[16] = 2;
-    out[21..23].copy_from_slice(&3i16.to_be_bytes());
-    out[23..27].copy_from_slice(&(records - 1).to_be_bytes());
-    out[27..35].copy_from_slice(&timestamp_ms.to_be_bytes());
-    out[35..43].copy_from_slice(&timestamp_ms.to_be_bytes());
-    out[43..51].copy_from_slice(&(-1i64).to_be_bytes());
-    out[51..53].copy_from_slice(&(-1i16).to_be_bytes());
-    out[53..57].copy_from_slice(&(-1i32).to_be_bytes());
-    out[57..61].copy_from_slice(&records.to_be_bytes());
-    let crc = crc32c::crc32c(&out[21..]);
-    out[17..21].copy_from_slice(&crc.to_be_bytes());
+    out.extend_from_slice(mark);
+    out.extend((mark.len()..payload_bytes).map(|i| (i % 251) as u8));
+    seal(&mut out, &Sealing { attributes: 3, ..Sealing::plain(timestamp_ms, timestamp_ms, records) });
     out
 }
 
