@@ -50,12 +50,19 @@ struct FetchPart {
     offset: Offset,
     max_bytes: SizeMax,
     current_epoch: LeaderEpoch,
+    read: PartRead,
+}
+
+/// What one look at one partition gave, on whatever core it lies.
+pub(crate) struct PartRead {
     error: ErrorCode,
     high_watermark: Offset,
     log_start: Offset,
     bufs: Vec<Buf>,
     bytes: usize,
+    /// What counts towards the least bytes that a client waits for: `bytes`, or all that was asked for where that is there.
     there: usize,
+    /// Blocks are on their way from the disk.
     cold: bool,
 }
 
@@ -260,13 +267,7 @@ impl<B: Backend> Core<B> {
             offset: want.offset,
             max_bytes: usize::try_from(want.max_bytes).ok(),
             current_epoch: want.current_epoch,
-            error: ErrorCode::None,
-            high_watermark: Offset(-1),
-            log_start: Offset(-1),
-            bufs: Vec::new(),
-            bytes: 0,
-            there: 0,
-            cold: false,
+            read: PartRead::nothing(ErrorCode::None),
         }
     }
 
@@ -315,13 +316,13 @@ impl<B: Backend> Core<B> {
         let mut remote: HashMap<CoreId, Vec<RemoteRead>> = HashMap::new();
         let mut have_first = false;
         for (at, part) in parts.iter_mut().enumerate() {
-            part.bufs.clear();
-            (part.bytes, part.there) = (0, 0);
+            part.read.bufs.clear();
+            (part.read.bytes, part.read.there) = (0, 0);
             match part.owner {
-                Owner::Nobody(code) => part.error = code,
+                Owner::Nobody(code) => part.read.error = code,
                 Owner::Local(slot) => {
                     let ticket = key.pack();
-                    let read = self.read_one(
+                    part.read = self.read_one(
                         slot,
                         part.offset,
                         part.current_epoch,
@@ -329,9 +330,8 @@ impl<B: Backend> Core<B> {
                         !have_first,
                         ticket,
                     );
-                    part.take(read);
-                    budget -= part.bytes.min(budget);
-                    have_first |= part.bytes > 0;
+                    budget -= part.read.bytes.min(budget);
+                    have_first |= part.read.bytes > 0;
                 }
                 Owner::Remote(core, partition) => remote.entry(core).or_default().push(RemoteRead {
                     part: at as u32,
@@ -366,18 +366,18 @@ impl<B: Backend> Core<B> {
         ticket: u64,
     ) -> PartRead {
         let Some(view) = self.log.view(slot) else {
-            return PartRead::failed(ErrorCode::UnknownTopicOrPartition);
+            return PartRead::nothing(ErrorCode::UnknownTopicOrPartition);
         };
         if epoch.0 >= 0 && epoch < view.leader_epoch {
-            return PartRead::failed(ErrorCode::FencedLeaderEpoch);
+            return PartRead::nothing(ErrorCode::FencedLeaderEpoch);
         }
         if epoch.0 >= 0 && epoch > view.leader_epoch {
-            return PartRead::failed(ErrorCode::UnknownLeaderEpoch);
+            return PartRead::nothing(ErrorCode::UnknownLeaderEpoch);
         }
         let max_bytes = match max_bytes {
             Some(most) => most,
             None if offset >= view.log_start && offset < view.high_watermark => {
-                return PartRead::failed(ErrorCode::UnknownServerError);
+                return PartRead::nothing(ErrorCode::UnknownServerError);
             }
             None => 0,
         };
@@ -387,7 +387,7 @@ impl<B: Backend> Core<B> {
                 (bufs, bytes, if more { bytes.max(max_bytes) } else { bytes }, false)
             }
             Ok(ReadOutcome::Wait) => (Vec::new(), 0, 0, true),
-            Err(error) => return PartRead::failed(code_of(error)),
+            Err(error) => return PartRead::nothing(code_of(error)),
         };
         PartRead {
             error: ErrorCode::None,
@@ -407,15 +407,15 @@ impl<B: Backend> Core<B> {
         let bytes = pending.fit();
         // Batches are whole and an answer has a bound: where the limits left something out, what was asked for is there,
         // and waiting gives nothing more. Kafka counts so too.
-        let there: usize = pending.parts.iter().map(|part| part.there).sum();
+        let there: usize = pending.parts.iter().map(|part| part.read.there).sum();
         let enough = bytes >= pending.min_bytes || bytes > 0 && there >= pending.min_bytes;
-        let failed = pending.parts.iter().any(|p| p.error != ErrorCode::None);
+        let failed = pending.parts.iter().any(|p| p.read.error != ErrorCode::None);
         let gone = self.conns.get(pending.conn).is_none_or(|conn| conn.ending || conn.eof);
         let late = now_ns >= pending.deadline_ns;
         // Data that exists and is being read is waited for, whatever the client's patience: an empty answer would only
         // make it ask again.
         let cold = bytes == 0
-            && pending.parts.iter().any(|p| p.cold)
+            && pending.parts.iter().any(|p| p.read.cold)
             && now_ns < pending.deadline_ns + COLD_GRACE_NS;
         if failed || gone || !cold && (late || enough) {
             self.finish_fetch(key);
@@ -431,7 +431,7 @@ impl<B: Backend> Core<B> {
         // Waiting holds no memory of the log.
         let mut slots = Vec::new();
         for part in &mut pending.parts {
-            part.bufs.clear();
+            part.read.bufs.clear();
             if let Owner::Local(slot) = part.owner {
                 slots.push(slot);
             }
@@ -467,13 +467,13 @@ impl<B: Backend> Core<B> {
         conn.fetch = None;
         let micros = self.now_ns.saturating_sub(pending.began_ns) / 1000;
         self.metrics.fetch.wait_us.record(micros);
-        self.metrics.fetch.errors += u64::from(pending.parts.iter().any(|p| p.error != ErrorCode::None));
+        self.metrics.fetch.errors += u64::from(pending.parts.iter().any(|p| p.read.error != ErrorCode::None));
         let (mut own, mut foreign, mut owner) = (0, 0, None);
         for part in &pending.parts {
             match part.owner {
-                Owner::Local(_) => own += part.bytes as u64,
+                Owner::Local(_) => own += part.read.bytes as u64,
                 Owner::Remote(core, _) => {
-                    foreign += part.bytes as u64;
+                    foreign += part.read.bytes as u64;
                     owner = Some(core);
                 }
                 Owner::Nobody(_) => {}
@@ -495,9 +495,9 @@ impl<B: Backend> Core<B> {
             .parts
             .iter()
             .filter(|p| {
-                let news =
-                    self.sessions.note(pending.session_id, &p.key, p.high_watermark, p.log_start, p.error);
-                !pending.incremental || p.bytes > 0 || p.error != ErrorCode::None || news
+                let PartRead { error, high_watermark, log_start, bytes, .. } = p.read;
+                let news = self.sessions.note(pending.session_id, &p.key, high_watermark, log_start, error);
+                !pending.incremental || bytes > 0 || error != ErrorCode::None || news
             })
             .collect();
         let mut topics = 0;
@@ -521,7 +521,7 @@ impl<B: Backend> Core<B> {
             at += run;
         }
         let frame = response.finish(&[]).ok()?;
-        let records = included.into_iter().filter(|p| p.bytes > 0);
+        let records = included.into_iter().map(|p| &p.read).filter(|read| read.bytes > 0);
         if frame.records_bytes < COPY_BELOW_BYTES {
             self.metrics.fetch_bytes_copied += frame.records_bytes;
             let mut records = records;
@@ -588,20 +588,11 @@ impl<B: Backend> Core<B> {
                     }
                     got
                 }
-                None => PartRead::failed(ErrorCode::UnknownTopicOrPartition),
+                None => PartRead::nothing(ErrorCode::UnknownTopicOrPartition),
             };
             total += got.bytes;
             failed |= got.error != ErrorCode::None;
-            results.push(RemoteReadDone {
-                part: read.part,
-                error: got.error,
-                high_watermark: got.high_watermark,
-                log_start: got.log_start,
-                bufs: got.bufs,
-                bytes: got.bytes,
-                there: got.there,
-                cold: got.cold,
-            });
+            results.push(RemoteReadDone { part: read.part, read: got });
         }
         let watched = total < watch_below_bytes && !failed;
         if watched {
@@ -627,15 +618,7 @@ impl<B: Backend> Core<B> {
         };
         for done in results {
             if let Some(part) = pending.parts.get_mut(done.part as usize) {
-                part.take(PartRead {
-                    error: done.error,
-                    high_watermark: done.high_watermark,
-                    log_start: done.log_start,
-                    bufs: done.bufs,
-                    bytes: done.bytes,
-                    there: done.there,
-                    cold: done.cold,
-                });
+                part.read = done.read;
             }
         }
         if watched && !pending.watched_at.contains(&core) {
@@ -653,31 +636,19 @@ impl FetchPending {
     /// goes out however large it is (KIP-74). The bytes that are left.
     fn fit(&mut self) -> usize {
         let mut bytes = 0;
-        for part in &mut self.parts {
-            if bytes > 0 && bytes + part.bytes > self.max_bytes {
-                part.bufs.clear();
-                part.bytes = 0;
+        for read in self.parts.iter_mut().map(|part| &mut part.read) {
+            if bytes > 0 && bytes + read.bytes > self.max_bytes {
+                read.bufs.clear();
+                read.bytes = 0;
             }
-            bytes += part.bytes;
+            bytes += read.bytes;
         }
         bytes
     }
 }
 
-/// What one look at one partition gave.
-struct PartRead {
-    error: ErrorCode,
-    high_watermark: Offset,
-    log_start: Offset,
-    bufs: Vec<Buf>,
-    bytes: usize,
-    /// What counts towards the least bytes that a client waits for: `bytes`, or all that was asked for where that is there.
-    there: usize,
-    cold: bool,
-}
-
 impl PartRead {
-    fn failed(error: ErrorCode) -> PartRead {
+    fn nothing(error: ErrorCode) -> PartRead {
         PartRead {
             error,
             high_watermark: Offset(-1),
@@ -691,25 +662,16 @@ impl PartRead {
 }
 
 impl FetchPart {
-    fn take(&mut self, read: PartRead) {
-        self.error = read.error;
-        self.high_watermark = read.high_watermark;
-        self.log_start = read.log_start;
-        self.bufs = read.bufs;
-        self.bytes = read.bytes;
-        self.there = read.there;
-        self.cold = read.cold;
-    }
-
     fn answer(&self, isolation: IsolationLevel) -> FetchPartitionAnswer<'static> {
+        let read = &self.read;
         FetchPartitionAnswer {
-            high_watermark: self.high_watermark,
-            last_stable_offset: self.high_watermark,
-            log_start_offset: self.log_start,
-            aborted: (isolation == IsolationLevel::ReadCommitted && self.error == ErrorCode::None)
+            high_watermark: read.high_watermark,
+            last_stable_offset: read.high_watermark,
+            log_start_offset: read.log_start,
+            aborted: (isolation == IsolationLevel::ReadCommitted && read.error == ErrorCode::None)
                 .then_some(&[]),
-            records_bytes: self.bytes as u32,
-            ..FetchPartitionAnswer::error(self.key.index, self.error)
+            records_bytes: read.bytes as u32,
+            ..FetchPartitionAnswer::error(self.key.index, read.error)
         }
     }
 }

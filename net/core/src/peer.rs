@@ -2,7 +2,7 @@
 //! the core whose pool they belong to.
 
 use crate::clients::Client;
-use crate::fetch::SizeMax;
+use crate::fetch::{PartRead, SizeMax};
 use crate::slab::Key;
 use ringmill_log::Appended;
 use ringmill_reactor::{Buf, MovedSocket};
@@ -99,12 +99,5 @@ pub(crate) struct RemoteRead {
 /// And what it gave.
 pub(crate) struct RemoteReadDone {
     pub part: u32,
-    pub error: ErrorCode,
-    pub high_watermark: Offset,
-    pub log_start: Offset,
-    pub bufs: Vec<Buf>,
-    pub bytes: usize,
-    pub there: usize,
-    /// Blocks are on their way from the disk.
-    pub cold: bool,
+    pub read: PartRead,
 }
