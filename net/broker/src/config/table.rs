@@ -135,16 +135,14 @@ impl Key {
             }
             Kind::Bytes { min, max } => self.bounded(parse_bytes(text)?, min, max),
             Kind::Time { unit, min, max } => self.bounded(parse_time(text, unit)?, min, max),
-            Kind::Choice(words) => words
-                .iter()
-                .find(|word| **word == text)
-                .map(|word| Value::Text((*word).into()))
-                .ok_or_else(|| format!("`{text}` is not one of {}", words.join(", "))),
-            Kind::AnyCase(words) => words
-                .iter()
-                .find(|word| word.eq_ignore_ascii_case(text))
-                .map(|word| Value::Text((*word).into()))
-                .ok_or_else(|| format!("`{text}` is not one of {}", words.join(", "))),
+            Kind::Choice(words) | Kind::AnyCase(words) => {
+                let any_case = matches!(self.kind, Kind::AnyCase(_));
+                words
+                    .iter()
+                    .find(|word| **word == text || any_case && word.eq_ignore_ascii_case(text))
+                    .map(|word| Value::Text((*word).into()))
+                    .ok_or_else(|| format!("`{text}` is not one of {}", words.join(", ")))
+            }
             Kind::Choices(words) => {
                 let list: Vec<String> =
                     text.split(',').map(str::trim).filter(|w| !w.is_empty()).map(Into::into).collect();

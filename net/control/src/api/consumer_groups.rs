@@ -86,7 +86,7 @@ pub(crate) fn describe(control: &mut Control, call: &Call<'_>) -> Result<Outcome
     let operations = if request.include_authorized_operations { GROUP_OPERATIONS } else { i32::MIN };
     let known = control.groups.groups();
     let mut so_far = Described::default();
-    let groups = each_once(&request.group_ids).map(|name| {
+    let groups = each_once(&request.group_ids, |name| name).map(|name| {
         let mut group = match &known {
             Err(error) => message!(DescribedGroup { error_code: code(*error) }),
             Ok(_) if so_far.is_full() => {

@@ -73,10 +73,11 @@ impl Described {
     }
 }
 
-/// A group that is named again and again would make an answer of any size.
-pub(super) fn each_once(names: &[StrBytes]) -> impl Iterator<Item = &StrBytes> {
+/// What was asked, without what asks for the same name again: a group that is named again and again would make an answer
+/// of any size.
+pub(super) fn each_once<T>(asked: &[T], name: impl Fn(&T) -> &StrBytes) -> impl Iterator<Item = &T> {
     let mut seen = HashSet::new();
-    names.iter().filter(move |name| seen.insert(name.as_str()))
+    asked.iter().filter(move |one| seen.insert(name(one).as_str()))
 }
 
 pub(crate) fn describe_groups(control: &mut Control, call: &Call<'_>) -> Result<Outcome, Refusal> {
@@ -85,7 +86,7 @@ pub(crate) fn describe_groups(control: &mut Control, call: &Call<'_>) -> Result<
     let operations = if request.include_authorized_operations { GROUP_OPERATIONS } else { i32::MIN };
     let known = control.groups.groups();
     let mut so_far = Described::default();
-    let groups = each_once(&request.groups).map(|name| {
+    let groups = each_once(&request.groups, |name| name).map(|name| {
         let mut group = match &known {
             Err(error) => message!(DescribedGroup { error_code: code(*error) }),
             Ok(_) if so_far.is_full() => {

@@ -1,5 +1,6 @@
 //! OffsetFetch: committed offsets, as far as they are durable. Answered at once.
 
+use super::group_views::each_once;
 use super::{Call, ELEMENTS_MAX, Outcome, Refusal, code, message, text};
 use crate::control::Control;
 use kafka_wire::offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics};
@@ -12,7 +13,6 @@ use kafka_wire_core::Uuid;
 use ringmill_groups::{Groups, OffsetEntry};
 use ringmill_metadata::Image;
 use ringmill_types::{ErrorCode, TopicId};
-use std::collections::HashSet;
 
 /// From this version on a request names several groups.
 const GROUPS_FROM: i16 = 8;
@@ -28,15 +28,11 @@ pub(crate) fn offset_fetch(control: &mut Control, call: &Call<'_>) -> Result<Out
     call.few(groups.map(|t| t.partition_indexes.len()))?;
     call.few(request.topics.iter().flatten().map(|t| t.partition_indexes.len()))?;
     let response = if version >= GROUPS_FROM {
-        // A group that is named again and again would make an answer of any size.
-        let mut seen = HashSet::new();
-        let groups = request.groups.iter().filter(|group| seen.insert(group.group_id.as_str()));
         let mut offsets = 0;
-        let groups = groups.map(|group| {
+        let groups = each_once(&request.groups, |group| &group.group_id).map(|group| {
             // Enough for one answer: who asked comes again for the rest, as to a coordinator that is not ready.
             if offsets >= ELEMENTS_MAX {
-                let error = ErrorCode::CoordinatorLoadInProgress;
-                return failed_group(group, error);
+                return failed_group(group, ErrorCode::CoordinatorLoadInProgress);
             }
             let fetched = fetched(control, group, version);
             offsets += 1 + fetched.topics.iter().map(|t| t.partitions.len()).sum::<usize>();
