@@ -147,10 +147,14 @@ impl Plan {
         Broker { child, banner, address }
     }
 
-    /// Starts it, expecting it to end by itself: code and stderr.
-    fn refused(&self) -> (i32, String) {
+    /// Starts it, expecting it to end by itself for that reason, and to say so; all that it said.
+    #[track_caller]
+    fn refused(&self, reason: Reason, says: &str) -> String {
         let output = self.command().output().unwrap();
-        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(i32::from(reason.code())), "{text}");
+        assert!(text.contains(says), "{says} in {text}");
+        text
     }
 }
 
@@ -314,9 +318,8 @@ fn core_logs_move_to_a_folder_of_their_own() {
     let plan = Plan { data: data.clone(), cores: "1", ..Plan::default() };
     let others = dir.path().join("others");
     std::fs::create_dir_all(others.join("core-0")).unwrap();
-    let (code, text) = Plan { set: format!("core.log.dir={}", others.display()), ..plan.clone() }.refused();
-    assert_eq!(code, i32::from(Reason::DataDamaged.code()), "{text}");
-    assert!(text.contains("is there already and does not belong to"), "{text}");
+    let strange = Plan { set: format!("core.log.dir={}", others.display()), ..plan.clone() };
+    strange.refused(Reason::DataDamaged, "is there already and does not belong to");
     assert!(!data.exists(), "a first start that may not be leaves nothing");
 
     let broker = plan.start();
@@ -328,17 +331,14 @@ fn core_logs_move_to_a_folder_of_their_own() {
     let apart = dir.path().join("apart");
     std::fs::create_dir_all(apart.join("core-0")).unwrap();
     let moved = Plan { set: format!("core.log.dir={}", apart.display()), ..plan };
-    let (code, text) = moved.refused();
-    assert_eq!(code, i32::from(Reason::DataDamaged.code()), "{text}");
-    assert!(text.contains("is there already and does not belong to"), "{text}");
+    let text = moved.refused(Reason::DataDamaged, "is there already and does not belong to");
     assert!(!text.contains("moving"), "nothing is begun that cannot be done: {text}");
     assert!(data.join("core-0").exists(), "the old log is untouched");
     std::fs::write(dir.path().join("file"), "").unwrap();
-    for (path, why) in [("file", "a file is in the way"), ("file/below", "a file is in the way")] {
+    for path in ["file", "file/below"] {
         let unusable = Plan { set: format!("core.log.dir={}/{path}", dir.path().display()), ..moved.clone() };
-        let (code, text) = unusable.refused();
-        assert_eq!(code, i32::from(Reason::DataUnusable.code()), "{text}");
-        assert!(text.contains(why) && text.contains("choose another core.log.dir"), "{text}");
+        let text = unusable.refused(Reason::DataUnusable, "a file is in the way");
+        assert!(text.contains("choose another core.log.dir"), "{text}");
         assert!(!text.contains("moving"), "{text}");
     }
 
@@ -403,9 +403,8 @@ fn what_was_taken_away_is_not_made_anew() {
 
     let aside = dir.path().join("aside");
     let refused = |plan: &Plan, says: &str| {
-        let (code, text) = plan.refused();
-        assert_eq!(code, i32::from(Reason::DataDamaged.code()), "{text}");
-        assert!(text.contains(says) && text.contains("Nothing was changed"), "{text}");
+        let text = plan.refused(Reason::DataDamaged, says);
+        assert!(text.contains("Nothing was changed"), "{text}");
     };
     for (name, says) in [
         ("meta/journal", "meta/journal is missing although core logs are there"),
@@ -465,9 +464,8 @@ fn a_journal_that_lacks_topics_mixes_no_partitions() {
         .collect();
     std::fs::write(&path, &whole[..made[0]]).unwrap();
     let lacks = |plan: &Plan, says: &str| {
-        let (code, text) = plan.refused();
-        assert_eq!(code, i32::from(Reason::DataDamaged.code()), "{text}");
-        assert!(text.contains("the metadata journal lacks decisions") && text.contains(says), "{text}");
+        let text = plan.refused(Reason::DataDamaged, "the metadata journal lacks decisions");
+        assert!(text.contains(says), "{text}");
         assert!(text.contains(&format!("`ringmill log repair --data {}", plan.data.display())), "{text}");
         for topic in ["first-0", "last-0"] {
             assert!(plan.data.join("topics").join(topic).join("00000000000000000000.log").exists());
@@ -502,9 +500,7 @@ fn a_journal_that_lacks_topics_mixes_no_partitions() {
     let whole = std::fs::read(&path).unwrap();
     let without = whole.get(..before).unwrap();
     std::fs::write(&path, without).unwrap();
-    let (code, text) = plan.refused();
-    assert_eq!(code, i32::from(Reason::DataDamaged.code()), "{text}");
-    assert!(text.contains("lacks decisions"), "{text}");
+    plan.refused(Reason::DataDamaged, "lacks decisions");
     assert_eq!(std::fs::read(&path).unwrap(), without, "nothing was changed");
     std::fs::write(&path, &whole).unwrap();
     let broker = plan.start();
@@ -533,9 +529,7 @@ fn core_log_files_that_changed_places_are_refused() {
         }
     };
     exchange();
-    let (code, text) = plan.refused();
-    assert_eq!(code, i32::from(Reason::DataDamaged.code()), "{text}");
-    assert!(text.contains("core-log files changed places"), "{text}");
+    plan.refused(Reason::DataDamaged, "core-log files changed places");
     exchange();
     let broker = plan.start();
     assert_eq!(Client::connect(broker.address).end_offset("orders", 0), 2);
@@ -545,40 +539,30 @@ fn core_log_files_that_changed_places_are_refused() {
 fn refusals_have_their_codes_and_touch_nothing() {
     let dir = folder();
     let plan = Plan { data: dir.path().join("data"), ..Plan::default() };
-    let refused = |plan: &Plan, reason: Reason, part: &str| {
-        let (code, text) = plan.refused();
-        assert_eq!(code, i32::from(reason.code()), "{text}");
-        assert!(text.contains(part), "{part} in {text}");
-    };
-
     let wrong = Plan { set: "num.partition=3;flush.method=fast".into(), ..plan.clone() };
-    refused(&wrong, Reason::Config, "did you mean num.partitions?");
-    refused(&wrong, Reason::Config, "`fast` is not one of auto, fdatasync, dsync");
+    wrong.refused(Reason::Config, "did you mean num.partitions?");
+    wrong.refused(Reason::Config, "`fast` is not one of auto, fdatasync, dsync");
     let held = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = Plan { listen: held.local_addr().unwrap().to_string(), ..plan.clone() };
-    refused(&taken, Reason::AddressInUse, "another process listens there");
+    taken.refused(Reason::AddressInUse, "another process listens there");
     assert!(!plan.data.exists(), "refused before anything was touched");
 
     let file = dir.path().join("file");
     std::fs::write(&file, "").unwrap();
-    refused(&Plan { data: file.join("data"), ..plan.clone() }, Reason::DataUnusable, "choose another --data");
+    Plan { data: file.join("data"), ..plan.clone() }.refused(Reason::DataUnusable, "choose another --data");
 
     std::fs::create_dir(&plan.data).unwrap();
     std::fs::write(plan.data.join("node.toml"), "format = 2\n").unwrap();
-    refused(&plan, Reason::NewerFormat, "Run the newer version");
+    plan.refused(Reason::NewerFormat, "Run the newer version");
     std::fs::write(plan.data.join("node.toml"), "format = 1\n").unwrap();
-    refused(&plan, Reason::DataDamaged, "node.toml is damaged");
+    plan.refused(Reason::DataDamaged, "node.toml is damaged");
     let names: Vec<_> =
         std::fs::read_dir(&plan.data).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(names, ["node.toml"]);
 
     std::fs::remove_file(plan.data.join("node.toml")).unwrap();
     plan.start().stop();
-    refused(
-        &Plan { set: "node.id=2".into(), ..plan.clone() },
-        Reason::IdentityMismatch,
-        "belongs to node.id 1",
-    );
+    Plan { set: "node.id=2".into(), ..plan }.refused(Reason::IdentityMismatch, "belongs to node.id 1");
 }
 
 /// The disk is made to fail by a limit on file sizes: every further core-log write meets an error.
@@ -663,9 +647,7 @@ fn a_folder_in_use_is_left_alone() {
     let dir = folder();
     let plan = Plan { data: dir.path().join("data"), cores: "1", ..Plan::default() };
     let broker = plan.start();
-    let (code, text) = plan.refused();
-    assert_eq!(code, i32::from(Reason::DataInUse.code()), "{text}");
-    assert!(text.contains(&format!("in use by process {}", broker.child.id())), "{text}");
+    plan.refused(Reason::DataInUse, &format!("in use by process {}", broker.child.id()));
     broker.stop();
 }
 
