@@ -14,6 +14,11 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 
+/// Each with its name.
+macro_rules! stories {
+    ($($story:path),* $(,)?) => { [$((stringify!($story), $story as fn())),*] };
+}
+
 fn main() -> ExitCode {
     if let Ok(args) = std::env::var("RINGMILL_TEST_ARGS") {
         if let Ok(kib) = std::env::var("RINGMILL_TEST_MEMLOCK_KIB") {
@@ -26,55 +31,37 @@ fn main() -> ExitCode {
         let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Default::default()).unwrap();
         return ringmill_broker::serve(&parse(&args));
     }
-    let stories: &[(&str, fn())] = &[
-        ("a_broker_keeps_its_identity_over_orderly_stops", a_broker_keeps_its_identity_over_orderly_stops),
-        (
-            "acknowledged_records_survive_kill_and_changes_of_core_count",
-            acknowledged_records_survive_kill_and_changes_of_core_count,
-        ),
-        ("core_logs_move_to_a_folder_of_their_own", core_logs_move_to_a_folder_of_their_own),
-        (
-            "a_change_of_core_count_cut_in_the_middle_is_finished",
-            a_change_of_core_count_cut_in_the_middle_is_finished,
-        ),
-        ("what_was_taken_away_is_not_made_anew", what_was_taken_away_is_not_made_anew),
-        ("a_journal_that_lacks_topics_mixes_no_partitions", a_journal_that_lacks_topics_mixes_no_partitions),
-        ("core_log_files_that_changed_places_are_refused", core_log_files_that_changed_places_are_refused),
-        ("refusals_have_their_codes_and_touch_nothing", refusals_have_their_codes_and_touch_nothing),
-        (
-            "broker_configs_act_while_running_and_survive_a_kill",
-            broker_configs_act_while_running_and_survive_a_kill,
-        ),
-        ("deleted_records_stay_deleted_over_a_kill", deleted_records_stay_deleted_over_a_kill),
-        ("a_failed_core_log_write_ends_the_process", a_failed_core_log_write_ends_the_process),
-        ("an_answer_keeps_to_its_bytes_over_all_cores", an_answer_keeps_to_its_bytes_over_all_cores),
-        ("what_is_there_is_not_waited_for", fetching::what_is_there_is_not_waited_for),
-        ("a_deleted_topic_is_not_waited_for", fetching::a_deleted_topic_is_not_waited_for),
-        (
-            "sizes_below_zero_are_answered_as_kafka_does",
-            fetching::sizes_below_zero_are_answered_as_kafka_does,
-        ),
-        ("a_reader_that_leaves_is_let_go", a_reader_that_leaves_is_let_go),
-        (
-            "what_was_taken_is_answered_before_a_connection_ends",
-            what_was_taken_is_answered_before_a_connection_ends,
-        ),
-        ("a_large_frame_whose_rest_comes_late_is_taken", a_large_frame_whose_rest_comes_late_is_taken),
-        (
-            "a_large_request_to_control_closes_its_connection",
-            a_large_request_to_control_closes_its_connection,
-        ),
-        ("frames_may_come_in_any_pieces", frames_may_come_in_any_pieces),
-        ("answers_are_those_of_kafka_to_the_byte", answers_are_those_of_kafka_to_the_byte),
-        ("names_that_are_none_are_answered_as_kafka_does", names_that_are_none_are_answered_as_kafka_does),
-        ("strangers_to_groups_are_answered_as_kafka_does", strangers_to_groups_are_answered_as_kafka_does),
-        ("records_at_fault_are_named", records_at_fault_are_named),
-        ("batches_are_stored_as_the_topic_says", batches_are_stored_as_the_topic_says),
-        ("quotas_hold_over_cores_and_a_restart", quotas_hold_over_cores_and_a_restart),
-        ("without_descriptors_those_who_are_in_go_on", without_descriptors_those_who_are_in_go_on),
-        ("a_folder_in_use_is_left_alone", a_folder_in_use_is_left_alone),
-        ("small_limits_are_gone_along_with", small_limits_are_gone_along_with),
-        ("json_goes_to_stderr_alone", json_goes_to_stderr_alone),
+    let stories = stories![
+        a_broker_keeps_its_identity_over_orderly_stops,
+        acknowledged_records_survive_kill_and_changes_of_core_count,
+        core_logs_move_to_a_folder_of_their_own,
+        a_change_of_core_count_cut_in_the_middle_is_finished,
+        what_was_taken_away_is_not_made_anew,
+        a_journal_that_lacks_topics_mixes_no_partitions,
+        core_log_files_that_changed_places_are_refused,
+        refusals_have_their_codes_and_touch_nothing,
+        broker_configs_act_while_running_and_survive_a_kill,
+        deleted_records_stay_deleted_over_a_kill,
+        a_failed_core_log_write_ends_the_process,
+        an_answer_keeps_to_its_bytes_over_all_cores,
+        fetching::what_is_there_is_not_waited_for,
+        fetching::a_deleted_topic_is_not_waited_for,
+        fetching::sizes_below_zero_are_answered_as_kafka_does,
+        a_reader_that_leaves_is_let_go,
+        what_was_taken_is_answered_before_a_connection_ends,
+        a_large_frame_whose_rest_comes_late_is_taken,
+        a_large_request_to_control_closes_its_connection,
+        frames_may_come_in_any_pieces,
+        answers_are_those_of_kafka_to_the_byte,
+        names_that_are_none_are_answered_as_kafka_does,
+        strangers_to_groups_are_answered_as_kafka_does,
+        records_at_fault_are_named,
+        batches_are_stored_as_the_topic_says,
+        quotas_hold_over_cores_and_a_restart,
+        without_descriptors_those_who_are_in_go_on,
+        a_folder_in_use_is_left_alone,
+        small_limits_are_gone_along_with,
+        json_goes_to_stderr_alone,
     ];
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     for (name, story) in stories {
