@@ -102,6 +102,11 @@ struct Plan {
 }
 
 impl Plan {
+    /// On so many cores, with its data in a folder that need not be there yet.
+    fn within(dir: &tempfile::TempDir, cores: &'static str) -> Plan {
+        Plan { data: dir.path().join("data"), cores, ..Plan::default() }
+    }
+
     fn command(&self) -> Command {
         let json = if self.json { "json" } else { "" };
         let args = format!("{}|{}|{}|{}|{json}", self.data.display(), self.set, self.cores, self.listen);
@@ -186,7 +191,7 @@ fn node_toml(data: &Path) -> toml::Table {
 
 fn a_broker_keeps_its_identity_over_orderly_stops() {
     let dir = folder();
-    let plan = Plan { data: dir.path().join("data"), cores: "2", ..Plan::default() };
+    let plan = Plan::within(&dir, "2");
     let first = plan.start();
     assert!(first.banner.contains("first start"), "{}", first.banner);
     assert!(first.banner.contains("an ack    means"), "{}", first.banner);
@@ -216,7 +221,7 @@ fn acknowledged_records_survive_kill_and_changes_of_core_count() {
         ("2", 0, false),
     ];
     for (cores, records, kill) in lives {
-        let plan = Plan { data: data.clone(), cores, set: "num.partitions=3".into(), ..Plan::default() };
+        let plan = Plan { set: "num.partitions=3".into(), ..Plan::within(&dir, cores) };
         let broker = plan.start();
         let mut client = Client::connect(broker.address);
         if acked == 0 {
@@ -251,7 +256,7 @@ fn acknowledged_records_survive_kill_and_changes_of_core_count() {
 fn broker_configs_act_while_running_and_survive_a_kill() {
     const TOO_LARGE: i64 = 10;
     let dir = folder();
-    let plan = Plan { data: dir.path().join("data"), cores: "2", ..Plan::default() };
+    let plan = Plan::within(&dir, "2");
     let broker = plan.start();
     let mut client = Client::connect(broker.address);
     client.create("orders");
@@ -276,7 +281,7 @@ fn broker_configs_act_while_running_and_survive_a_kill() {
 
 fn deleted_records_stay_deleted_over_a_kill() {
     let dir = folder();
-    let plan = Plan { data: dir.path().join("data"), cores: "2", ..Plan::default() };
+    let plan = Plan::within(&dir, "2");
     let mut produced = 0;
     for round in 1..=4 {
         let broker = plan.start();
@@ -302,7 +307,7 @@ fn deleted_records_stay_deleted_over_a_kill() {
 fn core_logs_move_to_a_folder_of_their_own() {
     let dir = folder();
     let data = dir.path().join("data");
-    let plan = Plan { data: data.clone(), cores: "1", ..Plan::default() };
+    let plan = Plan::within(&dir, "1");
     let others = dir.path().join("others");
     std::fs::create_dir_all(others.join("core-0")).unwrap();
     let strange = Plan { set: format!("core.log.dir={}", others.display()), ..plan.clone() };
@@ -349,7 +354,7 @@ fn core_logs_move_to_a_folder_of_their_own() {
 fn a_change_of_core_count_cut_in_the_middle_is_finished() {
     let dir = folder();
     let data = dir.path().join("data");
-    let plan = Plan { data: data.clone(), cores: "2", set: "num.partitions=4".into(), ..Plan::default() };
+    let plan = Plan { set: "num.partitions=4".into(), ..Plan::within(&dir, "2") };
     let broker = plan.start();
     let mut client = Client::connect(broker.address);
     client.create("orders");
@@ -379,7 +384,7 @@ fn a_change_of_core_count_cut_in_the_middle_is_finished() {
 fn what_was_taken_away_is_not_made_anew() {
     let dir = folder();
     let data = dir.path().join("data");
-    let plan = Plan { data: data.clone(), cores: "2", set: "num.partitions=2".into(), ..Plan::default() };
+    let plan = Plan { set: "num.partitions=2".into(), ..Plan::within(&dir, "2") };
     let broker = plan.start();
     let mut client = Client::connect(broker.address);
     client.create("orders");
@@ -433,7 +438,7 @@ fn what_was_taken_away_is_not_made_anew() {
 fn a_journal_that_lacks_topics_mixes_no_partitions() {
     use ringmill_metadata::{Record, journal::frames};
     let dir = folder();
-    let plan = Plan { data: dir.path().join("data"), cores: "2", ..Plan::default() };
+    let plan = Plan::within(&dir, "2");
     let broker = plan.start();
     let mut client = Client::connect(broker.address);
     for (topic, records) in [("last", 1), ("first", 3)] {
@@ -499,7 +504,7 @@ fn a_journal_that_lacks_topics_mixes_no_partitions() {
 /// Two files of a core log exchanged, with a group in the first that no checkpoint covers: refused, not passed over.
 fn core_log_files_that_changed_places_are_refused() {
     let dir = folder();
-    let plan = Plan { data: dir.path().join("data"), cores: "1", ..Plan::default() };
+    let plan = Plan::within(&dir, "1");
     let broker = plan.start();
     let mut client = Client::connect(broker.address);
     client.create("orders");
@@ -555,7 +560,7 @@ fn refusals_have_their_codes_and_touch_nothing() {
 /// The disk is made to fail by a limit on file sizes: every further core-log write meets an error.
 fn a_failed_core_log_write_ends_the_process() {
     let dir = folder();
-    let plan = Plan { data: dir.path().join("data"), cores: "1", ..Plan::default() };
+    let plan = Plan::within(&dir, "1");
     let mut broker = plan.start();
     let mut client = Client::connect(broker.address);
     client.create("t");
@@ -584,7 +589,7 @@ fn without_descriptors_those_who_are_in_go_on() {
     let dir = folder();
     // The ring takes the limit that was in force when it was asked to accept: once for ever with multishot.
     let set = "features.off=multishot_accept".to_string();
-    let plan = Plan { data: dir.path().join("data"), cores: "1", set, ..Plan::default() };
+    let plan = Plan { set, ..Plan::within(&dir, "1") };
     let broker = plan.start();
     let mut client = Client::connect(broker.address);
     client.create("t");
@@ -632,7 +637,7 @@ fn cpu_ms(process: u32) -> u64 {
 
 fn a_folder_in_use_is_left_alone() {
     let dir = folder();
-    let plan = Plan { data: dir.path().join("data"), cores: "1", ..Plan::default() };
+    let plan = Plan::within(&dir, "1");
     let broker = plan.start();
     plan.refused(Reason::DataInUse, &format!("in use by process {}", broker.child.id()));
     broker.stop();
@@ -640,7 +645,7 @@ fn a_folder_in_use_is_left_alone() {
 
 fn small_limits_are_gone_along_with() {
     let dir = folder();
-    let plan = Plan { data: dir.path().join("data"), cores: "2", memlock_kib: Some(64), ..Plan::default() };
+    let plan = Plan { memlock_kib: Some(64), ..Plan::within(&dir, "2") };
     let broker = plan.start();
     let mut client = Client::connect(broker.address);
     client.create("orders");
@@ -651,7 +656,7 @@ fn small_limits_are_gone_along_with() {
 
 fn json_goes_to_stderr_alone() {
     let dir = folder();
-    let plan = Plan { data: dir.path().join("data"), cores: "1", json: true, ..Plan::default() };
+    let plan = Plan { json: true, ..Plan::within(&dir, "1") };
     let mut child = plan.command().spawn().unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
     let serving =
@@ -673,7 +678,7 @@ fn json_goes_to_stderr_alone() {
 /// under way, together with the frame behind it.
 fn a_large_frame_whose_rest_comes_late_is_taken() {
     let dir = folder();
-    let plan = Plan { data: dir.path().join("data"), cores: "1", ..Plan::default() };
+    let plan = Plan::within(&dir, "1");
     let broker = plan.start();
     let mut client = Client::connect(broker.address);
     client.create("t");
@@ -695,7 +700,7 @@ fn a_large_frame_whose_rest_comes_late_is_taken() {
 /// Control reads a request as a whole before anybody else has a turn; records do not go there.
 fn a_large_request_to_control_closes_its_connection() {
     let dir = folder();
-    let plan = Plan { data: dir.path().join("data"), cores: "1", ..Plan::default() };
+    let plan = Plan::within(&dir, "1");
     let broker = plan.start();
     for (bytes, is_refused) in [(4 << 20, false), ((4 << 20) + 1, true)] {
         let mut client = Client::connect(broker.address);
@@ -715,7 +720,7 @@ fn a_large_request_to_control_closes_its_connection() {
 /// However the bytes of a pipeline are cut, every request of it is answered, in order.
 fn frames_may_come_in_any_pieces() {
     let dir = folder();
-    let plan = Plan { data: dir.path().join("data"), cores: "2", ..Plan::default() };
+    let plan = Plan::within(&dir, "2");
     let broker = plan.start();
     Client::connect(broker.address).create_with("t", 4, "retention.ms", "-1");
     let address = broker.address;
@@ -739,7 +744,7 @@ fn frames_may_come_in_any_pieces() {
 fn an_answer_keeps_to_its_bytes_over_all_cores() {
     const BATCH: usize = 50_000;
     let dir = folder();
-    let broker = Plan { data: dir.path().join("data"), cores: "4", ..Plan::default() }.start();
+    let broker = Plan::within(&dir, "4").start();
     let mut client = Client::connect(broker.address);
     client.create_with("t", 12, "retention.ms", "-1");
     for partition in 0..12 {
@@ -763,7 +768,7 @@ fn an_answer_keeps_to_its_bytes_over_all_cores() {
 /// A connection that was about to move to the core of its partitions when its client ended is closed like any other.
 fn a_reader_that_leaves_is_let_go() {
     let dir = folder();
-    let broker = Plan { data: dir.path().join("data"), cores: "2", ..Plan::default() }.start();
+    let broker = Plan::within(&dir, "2").start();
     let mut client = Client::connect(broker.address);
     client.create_with("t", 2, "retention.ms", "-1");
     for partition in [0, 1] {
@@ -784,7 +789,7 @@ fn a_reader_that_leaves_is_let_go() {
 /// Requests that were taken are answered before the connection ends, whatever ends it; and nothing else was stored.
 fn what_was_taken_is_answered_before_a_connection_ends() {
     let dir = folder();
-    let plan = Plan { data: dir.path().join("data"), cores: "2", ..Plan::default() };
+    let plan = Plan::within(&dir, "2");
     let broker = plan.start();
     let mut client = Client::connect(broker.address);
     client.create("t");
@@ -836,7 +841,7 @@ fn what_was_taken_is_answered_before_a_connection_ends() {
 fn answers_are_those_of_kafka_to_the_byte() {
     let dir = folder();
     let set = "auto.create.topics.enable=false".to_string();
-    let broker = Plan { data: dir.path().join("data"), cores: "2", set, ..Plan::default() }.start();
+    let broker = Plan { set, ..Plan::within(&dir, "2") }.start();
     let mut client = Client::connect(broker.address);
     assert!(check_transcript(&mut client, include_str!("golden/kafka-4.3.1.txt")) > 40);
     broker.stop();
@@ -847,7 +852,7 @@ fn answers_are_those_of_kafka_to_the_byte() {
 fn names_that_are_none_are_answered_as_kafka_does() {
     let dir = folder();
     let set = "auto.create.topics.enable=false".to_string();
-    let plan = Plan { data: dir.path().join("data"), cores: "2", set, ..Plan::default() };
+    let plan = Plan { set, ..Plan::within(&dir, "2") };
     let broker = plan.start();
     let mut client = Client::connect(broker.address);
     client.wait_for_coordinator();
@@ -865,7 +870,7 @@ fn names_that_are_none_are_answered_as_kafka_does() {
 fn strangers_to_groups_are_answered_as_kafka_does() {
     let dir = folder();
     let set = "auto.create.topics.enable=false".to_string();
-    let broker = Plan { data: dir.path().join("data"), cores: "2", set, ..Plan::default() }.start();
+    let broker = Plan { set, ..Plan::within(&dir, "2") }.start();
     let mut client = Client::connect(broker.address);
     client.wait_for_coordinator();
     assert!(check_transcript(&mut client, include_str!("golden/kafka-4.3.1-groups.txt")) > 400);
@@ -893,7 +898,7 @@ fn check_transcript(client: &mut Client, transcript: &str) -> usize {
 fn records_at_fault_are_named() {
     let dir = folder();
     let set = "num.partitions=4".to_string();
-    let broker = Plan { data: dir.path().join("data"), cores: "4", set, ..Plan::default() }.start();
+    let broker = Plan { set, ..Plan::within(&dir, "4") }.start();
     let mut client = Client::connect(broker.address);
     client.create_with("c", 4, "cleanup.policy", "compact");
     for partition in 0..4 {
@@ -923,7 +928,7 @@ fn records_at_fault_are_named() {
 /// default counts where a topic says nothing, also when it changes.
 fn batches_are_stored_as_the_topic_says() {
     let dir = folder();
-    let broker = Plan { data: dir.path().join("data"), cores: "2", ..Plan::default() }.start();
+    let broker = Plan::within(&dir, "2").start();
     let mut client = Client::connect(broker.address);
     let (gzip, plain) = (produced_as("gzip"), produced_as("good"));
     let types = ["uncompressed", "gzip", "snappy", "lz4", "zstd"];
@@ -971,7 +976,7 @@ fn produced_as(name: &str) -> Vec<u8> {
 fn quotas_hold_over_cores_and_a_restart() {
     const RATE: f64 = 1_000_000.0;
     let dir = folder();
-    let plan = Plan { data: dir.path().join("data"), cores: "2", ..Plan::default() };
+    let plan = Plan::within(&dir, "2");
     let broker = plan.start();
     let mut admin = Client::connect(broker.address);
     admin.create_with("q", 2, "retention.ms", "-1");

@@ -13,7 +13,7 @@ const PATIENCE_MS: i32 = 50_000;
 pub fn what_is_there_is_not_waited_for() {
     const BATCH: usize = 990_000;
     let dir = folder();
-    let plan = Plan { data: dir.path().join("data"), cores: "2", ..Plan::default() };
+    let plan = Plan::within(&dir, "2");
     let mut broker = plan.start();
     let mut client = Client::connect(broker.address);
     client.create_with("t", 2, "retention.ms", "-1");
@@ -56,7 +56,7 @@ pub fn what_is_there_is_not_waited_for() {
 pub fn a_deleted_topic_is_not_waited_for() {
     const UNKNOWN_TOPIC_OR_PARTITION: i64 = 3;
     let dir = folder();
-    let broker = Plan { data: dir.path().join("data"), cores: "2", ..Plan::default() }.start();
+    let broker = Plan::within(&dir, "2").start();
     let address = broker.address;
     let mut client = Client::connect(address);
     client.create_with("t", 2, "retention.ms", "-1");
@@ -85,7 +85,7 @@ pub fn a_deleted_topic_is_not_waited_for() {
 /// Sizes of a fetch that are below 0, at the end of the log and before it; and batches of transactions.
 pub fn sizes_below_zero_are_answered_as_kafka_does() {
     let dir = folder();
-    let broker = Plan { data: dir.path().join("data"), cores: "2", ..Plan::default() }.start();
+    let broker = Plan::within(&dir, "2").start();
     let mut client = Client::connect(broker.address);
     assert!(check_transcript(&mut client, include_str!("../golden/kafka-4.3.1-fetch.txt")) > 30);
     broker.stop();
