@@ -8,6 +8,7 @@
 mod common;
 
 use common::{ANYBODY, Broker, NONE, PATIENCE, Refusal, batch, creatable, run};
+use ringmill_types::limits::PAGE_BYTES;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use tempfile::TempDir;
@@ -15,8 +16,6 @@ use tempfile::TempDir;
 /// `DataDamaged` in ERRORS.md.
 const DATA_DAMAGED: i32 = 8;
 const RECORDS: usize = 20;
-/// A group of one small record takes one.
-const PAGE_BYTES: usize = 4096;
 
 fn value(n: usize) -> String {
     format!("record {n:03} of those that were acknowledged")
@@ -144,8 +143,8 @@ fn the_last_group_may_be_torn_and_is_no_damage() {
     let (file, at) = find(&data, &value(RECORDS - 1));
     let mut bytes = std::fs::read(&file).unwrap();
     bytes[at] ^= 0x40;
-    // If 20 ms went by before the kill, a group without records says that it was durable. With the page after it gone
-    // nothing does, and a power cut may have left it like this.
+    // A group of one small record takes a page. If 20 ms went by before the kill, a group without records in the next one
+    // says that it was durable. With that page gone nothing does, and a power cut may have left it like this.
     let behind = at.next_multiple_of(PAGE_BYTES);
     bytes[behind..behind + PAGE_BYTES].fill(0);
     std::fs::write(&file, bytes).unwrap();

@@ -6,7 +6,7 @@
 #[allow(dead_code, reason = "each test binary uses a part of it")]
 mod common;
 
-use common::{ANYBODY, Broker, Client, NONE, PATIENCE, batch, fetch_request, skipped};
+use common::{ANYBODY, Broker, Client, NONE, PATIENCE, batch, connections_max, fetch_request, skipped};
 use kafka_wire::FetchResponse;
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -240,15 +240,10 @@ const CLOSED: &str = "ringmill_connections_closed_error_total";
 /// Ten thousand connections that say nothing, as far as the limit on open files goes here.
 #[test]
 fn thousands_of_silent_connections_cost_little() {
-    const WANTED: u64 = 10_000;
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    let most = limit.maximum.unwrap_or(u64::MAX);
-    let raised = rustix::process::Rlimit { current: Some(most), maximum: limit.maximum };
-    rustix::process::setrlimit(rustix::process::Resource::Nofile, raised).unwrap();
-    // The broker keeps a quarter of its files back for segments, and the kernel spreads connections unevenly.
-    let count = WANTED.min(most.saturating_sub(64) / 8 * 5) as usize;
-    if count < WANTED as usize {
-        skipped(&format!("{WANTED} connections, {count} tried"), &format!("{most} open files at most"));
+    const WANTED: usize = 10_000;
+    let count = connections_max().min(WANTED);
+    if count < WANTED {
+        skipped(&format!("{WANTED} connections, {count} tried"), "the limit on open files");
     }
     let dir = tempfile::tempdir().unwrap();
     let mut broker = Broker::start(dir.path(), &[]);

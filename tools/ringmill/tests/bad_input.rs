@@ -7,7 +7,9 @@
 #[allow(dead_code, reason = "each test binary uses a part of it")]
 mod common;
 
-use common::{ANYBODY, Broker, Client, MESSAGE_TOO_LARGE, NONE, PATIENCE, REQUEST_TIMED_OUT, batch};
+use common::{
+    ANYBODY, Broker, Client, MESSAGE_TOO_LARGE, NONE, PATIENCE, REQUEST_TIMED_OUT, batch, connections_max,
+};
 use kafka_wire::join_group_request::JoinGroupRequestProtocol;
 use kafka_wire::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_wire::{
@@ -21,13 +23,6 @@ use std::time::{Duration, Instant};
 
 /// Nobody who behaves waits longer than this for anything, whatever the others do.
 const NEVER_LONGER: Duration = Duration::from_secs(2);
-
-fn raise_open_files() -> u64 {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
-    rustix::process::setrlimit(rustix::process::Resource::Nofile, raised).unwrap();
-    limit.maximum.unwrap_or(u64::MAX)
-}
 
 /// One round of what a careful client does: small and large batches in, the newest one out.
 #[track_caller]
@@ -48,8 +43,7 @@ fn round(client: &mut Client, topic: &str, large: &[u8]) {
 #[test]
 fn a_byte_a_second_harms_nobody() {
     const SECONDS: usize = 26;
-    let most = raise_open_files().saturating_sub(64) / 8 * 5;
-    let slow_count = most.min(3000) as usize;
+    let slow_count = connections_max().min(3000);
     let dir = tempfile::tempdir().unwrap();
     let mut broker = Broker::start(dir.path(), &["--memory", "64MiB"]);
     let mut client = broker.client();
@@ -345,7 +339,7 @@ fn join_request(group: &str, metadata: &[u8]) -> JoinGroupRequest {
 fn members_with_much_to_say_are_bounded() {
     const MEMBERS: usize = 1000;
     let dir = tempfile::tempdir().unwrap();
-    raise_open_files();
+    ringmill_broker::host::raise_limits();
     let mut broker = Broker::start(dir.path(), &["--set", "group.initial.rebalance.delay.ms=3000"]);
     let mut beside = broker.client();
     assert_eq!(beside.create("beside", 1, &[]).unwrap(), NONE);

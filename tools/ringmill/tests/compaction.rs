@@ -7,11 +7,12 @@
 #[allow(dead_code, reason = "each test binary uses a part of it")]
 mod common;
 
-use common::{Broker, Client, KAFKA_STORAGE_ERROR, NONE, REQUEST_TIMED_OUT, UNKNOWN_TOPIC_OR_PARTITION};
+use common::{
+    Broker, Client, KAFKA_STORAGE_ERROR, NONE, REQUEST_TIMED_OUT, UNKNOWN_TOPIC_OR_PARTITION, data_folder,
+};
 use ringmill_record::write::{Sealing, no_headers, put_record, seal};
 use ringmill_record::{Batches, HEADER_BYTES, Records};
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -93,22 +94,14 @@ fn read(client: &mut Client) -> (BTreeMap<u64, u64>, u64) {
 #[test]
 fn the_newest_record_of_each_key_survives_kill_nine() {
     let dir = tempfile::tempdir().unwrap();
-    let data = match std::env::var_os("RINGMILL_KEEP") {
-        Some(place) => Path::new(&place).to_path_buf(),
-        None => dir.path().to_path_buf(),
-    };
+    let data = data_folder(&dir);
     let mut broker = Broker::start(&data, SETTINGS);
     let configs = [("cleanup.policy", "compact"), ("min.cleanable.dirty.ratio", "0.01")];
     assert_eq!(broker.client().create(TOPIC, 1, &configs).unwrap(), NONE);
     let (address, stop) = (Mutex::new(broker.address.clone()), AtomicBool::new(false));
     let acked = std::thread::scope(|scope| {
         let producer = scope.spawn(|| produce(&address, &stop));
-        for round in 0..8u64 {
-            std::thread::sleep(Duration::from_millis(900 + round * 331 % 700));
-            broker.kill();
-            broker = Broker::start(&data, SETTINGS);
-            *address.lock().unwrap() = broker.address.clone();
-        }
+        broker.live_through_kills(8, &data, SETTINGS, &address);
         std::thread::sleep(Duration::from_millis(500));
         stop.store(true, Ordering::Relaxed);
         producer.join().unwrap()

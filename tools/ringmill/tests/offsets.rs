@@ -7,7 +7,7 @@
 #[allow(dead_code, reason = "each test binary uses a part of it")]
 mod common;
 
-use common::{Broker, Client, NONE};
+use common::{Broker, Client, NONE, data_folder};
 use kafka_wire::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use kafka_wire::offset_fetch_request::OffsetFetchRequestTopic;
 use kafka_wire::{
@@ -18,7 +18,6 @@ use kafka_wire_core::StrBytes;
 use ringmill_record::{Batches, Records};
 use std::collections::BTreeSet;
 use std::io;
-use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -190,10 +189,7 @@ fn wait_for_compaction(
 #[test]
 fn groups_survive_kill_nine_while_their_topic_is_compacted() {
     let dir = tempfile::tempdir().unwrap();
-    let data = match std::env::var_os("RINGMILL_KEEP") {
-        Some(place) => Path::new(&place).to_path_buf(),
-        None => dir.path().to_path_buf(),
-    };
+    let data = data_folder(&dir);
     let mut broker = Broker::start(&data, SETTINGS);
     assert_eq!(broker.client().create(TOPIC, PARTITIONS, &[]).unwrap(), NONE);
     assert_eq!(broker.client().create(OFFSETS_TOPIC, OFFSETS_PARTITIONS, CONFIGS).unwrap(), NONE);
@@ -206,12 +202,7 @@ fn groups_survive_kill_nine_while_their_topic_is_compacted() {
             })
         };
         let committers: Vec<_> = (0..GROUPS).map(start).collect();
-        for round in 0..6u64 {
-            std::thread::sleep(Duration::from_millis(900 + round * 331 % 700));
-            broker.kill();
-            broker = Broker::start(&data, SETTINGS);
-            *address.lock().unwrap() = broker.address.clone();
-        }
+        broker.live_through_kills(6, &data, SETTINGS, &address);
         std::thread::sleep(Duration::from_millis(300));
         stop.store(true, Ordering::Relaxed);
         committers.into_iter().map(|thread| thread.join().unwrap()).collect()

@@ -20,10 +20,11 @@ use ringmill_record::{Batches, Records};
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+use tempfile::TempDir;
 
 /// Longest a test waits for what should come at once.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -104,6 +105,16 @@ impl Broker {
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// Killed and started anew, so many times, after a second or so each; clients learn each new address.
+    pub fn live_through_kills(&mut self, times: u64, data: &Path, extra: &[&str], address: &Mutex<String>) {
+        for round in 0..times {
+            std::thread::sleep(Duration::from_millis(900 + round * 331 % 700));
+            self.kill();
+            *self = Broker::start(data, extra);
+            *address.lock().unwrap() = self.address.clone();
+        }
     }
 
     /// SIGTERM, and how it ended.
@@ -190,6 +201,18 @@ pub fn run(args: &[&str]) -> (i32, String) {
         Command::new(env!("CARGO_BIN_EXE_ringmill")).args(args).stdin(Stdio::null()).output().unwrap();
     let text = [output.stdout, output.stderr].concat();
     (output.status.code().unwrap_or(-1), String::from_utf8(text).unwrap())
+}
+
+/// Connections that a test may hold to a broker, once the limit on open files is raised as far as it goes. The broker keeps
+/// a quarter of its files back for segments, and the kernel spreads connections unevenly.
+pub fn connections_max() -> usize {
+    let files = ringmill_broker::host::raise_limits().open_files.unwrap_or(u64::MAX);
+    (files.saturating_sub(64) / 8 * 5) as usize
+}
+
+/// Where a test keeps its data: in a folder of its own, or where `RINGMILL_KEEP` says, and there it stays.
+pub fn data_folder(own: &TempDir) -> PathBuf {
+    std::env::var_os("RINGMILL_KEEP").map_or_else(|| own.path().to_path_buf(), PathBuf::from)
 }
 
 /// Says on the real standard error that something could not be tried; the test harness does not swallow it.
