@@ -25,7 +25,6 @@ pub struct Settings {
 pub struct Embedded {
     pub address: String,
     /// `HOST:PORT` of the admin port.
-    #[allow(dead_code, reason = "calibrate and plan ask there")]
     pub admin: String,
     // Before the folder, which is not to be written while it goes away.
     process: Process,

@@ -1,7 +1,8 @@
 //! Where the partitions of a topic are, and what stops a run from outside.
 
+use crate::embedded::{Embedded, Settings};
 use crate::exit::{Code, Failed};
-use crate::server::{Server, address};
+use crate::server::{Server, address, seconds};
 use clap::Args;
 use ringmill_client::client::Absent;
 use ringmill_client::{Client, Topic};
@@ -32,6 +33,51 @@ impl Bootstrap {
             (None, None) => BOOTSTRAP_SERVER.to_string(),
         };
         Ok(Server { bootstrap_server, timeout })
+    }
+}
+
+/// Which broker producers send to.
+#[derive(Args)]
+pub struct Against {
+    #[command(flatten)]
+    bootstrap: Bootstrap,
+    /// How long to wait for an answer, and to retry what may be retried
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    pub timeout: Duration,
+    #[command(flatten)]
+    own: Own,
+}
+
+impl Against {
+    /// # Errors
+    /// A sentence for a setting that is no address, or a broker that does not start.
+    pub fn broker(&self, setting: Option<&str>) -> Result<(Server, Option<Embedded>), Failed> {
+        let mut server = self.bootstrap.server(setting, self.timeout)?;
+        let own = self.own.instead_of(&mut server)?;
+        Ok((server, own))
+    }
+}
+
+/// Whether a run has a broker of its own.
+#[derive(Args)]
+pub struct Own {
+    /// Against a broker of its own, in a temporary folder
+    #[arg(long)]
+    embedded: bool,
+}
+
+impl Own {
+    /// Starts it where it is wanted: it is the server then, for as long as the value lives.
+    ///
+    /// # Errors
+    /// A sentence, when no broker comes up here.
+    pub fn instead_of(&self, server: &mut Server) -> Result<Option<Embedded>, Failed> {
+        if !self.embedded {
+            return Ok(None);
+        }
+        let own = Embedded::start(&Settings::default())?;
+        server.bootstrap_server.clone_from(&own.address);
+        Ok(Some(own))
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A record carries the time at which it was meant to be sent; both threads read the same clock.
 
-use super::cluster::{self, Bootstrap};
+use super::cluster::{self, Against};
 use super::consume::{deal, sources};
 use super::consumer_properties::ConsumerProperties;
 use super::cpu::BrokerCpu;
@@ -10,10 +10,8 @@ use super::produce::{facts, report, say, table};
 use super::report::{Files, Series};
 use super::sending::Sending;
 use super::{failed, quantiles};
-use crate::embedded::{Embedded, Settings};
 use crate::exit::{Code, Failed};
 use crate::output::{Out, grouped};
-use crate::server::seconds;
 use clap::Args;
 use ringmill_client::admin::{EARLIEST, LATEST};
 use ringmill_load::{ConsumePlan, Consumed, LoadError, Outcome, Plan, Stamp, Terms};
@@ -38,10 +36,7 @@ pub enum Kind {
 #[derive(Args)]
 pub struct EndToEnd {
     #[command(flatten)]
-    bootstrap: Bootstrap,
-    /// How long to wait for an answer, and to retry what may be retried
-    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
-    timeout: Duration,
+    against: Against,
     #[command(flatten)]
     sending: Sending,
     /// Consumers, each with connections of its own; the partitions are dealt out among them
@@ -56,9 +51,6 @@ pub struct EndToEnd {
     /// Consumer settings as Kafka names them: fetch.min.bytes, fetch.max.wait.ms, …
     #[arg(long, value_name = "KEY=VALUE", num_args = 1.., action = clap::ArgAction::Append)]
     consumer_property: Vec<String>,
-    /// Against a broker of its own, in a temporary folder
-    #[arg(long)]
-    embedded: bool,
     #[command(flatten)]
     files: Files,
 }
@@ -69,14 +61,10 @@ impl EndToEnd {
         let reading = ConsumerProperties::parse(&self.consumer_property);
         let reading = reading.map_err(|e| Failed::new(Code::Usage, e))?;
         self.files.check()?;
-        let mut server = self.bootstrap.server(properties.bootstrap.as_deref(), self.timeout)?;
         let stop = cluster::stop_on_signals()?;
-        let embedded = if self.embedded { Some(Embedded::start(&Settings::default())?) } else { None };
-        if let Some(broker) = &embedded {
-            server.bootstrap_server = broker.address.clone();
-        }
+        let (server, _own) = self.against.broker(properties.bootstrap.as_deref())?;
         let mut place = self.sending.place(&server)?;
-        let mut plan = self.sending.plan(&mut place, &properties, self.timeout)?;
+        let mut plan = self.sending.plan(&mut place, &properties, self.against.timeout)?;
         let stamp = Stamp { run: ringmill_reactor::thread::monotonic_ns() };
         plan.stamp = Some(stamp);
         let from = if self.from_beginning { EARLIEST } else { LATEST };

@@ -1,14 +1,12 @@
 //! `ringmill perf produce`.
 
-use super::cluster::{self, Bootstrap};
+use super::cluster::{self, Against};
 use super::cpu::BrokerCpu;
 use super::report::{Files, Series};
 use super::sending::Sending;
 use super::{MEBIBYTE, QUANTILES, metrics, name, quantiles};
-use crate::embedded::{Embedded, Settings};
 use crate::exit::{Code, Failed};
 use crate::output::{Out, grouped};
-use crate::server::seconds;
 use clap::Args;
 use ringmill_load::{Latency, Outcome};
 use serde::Serialize;
@@ -21,15 +19,9 @@ use std::time::{Duration, Instant};
 #[derive(Args)]
 pub struct Produce {
     #[command(flatten)]
-    bootstrap: Bootstrap,
-    /// How long to wait for an answer, and to retry what may be retried
-    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
-    timeout: Duration,
+    against: Against,
     #[command(flatten)]
     pub sending: Sending,
-    /// Against a broker of its own, in a temporary folder
-    #[arg(long)]
-    embedded: bool,
     /// Between two lines that say how it goes
     #[arg(long, value_name = "MILLISECONDS", default_value = "5000", value_parser = super::consume::milliseconds)]
     reporting_interval: Duration,
@@ -68,14 +60,10 @@ impl Produce {
     pub fn run(self) -> Result<(), Failed> {
         let properties = self.sending.properties()?;
         self.files.check()?;
-        let mut server = self.bootstrap.server(properties.bootstrap.as_deref(), self.timeout)?;
         let stop = cluster::stop_on_signals()?;
-        let embedded = if self.embedded { Some(Embedded::start(&Settings::default())?) } else { None };
-        if let Some(broker) = &embedded {
-            server.bootstrap_server = broker.address.clone();
-        }
+        let (server, _own) = self.against.broker(properties.bootstrap.as_deref())?;
         let mut place = self.sending.place(&server)?;
-        let plan = self.sending.plan(&mut place, &properties, self.timeout)?;
+        let plan = self.sending.plan(&mut place, &properties, self.against.timeout)?;
         let broker_cpu = BrokerCpu::of(&place.targets);
         let live = !self.files.json && io::stderr().is_terminal();
         let mut out = Out::new();

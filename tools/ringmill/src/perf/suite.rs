@@ -4,14 +4,13 @@
 //! that each can be repeated alone. Topics are made for the run and deleted after it.
 
 use super::clock;
-use super::cluster::{self, Place};
+use super::cluster::{self, Own, Place};
 use super::consume::{deal, sources};
 use super::consumer_properties::ConsumerProperties;
 use super::cpu::BrokerCpu;
 use super::produce::kafka_lines;
 use super::sending::Sending;
 use super::{failed, quantiles};
-use crate::embedded::{Embedded, Settings};
 use crate::exit::{Code, Failed};
 use crate::output::{Align, Out, Paint, Table, grouped};
 use crate::server::Server;
@@ -122,9 +121,8 @@ const WORKLOADS: [Workload; 12] = [
 pub struct Suite {
     #[command(flatten)]
     server: Server,
-    /// Against a broker of its own, in a temporary folder
-    #[arg(long)]
-    embedded: bool,
+    #[command(flatten)]
+    own: Own,
     /// Only these workloads; what one of them reads is written first
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     only: Vec<String>,
@@ -192,10 +190,7 @@ impl Suite {
             return Err(Failed::new(Code::Usage, format!("--only {unknown}: --list says what there is")));
         }
         let stop = cluster::stop_on_signals()?;
-        let embedded = if self.embedded { Some(Embedded::start(&Settings::default())?) } else { None };
-        if let Some(broker) = &embedded {
-            self.server.bootstrap_server = broker.address.clone();
-        }
+        let _own = self.own.instead_of(&mut self.server)?;
         let mark = clock::now_ms();
         let mut runner = Runner { server: self.server.clone(), scale: self.scale, mark, topics: Vec::new() };
         let result = self.all(&mut runner, &stop, &mut out);
