@@ -7,8 +7,9 @@ use crate::api::quotas::{CLIENT_ID, CONNECTION_RATE, IP, USER};
 use crate::control::Control;
 use crate::kept::Kept;
 use crate::mutations;
-use ringmill_core::addresses::ConnectionRate;
+use ringmill_core::addresses::connection_pace;
 use ringmill_core::limits::{Allowance, ClientLimits, Limited};
+use ringmill_core::pace::Pace;
 use ringmill_core::{ConnKey, CoreMessage};
 use ringmill_metadata::Image;
 use ringmill_metadata::records::{QuotaEntity, Quotas};
@@ -94,7 +95,7 @@ pub(crate) fn binding(
 #[derive(Default)]
 pub(crate) struct LimitsGiven {
     allowances: Kept<(Limited, Together), Arc<Allowance>>,
-    rates: Kept<IpAddr, Arc<ConnectionRate>>,
+    rates: Kept<IpAddr, Arc<Pace>>,
     /// Of requests that are not answered yet, where that counts.
     work: HashMap<(ConnKey, u64), Work>,
 }
@@ -124,10 +125,10 @@ impl LimitsGiven {
                 // Percent of one thread, in nanoseconds a second.
                 Limited::Time => limit / 100.0 * 1e9,
             };
-            let needed = |a: &mut Arc<Allowance>| Arc::strong_count(a) > 1 || !a.is_even(now_ns);
+            let needed = |a: &mut Arc<Allowance>| Arc::strong_count(a) > 1 || !a.pace().is_even(now_ns);
             let place = self.allowances.entry((limited, together), needed);
             let allowance = place.or_insert_with(|| Arc::new(Allowance::new(limited, per_second)));
-            if allowance.per_second() != per_second {
+            if allowance.pace().per_second() != per_second {
                 *allowance = Arc::new(Allowance::new(limited, per_second));
             }
             limits.set(allowance.clone());
@@ -140,13 +141,12 @@ impl LimitsGiven {
         quotas: &BTreeMap<QuotaEntity, Quotas>,
         address: IpAddr,
         now_ns: u64,
-    ) -> Option<Arc<ConnectionRate>> {
+    ) -> Option<Arc<Pace>> {
         let per_second = connection_rate(quotas, address)?;
-        let needed = |rate: &mut Arc<ConnectionRate>| Arc::strong_count(rate) > 1 || !rate.is_even(now_ns);
-        let rate =
-            self.rates.entry(address, needed).or_insert_with(|| Arc::new(ConnectionRate::new(per_second)));
+        let needed = |rate: &mut Arc<Pace>| Arc::strong_count(rate) > 1 || !rate.is_even(now_ns);
+        let rate = self.rates.entry(address, needed).or_insert_with(|| Arc::new(connection_pace(per_second)));
         if rate.per_second() != per_second {
-            *rate = Arc::new(ConnectionRate::new(per_second));
+            *rate = Arc::new(connection_pace(per_second));
         }
         Some(rate.clone())
     }
@@ -289,6 +289,6 @@ mod tests {
         assert!(Arc::ptr_eq(&first, &rate("-/c=1000")));
         let second = rate("-/c=2000");
         assert!(!Arc::ptr_eq(&first, &second));
-        assert_eq!(second.per_second(), 2000.0);
+        assert_eq!(second.pace().per_second(), 2000.0);
     }
 }

@@ -1,19 +1,19 @@
 //! Connections per address (KIP-612, `connection_creation_rate`): who connects too often is not read, and closed a little
 //! later, so that trying again at once does not help.
 //!
-//! Like a client's quota ([`crate::limits`]) a rate is one for the whole broker: an atomic that every core takes from.
-//! Control hands it out by message; a core asks once for each address it meets, lets it in meanwhile, and takes those
-//! connections off what it may then. Bytes of open connections are not this module's business.
+//! Like a client's quota ([`crate::limits`]) a rate is one for the whole broker ([`crate::pace`]). Control hands it out by
+//! message; a core asks once for each address it meets, lets it in meanwhile, and takes those connections off what it may
+//! then. Bytes of open connections are not this module's business.
 
 use crate::core::Core;
 use crate::messages::ControlMessage;
+use crate::pace::Pace;
 use crate::token;
 use ringmill_log::token::token;
 use ringmill_reactor::{Backend, Op, SocketId};
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What an address that was silent may open at once: the rate of so long, which is what Kafka's windows come to.
 const CREDIT_NS: u64 = 10_000_000_000;
@@ -24,63 +24,16 @@ const REFUSED_MAX: usize = 1024;
 /// Addresses a core remembers the rates of; with more, it forgets them all and asks again.
 const ADDRESSES_MAX: usize = 4096;
 
-/// How often one address may connect, shared by all cores.
-#[derive(Debug)]
-pub struct ConnectionRate {
-    per_second: f64,
-    /// When all connections taken so far are paid for at this pace, on the monotonic clock.
-    paid_at_ns: AtomicU64,
-}
-
-impl ConnectionRate {
-    /// `per_second` is above 0.
-    pub fn new(per_second: f64) -> ConnectionRate {
-        ConnectionRate { per_second, paid_at_ns: AtomicU64::new(0) }
-    }
-
-    pub fn per_second(&self) -> f64 {
-        self.per_second
-    }
-
-    fn cost_ns(&self) -> u64 {
-        (1e9 / self.per_second) as u64
-    }
-
-    /// Takes one connection.
-    ///
-    /// # Errors
-    /// It is one too many, and was not taken: nanoseconds until there is room for it.
-    pub fn take(&self, now_ns: u64) -> Result<(), u64> {
-        let after =
-            |paid_at: u64| paid_at.max(now_ns.saturating_sub(CREDIT_NS)).saturating_add(self.cost_ns());
-        let fits = |paid_at: u64| Some(after(paid_at)).filter(|at| *at <= now_ns);
-        // Relaxed: the number alone is shared, nothing else is read because of it.
-        let taken = self.paid_at_ns.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits);
-        taken.map(drop).map_err(|paid_at| after(paid_at).saturating_sub(now_ns))
-    }
-
-    /// Takes connections that were let in before anybody knew the rate.
-    fn owe(&self, count: u64, now_ns: u64) {
-        let most = now_ns.saturating_add(WAIT_NS_MAX);
-        let after = |paid_at: u64| {
-            let from = paid_at.max(now_ns.saturating_sub(CREDIT_NS));
-            Some(from.saturating_add(self.cost_ns().saturating_mul(count)).min(most.max(from)))
-        };
-        // Never refused by the closure.
-        let _ = self.paid_at_ns.fetch_update(Ordering::Relaxed, Ordering::Relaxed, after);
-    }
-
-    /// Nothing is owed, and forgetting it forgives nothing.
-    pub fn is_even(&self, now_ns: u64) -> bool {
-        self.paid_at_ns.load(Ordering::Relaxed) <= now_ns.saturating_sub(CREDIT_NS)
-    }
+/// How often one address may connect, `per_second` above 0; shared by all cores.
+pub fn connection_pace(per_second: f64) -> Pace {
+    Pace::new(per_second, CREDIT_NS)
 }
 
 enum Known {
     /// Control was asked; so many came meanwhile.
     Asked(u64),
     /// `None`: as often as it likes.
-    Rate(Option<Arc<ConnectionRate>>),
+    Rate(Option<Arc<Pace>>),
 }
 
 /// What one core knows of addresses, and whom it has refused. Ends with it.
@@ -128,11 +81,11 @@ impl<B: Backend> Core<B> {
     }
 
     /// Control says how often an address may connect.
-    pub(crate) fn address_known(&mut self, address: IpAddr, rate: Option<Arc<ConnectionRate>>) {
+    pub(crate) fn address_known(&mut self, address: IpAddr, rate: Option<Arc<Pace>>) {
         // Forgotten meanwhile: it will be asked for again.
         let Some(known) = self.addresses.known.get_mut(&address) else { return };
         if let (Known::Asked(came), Some(rate)) = (&known, &rate) {
-            rate.owe(*came, self.now_ns);
+            rate.charge(*came, self.now_ns, WAIT_NS_MAX);
         }
         *known = Known::Rate(rate);
     }
@@ -165,7 +118,7 @@ mod tests {
 
     #[test]
     fn an_address_gets_its_rate_on_average_and_refusals_cost_it_nothing() {
-        let rate = ConnectionRate::new(5.0);
+        let rate = connection_pace(5.0);
         let (mut now, mut taken, mut refused) = (100 * SECOND, 0u64, 0u64);
         // Twenty times as often as allowed, for a minute.
         while now < 160 * SECOND {
@@ -187,11 +140,11 @@ mod tests {
 
     #[test]
     fn who_came_before_the_rate_was_known_is_counted_and_not_for_ever() {
-        let rate = ConnectionRate::new(1.0);
-        rate.owe(4, 100 * SECOND);
+        let rate = connection_pace(1.0);
+        rate.charge(4, 100 * SECOND, WAIT_NS_MAX);
         let more = (0..10).filter(|_| rate.take(100 * SECOND).is_ok()).count();
         assert_eq!(more, 6, "ten at once, of which four had come");
-        rate.owe(1_000_000, 100 * SECOND);
+        rate.charge(1_000_000, 100 * SECOND, WAIT_NS_MAX);
         assert!(rate.take(100 * SECOND).is_err_and(|wait_ns| wait_ns <= WAIT_NS_MAX + SECOND));
         assert_eq!(rate.take(102 * SECOND), Ok(()));
     }

@@ -18,6 +18,7 @@ mod live;
 pub mod messages;
 pub mod metrics;
 mod output;
+pub mod pace;
 mod peer;
 mod produce;
 mod queries;

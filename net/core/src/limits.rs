@@ -1,7 +1,7 @@
 //! Client quotas (KIP-13, KIP-124, KIP-219): what a client may send, fetch and have done per second.
 //!
 //! A quota is one for the whole broker, and a client's connections lie on any core: so each quota in use is one
-//! [`Allowance`], a single atomic that every core charges. Control decides which allowances bind a client and hands them
+//! [`Allowance`], which every core charges. Control decides which allowances bind a client and hands them
 //! out by message; a core asks once for each client it meets, and lets it go on meanwhile, owing what it does.
 //!
 //! A request is never refused and never waits: it is answered at once with its throttle time, and its connection is not
@@ -10,12 +10,12 @@
 use crate::conn::FrameBytes;
 use crate::core::Core;
 use crate::messages::{Answer, ControlMessage};
+use crate::pace::Pace;
 use crate::slab::Key;
 use ringmill_reactor::Backend;
 use ringmill_wire::{ApiKey, RequestHeader};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What a client may do at once after a pause: the quota of so long. Kafka looks at windows of as much
 /// (`quota.window.size.seconds`).
@@ -63,40 +63,22 @@ impl Limited {
 #[derive(Debug)]
 pub struct Allowance {
     limited: Limited,
-    per_second: f64,
-    /// When all that was charged so far is paid for at the quota's pace, on the monotonic clock.
-    paid_at_ns: AtomicU64,
+    pace: Pace,
 }
 
 impl Allowance {
     /// `per_second` is in bytes, or for time in nanoseconds of threads; above 0.
     pub fn new(limited: Limited, per_second: f64) -> Allowance {
-        Allowance { limited, per_second, paid_at_ns: AtomicU64::new(0) }
+        Allowance { limited, pace: Pace::new(per_second, CREDIT_NS) }
     }
 
-    pub fn per_second(&self) -> f64 {
-        self.per_second
+    pub fn pace(&self) -> &Pace {
+        &self.pace
     }
 
     /// Charges so much; how long the client has to pause before it does more.
     pub fn charge(&self, amount: u64, now_ns: u64) -> u64 {
-        let cost_ns = (amount as f64 / self.per_second * 1e9) as u64;
-        let most = now_ns.saturating_add(self.limited.pause_ns_max());
-        let next =
-            |paid_at: u64| paid_at.max(now_ns.saturating_sub(CREDIT_NS)).saturating_add(cost_ns).min(most);
-        // Relaxed: the number alone is shared, nothing else is read because of it.
-        let before = self.paid_at_ns.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |at| Some(next(at)));
-        next(before.unwrap_or_else(|at| at)).saturating_sub(now_ns)
-    }
-
-    /// Nothing is owed, and forgetting it forgives nothing.
-    pub fn is_even(&self, now_ns: u64) -> bool {
-        self.paid_at_ns.load(Ordering::Relaxed) <= now_ns.saturating_sub(CREDIT_NS)
-    }
-
-    /// Units that an allowance nobody used gives at once.
-    fn at_once(&self) -> u64 {
-        (self.per_second * (CREDIT_NS as f64 / 1e9)) as u64
+        self.pace.charge(amount, now_ns, self.limited.pause_ns_max())
     }
 }
 
@@ -244,7 +226,7 @@ impl<B: Backend> Core<B> {
         match self.limits.clients.get(client) {
             Some(Known::Limits(limits)) => limits
                 .of(Limited::Fetch)
-                .map_or(usize::MAX, |a| usize::try_from(a.at_once().max(1)).unwrap_or(usize::MAX)),
+                .map_or(usize::MAX, |a| usize::try_from(a.pace.at_once().max(1)).unwrap_or(usize::MAX)),
             Some(Known::Asked(_)) | None => usize::MAX,
         }
     }
@@ -336,7 +318,7 @@ mod tests {
         let idle = Allowance::new(Limited::Produce, 1000.0);
         assert_eq!(idle.charge(1000, 3600 * SECOND), 0, "a second's worth");
         assert_eq!(idle.charge(1000, 3600 * SECOND), SECOND, "and not an hour's");
-        assert!(!idle.is_even(3601 * SECOND) && idle.is_even(3602 * SECOND));
+        assert!(!idle.pace.is_even(3601 * SECOND) && idle.pace.is_even(3602 * SECOND));
     }
 
     #[test]

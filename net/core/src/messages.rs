@@ -3,11 +3,11 @@
 //! A request is sent only with the slot of its answer reserved, so answers never wait: each core has at most
 //! [`QUERIES_MAX`] queries of control outstanding, and at most `PIPELINE_MAX` forwarded frames per connection.
 
-use crate::addresses::ConnectionRate;
 use crate::clients::ConnectionView;
 use crate::limits::ClientLimits;
 use crate::live::Live;
 use crate::metrics::CoreMetrics;
+use crate::pace::Pace;
 use ringmill_log::ProducerView;
 use ringmill_types::{CoreId, ErrorCode, LeaderEpoch, Offset, PartitionId, TopicId, TopicSpec};
 use std::net::{IpAddr, SocketAddr};
@@ -107,7 +107,7 @@ pub enum CoreMessage {
     /// How often an address may connect, until other [`Live`] settings are applied; `None`: as often as it likes.
     Address {
         address: IpAddr,
-        rate: Option<Arc<ConnectionRate>>,
+        rate: Option<Arc<Pace>>,
     },
     /// Upkeep found a sealed segment of a partition of this core damaged; `what` goes on after "a sealed segment of X".
     SegmentDamaged {
