@@ -2,15 +2,10 @@
 //! that starts again: no partition is ever two members', and once things are calm every partition is somebody's.
 
 use crate::rig::{Rig, config};
+use crate::seat::{Asked, Seat, T, owners};
 use proptest::prelude::*;
 use ringmill_groups::*;
-use ringmill_types::{ErrorCode, TopicId};
 use std::collections::{BTreeMap, BTreeSet};
-
-const T: TopicId = TopicId([7; 16]);
-const SESSION_MS: u64 = 45_000;
-/// Longer than a session: a member put out for holding on could not know it, as in Kafka; one that is silent stops itself.
-const REBALANCE_MS: i32 = 90_000;
 
 #[derive(Clone, Debug)]
 enum Act {
@@ -49,24 +44,10 @@ fn act() -> impl Strategy<Value = Act> {
     ]
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Asked {
-    ticket: Ticket,
-    at_ms: u64,
-    lost: bool,
-}
-
-/// A client as it sees itself. It has a partition from the answer that gave it to the heartbeat that says otherwise.
 #[derive(Clone, Debug, Default)]
 struct Client {
     lives: u32,
-    epoch: i32,
-    owned: BTreeSet<i32>,
-    /// When it sent the last heartbeat that was answered: half a session later it stops by itself.
-    heard_ms: u64,
-    asked: Option<Asked>,
-    /// Missed an answer: its next heartbeat says everything, which is how a client asks for its assignment.
-    unsure: bool,
+    seat: Seat,
 }
 
 struct Story {
@@ -88,30 +69,18 @@ impl Story {
     }
 
     fn beat(&mut self, client: usize, lost: bool) {
-        if self.clients[client].asked.is_some() {
+        if self.clients[client].seat.asked.is_some() {
             return;
         }
-        let says_all = self.clients[client].epoch == 0 || self.clients[client].unsure;
-        let owned = &self.clients[client].owned;
-        let owned = if owned.is_empty() { Partitions::new() } else { Partitions::from([(T, owned.clone())]) };
-        let beat = ConsumerBeat {
-            group: "g".into(),
-            member: self.member(client),
-            epoch: self.clients[client].epoch,
-            rebalance_timeout_ms: if says_all { REBALANCE_MS } else { -1 },
-            topics: says_all.then(|| vec!["t".into()]),
-            owned: Some(owned),
-            id_required: true,
-            ..ConsumerBeat::default()
-        };
+        let beat = self.clients[client].seat.beat(self.member(client), None);
         let ticket = self.rig.ask(|t| Event::ConsumerBeat(t, beat));
-        self.clients[client].asked = Some(Asked { ticket, at_ms: self.rig.now.mono_ms, lost });
+        self.clients[client].seat.asked = Some(Asked { ticket, at_ms: self.rig.now.mono_ms, lost });
     }
 
     fn act(&mut self, act: Act) {
         match act {
             Act::Beat { client, lost } => self.beat(client, lost),
-            Act::Leave { client } if self.clients[client].epoch > 0 => {
+            Act::Leave { client } if self.clients[client].seat.epoch > 0 => {
                 let member = self.member(client);
                 let beat = ConsumerBeat { group: "g".into(), member, epoch: -1, ..ConsumerBeat::default() };
                 self.rig.ask(|t| Event::ConsumerBeat(t, beat));
@@ -130,8 +99,8 @@ impl Story {
             Act::Restart => {
                 self.rig.restart();
                 self.rig.step(Event::Topics(vec![("t".into(), T, self.partitions)]));
-                for client in &mut self.clients {
-                    client.unsure |= client.asked.take().is_some();
+                for Client { seat, .. } in &mut self.clients {
+                    seat.unsure |= seat.asked.take().is_some();
                 }
             }
         }
@@ -141,52 +110,30 @@ impl Story {
 
     fn reborn(&mut self, client: usize) {
         let lives = self.clients[client].lives + 1;
-        self.clients[client] = Client { lives, ..Client::default() };
+        self.clients[client] = Client { lives, seat: Seat::default() };
     }
 
     fn read_answers(&mut self) {
         let now_ms = self.rig.now.mono_ms;
-        for client in 0..self.clients.len() {
-            let Some(Asked { ticket, at_ms, lost }) = self.clients[client].asked else { continue };
+        for Client { seat, .. } in &mut self.clients {
+            let Some(Asked { ticket, at_ms, lost }) = seat.asked else { continue };
             let Some(Answer::ConsumerBeat(answer)) = self.rig.answers.get(&ticket).cloned() else { continue };
-            let c = &mut self.clients[client];
-            c.asked = None;
-            match answer {
-                _ if lost => c.unsure = true,
-                Ok(answer) => {
-                    c.unsure = false;
-                    c.heard_ms = at_ms;
-                    c.epoch = answer.epoch;
-                    if let Some(assignment) = answer.assignment {
-                        c.owned = assignment.into_values().flatten().collect();
-                    }
-                }
-                // It gives everything up, and joins again.
-                Err(refused) if refused.code != ErrorCode::CoordinatorNotAvailable => {
-                    c.epoch = 0;
-                    c.owned.clear();
-                }
-                Err(_) => c.unsure = true,
+            seat.asked = None;
+            if lost {
+                seat.unsure = true;
+            } else if seat.hears_beat(answer) {
+                seat.heard_ms = at_ms;
             }
         }
-        for c in &mut self.clients {
-            if now_ms.saturating_sub(c.heard_ms) >= SESSION_MS / 2 {
-                c.epoch = 0;
-                c.owned.clear();
-                // An answer that comes later still is for somebody it is no more.
-                c.asked = None;
-            }
+        for Client { seat, .. } in self.clients.iter_mut().filter(|client| client.seat.is_over(now_ms)) {
+            seat.lose();
+            // An answer that comes later still is for somebody it is no more.
+            seat.asked = None;
         }
     }
 
     fn owners(&self) -> BTreeMap<i32, Vec<usize>> {
-        let mut owners: BTreeMap<i32, Vec<usize>> = BTreeMap::new();
-        for (at, client) in self.clients.iter().enumerate() {
-            for partition in &client.owned {
-                owners.entry(*partition).or_default().push(at);
-            }
-        }
-        owners
+        owners(self.clients.iter().map(|client| &client.seat))
     }
 
     fn check(&self) {

@@ -9,4 +9,5 @@ mod migration;
 mod mixed;
 mod offsets;
 mod rig;
+mod seat;
 mod statics;

@@ -4,16 +4,13 @@
 //! somebody's.
 
 use crate::rig::{Promises, Rig, config, join_of};
+use crate::seat::{Asked, REBALANCE_MS, SESSION_MS, Seat, T, owners};
 use bytes::Bytes;
 use proptest::prelude::*;
 use ringmill_groups::*;
-use ringmill_types::{ErrorCode, TopicId};
+use ringmill_types::ErrorCode;
 use std::collections::{BTreeMap, BTreeSet};
 
-const T: TopicId = TopicId([7; 16]);
-const SESSION_MS: u64 = 45_000;
-/// Longer than a session, as in the story of the consumer protocol alone.
-const REBALANCE_MS: i32 = 90_000;
 const CLIENTS: usize = 5;
 
 fn put_partitions(out: &mut Vec<u8>, partitions: &[i32]) {
@@ -115,13 +112,6 @@ fn act() -> impl Strategy<Value = Act> {
     ]
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Asked {
-    ticket: Ticket,
-    at_ms: u64,
-    lost: bool,
-}
-
 /// What a client of the classic protocol does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Next {
@@ -130,21 +120,13 @@ enum Next {
     Beat,
 }
 
-/// A client as it sees itself. It has a partition from the answer that gave it until it gives it up or loses its place.
 #[derive(Clone, Debug)]
 struct Client {
     speaks: Protocol,
     lives: u32,
-    /// Of the classic protocol; the other one makes its own.
+    seat: Seat,
+    /// Of the classic protocol, as all that follows; the other one makes its own.
     id: String,
-    /// Or generation; 0 outside the group.
-    epoch: i32,
-    owned: BTreeSet<i32>,
-    /// When it sent the last request that was answered: half a session later it stops by itself.
-    heard_ms: u64,
-    asked: Option<Asked>,
-    /// Missed an answer: its next heartbeat says everything.
-    unsure: bool,
     next: Next,
     /// Of a leader: what members said, and how many partitions there were.
     roll: Vec<JoinedMember>,
@@ -156,12 +138,8 @@ impl Client {
         Client {
             speaks,
             lives,
+            seat: Seat::default(),
             id: String::new(),
-            epoch: 0,
-            owned: BTreeSet::new(),
-            heard_ms: 0,
-            asked: None,
-            unsure: false,
             next: Next::Join,
             roll: Vec::new(),
             led: None,
@@ -170,8 +148,7 @@ impl Client {
 
     /// Its place is lost, and with it what it had.
     fn out(&mut self) {
-        self.epoch = 0;
-        self.owned.clear();
+        self.seat.lose();
         self.next = Next::Join;
         self.led = None;
     }
@@ -215,32 +192,18 @@ impl Story {
     }
 
     fn go(&mut self, client: usize, lost: bool) {
-        if self.clients[client].asked.is_some() {
+        if self.clients[client].seat.asked.is_some() {
             return;
         }
         let ticket = match self.clients[client].speaks {
             Protocol::Consumer => self.beat(client),
             Protocol::Classic => self.classic(client),
         };
-        self.clients[client].asked = Some(Asked { ticket, at_ms: self.rig.now.mono_ms, lost });
+        self.clients[client].seat.asked = Some(Asked { ticket, at_ms: self.rig.now.mono_ms, lost });
     }
 
     fn beat(&mut self, client: usize) -> Ticket {
-        let member = self.member(client);
-        let Client { epoch, unsure, owned, .. } = &self.clients[client];
-        let says_all = *epoch == 0 || *unsure;
-        let owned = if owned.is_empty() { Partitions::new() } else { Partitions::from([(T, owned.clone())]) };
-        let beat = ConsumerBeat {
-            group: "g".into(),
-            member,
-            epoch: *epoch,
-            instance: instance(client),
-            rebalance_timeout_ms: if says_all { REBALANCE_MS } else { -1 },
-            topics: says_all.then(|| vec!["t".into()]),
-            owned: Some(owned),
-            id_required: true,
-            ..ConsumerBeat::default()
-        };
+        let beat = self.clients[client].seat.beat(self.member(client), instance(client));
         self.rig.ask(|t| Event::ConsumerBeat(t, beat))
     }
 
@@ -250,13 +213,13 @@ impl Story {
         if c.next == Next::Beat && c.led.is_some_and(|count| count != partitions) {
             c.next = Next::Join;
         }
-        let (group, member, generation) = ("g".to_string(), c.id.clone(), c.epoch);
+        let (group, member, generation) = ("g".to_string(), c.id.clone(), c.seat.epoch);
         match c.next {
             Next::Join => {
                 if is_eager(client) {
-                    c.owned.clear();
+                    c.seat.owned.clear();
                 }
-                let owned: Vec<i32> = c.owned.iter().copied().collect();
+                let owned: Vec<i32> = c.seat.owned.iter().copied().collect();
                 let join = Join {
                     instance: instance(client),
                     session_timeout_ms: SESSION_MS as i32,
@@ -287,7 +250,7 @@ impl Story {
     }
 
     fn leave(&mut self, client: usize) {
-        let (member, is_in) = (self.member(client), self.clients[client].epoch > 0);
+        let (member, is_in) = (self.member(client), self.clients[client].seat.epoch > 0);
         match self.clients[client].speaks {
             Protocol::Consumer if is_in => {
                 let instance = instance(client);
@@ -312,7 +275,7 @@ impl Story {
 
     fn commit(&mut self, client: usize) {
         let c = &self.clients[client];
-        if c.epoch <= 0 {
+        if c.seat.epoch <= 0 {
             return;
         }
         let one = CommitOffset {
@@ -327,7 +290,7 @@ impl Story {
             group: "g".into(),
             member: self.member(client),
             instance: instance(client),
-            generation: c.epoch,
+            generation: c.seat.epoch,
             knows_epochs: c.speaks == Protocol::Consumer,
             offsets: vec![one],
             ..Commit::default()
@@ -358,7 +321,7 @@ impl Story {
                 self.rig.step(Event::Topics(vec![("t".into(), T, self.partitions)]));
                 self.promises.lose_answers();
                 for client in &mut self.clients {
-                    client.unsure |= client.asked.take().is_some();
+                    client.seat.unsure |= client.seat.asked.take().is_some();
                     if client.next == Next::Sync {
                         client.next = Next::Join;
                     }
@@ -372,49 +335,39 @@ impl Story {
     fn read_answers(&mut self) {
         self.promises.read_answers(&self.rig);
         for client in 0..self.clients.len() {
-            let Some(Asked { ticket, at_ms, lost }) = self.clients[client].asked else { continue };
+            let Some(Asked { ticket, at_ms, lost }) = self.clients[client].seat.asked else { continue };
             let Some(answer) = self.rig.answers.get(&ticket).cloned() else { continue };
             let partitions = self.partitions;
             let c = &mut self.clients[client];
-            c.asked = None;
+            c.seat.asked = None;
             let is_heard = match answer {
                 _ if lost => {
-                    c.unsure = true;
+                    c.seat.unsure = true;
                     if c.next == Next::Sync {
                         c.next = Next::Join;
                     }
                     false
                 }
-                Answer::ConsumerBeat(answer) => c.hears_beat(answer),
+                Answer::ConsumerBeat(answer) => c.seat.hears_beat(answer),
                 Answer::Join(answer) => c.hears_join(answer, partitions),
                 Answer::Sync(answer) => c.hears_sync(&answer),
                 Answer::Heartbeat(code) => c.hears_heartbeat(code),
                 other => panic!("{other:?}"),
             };
             if is_heard {
-                c.heard_ms = at_ms;
+                c.seat.heard_ms = at_ms;
             }
         }
         let now_ms = self.rig.now.mono_ms;
-        for c in &mut self.clients {
-            let has_place = c.epoch > 0 || !c.owned.is_empty();
-            if has_place && now_ms.saturating_sub(c.heard_ms) >= SESSION_MS / 2 {
-                c.out();
-
-                // An answer that comes later still is for somebody it is no more.
-                c.asked = None;
-            }
+        for c in self.clients.iter_mut().filter(|client| client.seat.is_over(now_ms)) {
+            c.out();
+            // An answer that comes later still is for somebody it is no more.
+            c.seat.asked = None;
         }
     }
 
     fn owners(&self) -> BTreeMap<i32, Vec<usize>> {
-        let mut owners: BTreeMap<i32, Vec<usize>> = BTreeMap::new();
-        for (at, client) in self.clients.iter().enumerate() {
-            for partition in &client.owned {
-                owners.entry(*partition).or_default().push(at);
-            }
-        }
-        owners
+        owners(self.clients.iter().map(|client| &client.seat))
     }
 
     fn check(&self) {
@@ -458,32 +411,10 @@ impl Story {
 }
 
 impl Client {
-    fn hears_beat(&mut self, answer: Result<ConsumerAnswer, Refused>) -> bool {
-        match answer {
-            Ok(answer) => {
-                self.unsure = false;
-                self.epoch = answer.epoch;
-                if let Some(assignment) = answer.assignment {
-                    self.owned = assignment.into_values().flatten().collect();
-                }
-                true
-            }
-            Err(refused) if refused.code == ErrorCode::CoordinatorNotAvailable => {
-                self.unsure = true;
-                false
-            }
-            // It gives everything up, and joins again.
-            Err(_) => {
-                self.out();
-                false
-            }
-        }
-    }
-
     fn hears_join(&mut self, answer: JoinAnswer, partitions: i32) -> bool {
         match answer.error {
             ErrorCode::None => {
-                self.epoch = answer.generation;
+                self.seat.epoch = answer.generation;
                 self.id = answer.member.to_string();
                 self.led = (answer.leader == answer.member).then_some(partitions);
                 self.roll = answer.members;
@@ -511,8 +442,8 @@ impl Client {
             ErrorCode::None => {
                 let given: BTreeSet<i32> = assigned(&answer.assignment).into_iter().collect();
                 // Who gave something up joins again, so that somebody gets it.
-                self.next = if self.owned.is_subset(&given) { Next::Beat } else { Next::Join };
-                self.owned = given;
+                self.next = if self.seat.owned.is_subset(&given) { Next::Beat } else { Next::Join };
+                self.seat.owned = given;
                 true
             }
             other => self.hears_error(other),
