@@ -14,7 +14,7 @@ Prints a line of JSON for each round, then the ratios of the pooled samples. Wan
 """
 import argparse, json, os, re, subprocess, sys, tempfile, time
 import common
-from common import Broker, Client, Folder, check, free_port
+from common import Broker, Client, Folder, check, commit_load, first_commit, free_port
 
 # Partitions that a commit may name.
 TOPIC_PARTITIONS = 100
@@ -70,8 +70,7 @@ def commits(asked):
         first.create('p1', 1)
         for broker in (first, second):
             broker.create('commits', TOPIC_PARTITIONS)
-            # Whoever comes first is told to come again, while the coordinator makes its topic.
-            subprocess.run([common.COMMITS, broker.address, '1', '10', '1', '1'], stdout=subprocess.DEVNULL)
+            first_commit(broker)
             # Every group is there before anything is counted.
             load(broker, asked, asked.groups / (asked.rate / asked.each) + 2)
         p1(first, 5)
@@ -89,7 +88,7 @@ def commits(asked):
 
 
 def load(broker, asked, seconds, wait=True):
-    command = [common.COMMITS, f'127.0.0.1:{broker.port}', str(asked.groups), str(asked.rate), str(asked.each), str(int(seconds))]
+    command = commit_load(broker, asked.groups, asked.rate, asked.each, seconds)
     if wait:
         return check(command)
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)

@@ -120,6 +120,16 @@ def check(command, timeout=600):
     return done.stdout
 
 
+def commit_load(broker, groups, rate, each, seconds):
+    """The command that commits so many offsets a second to the topic `commits`, `each` of them in a request."""
+    return [COMMITS, broker.address, *(str(int(n)) for n in (groups, rate, each, seconds))]
+
+
+def first_commit(broker):
+    """Whoever comes first is told to come again, while the coordinator makes its topic."""
+    subprocess.run(commit_load(broker, 1, 10, 1, 1), stdout=subprocess.DEVNULL)
+
+
 class Client:
     """rdkafka_performance with the given arguments: its last row, its wall time, how busy its busiest thread was."""
     def __init__(self, *arguments, port=PORT):

@@ -22,9 +22,8 @@ def run(rounds, small):
             assert delivered == records, f'{delivered} of {records} delivered'
             note(f'{records / 1e6:g} GB over {partitions} partitions in {wall:.0f} s')
             broker.create('commits', 1)
-            # Whoever comes first is told to come again, while the coordinator makes its topic.
-            subprocess.run([COMMITS, broker.address, '1', '10', '1', '1'], stdout=subprocess.DEVNULL)
-            check([COMMITS, broker.address, str(groups), str(COMMITS_PER_SECOND), '1', str(2 * groups // COMMITS_PER_SECOND + 1)])
+            first_commit(broker)
+            check(commit_load(broker, groups, COMMITS_PER_SECOND, 1, 2 * groups // COMMITS_PER_SECOND + 1))
             for _ in range(max(rounds, 1)):
                 # Killed under load, so that the core log holds what is in no segment yet.
                 load = Client('-P', '-t', 'many', '-s', '1000', '-c', '100000000', '-a', '-1', '-q', '-X', 'linger.ms=5')
