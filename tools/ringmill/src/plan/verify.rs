@@ -217,6 +217,7 @@ pub fn verify(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ringmill_device::{Effort, matrix};
 
     #[test]
     fn errors_are_absolute_and_of_what_was_measured() {
@@ -224,6 +225,14 @@ mod tests {
         assert!((error_pct(80.0, 100.0) - 20.0).abs() < 1e-9);
         assert_eq!(middle(&[3.0, 1.0, 2.0]), 2.0);
         assert_eq!(middle(&[]), 0.0);
+    }
+
+    #[test]
+    fn every_calibration_has_the_points_that_are_asked_again() {
+        for effort in [Effort::Quick, Effort::Full] {
+            let points = matrix(effort);
+            assert!(PROBES.iter().all(|point| points.contains(point)), "{effort:?}");
+        }
     }
 
     #[test]
