@@ -24,9 +24,9 @@ const RECORD_FRAME_BYTES: u64 = 10;
 const ROOM_BYTES: u64 = 32;
 /// Bytes that a core takes in one turn.
 const CORE_TURN_BYTES: u64 = 4 << 20;
-/// As a core log has it: a group of this size is full, and so many full ones may be written ahead of the flush under way.
+/// As a core log has it: a group of this size is full, and so many are on their way, one of them with the flush.
 const GROUP_BYTES: u64 = limits::GROUP_BYTES_DEFAULT as u64;
-const PENDING_MAX: usize = 5;
+const PENDING_MAX: usize = 1 + limits::RUN_AHEAD_GROUPS_MAX;
 /// The first part of a simulation does not count.
 const WARM_PART: f64 = 0.15;
 const HIGHEST_NS: u64 = 3_600_000_000_000;

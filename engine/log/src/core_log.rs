@@ -11,12 +11,9 @@ use crate::format::group::{self, Entry, EntryKind, GROUP_HEADER_BYTES, GroupHead
 use crate::options::{Faults, LogOptions};
 use crate::token::{self, token};
 use ringmill_reactor::{AppendBuf, Backend, Buf, Errno, FileId, Flush, Op, Pool};
-use ringmill_types::limits::{GROUP_OVERHEAD_BYTES_MAX, PAGE_BYTES, TAIL_CHUNK_BYTES};
+use ringmill_types::limits::{GROUP_OVERHEAD_BYTES_MAX, PAGE_BYTES, RUN_AHEAD_GROUPS_MAX, TAIL_CHUNK_BYTES};
 use ringmill_types::{GroupSeq, LeaderEpoch, Offset, PartitionId};
 use std::collections::VecDeque;
-
-/// Writes that may run ahead of the flush.
-const RUN_AHEAD_MAX: usize = 4;
 
 /// Samples of flushes that are kept for whoever takes them each turn; nobody has to.
 const FLUSHED_MAX: usize = 64;
@@ -424,7 +421,7 @@ impl CoreLog {
         if self.slots_busy() < self.flush_depth {
             return self.linger_ns == 0 || full || now_ns >= open.since_ns + self.linger_ns;
         }
-        full && self.pending.len() < RUN_AHEAD_MAX + self.flush_depth
+        full && self.pending.len() < RUN_AHEAD_GROUPS_MAX + self.flush_depth
     }
 
     /// Flushes in flight; a DSYNC write is its own flush.

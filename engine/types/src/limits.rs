@@ -6,6 +6,9 @@ pub const PAGE_BYTES: usize = 4096;
 /// A flush group is sealed when it holds this much, by default; one batch larger than this travels alone.
 pub const GROUP_BYTES_DEFAULT: usize = 1 << 20;
 
+/// Full groups that may be written ahead of the flushes under way.
+pub const RUN_AHEAD_GROUPS_MAX: usize = 4;
+
 /// Memory of the tail ring is carved from pieces of this size; a group never straddles two.
 pub const TAIL_CHUNK_BYTES: usize = 4 << 20;
 
