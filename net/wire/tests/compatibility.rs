@@ -156,12 +156,13 @@ fn document() -> String {
     let mut out = String::from(
         "# Compatibility\n\n\
          <!-- Generated from net/wire/src/supported.rs and net/wire/tests/compatibility.rs by `UPDATE=1 cargo test -p ringmill-wire`; do not edit. -->\n\n\
-         What this broker serves of the Kafka protocol, beside Apache Kafka 4.3.1 as it answers ApiVersions. A request of another\n\
-         API or version closes the connection, with the reason in the log; ApiVersions itself is answered in version 0 with\n\
-         UNSUPPORTED_VERSION. So does a request other than Produce and Fetch of more than 4 MiB, or with a list of more than 20,000\n\
-         items; partitions within topics count together, but not those of ListOffsets, CreateTopics and CreatePartitions. So one\n\
-         request keeps nobody else waiting for long. (Kafka\n\
-         takes all of 100 MiB, socket.request.max.bytes, which holds here for records.) Topic configs: [TOPIC-CONFIG.md](TOPIC-CONFIG.md); error codes: [ERRORS.md](ERRORS.md).\n\n\
+         What this broker serves of the Kafka protocol, beside Apache Kafka 4.3.1 as it answers ApiVersions. Topic configs:\n\
+         [TOPIC-CONFIG.md](TOPIC-CONFIG.md); error codes: [ERRORS.md](ERRORS.md).\n\n\
+         A request of another API or version closes the connection, with the reason in the log; ApiVersions itself is answered in\n\
+         version 0 with UNSUPPORTED_VERSION. A request other than Produce and Fetch closes it, too, when it has more than 4 MiB, or a\n\
+         list of more than 20,000 items, so that it keeps nobody else waiting for long. Partitions within topics count together, but\n\
+         not those of ListOffsets, CreateTopics and CreatePartitions. Kafka takes 100 MiB of every request\n\
+         (socket.request.max.bytes), which holds here for records.\n\n\
          `cargo x clients` runs unmodified clients against a broker; answers to the byte are compared with a transcript of a real\n\
          Kafka in net/broker/tests/golden and engine/record/tests/golden.\n\n\
          | key | API | here | Kafka 4.3.1 |\n| --- | --- | --- | --- |\n",
