@@ -47,7 +47,7 @@ impl Costs {
         }
     }
 
-    pub(crate) fn all(&self) -> [f64; Costs::WIDTH] {
+    fn all(&self) -> [f64; Costs::WIDTH] {
         [
             self.turn_us,
             self.request_us,
@@ -59,9 +59,28 @@ impl Costs {
         ]
     }
 
-    /// CPU microseconds for these counts, in the same order.
-    pub fn us(&self, counts: &[f64; Costs::WIDTH]) -> f64 {
-        self.all().iter().zip(counts).map(|(cost, count)| cost * count).sum()
+    /// CPU microseconds for all of it.
+    pub fn us(&self, counts: &Counts) -> f64 {
+        self.all().iter().zip(counts.all()).map(|(cost, count)| cost * count).sum()
+    }
+}
+
+/// How much was done of each thing that [`Costs`] has a cost of.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Counts {
+    pub turns: f64,
+    pub requests: f64,
+    pub batches: f64,
+    pub records: f64,
+    pub kib: f64,
+    pub groups: f64,
+    pub sleeps: f64,
+}
+
+impl Counts {
+    /// As the regression orders them.
+    pub fn all(&self) -> [f64; Costs::WIDTH] {
+        [self.turns, self.requests, self.batches, self.records, self.kib, self.groups, self.sleeps]
     }
 }
 

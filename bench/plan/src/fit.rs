@@ -1,6 +1,6 @@
 //! From the runs of a calibration to costs: what CPU and flushes took, explained by what was done.
 
-use crate::calibration::{Costs, Fitted, Flush, Run};
+use crate::calibration::{Costs, Counts, Fitted, Flush, Run};
 use crate::draw::Quantiles;
 use crate::regression::{Observation, fit};
 use crate::sim::{FlushTime, Load, Node, simulate};
@@ -11,9 +11,19 @@ const WAKE_US_MAX: f64 = 2000.0;
 const WAKE_STEPS: u32 = 13;
 
 impl Run {
-    /// What was done, in the order of [`Costs`]; turns and sleeps are those of the thread in question.
-    fn counts(&self, turns: f64, groups: f64, sleeps: f64) -> Vec<f64> {
-        vec![turns, self.requests, self.batches, self.records, self.wire_bytes / 1024.0, groups, sleeps]
+    /// What was done, whatever thread did it.
+    fn counts(&self) -> Counts {
+        Counts {
+            requests: self.requests,
+            batches: self.batches,
+            records: self.records,
+            kib: self.wire_bytes / 1024.0,
+            ..Counts::default()
+        }
+    }
+
+    fn core_counts(&self) -> Counts {
+        Counts { turns: self.core_turns, groups: self.groups, sleeps: self.core_sleeps, ..self.counts() }
     }
 
     /// The same load for the model.
@@ -31,8 +41,13 @@ impl Run {
     }
 }
 
-fn fitted(observations: &[Observation]) -> Fitted {
-    let found = fit(observations, Costs::WIDTH);
+/// `what` gives counts of a run, and the CPU that they took.
+fn fitted<R>(runs: &[R], what: impl Fn(&R) -> (Counts, f64)) -> Fitted {
+    let observed = |run| {
+        let (counts, cpu_s) = what(run);
+        Observation { counts: counts.all().to_vec(), cost: cpu_s * 1e6 }
+    };
+    let found = fit(&runs.iter().map(observed).collect::<Vec<_>>(), Costs::WIDTH);
     Fitted {
         costs: Costs::of(&found.coefficients),
         error_pct: found.error_pct,
@@ -42,62 +57,39 @@ fn fitted(observations: &[Observation]) -> Fitted {
 
 /// Costs of the generator's thread.
 pub fn client(runs: &[Run]) -> Fitted {
-    let rows: Vec<_> = runs
-        .iter()
-        .map(|run| Observation {
-            counts: run.counts(run.client_turns, 0.0, run.client_sleeps),
-            cost: run.client_cpu_s * 1e6,
-        })
-        .collect();
-    fitted(&rows)
+    fitted(runs, |run| {
+        let counts = Counts { turns: run.client_turns, sleeps: run.client_sleeps, ..run.counts() };
+        (counts, run.client_cpu_s)
+    })
 }
 
 /// Costs of the core's thread.
 pub fn core(runs: &[Run]) -> Fitted {
-    let rows: Vec<_> = runs
-        .iter()
-        .map(|run| Observation {
-            counts: run.counts(run.core_turns, run.groups, run.core_sleeps),
-            cost: run.core_cpu_s * 1e6,
-        })
-        .collect();
-    fitted(&rows)
+    fitted(runs, |run| (run.core_counts(), run.core_cpu_s))
 }
 
 /// Costs of what runs beside the core, and of a partition for each second. The place of the turns holds the latter while
 /// the regression runs: what works beside a core has no turns.
 pub fn beside(runs: &[Run]) -> (Fitted, f64) {
-    let rows: Vec<_> = runs
-        .iter()
-        .map(|run| {
-            let partition_seconds = f64::from(run.partitions) * run.seconds;
-            let counts =
-                vec![partition_seconds, run.requests, 0.0, 0.0, run.wire_bytes / 1024.0, run.groups, 0.0];
-            Observation { counts, cost: (run.broker_cpu_s - run.core_cpu_s).max(0.0) * 1e6 }
-        })
-        .collect();
-    let mut found = fitted(&rows);
+    let mut found = fitted(runs, |run| {
+        let turns = f64::from(run.partitions) * run.seconds;
+        let Counts { requests, kib, .. } = run.counts();
+        let counts = Counts { turns, requests, kib, groups: run.groups, ..Counts::default() };
+        (counts, (run.broker_cpu_s - run.core_cpu_s).max(0.0))
+    });
     let partition = std::mem::take(&mut found.costs.turn_us);
     (found, partition)
 }
 
 /// Costs of reading, from runs whose counts are those of fetches.
 pub fn reading(runs: &[(f64, Run)]) -> Fitted {
-    let rows: Vec<_> = runs
-        .iter()
-        .map(|(cpu_s, run)| {
-            let counts = vec![0.0, run.requests, 0.0, run.records, run.wire_bytes / 1024.0, 0.0, 0.0];
-            Observation { counts, cost: cpu_s * 1e6 }
-        })
-        .collect();
-    fitted(&rows)
+    fitted(runs, |(cpu_s, run)| (Counts { batches: 0.0, ..run.counts() }, *cpu_s))
 }
 
 /// What the core spent on its readers in a run: all but what its producers took, by costs that were found without readers.
 /// Not less than a fiftieth of it, since that is what these costs may be wrong by.
 pub fn reading_share_s(core: &Fitted, run: &Run) -> f64 {
-    let counts = run.counts(run.core_turns, run.groups, run.core_sleeps);
-    let produce_us: f64 = core.costs.all().iter().zip(&counts).map(|(cost, count)| cost * count).sum();
+    let produce_us = core.costs.us(&run.core_counts());
     (run.core_cpu_s - produce_us / 1e6).max(run.core_cpu_s / 50.0)
 }
 
@@ -167,6 +159,9 @@ mod tests {
         let (client_sleeps, core_sleeps) = (requests * 0.7 + records / 1e4, requests * 0.2 + 30.0);
         let costs = example().sides;
         let kib = wire_bytes / 1024.0;
+        let counts = Counts { requests, batches, records, kib, ..Counts::default() };
+        let of_client = Counts { turns: client_turns, sleeps: client_sleeps, ..counts };
+        let of_core = Counts { turns: core_turns, groups, sleeps: core_sleeps, ..counts };
         Run {
             record_bytes,
             partitions: 1,
@@ -182,24 +177,8 @@ mod tests {
             core_turns,
             client_sleeps,
             core_sleeps,
-            client_cpu_s: costs.client.costs.us(&[
-                client_turns,
-                requests,
-                batches,
-                records,
-                kib,
-                0.0,
-                client_sleeps,
-            ]) / 1e6,
-            core_cpu_s: costs.core.costs.us(&[
-                core_turns,
-                requests,
-                batches,
-                records,
-                kib,
-                groups,
-                core_sleeps,
-            ]) / 1e6,
+            client_cpu_s: costs.client.costs.us(&of_client) / 1e6,
+            core_cpu_s: costs.core.costs.us(&of_core) / 1e6,
             flush_mean_us: 100.0 + 0.5 * kib / groups,
             ..Run::default()
         }
@@ -221,8 +200,9 @@ mod tests {
     fn what_explains_the_runs_predicts_another_one() {
         let (runs, new) = (runs(), run(3000, 777.0, 3000.0, 40_000.0));
         let of = |fitted: Fitted, turns: f64, groups: f64, sleeps: f64| {
+            let (requests, batches, records) = (new.requests, new.batches, new.records);
             let kib = new.wire_bytes / 1024.0;
-            fitted.costs.us(&[turns, new.requests, new.batches, new.records, kib, groups, sleeps]) / 1e6
+            fitted.costs.us(&Counts { turns, requests, batches, records, kib, groups, sleeps }) / 1e6
         };
         let core = of(core(&runs), new.core_turns, new.groups, new.core_sleeps);
         assert!((core / new.core_cpu_s - 1.0).abs() < 0.05, "{core} for {}", new.core_cpu_s);

@@ -1,6 +1,6 @@
 //! A calibration brought to bear on a load: what saturates a core, and what latency there is below that.
 
-use crate::calibration::{Calibration, Run, Waits};
+use crate::calibration::{Calibration, Counts, Run, Waits};
 use crate::fit;
 use crate::sim::{Load, NAP_US, Node, Simulated, Stalls, simulate};
 
@@ -79,9 +79,12 @@ fn others(calibration: &Calibration, load: &Load, played: &Simulated, readers: u
     let kib = records * f64::from(load.record_bytes) / 1024.0;
     let (requests, groups) = (played.requests as f64, played.groups as f64);
     let sides = &calibration.sides;
-    let beside = sides.beside.costs.us(&[0.0, requests, 0.0, 0.0, kib, groups, 0.0]) / seconds
+    let written = Counts { requests, kib, groups, ..Counts::default() };
+    let beside = sides.beside.costs.us(&written) / seconds
         + f64::from(load.partitions) * sides.partition_us_per_second;
-    let reader = sides.client_fetch.costs.us(&[0.0, groups, 0.0, records, kib, 0.0, 0.0]) / seconds;
+    // A fetch for each group.
+    let read = Counts { requests: groups, records, kib, ..Counts::default() };
+    let reader = sides.client_fetch.costs.us(&read) / seconds;
     (beside / 1e6, f64::from(readers) * reader / 1e6)
 }
 
