@@ -173,7 +173,8 @@ fn work(orders: &mpsc::Receiver<Doomed>) {
             waiting.push_back(doomed);
         }
         waiting.extend(orders.try_iter());
-        let bytes = step_bytes(pending_bytes(), waiting.iter().any(|doomed| is_space_scarce(&doomed.file)));
+        let bytes =
+            step_bytes(pending_bytes(), waiting.front().is_some_and(|doomed| is_space_scarce(&doomed.file)));
         let done = step(&mut waiting, bytes);
         std::thread::sleep(if done { STEP_EVERY } else { BUSY_LOOK });
     }

@@ -27,7 +27,8 @@ impl Matcher {
             None => match start(self.done.clone()) {
                 Ok(work) => work,
                 Err(error) => {
-                    tracing::error!(%error, "no thread for patterns of members: topics they match are not found");
+                    tracing::warn!(%error, "no thread for patterns of members: matched by control, which waits for it");
+                    let _ = self.done.send(matching.run());
                     return;
                 }
             },
