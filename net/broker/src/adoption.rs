@@ -83,7 +83,7 @@ fn sweep(fs: Arc<dyn Fs>, doomed: Vec<std::path::PathBuf>) {
 }
 
 /// The last life did not end in order, as far as can be known.
-fn was_cut_off(fs: &dyn Fs, data: &DataFolder) -> bool {
+pub fn was_cut_off(fs: &dyn Fs, data: &DataFolder) -> bool {
     let generation = &data.identity.generation;
     let orderly = |core| match checkpoint::read_newest(fs, &generation.core_dir(&data.path, core)) {
         Ok(newest) => newest.is_none_or(|newest| newest.clean),

@@ -17,7 +17,7 @@ use crate::planes::{self, CorePlan, FileShare};
 use crate::settled::Settled;
 use crate::signals::{self, Event};
 use crate::stall::StallWatch;
-use crate::{bind, control, generation, logging, notify, probing, upkeep};
+use crate::{adoption, bind, control, generation, logging, notify, probing, upkeep};
 use ringmill_core::thread::{CoreHandle, CoreOptions, StartError};
 use ringmill_log::RecoveryError;
 use ringmill_log::format::checkpoint::PartitionState;
@@ -436,10 +436,14 @@ impl Running {
             }
         }
         self.control.join()?;
-        tracing::info!(
-            "stopped after {} ms: everything is flushed, destaged and checkpointed",
-            begun.elapsed().as_millis()
-        );
+        let ms = begun.elapsed().as_millis();
+        if adoption::was_cut_off(&StdFs, &self.folder) {
+            tracing::warn!(
+                "stopped after {ms} ms: what found no room or no disk to go to stays in the core logs, flushed; the next start replays it"
+            );
+        } else {
+            tracing::info!("stopped after {ms} ms: everything is flushed, destaged and checkpointed");
+        }
         Ok(())
     }
 }

@@ -233,6 +233,40 @@ fn start_when_full(disk: &SmallDisk, options: &[&str], load: &Load) -> (Broker, 
     }
 }
 
+/// What found no room stays in the core log, and the last line says so.
+#[test]
+fn a_stop_on_a_full_disk_says_what_it_left() {
+    let disk = match SmallDisk::make(128) {
+        Ok(disk) => disk,
+        Err(why) => return skipped("a stop on a full disk", &why),
+    };
+    let sets = ["log.segment.bytes=1MiB", "core.log.file.bytes=8MiB", "core.log.bytes=16MiB"];
+    let options: Vec<&str> = sets.into_iter().flat_map(|set| ["--set", set]).collect();
+    let start = || Broker::try_start_by(disk.ringmill(), &disk.data(), &options).unwrap();
+    let mut broker = start();
+    let mut client = broker.client();
+    assert_eq!(client.create(TOPIC, 1, &[]).unwrap(), NONE);
+    disk.fill(4 << 20);
+    let mut acked = 0;
+    loop {
+        let values: Vec<_> = (acked..acked + COUNT).map(|n| record(0, n)).collect();
+        match client.produce(TOPIC, 0, &batch(ANYBODY, &values)).unwrap() {
+            NONE => acked += COUNT,
+            KAFKA_STORAGE_ERROR | REQUEST_TIMED_OUT => break,
+            code => panic!("error {code} after {acked} records"),
+        }
+    }
+    assert_eq!(broker.stop().code(), Some(0), "{}", broker.said());
+    let said = broker.said();
+    assert!(said.contains("stays in the core logs, flushed; the next start replays it"), "{said}");
+    assert!(!said.contains("everything is flushed"), "{said}");
+    disk.free();
+    let mut broker = start();
+    assert!(broker.client().read_from(TOPIC, 0, 0).len() as u64 >= acked);
+    assert_eq!(broker.stop().code(), Some(0));
+    assert!(broker.said().contains("everything is flushed, destaged and checkpointed"), "{}", broker.said());
+}
+
 /// A hundred MiB in one batch: larger than a flush group, a chunk of the tail ring, and the default of everything.
 #[test]
 fn a_batch_of_a_hundred_mebibytes_is_stored_and_survives() {

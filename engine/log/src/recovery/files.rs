@@ -7,7 +7,7 @@ use crate::jobs::{JobDone, JobFor};
 use crate::log::Log;
 use crate::options::LogOptions;
 use crate::token::{self, token};
-use ringmill_reactor::{Backend, FileHandle, Fs, Op, OpenMode};
+use ringmill_reactor::{Backend, Errno, FileHandle, Fs, Op, OpenMode};
 use ringmill_types::GroupSeq;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -90,10 +90,22 @@ fn log_path(dir: &Path, index: usize) -> PathBuf {
     dir.join(format!("{index:03}.log"))
 }
 
-/// A zero-filled file under its final name, durable: appends to it later neither extend nor convert anything.
+/// A zero-filled file under its final name, durable: appends to it later neither extend nor convert anything. Where there is
+/// no room for it none is taken: segments need what there is, and what stayed of it would keep the disk full.
 fn make_file(fs: &dyn Fs, path: &Path, bytes: u64) -> io::Result<FileHandle> {
     let temporary = path.with_extension("new");
-    let file = fs.open(&temporary, OpenMode::CreateDirect)?;
+    let free_bytes = fs.free_bytes(path.parent().unwrap_or(Path::new("."))).unwrap_or(u64::MAX);
+    if free_bytes < bytes && !fs.exists(&temporary) {
+        return Err(io::Error::from_raw_os_error(Errno::NO_SPACE.0));
+    }
+    fill(fs, &temporary, path, bytes).inspect_err(|_| {
+        // If this cannot, the next file that is made takes its place.
+        let _ = fs.remove_file(&temporary);
+    })
+}
+
+fn fill(fs: &dyn Fs, temporary: &Path, path: &Path, bytes: u64) -> io::Result<FileHandle> {
+    let file = fs.open(temporary, OpenMode::CreateDirect)?;
     let zeros = vec![0; (1 << 20).min(bytes as usize)];
     let mut done = 0;
     while done < bytes {
@@ -102,7 +114,7 @@ fn make_file(fs: &dyn Fs, path: &Path, bytes: u64) -> io::Result<FileHandle> {
         done += step as u64;
     }
     fs.sync_data(&file)?;
-    fs.rename(&temporary, path)?;
+    fs.rename(temporary, path)?;
     if let Some(dir) = path.parent() {
         fs.sync_dir(dir)?;
     }
@@ -141,5 +153,41 @@ impl Log {
                 tracing::warn!(%error, folder = %self.options.log_dir.display(), "the core log could not be enlarged; it goes on with the files it has")
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use ringmill_reactor::sim::{SimOptions, SimWorld};
+
+    /// Room for it all, for none of it, and for some of it: what the disk says to be free may be gone a moment later.
+    #[test]
+    fn a_file_that_finds_no_room_leaves_none_taken() {
+        const BYTES: u64 = 1 << 20;
+        let world = SimWorld::new(1, SimOptions::default());
+        let fs = world.fs();
+        let dir = Path::new("/core-0");
+        fs.create_dir_all(dir).unwrap();
+        let path = log_path(dir, 0);
+        let before = world.disk_used_bytes();
+        for free_bytes in [0, BYTES / 2] {
+            world.set_disk_bytes(before + free_bytes);
+            for done in [make_file(&fs, &path, BYTES), fill_and_fail(&fs, &path, BYTES)] {
+                assert_eq!(done.err().unwrap().raw_os_error(), Some(Errno::NO_SPACE.0));
+            }
+            assert!(fs.list(dir).unwrap().is_empty());
+        }
+        world.set_disk_bytes(before + 2 * BYTES);
+        make_file(&fs, &path, BYTES).unwrap();
+        assert_eq!(fs.list(dir).unwrap().len(), 1);
+    }
+
+    /// As if the disk had been found to have room: what an earlier start left is written on.
+    fn fill_and_fail(fs: &dyn Fs, path: &Path, bytes: u64) -> io::Result<FileHandle> {
+        fs.open(&path.with_extension("new"), OpenMode::Create).unwrap();
+        make_file(fs, path, bytes)
     }
 }
