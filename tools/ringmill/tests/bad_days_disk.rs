@@ -233,6 +233,35 @@ fn start_when_full(disk: &SmallDisk, options: &[&str], load: &Load) -> (Broker, 
     }
 }
 
+/// `log.retention.check.interval.ms` is five minutes; on a full disk nobody waits for it.
+#[test]
+fn a_lowered_retention_frees_a_full_disk() {
+    let disk = match SmallDisk::make(128) {
+        Ok(disk) => disk,
+        Err(why) => return skipped("retention on a full disk", &why),
+    };
+    let sets = ["log.segment.bytes=1MiB", "core.log.file.bytes=8MiB", "core.log.bytes=16MiB"];
+    let options: Vec<&str> = sets.into_iter().flat_map(|set| ["--set", set]).collect();
+    let broker = Broker::try_start_by(disk.ringmill(), &disk.data(), &options).unwrap();
+    let mut client = broker.client();
+    assert_eq!(client.create(TOPIC, 1, &[]).unwrap(), NONE);
+    let values: Vec<_> = (0..64).map(|n| record(0, n)).collect();
+    let batch = batch(ANYBODY, &values);
+    for _ in 0..60 {
+        assert_eq!(client.produce(TOPIC, 0, &batch).unwrap(), NONE);
+    }
+    disk.fill(4 << 20);
+    while client.produce(TOPIC, 0, &batch).unwrap() == NONE {}
+    let alter = ["topic", "alter", TOPIC, "--config", "retention.bytes=1048576", "-b", &broker.address];
+    let (code, said) = run(&alter);
+    assert_eq!(code, 0, "{said}");
+    let begun = Instant::now();
+    while client.produce(TOPIC, 0, &batch).unwrap() != NONE {
+        assert!(begun.elapsed() < PATIENCE, "no room was made:\n{}", broker.said());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// What found no room stays in the core log, and the last line says so.
 #[test]
 fn a_stop_on_a_full_disk_says_what_it_left() {

@@ -431,6 +431,12 @@ fn damage_is_found_told_and_repaired_when_someone_accepts_the_loss() {
 
     let found = run(&["log", "verify", "--only-findings", data]).ends(REFUSED);
     assert!(found.out.contains("00000000000000000000.log") && found.out.contains("damage"), "{found:#?}");
+    assert!(
+        found.out.contains(&format!("`ringmill log repair --data {data} --everything` says")),
+        "{found:#?}"
+    );
+    let told = run(&["log", "repair", data]).ends(DONE);
+    assert!(told.out.contains("--everything looks at them, too"), "{told:#?}");
     run(&["log", "dump", segment.to_str().unwrap()]).ends(REFUSED);
     let told = run(&["log", "repair", "--everything", "--data", data]).ends(REFUSED);
     assert!(told.out.contains("lost: t-0 offsets") && told.err.contains("--accept-loss"), "{told:#?}");

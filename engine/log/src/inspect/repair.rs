@@ -229,6 +229,11 @@ fn plan_without_checkpoint(dir: &Path, what: &str, plan: &mut Plan) {
     plan.actions.push(Action::SetAsideCoreLog { dir: dir.to_path_buf() });
 }
 
+/// The command that says what could be repaired, of everything, and changes nothing.
+pub fn look_command(data_dir: &Path) -> String {
+    format!("ringmill log repair --data {} --everything", shell_word(data_dir))
+}
+
 /// The command that repairs, for messages: it can be copied into a shell.
 pub fn command(data_dir: &Path, scope: Scope) -> String {
     let everything = match scope {

@@ -5,6 +5,8 @@ use super::own::{self, OwnRow};
 use crate::exit::{Code, Failed};
 use crate::output::{Out, Paint, counted};
 use clap::Args;
+use ringmill_broker::identity::NODE_TOML;
+use ringmill_log::inspect::repair;
 use ringmill_log::inspect::{self, FileKind, InspectError, Report, Severity};
 use ringmill_reactor::stdfs::StdFs;
 use serde::Serialize;
@@ -203,6 +205,13 @@ impl Verify {
                 count => out.paint(Paint::Bad, &format!("{} damaged", counted(count, "report"))),
             };
             out.line(format!("{}: {verdict}", counted(files, "report")))?;
+            // Only of a whole data folder.
+            if let Some(data) = self.paths.iter().find(|path| damaged > 0 && path.join(NODE_TOML).exists()) {
+                let look = repair::look_command(data);
+                out.line(format!(
+                    "with the broker stopped, `{look}` says what of it can be repaired, and at what loss"
+                ))?;
+            }
         }
         out.finish()?;
         if damaged > 0 { Err(Failed::said(Code::Refused)) } else { Ok(()) }

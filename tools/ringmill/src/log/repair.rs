@@ -76,6 +76,11 @@ impl Repair {
         let mut out = Out::new();
         if !self.json {
             out.line(plan.to_string().trim_end())?;
+            if plan.is_empty() && !self.everything {
+                out.line(
+                    "segments were not looked at: they keep no broker from starting; --everything looks at them, too",
+                )?;
+            }
             out.finish()?;
             out = Out::new();
         }

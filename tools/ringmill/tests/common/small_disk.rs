@@ -130,9 +130,11 @@ impl SmallDisk {
         }
     }
 
-    /// Gives back what [`SmallDisk::fill`] took.
+    /// Gives back what [`SmallDisk::fill`] took. On btrfs that is room with the next commit only.
     pub fn free(&self) {
-        std::fs::remove_file(self.as_seen_from_here().join("filler")).unwrap();
+        let root = self.as_seen_from_here();
+        std::fs::remove_file(root.join("filler")).unwrap();
+        rustix::fs::syncfs(std::fs::File::open(root).unwrap()).unwrap();
     }
 
     fn as_seen_from_here(&self) -> PathBuf {
