@@ -174,7 +174,7 @@ impl Sized<'_> {
         let one = model::saturation(self.calibration, &load, Clients::Apart, self.demand.consumers);
         // The device is a resource of its own here, and so are all CPUs of a node together.
         let played = model::play(self.calibration, &load, Clients::Apart, self.demand.consumers);
-        let by_cpus = load.rate.unwrap_or(1.0) / played.broker_cpus.max(1e-9);
+        let by_cpus = played.simulated.rate / played.broker_cpus.max(1e-9);
         let shares = f64::from(self.nodes) * f64::from(self.hardware.cores);
         one.min(by_cpus) * shares / f64::from(self.demand.replicas.max(1))
     }

@@ -89,8 +89,6 @@ impl Log {
     pub(crate) fn poll_destage<B: Backend>(&mut self, io: &mut B) {
         if self.storage_full && io.now_ns() >= self.destage.retry_ns {
             self.destage.retry_ns = io.now_ns() + NO_SPACE_RETRY_NS;
-            // Whoever lowers a retention to make room waits for nothing else.
-            self.next_retention_ns = self.next_retention_ns.min(io.now_ns());
             self.retry_after_full();
         }
         if self.under_pressure() {

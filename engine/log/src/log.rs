@@ -197,6 +197,8 @@ impl Log {
                 part.config = topic.config.clone();
                 part.leader_epoch = part.leader_epoch.max(spec.leader_epoch);
                 part.changed = true;
+                // Whoever lowers a retention, on a full disk say, waits for nothing else.
+                self.next_retention_ns = 0;
             }
             return Slot(*slot);
         }

@@ -1,5 +1,6 @@
 //! The wall clock goes back an hour, or a day ahead: stamps of LogAppendTime do not go back, nothing is deleted or
-//! forgotten early, and whatever waits for time to pass waits on the clock that only goes forward.
+//! forgotten early, and whatever waits for time to pass waits on the clock that only goes forward. Retention that is
+//! lowered waits for nothing.
 #![allow(clippy::unwrap_used)]
 
 use ringmill_log::{AckAt, AppendError, Appended, Log, LogEvent, LogOptions, Slot};
@@ -41,15 +42,7 @@ impl Life {
         let world = SimWorld::new(3, options);
         world.fs().create_dir_all(Path::new("/data")).unwrap();
         let (_, mut io) = world.add_core();
-        let spec =
-            PartitionSpec { index: 0, id: PartitionId(10), owner: CoreId(0), leader_epoch: LeaderEpoch(0) };
-        let config = TopicConfig { segment_bytes: 16 << 10, ..config };
-        let topic = TopicSpec {
-            name: "orders".into(),
-            id: TopicId([7; 16]),
-            config: Arc::new(config),
-            partitions: vec![spec.clone()],
-        };
+        let (topic, spec) = orders(config);
         let options = LogOptions {
             first_file_bytes: 256 << 10,
             file_bytes: 256 << 10,
@@ -140,6 +133,15 @@ impl Life {
             self.turn(1_000_000);
         }
     }
+}
+
+/// The topic and its only partition.
+fn orders(config: TopicConfig) -> (TopicSpec, PartitionSpec) {
+    let spec =
+        PartitionSpec { index: 0, id: PartitionId(10), owner: CoreId(0), leader_epoch: LeaderEpoch(0) };
+    let config = Arc::new(TopicConfig { segment_bytes: 16 << 10, ..config });
+    let partitions = vec![spec.clone()];
+    (TopicSpec { name: "orders".into(), id: TopicId([7; 16]), config, partitions }, spec)
 }
 
 /// One record of 4 KiB from the idempotent producer.
@@ -259,4 +261,20 @@ fn a_duplicate_is_answered_with_the_time_of_its_original() {
     let stamp_ms = life.append();
     life.pass(MINUTE_MS);
     assert_eq!(life.send(0).log_append_ms, Some(stamp_ms), "stamped once");
+}
+
+/// On a full disk, say, where nobody wants to wait for the next look.
+#[test]
+fn a_lowered_retention_acts_at_once() {
+    let mut life = Life::begin();
+    for _ in 0..20 {
+        life.append();
+    }
+    // A look has just been taken.
+    life.pass(3_010);
+    assert_eq!(life.log_start(), Offset(0));
+    let (topic, spec) = orders(TopicConfig { retention_bytes: 16 << 10, ..TopicConfig::default() });
+    life.log.upsert(&topic, &spec);
+    life.pass(20);
+    assert!(life.log_start() > Offset(0));
 }

@@ -31,7 +31,7 @@ impl Settled {
         if let Some(dir) = &wanted.log_dir {
             match identity::look(fs.as_ref(), data)? {
                 // It may be missing, and then it is not made anew: a device that is not mounted, say.
-                Some(found) if found.generation.log_dir == wanted.log_dir => {}
+                Some(found) if found.generation.log_dir == wanted.log_dir && !fs.exists(dir) => {}
                 Some(_) => generation::make_log_dir(dir, fs.as_ref())?,
                 None => {
                     generation::check_vacant(&wanted, data, fs.as_ref())?;

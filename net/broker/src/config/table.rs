@@ -456,7 +456,7 @@ settings! {
         log_retention_hours: i64, "log.retention.hours", Kafka, Kind::Time { unit: TimeUnit::Hours, min: -1, max: INT_MAX }, Some("168"),
             "As log.retention.ms and log.retention.minutes, which go before it.", "168";
         log_retention_check_interval_ms: i64, "log.retention.check.interval.ms", Kafka, Kind::Time { unit: TimeUnit::Millis, min: 1, max: MS_MAX }, Some("300000"),
-            "Time between two looks for segments to delete.", "300000";
+            "Time between two looks for segments to delete; changed settings of a topic are looked at when they come.", "300000";
         log_segment_delete_delay_ms: i64, "log.segment.delete.delay.ms", Kafka, Kind::Time { unit: TimeUnit::Millis, min: 0, max: MS_MAX }, Some("60000"),
             "Kept and shown, without effect: the files of a segment go as soon as no reader can need them. A topic's file.delete.delay.ms is the same.", "60000";
     }
