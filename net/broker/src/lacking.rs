@@ -8,6 +8,7 @@ use crate::exit::{Failure, Reason};
 use crate::identity::Generation;
 use crate::missing;
 use ringmill_log::adopt::{self, FoundTopic};
+use ringmill_log::format::checkpoint;
 use ringmill_log::inspect::{InspectError, Unaccounted, unaccounted};
 use ringmill_metadata::records::Configs;
 use ringmill_metadata::{Image, PartitionRecord, Record};
@@ -15,7 +16,7 @@ use ringmill_reactor::Fs;
 use ringmill_types::limits::PARTITIONS_MAX;
 use ringmill_types::{CoreId, LeaderEpoch, PartitionId, TopicId};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What the cores know and a journal up to `next_partition` does not account for. While a change of cores is under way the
 /// old cores' logs are not needed any more, and may be half gone.
@@ -92,6 +93,26 @@ pub fn recall(
         losses.extend(recall_topic(id, &known, &folders, cores, image));
     }
     Ok(losses)
+}
+
+/// How many ids of producers a repaired journal skips: more than it can lack.
+const PRODUCER_IDS_SKIPPED: i64 = 1 << 32;
+
+/// From here on ids were made up by clients, who may send any: no broker gets that far.
+const PRODUCER_IDS_END: i64 = i64::MAX / 2;
+
+/// Where a journal may lack which ids of producers were given out, new ones begin far above those that it or a checkpoint
+/// in `core_dirs` knows. With an id of before, a producer's first records could be taken for some that are stored, and
+/// acknowledged without being stored. Gives the first new id.
+pub fn skip_producer_ids(fs: &dyn Fs, core_dirs: &[PathBuf], image: &mut Image) -> i64 {
+    // A checkpoint that cannot be read is told elsewhere.
+    let checkpoints = core_dirs.iter().filter_map(|dir| checkpoint::read_newest(fs, dir).ok()?);
+    let partitions = checkpoints.flat_map(|checkpoint| checkpoint.partitions);
+    let ids = partitions.flat_map(|state| state.producers).map(|producer| producer.id);
+    let newest = ids.filter(|id| *id < PRODUCER_IDS_END).max().unwrap_or(0);
+    let next = image.next_producer().max(newest).saturating_add(PRODUCER_IDS_SKIPPED);
+    image.apply(&Record::ProducerIds { next });
+    next
 }
 
 /// One topic, or those of its partitions that the journal lacks.

@@ -7,7 +7,7 @@
 #[allow(dead_code, reason = "each test binary uses a part of it")]
 mod common;
 
-use common::{ANYBODY, Broker, NONE, PATIENCE, Refusal, batch, creatable, run};
+use common::{ANYBODY, Author, Broker, NONE, PATIENCE, Refusal, batch, creatable, run};
 use ringmill_types::limits::PAGE_BYTES;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -259,4 +259,30 @@ fn topics_that_the_journal_lost_come_back_from_the_cores() {
             assert_eq!(client.produce(topic, partition, &batch(ANYBODY, &["it goes on"])).unwrap(), NONE);
         }
     }
+}
+
+/// A new producer with the id of an old one would be told that its first batch was stored before. The decision on ids is
+/// the last one, before the repair and after it.
+#[test]
+fn ids_of_producers_are_not_given_out_again_when_the_journals_end_is_given_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let journal = data.join("meta/journal");
+    let mut broker = Broker::start(&data, &[]);
+    assert_eq!(broker.client().create("t", 1, &[]).unwrap(), NONE);
+    let mut given = Vec::new();
+    for life in 1..=3 {
+        let mut client = broker.client();
+        let id = client.producer_id().unwrap();
+        let first = batch(Author { id, sequence: 0 }, &[format!("of life {life}")]);
+        assert_eq!(client.produce("t", 0, &first).unwrap(), NONE);
+        assert_eq!(client.read_from("t", 0, 0).len(), life, "ids so far: {given:?}, and now {id}");
+        given.push(id);
+        assert_eq!(broker.stop().code(), Some(0));
+        flip(&journal, std::fs::read(&journal).unwrap().len() - 1);
+        refused(&data, &["which gives up the decisions that were written last"]);
+        repair(&data, &["new producers get ids from"]);
+        broker = Broker::start(&data, &[]);
+    }
+    assert!(given.is_sorted_by(|one, next| one < next), "{given:?}");
 }

@@ -72,7 +72,7 @@ impl Repair {
         beyond_repair.extend(missing.map(|missing| missing.to_string()));
         let mut plan = repair::plan(&StdFs, &data, &core_dirs, scope).map_err(failed)?;
         plan.beyond_repair.extend(beyond_repair);
-        plan_journal(&data, identity.as_ref(), &mut plan)?;
+        plan_journal(&data, identity.as_ref(), &core_dirs, &mut plan)?;
         let mut out = Out::new();
         if !self.json {
             out.line(plan.to_string().trim_end())?;
@@ -159,26 +159,29 @@ fn identity_of(data: &Path, beyond_repair: &mut Vec<String>) -> Result<Option<Id
 /// What keeps a start from using the metadata journal: ids and deletions that nothing else records. Damage at its end
 /// costs what was decided last; damage before it would cost what was decided behind it, and is left to a copy. Topics that
 /// it lacks, now or before, and that cores know are decided again, all at once: in between, ids would be taken for used.
-fn plan_journal(data: &Path, identity: Option<&Identity>, plan: &mut Plan) -> Result<(), Failed> {
+fn plan_journal(
+    data: &Path,
+    identity: Option<&Identity>,
+    core_dirs: &[PathBuf],
+    plan: &mut Plan,
+) -> Result<(), Failed> {
     let path = data.join(JOURNAL_DIR).join(JOURNAL_NAME);
     if !StdFs.exists(&path) {
         return Ok(());
     }
     let bytes = StdFs.read_all(&path).map_err(|e| Failed::local(path.display(), &e))?;
     let mut image = Image::new();
-    let (mut cut, mut readable) = (None, true);
+    let (mut given_up, mut readable) = (None, true);
     for frame in journal::frames(&bytes) {
         match frame.holds {
             Ok(record) => image.apply(&record),
             Err(Flaw::TornTail) => {}
             Err(Flaw::Damage(error)) if frame.may_be_given_up(bytes.len()) && readable => {
-                cut = Some(frame.at as u64);
-                let why = format!(
+                given_up = Some(format!(
                     "what was decided last, {} bytes of {} (topics made, changed or deleted; {error})",
                     frame.bytes,
                     path.display()
-                );
-                plan.losses.push(Loss::anywhere(why));
+                ));
             }
             Err(Flaw::Damage(error)) => {
                 readable = false;
@@ -188,22 +191,31 @@ fn plan_journal(data: &Path, identity: Option<&Identity>, plan: &mut Plan) -> Re
             }
         }
     }
-    let Some(generation) = identity.map(|identity| &identity.generation).filter(|_| readable) else {
-        plan.actions.extend(cut.map(|at| Action::CutFile { path, keep_bytes: at, file_bytes: at }));
-        return Ok(());
+    let known = match identity.filter(|_| readable) {
+        Some(identity) => lacking::look(&StdFs, data, &identity.generation, image.next_partition()),
+        None => Ok(Vec::new()),
     };
-    let known = lacking::look(&StdFs, data, generation, image.next_partition()).map_err(failed)?;
-    if known.is_empty() {
-        plan.actions.extend(cut.map(|at| Action::CutFile { path, keep_bytes: at, file_bytes: at }));
+    let known = known.map_err(failed)?;
+    if known.is_empty() && given_up.is_none() {
         return Ok(());
     }
-    match lacking::recall(&StdFs, data, &known, generation.cores, &mut image) {
-        Ok(losses) => {
-            plan.losses.extend(losses.into_iter().map(Loss::anywhere));
-            plan.actions.push(Action::ReplaceFile { path, bytes: journal::snapshot(&image) });
+    let mut losses: Vec<String> = given_up.into_iter().collect();
+    let cores = identity.map_or(0, |identity| identity.generation.cores);
+    if !known.is_empty() {
+        match lacking::recall(&StdFs, data, &known, cores, &mut image) {
+            Ok(of_topics) => losses.extend(of_topics),
+            Err(error) => {
+                plan.beyond_repair.push(error.to_string());
+                return Ok(());
+            }
         }
-        Err(error) => plan.beyond_repair.push(error.to_string()),
     }
+    let producers = lacking::skip_producer_ids(&StdFs, core_dirs, &mut image);
+    losses.push(format!(
+        "which ids of producers were given out last: new producers get ids from {producers} on"
+    ));
+    plan.losses.extend(losses.into_iter().map(Loss::anywhere));
+    plan.actions.push(Action::ReplaceFile { path, bytes: journal::snapshot(&image) });
     Ok(())
 }
 
