@@ -7,6 +7,7 @@
 use crate::exit::{Failure, Reason};
 use crate::identity::Generation;
 use crate::missing;
+use ringmill_control::groups::{GroupSettings, OFFSETS_TOPIC, offsets_configs};
 use ringmill_log::adopt::{self, FoundTopic};
 use ringmill_log::format::checkpoint;
 use ringmill_log::inspect::{InspectError, Unaccounted, unaccounted};
@@ -162,11 +163,23 @@ fn recall_topic(
     if let Some(before) = image.named(&name).map(|before| before.id) {
         image.apply(&Record::TopicDeleted { id: before });
     }
-    let lost = format!(
-        "the settings of topic {name}, whose partitions and records stay: they are the defaults again"
-    );
-    image.apply(&Record::TopicCreated { name, id, created_ms: 0, configs: Configs::new(), partitions });
+    let (configs, are) = recalled_configs(&name);
+    let lost = format!("the settings of topic {name}, whose partitions and records stay: they are {are}");
+    image.apply(&Record::TopicCreated { name, id, created_ms: 0, configs, partitions });
     Some(lost)
+}
+
+/// Settings of a topic whose own are lost, and what they are. A topic that was compacted, or kept for ever, must not lose
+/// its old records to the defaults before somebody can say again what it is.
+fn recalled_configs(name: &str) -> (Configs, &'static str) {
+    if name == OFFSETS_TOPIC {
+        return (offsets_configs(GroupSettings::default().segment_bytes), "as when it is made");
+    }
+    let forever = ["retention.ms", "retention.bytes"].map(|key| (key.to_string(), "-1".to_string()));
+    (
+        Configs::from(forever),
+        "the defaults again, but retention.ms and retention.bytes are -1: nothing is deleted until you set them",
+    )
 }
 
 #[cfg(test)]
@@ -236,5 +249,20 @@ mod tests {
             losses[0].contains("id 11") && losses.iter().any(|lost| lost.contains("settings of topic zeta"))
         );
         assert!(image.next_partition() > zeta[1].0);
+    }
+
+    /// A start would remove old segments before anybody could say again that they are to stay.
+    #[test]
+    fn nothing_of_a_recalled_topic_goes_before_its_settings_are_back() {
+        let data = tempfile::tempdir().unwrap();
+        let mut image = Image::new();
+        let known =
+            [known(1, 0, Some(state("keyed", 1, 0))), known(2, 0, Some(state("__consumer_offsets", 2, 0)))];
+        let losses = recall(&StdFs, data.path(), &known, 1, &mut image).unwrap();
+        let setting = |topic: &str, name: &str| image.named(topic).unwrap().configs.get(name).cloned();
+        assert_eq!(setting("keyed", "retention.ms").as_deref(), Some("-1"));
+        assert_eq!(setting("keyed", "retention.bytes").as_deref(), Some("-1"));
+        assert_eq!(setting("__consumer_offsets", "cleanup.policy").as_deref(), Some("compact"));
+        assert!(losses[0].contains("retention.ms") && losses[1].contains("as when it is made"), "{losses:?}");
     }
 }

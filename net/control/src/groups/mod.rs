@@ -11,7 +11,7 @@ mod matcher;
 mod topic;
 
 pub use ringmill_groups::{GroupConfig, Migration};
-pub use topic::OFFSETS_TOPIC;
+pub use topic::{OFFSETS_TOPIC, offsets_configs};
 
 use crate::configs::Resource;
 use crate::control::Control;

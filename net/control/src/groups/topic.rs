@@ -6,6 +6,15 @@ use ringmill_metadata::PartitionRecord;
 use ringmill_metadata::records::Configs;
 pub use ringmill_types::internal::OFFSETS_TOPIC;
 
+/// The configs that it is made with.
+pub fn offsets_configs(segment_bytes: i64) -> Configs {
+    Configs::from([
+        ("cleanup.policy".to_string(), "compact".to_string()),
+        ("compression.type".to_string(), "producer".to_string()),
+        ("segment.bytes".to_string(), segment_bytes.to_string()),
+    ])
+}
+
 impl Control {
     /// True when it was made just now, and cores have yet to hear of it.
     pub(crate) fn ensure_offsets_topic(&mut self) -> bool {
@@ -13,11 +22,7 @@ impl Control {
             return false;
         }
         let settings = &self.groups.settings;
-        let configs = Configs::from([
-            ("cleanup.policy".to_string(), "compact".to_string()),
-            ("compression.type".to_string(), "producer".to_string()),
-            ("segment.bytes".to_string(), settings.segment_bytes.to_string()),
-        ]);
+        let configs = offsets_configs(settings.segment_bytes);
         let partitions = settings.partitions;
         let planned =
             api::plan_topic(self, OFFSETS_TOPIC, partitions, &configs).map_err(|(_, reason)| reason);
