@@ -286,3 +286,33 @@ fn ids_of_producers_are_not_given_out_again_when_the_journals_end_is_given_up() 
     }
     assert!(given.is_sorted_by(|one, next| one < next), "{given:?}");
 }
+
+/// What a core that is not there knows would be missing in the journal from then on.
+#[test]
+fn a_journal_that_lacks_decisions_is_left_alone_while_a_core_is_missing() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let journal = data.join("meta/journal");
+    let mut broker = Broker::start(&data, &[]);
+    let mut client = broker.client();
+    assert_eq!(client.create("well", 2, &[]).unwrap(), NONE);
+    let before = std::fs::read(&journal).unwrap().len();
+    assert_eq!(client.create("zeta", 2, &[]).unwrap(), NONE);
+    assert_eq!(broker.stop().code(), Some(0));
+    let mut bytes = std::fs::read(&journal).unwrap();
+    bytes.truncate(before);
+    std::fs::write(&journal, &bytes).unwrap();
+    let (core, away) = (data.join("core-1"), dir.path().join("away"));
+    std::fs::rename(&core, &away).unwrap();
+    let (code, said) = run(&["log", "repair", "--data", data.to_str().unwrap(), "--accept-loss", "--yes"]);
+    assert_eq!(code, 1, "{said}");
+    assert_eq!(std::fs::read(&journal).unwrap(), bytes, "{said}");
+    assert!(said.contains(&format!("{} is left as it is", journal.display())), "{said}");
+    std::fs::rename(&away, &core).unwrap();
+    repair(&data, &["settings of topic zeta"]);
+    let broker = Broker::start(&data, &[]);
+    let mut client = broker.client();
+    for (topic, partition) in [("well", 0), ("well", 1), ("zeta", 0), ("zeta", 1)] {
+        assert_eq!(client.produce(topic, partition, &batch(ANYBODY, &["it goes on"])).unwrap(), NONE);
+    }
+}

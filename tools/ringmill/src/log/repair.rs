@@ -191,12 +191,22 @@ fn plan_journal(
             }
         }
     }
+    let other_damage = !plan.beyond_repair.is_empty();
     let known = match identity.filter(|_| readable) {
         Some(identity) => lacking::look(&StdFs, data, &identity.generation, image.next_partition()),
         None => Ok(Vec::new()),
     };
     let known = known.map_err(failed)?;
     if known.is_empty() && given_up.is_none() {
+        return Ok(());
+    }
+    // Cores of which not all can be read may know more.
+    if other_damage {
+        let what = format!(
+            "{} is left as it is until the damage that cannot be repaired is put right",
+            path.display()
+        );
+        plan.beyond_repair.push(what);
         return Ok(());
     }
     let mut losses: Vec<String> = given_up.into_iter().collect();
