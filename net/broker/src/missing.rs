@@ -52,9 +52,9 @@ pub fn journal(generation: &Generation, data: &Path, fs: &dyn Fs) -> Result<(), 
     match core_log.filter(|_| !fs.exists(&path)) {
         Some(core_log) => Err(damaged(format!(
             "{} is missing although core logs are there ({}): it says which topics there are, and whose the records in the \
-             core logs are. Nothing was changed. Put it back from a copy; without one, keep this folder as it is, give the \
-             broker an empty --data, and put the partition folders of {} there: their segments are adopted, and what was \
-             only in the core logs is lost.",
+             core logs are. Nothing was changed. Put it back from a copy made since the last change of \
+             --cores; without one, keep this folder as it is, give the broker an empty --data, and put the partition folders \
+             of {} there: their segments are adopted, and what was only in the core logs is lost.",
             path.display(),
             core_log.display(),
             data.join("topics").display(),

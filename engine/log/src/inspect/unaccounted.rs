@@ -63,7 +63,8 @@ pub(crate) fn lacking(data_dir: &Path, core_dir: &Path, id: u64, state: Option<&
     let named = state.map_or("a partition".to_string(), |state| format!("{}-{}", state.topic, state.index));
     format!(
         "the metadata journal lacks decisions: {} knows {named} by id {id}, which {} never gave out. Nothing was changed. Put \
-         the journal back from a copy, or run `{}`, which takes from the cores what they know of such topics",
+         the journal back from a copy made since the last change of --cores, or run `{}`, which takes from the cores what \
+         they know of such topics",
         core_dir.display(),
         data_dir.join("meta/journal").display(),
         repair::command(data_dir, repair::Scope::CoreLogs)
