@@ -194,11 +194,13 @@ impl Log {
         }
         if let Some(slot) = self.by_id.get(&spec.id) {
             if let Some(part) = self.parts.get_mut(*slot) {
-                part.config = topic.config.clone();
+                if part.config != topic.config {
+                    // Whoever lowers a retention, on a full disk say, waits for nothing else.
+                    self.next_retention_ns = 0;
+                    part.config = topic.config.clone();
+                }
                 part.leader_epoch = part.leader_epoch.max(spec.leader_epoch);
                 part.changed = true;
-                // Whoever lowers a retention, on a full disk say, waits for nothing else.
-                self.next_retention_ns = 0;
             }
             return Slot(*slot);
         }

@@ -29,14 +29,14 @@ impl Settled {
     pub fn take(options: &BrokerOptions, fs: &Arc<dyn Fs>) -> Result<Settled, Failure> {
         let (data, wanted) = (&options.data, wanted(options));
         if let Some(dir) = &wanted.log_dir {
-            match identity::look(fs.as_ref(), data)? {
-                // It may be missing, and then it is not made anew: a device that is not mounted, say.
-                Some(found) if found.generation.log_dir == wanted.log_dir && !fs.exists(dir) => {}
-                Some(_) => generation::make_log_dir(dir, fs.as_ref())?,
-                None => {
-                    generation::check_vacant(&wanted, data, fs.as_ref())?;
-                    generation::make_log_dir(dir, fs.as_ref())?;
-                }
+            let found = identity::look(fs.as_ref(), data)?;
+            if found.is_none() {
+                generation::check_vacant(&wanted, data, fs.as_ref())?;
+            }
+            // Where core logs were, it may be missing, and then it is not made anew yet: a device that is not mounted, say.
+            let held = found.is_some_and(|found| found.generation.log_dir == wanted.log_dir);
+            if !held || fs.exists(dir) {
+                generation::make_log_dir(dir, fs.as_ref())?;
             }
         }
         let mut folder = identity::claim(fs.as_ref(), data, &wanted)?;

@@ -7,8 +7,6 @@ use std::time::Instant;
 
 /// CPUs; above it, a measurement is told to have had company. A quiet machine has a tenth of it.
 pub const NOTICED: f64 = 0.1;
-/// `USER_HZ`, the unit of times in /proc: 100 on every architecture this builds for.
-const TICKS_PER_SECOND: f64 = 100.0;
 
 /// A stretch of time in which these processes, and whoever else is here, use CPUs.
 pub struct Stretch {
@@ -30,7 +28,8 @@ impl Stretch {
     pub fn others_cpus(&self) -> f64 {
         let Some(((all, ours), (all_now, ours_now))) = self.before.zip(ticks(&self.ours)) else { return 0.0 };
         let others = all_now.saturating_sub(all).saturating_sub(ours_now.saturating_sub(ours));
-        others as f64 / TICKS_PER_SECOND / self.began.elapsed().as_secs_f64().max(1e-3)
+        let seconds = others as f64 / rustix::param::clock_ticks_per_second() as f64;
+        seconds / self.began.elapsed().as_secs_f64().max(1e-3)
     }
 }
 

@@ -141,11 +141,15 @@ fn a_full_btrfs_does_not_stop_the_core_log() {
     }
 }
 
+/// Options of a broker whose logs a small disk holds, and these settings.
+fn small_logs<'a>(sets: &[&'a str]) -> Vec<&'a str> {
+    let small = ["log.segment.bytes=1MiB", "core.log.file.bytes=8MiB", "core.log.bytes=16MiB"];
+    small.iter().chain(sets).flat_map(|set| ["--set", *set]).collect()
+}
+
 /// The whole story; whether the broker started again while the disk was full.
 fn fill_up(disk: &SmallDisk) -> bool {
-    let sets = ["log.segment.bytes=1MiB", "core.log.file.bytes=8MiB", "core.log.bytes=16MiB"];
-    let sets = sets.into_iter().chain(["log.segment.delete.delay.ms=0"]);
-    let options: Vec<&str> = sets.flat_map(|set| ["--set", set]).collect();
+    let options = small_logs(&["log.segment.delete.delay.ms=0"]);
     let start = || Broker::try_start_by(disk.ringmill(), &disk.data(), &options).unwrap();
     let mut broker = start();
     let mut client = broker.client();
@@ -240,8 +244,7 @@ fn a_lowered_retention_frees_a_full_disk() {
         Ok(disk) => disk,
         Err(why) => return skipped("retention on a full disk", &why),
     };
-    let sets = ["log.segment.bytes=1MiB", "core.log.file.bytes=8MiB", "core.log.bytes=16MiB"];
-    let options: Vec<&str> = sets.into_iter().flat_map(|set| ["--set", set]).collect();
+    let options = small_logs(&[]);
     let broker = Broker::try_start_by(disk.ringmill(), &disk.data(), &options).unwrap();
     let mut client = broker.client();
     assert_eq!(client.create(TOPIC, 1, &[]).unwrap(), NONE);
@@ -269,8 +272,7 @@ fn a_stop_on_a_full_disk_says_what_it_left() {
         Ok(disk) => disk,
         Err(why) => return skipped("a stop on a full disk", &why),
     };
-    let sets = ["log.segment.bytes=1MiB", "core.log.file.bytes=8MiB", "core.log.bytes=16MiB"];
-    let options: Vec<&str> = sets.into_iter().flat_map(|set| ["--set", set]).collect();
+    let options = small_logs(&[]);
     let start = || Broker::try_start_by(disk.ringmill(), &disk.data(), &options).unwrap();
     let mut broker = start();
     let mut client = broker.client();

@@ -301,12 +301,13 @@ fn continues(header: &GroupHeader, next: u64, prev_header_crc: u32, lives: &[(u1
 impl Walk {
     fn new(fs: &dyn Fs, dir: &Path, start: &Checkpoint) -> io::Result<Walk> {
         let numbers = log_file_numbers(fs, dir)?;
-        let path = |number: u32| log_path(dir, number);
-        let files = numbers.iter().map(|n| LogFile::open(fs, &path(*n))).collect::<io::Result<Vec<_>>>()?;
+        let files =
+            numbers.iter().map(|n| LogFile::open(fs, &log_path(dir, *n))).collect::<io::Result<Vec<_>>>()?;
         // A gap in the numbers is a lost file; so is the one that the checkpoint names. A ring has two at least.
         let named = start.start_file.saturating_add(1);
         let needed = numbers.last().map_or(0, |n| n + 1).max(named).clamp(RING_FILES_MIN, RING_FILES_MAX);
-        let missing = (0..needed).filter(|n| numbers.binary_search(n).is_err()).map(path).collect();
+        let missing =
+            (0..needed).filter(|n| numbers.binary_search(n).is_err()).map(|n| log_path(dir, n)).collect();
         Ok(Walk {
             lives: start.lives.clone(),
             prev_header_crc: start.prev_header_crc,

@@ -123,10 +123,10 @@ impl Calibrate {
         let disk = writes.map(|p| p.bytes_per_second).fold(0.0, f64::max);
         let effort =
             if self.full { Effort { seconds: 4.0, rounds: 3 } } else { Effort { seconds: 3.0, rounds: 1 } };
-        machine.others_cpus = alone.others_cpus();
+        let others_before = alone.others_cpus();
         let mut lab = Lab::start(Some(folder.to_path_buf()), CORES, stop)?;
         let learned = designed::all(&mut lab, effort, &mut say)?;
-        machine.others_cpus = machine.others_cpus.max(lab.others_cpus());
+        machine.others_cpus = others_before.max(lab.others_cpus());
         drop(lab);
         say("fitting");
         let found = learned.calibration(stamp, machine, stalls, network, device, disk);
