@@ -261,6 +261,12 @@ impl Log {
             }
             Err(DiskError::LostWrites(error) | DiskError::Other(error)) => self.lost_writes(&error),
         }
+        if self.checkpoint.finished {
+            // It touches no file any more, and another core may wait for the name of a folder before it can stop.
+            for (_, part) in self.parts.iter() {
+                self.options.folder_names.release(&part.dir, part.id);
+            }
+        }
     }
 
     /// The process ends: the next start finds in the core log what the disk may have lost.

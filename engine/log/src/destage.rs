@@ -6,7 +6,7 @@
 
 use crate::checkpointing::{DiskError, sync_names};
 use crate::compaction::CHECKPOINTS_UNTIL_SETTLED;
-use crate::folder;
+use crate::folder::{self, FolderNames};
 use crate::index::SegmentIndex;
 use crate::jobs::{JobDone, JobFor};
 use crate::log::{Log, LogEvent};
@@ -28,11 +28,16 @@ const ALLOCATE_MAX_BYTES: u64 = 64 << 20;
 /// A full disk is tried again this often.
 const NO_SPACE_RETRY_NS: u64 = 1_000_000_000;
 
+/// A folder name that a deleted partition holds is asked for this often.
+const NAME_RETRY_NS: u64 = 2_000_000;
+
 #[derive(Default)]
 pub(crate) struct DestageState {
     pub queue: VecDeque<u32>,
     writes: HashMap<u32, DestageWrite>,
     pub retry_ns: u64,
+    /// When to ask again for names of folders that were taken; `None`: nobody waits for one.
+    pub names_ns: Option<u64>,
     pub remove_dirs: VecDeque<u32>,
     preparing: usize,
 }
@@ -90,6 +95,10 @@ impl Log {
         if self.storage_full && io.now_ns() >= self.destage.retry_ns {
             self.destage.retry_ns = io.now_ns() + NO_SPACE_RETRY_NS;
             self.retry_after_full();
+        }
+        if self.destage.names_ns.is_some_and(|at| io.now_ns() >= at) {
+            self.destage.names_ns = None;
+            self.queue_all(DestageStep::NameTaken);
         }
         if self.under_pressure() {
             self.queue_oldest();
@@ -161,9 +170,10 @@ impl Log {
         }
     }
 
-    fn queue_no_space(&mut self) {
+    /// Queues those that wait in this step.
+    fn queue_all(&mut self, step: DestageStep) {
         for slot in self.parts.slots() {
-            if let Some(part) = self.parts.get_mut(slot).filter(|p| p.step == DestageStep::NoSpace) {
+            if let Some(part) = self.parts.get_mut(slot).filter(|p| p.step == step) {
                 part.step = DestageStep::Queued;
                 self.destage.queue.push_back(slot);
             }
@@ -171,7 +181,7 @@ impl Log {
     }
 
     fn retry_after_full(&mut self) {
-        self.queue_no_space();
+        self.queue_all(DestageStep::NoSpace);
         // Whoever met the full disk was deleted, or has nothing more to write: the next to prepare a segment finds out.
         if self.destage.queue.is_empty() && self.destage.preparing == 0 && self.destage.writes.is_empty() {
             self.storage_full = false;
@@ -249,8 +259,9 @@ impl Log {
         part.step = DestageStep::Preparing;
         self.destage.preparing += 1;
         self.jobs.insert(serial, JobFor::Prepare(slot));
+        let names = self.options.folder_names.clone();
         io.push(
-            Op::Run { job: Box::new(move |fs| Box::new(JobDone::Prepared(run_prepare(fs, &order)))) },
+            Op::Run { job: Box::new(move |fs| Box::new(JobDone::Prepared(run_prepare(fs, &names, &order)))) },
             token(token::JOB, serial),
         );
     }
@@ -259,14 +270,18 @@ impl Log {
         &mut self,
         io: &mut B,
         slot: u32,
-        result: io::Result<Prepared>,
+        result: io::Result<Option<Prepared>>,
     ) {
         self.destage.preparing -= 1;
         let turn = self.turn;
         let Some(part) = self.parts.get_mut(slot) else { return };
         part.step = DestageStep::Idle;
         match result {
-            Ok(prepared) => {
+            Ok(None) => {
+                part.step = DestageStep::NameTaken;
+                self.destage.names_ns = Some(io.now_ns() + NAME_RETRY_NS);
+            }
+            Ok(Some(prepared)) => {
                 part.folder_known = true;
                 if prepared.made {
                     self.checkpoint.new_dirs.push(part.dir.clone());
@@ -292,7 +307,7 @@ impl Log {
                     tracing::info!("disk space is back: produce goes on");
                     self.storage_full = false;
                     // Others met the full disk too, and nobody else would try them again.
-                    self.queue_no_space();
+                    self.queue_all(DestageStep::NoSpace);
                 }
                 self.start_destage(io, slot);
             }
@@ -484,7 +499,7 @@ impl Log {
         }
         // Here ends what memory knows of it; the job has what it needs.
         let dir = part.dir.clone();
-        let (topic, id) = (part.topic_id, part.id);
+        let (topic, id, names) = (part.topic_id, part.id, self.options.folder_names.clone());
         for segment in part.segments.drain(..) {
             let waiting = self.cache.forget(segment.uid);
             self.events.extend(waiting.into_iter().map(LogEvent::Block));
@@ -496,7 +511,9 @@ impl Log {
         self.jobs.insert(serial, JobFor::Remove);
         io.push(
             Op::Run {
-                job: Box::new(move |fs| Box::new(JobDone::Removed(folder::remove(fs, &dir, topic, id)))),
+                job: Box::new(move |fs| {
+                    Box::new(JobDone::Removed(folder::remove(fs, &names, &dir, topic, id)))
+                }),
             },
             token(token::JOB, serial),
         );
@@ -549,14 +566,17 @@ fn must_roll(part: &Partition, segment: &Segment, last: Offset, len: u64, wall_m
                 && wall_ms.saturating_sub(segment.created_ms) > part.config.max_compaction_lag_ms)
 }
 
-fn run_prepare(fs: &dyn Fs, order: &Prepare) -> io::Result<Prepared> {
+/// `None` while the folder's name is taken.
+fn run_prepare(fs: &dyn Fs, names: &FolderNames, order: &Prepare) -> io::Result<Option<Prepared>> {
     // A file may be there although no sync made its name durable: the life that made it was killed before its checkpoint.
     let made = order.open.is_none() && (order.bytes == 0 || !fs.exists(&order.path));
     let handle = match &order.open {
         Some(handle) => handle.clone(),
         None => {
-            if let Some((topic, id)) = order.settle {
-                folder::settle(fs, &order.dir, topic, id, order.holds_bytes)?;
+            if let Some((topic, id)) = order.settle
+                && !folder::settle(fs, names, &order.dir, topic, id, order.holds_bytes)?
+            {
+                return Ok(None);
             }
             fs.open(&order.path, OpenMode::CreateDirect)?
         }
@@ -602,7 +622,7 @@ fn run_prepare(fs: &dyn Fs, order: &Prepare) -> io::Result<Prepared> {
     } else {
         None
     };
-    Ok(Prepared { allocated_bytes: fs.len(&handle)?, handle, tail_page, index, made })
+    Ok(Some(Prepared { allocated_bytes: fs.len(&handle)?, handle, tail_page, index, made }))
 }
 
 /// Segments that no checkpoint names: beyond the active one, made after it, before a crash; below the first one, retired,

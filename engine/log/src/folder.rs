@@ -1,13 +1,47 @@
 //! Whose a partition's folder is: a topic that is deleted and made again has the same name and other data.
 //!
-//! `partition.metadata` decides. A deleted partition's folder is removed only while it says so, a new one moves what a
-//! deleted topic left out of its way, and neither depends on which of the two comes first. Runs on the file thread.
+//! `partition.metadata` decides. A deleted partition's folder is removed only while it says so, and a new one moves what a
+//! deleted topic left out of its way: after a restart, whichever of the two comes first. Within one process the cores
+//! learn of topics each in their own time, so a name is held by one partition until that one is removed. Runs on the file
+//! thread.
 
 use crate::adopt::{AdoptError, METADATA_NAME, partition_metadata_text, read_partition_metadata};
 use ringmill_reactor::{Fs, OpenMode};
 use ringmill_types::{PartitionId, TopicId};
+use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Which partition holds the name of a folder, among all cores of a process.
+///
+/// The core of a deleted partition may not have heard of it yet when another core wants the folder for the next topic of
+/// that name. Until it has, it creates, seals and unlinks files by that name.
+#[derive(Clone, Debug, Default)]
+pub struct FolderNames(Arc<Mutex<HashMap<PathBuf, PartitionId>>>);
+
+impl FolderNames {
+    /// Gives the holder: `id`, unless another partition was there first.
+    fn take(&self, dir: &Path, id: PartitionId) -> PartitionId {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match held.get(dir) {
+            Some(holder) => *holder,
+            None => *held.entry(dir.to_path_buf()).or_insert(id),
+        }
+    }
+
+    /// For a partition that has bytes in the folder since an earlier life.
+    pub(crate) fn inherit(&self, dir: &Path, id: PartitionId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(dir.to_path_buf(), id);
+    }
+
+    pub(crate) fn release(&self, dir: &Path, id: PartitionId) {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.get(dir) == Some(&id) {
+            held.remove(dir);
+        }
+    }
+}
 
 /// The topic named in the folder; `None` where none can be read, as after a cut while it was being made.
 fn topic_of(fs: &dyn Fs, dir: &Path) -> io::Result<Option<TopicId>> {
@@ -24,14 +58,19 @@ pub(crate) fn is_foreign(fs: &dyn Fs, dir: &Path, topic: TopicId) -> io::Result<
     Ok(fs.exists(dir) && topic_of(fs, dir)?.is_some_and(|found| found != topic))
 }
 
-/// Makes the folder this topic's. `holds_bytes`: the checkpoint knows of bytes in it, so it must not be another's.
+/// Makes the folder this topic's; false while a deleted partition, which its core has not removed yet, holds the name.
+/// `holds_bytes`: the checkpoint knows of bytes in it, so it must not be another's.
 pub(crate) fn settle(
     fs: &dyn Fs,
+    names: &FolderNames,
     dir: &Path,
     topic: TopicId,
     id: PartitionId,
     holds_bytes: bool,
-) -> io::Result<()> {
+) -> io::Result<bool> {
+    if names.take(dir, id) != id {
+        return Ok(false);
+    }
     if is_foreign(fs, dir, topic)? {
         if holds_bytes {
             return Err(io::Error::new(
@@ -48,20 +87,31 @@ pub(crate) fn settle(
         fs.write_at(&file, partition_metadata_text(topic).as_bytes(), 0)?;
         fs.sync_data(&file)?;
     }
-    Ok(())
+    Ok(true)
 }
 
-/// Removes the folder of a deleted partition, unless it is a later topic's by now.
-pub(crate) fn remove(fs: &dyn Fs, dir: &Path, topic: TopicId, id: PartitionId) -> io::Result<()> {
-    if !fs.exists(dir) || is_foreign(fs, dir, topic)? {
+/// Removes the folder of a deleted partition, unless it is a later topic's by now, and gives up its name.
+pub(crate) fn remove(
+    fs: &dyn Fs,
+    names: &FolderNames,
+    dir: &Path,
+    topic: TopicId,
+    id: PartitionId,
+) -> io::Result<()> {
+    // Whoever holds the name without this one's doing is a later topic, and sets aside what is not its own.
+    if names.take(dir, id) != id {
         return Ok(());
     }
-    let doomed = rename_away(fs, dir, id)?;
-    // A later topic's core may have made the folder its own since the look.
-    if is_foreign(fs, &doomed, topic)? {
-        return fs.rename(&doomed, dir);
+    let doomed = rename_own(fs, dir, topic, id);
+    names.release(dir, id);
+    doomed?.map_or(Ok(()), |doomed| fs.remove_dir_all(&doomed))
+}
+
+fn rename_own(fs: &dyn Fs, dir: &Path, topic: TopicId, id: PartitionId) -> io::Result<Option<PathBuf>> {
+    if !fs.exists(dir) || is_foreign(fs, dir, topic)? {
+        return Ok(None);
     }
-    fs.remove_dir_all(&doomed)
+    rename_away(fs, dir, id).map(Some)
 }
 
 /// Gives what a deleted topic left after a crash a name that nobody serves; whoever asks for [`doomed_folders`] removes it.
@@ -135,11 +185,35 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let dir = home.path().join(&longest);
         let (first, second) = (TopicId([1; 16]), TopicId([2; 16]));
-        settle(&StdFs, &dir, first, PartitionId(1), false).unwrap();
-        settle(&StdFs, &dir, second, PartitionId(2), false).unwrap();
+        settle(&StdFs, &FolderNames::default(), &dir, first, PartitionId(1), false).unwrap();
+        let names = FolderNames::default();
+        settle(&StdFs, &names, &dir, second, PartitionId(2), false).unwrap();
         assert!(is_foreign(&StdFs, &dir, first).unwrap());
-        remove(&StdFs, &dir, second, PartitionId(2)).unwrap();
+        remove(&StdFs, &names, &dir, second, PartitionId(2)).unwrap();
         assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_name_is_one_partitions_until_that_one_is_removed() {
+        let home = tempfile::tempdir().unwrap();
+        let dir = home.path().join("orders-0");
+        let names = FolderNames::default();
+        let (old, new) = ((TopicId([1; 16]), PartitionId(1)), (TopicId([2; 16]), PartitionId(2)));
+        assert!(settle(&StdFs, &names, &dir, old.0, old.1, false).unwrap());
+        // The new one's core knows first that the old one is deleted.
+        assert!(!settle(&StdFs, &names, &dir, new.0, new.1, false).unwrap());
+        assert!(!is_foreign(&StdFs, &dir, old.0).unwrap());
+        remove(&StdFs, &names, &dir, old.0, old.1).unwrap();
+        assert!(!dir.exists());
+        assert!(settle(&StdFs, &names, &dir, new.0, new.1, false).unwrap());
+        // Somebody who was deleted before it ever had a folder.
+        assert!(!settle(&StdFs, &names, &dir, old.0, old.1, false).unwrap());
+        remove(&StdFs, &names, &dir, old.0, old.1).unwrap();
+        assert!(is_foreign(&StdFs, &dir, old.0).unwrap());
+        // As at a stop of its core.
+        names.release(&dir, old.1);
+        names.release(&dir, new.1);
+        assert!(settle(&StdFs, &names, &dir, TopicId([3; 16]), PartitionId(3), false).unwrap());
     }
 
     #[test]

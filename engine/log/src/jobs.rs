@@ -19,7 +19,7 @@ pub(crate) enum JobFor {
 }
 
 pub(crate) enum JobDone {
-    Prepared(std::io::Result<crate::destage::Prepared>),
+    Prepared(std::io::Result<Option<crate::destage::Prepared>>),
     Sealed(Result<(), DiskError>),
     Checkpointed(Result<(), DiskError>),
     FileAdded(std::io::Result<(FileHandle, u64)>),

@@ -355,6 +355,7 @@ impl Log {
         }
         self.mark_when_idle(io, now_ns);
         self.poll_files(io);
+        self.remove_retired(io);
         self.poll_destage(io);
         self.poll_carry(io);
         self.poll_checkpoint(io, now_ns);
@@ -392,6 +393,7 @@ impl Log {
             self.cache.has_more().then_some(0),
             mark,
             retry,
+            self.destage.names_ns,
             (!self.stopping).then_some(self.next_retention_ns),
             self.checkpoint.deadline_ns(),
             self.compaction.deadline_ns().filter(|_| !self.stopping),

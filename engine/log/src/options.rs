@@ -1,6 +1,7 @@
 //! What a core's log is told at start, and the switches by which the simulator plants faults.
 
 use crate::compaction::CompactJob;
+use crate::folder::FolderNames;
 use crate::format::checkpoint::PartitionState;
 use ringmill_reactor::Flush;
 use ringmill_types::CoreId;
@@ -56,6 +57,8 @@ pub struct LogOptions {
     /// What other cores' last checkpoints said of partitions that are this core's now: a log without a checkpoint of its
     /// own begins with it, and need not read their segments. Missing ones are found by reading.
     pub inherited: Vec<PartitionState>,
+    /// One for all cores of a process.
+    pub folder_names: FolderNames,
     pub faults: Faults,
 }
 
@@ -83,6 +86,7 @@ impl LogOptions {
             compaction_map_bytes: 64 << 20,
             open_files_max: 512,
             inherited: Vec::new(),
+            folder_names: FolderNames::default(),
             faults: Faults::default(),
         }
     }

@@ -63,6 +63,8 @@ pub enum DestageStep {
     Writing,
     /// The last attempt met a full disk; tried again when space is back.
     NoSpace,
+    /// A deleted partition still holds the folder's name; tried again soon.
+    NameTaken,
 }
 
 pub struct Partition {

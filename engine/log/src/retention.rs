@@ -18,12 +18,16 @@ use std::path::PathBuf;
 const AGEING_LOOK_NS: u64 = 1_000_000_000;
 
 impl Log {
-    pub(crate) fn poll_retention<B: Backend>(&mut self, io: &mut B, now_ns: u64) {
+    /// Before folders are removed: these files' names are another partition's after that.
+    pub(crate) fn remove_retired<B: Backend>(&mut self, io: &mut B) {
         while self.doomed_files.front().is_some_and(|(group, _)| *group <= self.core_log.durable()) {
             if let Some((_, paths)) = self.doomed_files.pop_front() {
                 self.remove_files(io, paths);
             }
         }
+    }
+
+    pub(crate) fn poll_retention<B: Backend>(&mut self, io: &mut B, now_ns: u64) {
         if now_ns < self.next_retention_ns || self.stopping {
             return;
         }

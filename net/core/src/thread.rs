@@ -6,6 +6,7 @@ use crate::link::CoreLink;
 use crate::live::Live;
 use crate::messages::{ControlMessage, CoreMessage, TopicDelta};
 use crate::peer::{PEER_SLOTS, PeerMessage};
+use ringmill_log::folder::FolderNames;
 use ringmill_log::{Log, LogOptions, RecoveryError, RecoveryReport};
 use ringmill_reactor::ring::{RingBackend, RingError, RingFeatures, RingOptions};
 use ringmill_reactor::{Backend, Doorbell, Waker};
@@ -78,7 +79,9 @@ pub fn start(
     let mut handles = Vec::new();
     let mut started = Vec::new();
     let mut waker_txs: Vec<mpsc::Sender<Vec<Waker>>> = Vec::new();
-    for (options, peers) in cores.into_iter().zip(queues.drain(..)) {
+    let names = FolderNames::default();
+    for (mut options, peers) in cores.into_iter().zip(queues.drain(..)) {
+        options.log.folder_names = names.clone();
         let (to_core, from_control) = rtrb::RingBuffer::<CoreMessage>::new(MAILBOX_SLOTS);
         let (to_control, from_core) = rtrb::RingBuffer::<ControlMessage>::new(MAILBOX_SLOTS);
         let (ready_tx, ready_rx) = mpsc::channel();

@@ -2,6 +2,7 @@
 
 use ringmill_core::heartbeat::Heartbeat;
 use ringmill_core::{ControlMessage, Core, CoreEnds, CoreMessage, CoreSettings, TopicDelta, join_peers};
+use ringmill_log::folder::FolderNames;
 use ringmill_log::format::checkpoint::PartitionState;
 use ringmill_log::{Log, LogOptions, PartitionView, RecoveryError};
 use ringmill_reactor::sim::{ListenerId, SimBackend, SimRng, SimWorld};
@@ -55,8 +56,9 @@ pub(crate) struct Boot<'a> {
 impl Node {
     pub fn boot(world: &SimWorld, boot: &Boot<'_>, rng: &mut SimRng) -> Result<Node, RecoveryError> {
         let mut units = Vec::new();
+        let names = FolderNames::default();
         for core in 0..boot.cores {
-            units.push(Unit::open(world, boot, CoreId(core), rng)?);
+            units.push(Unit::open(world, boot, CoreId(core), &names, rng)?);
         }
         let wakers: Vec<Waker> = units.iter().map(|u| u.waker.clone()).collect();
         join_peers(units.iter_mut().map(|u| &mut u.core), &wakers);
@@ -164,7 +166,13 @@ impl Node {
 }
 
 impl Unit {
-    fn open(world: &SimWorld, boot: &Boot<'_>, id: CoreId, rng: &mut SimRng) -> Result<Unit, RecoveryError> {
+    fn open(
+        world: &SimWorld,
+        boot: &Boot<'_>,
+        id: CoreId,
+        names: &FolderNames,
+        rng: &mut SimRng,
+    ) -> Result<Unit, RecoveryError> {
         let (index, mut io) = world.add_core();
         let own: Vec<(&TopicSpec, &PartitionSpec)> = boot
             .topics
@@ -173,6 +181,7 @@ impl Unit {
             .collect();
         let mut options = boot.options.clone();
         options.core = id;
+        options.folder_names = names.clone();
         options.log_dir = options.data_dir.join(format!("core-{id}"));
         let owned = |s: &&PartitionState| own.iter().any(|(_, p)| p.id.0 == s.id);
         options.inherited = boot.inherited.iter().filter(owned).cloned().collect();

@@ -152,5 +152,8 @@ impl Log {
         for slot in self.parts.slots() {
             self.checkpoint.note_changed(slot);
         }
+        for (_, part) in self.parts.iter().filter(|(_, p)| !p.deleted && !p.segments.is_empty()) {
+            self.options.folder_names.inherit(&part.dir, part.id);
+        }
     }
 }
