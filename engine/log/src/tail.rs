@@ -112,6 +112,8 @@ impl Log {
     fn drop_partition(&mut self, slot: u32) {
         let Some(id) = self.parts.get(slot).map(|part| part.id) else { return };
         self.drop_tail(slot);
+        // Nothing else may come that would: a stop may wait for the room in the core log that this gives back.
+        self.advance_destaged();
         self.destage.remove_dirs.push_back(slot);
         self.checkpoint.note_deleted(slot, id);
     }

@@ -82,7 +82,7 @@ fn values_that_outlive_their_delete_markers_are_found() {
 }
 
 /// Seeds that once broke a promise, and what was wrong then.
-const ONCE_BROKEN: [(u64, &str); 16] = [
+const ONCE_BROKEN: [(u64, &str); 18] = [
     (126, "a checkpoint named a segment as active that retention had unlinked: offline for ever"),
     (455, "the same, with small memory"),
     (475, "the same"),
@@ -102,6 +102,11 @@ const ONCE_BROKEN: [(u64, &str); 16] = [
     (7233, "files of retired segments came back, and with them records at two places"),
     (8047, "the same, and a producer was refused as out of order"),
     (4690, "one partition found room again, and the others that had met the full disk waited for ever"),
+    (
+        10787,
+        "nothing came after a tombstone that would have given its room in the core log back: a stop did not end",
+    ),
+    (11937, "a deleted topic whose core had not heard of it yet took the next one's folder"),
 ];
 
 #[test]
