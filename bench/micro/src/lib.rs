@@ -55,10 +55,8 @@ impl<B: Backend> LogRig<B> {
     /// # Panics
     /// When it cannot be opened: a benchmark has nobody to tell.
     pub fn open(mut io: B, options: LogOptions, count: i32) -> LogRig<B> {
-        let topic = topic(count);
-        let own: Vec<_> = topic.partitions.iter().map(|p| (&topic, p)).collect();
         let next_id = FIRST_ID + count as u64;
-        let (log, _) = Log::open(&mut io, options, &own, next_id, 1).expect("an empty log opens");
+        let (log, _) = Log::open(&mut io, options, &[topic(count)], next_id, 1).expect("an empty log opens");
         LogRig { io, log }
     }
 

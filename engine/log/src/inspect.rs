@@ -5,13 +5,13 @@
 //! everything they can. Nothing here changes a file except [`repair::apply`]. A broker that runs on the same folder is
 //! not disturbed, but what it is writing may look torn.
 
+mod contradiction;
 mod core_files;
 mod kafka_files;
 pub mod repair;
 mod rows;
 #[cfg(test)]
 mod tests;
-mod unaccounted;
 
 pub use core_files::{Chain, Hole, walk_chain};
 pub(crate) use core_files::{
@@ -22,8 +22,7 @@ pub use rows::{
     SwapOutput, SwapRow, TimeRow,
 };
 
-pub(crate) use unaccounted::lacking;
-pub use unaccounted::{Unaccounted, unaccounted};
+pub use contradiction::{Against, Contradiction, CoreKnows, Decisions, Depth, Known, refusal};
 
 use crate::format::checkpoint::{HANDED_ON_NAME, SLOT_NAMES};
 use crate::format::swap::SWAP_NAME;

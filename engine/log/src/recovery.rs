@@ -13,7 +13,7 @@ pub use error::RecoveryError;
 
 use crate::compaction::{finish_swap, forget_swap};
 use crate::format::checkpoint::{self, Checkpoint};
-use crate::inspect::{first_with_groups, lacking, lost_checkpoints};
+use crate::inspect::{Decisions, Known, first_with_groups, lost_checkpoints};
 use crate::log::Log;
 use crate::options::LogOptions;
 use error::at;
@@ -34,16 +34,16 @@ pub struct RecoveryReport {
 }
 
 impl Log {
-    /// Opens (or makes) the log of one core and replays what the last life left. `topics` are this core's partitions by
-    /// control's image; ids below `next_partition_id` that are not among them belonged to deleted topics. `incarnation`
-    /// is random.
+    /// Opens (or makes) the log of one core and replays what the last life left. `topics` are all of control's image, on
+    /// whatever core; ids below `next_partition_id` that are not among them belonged to deleted topics, and what is left of
+    /// those goes. `incarnation` is random.
     ///
     /// # Errors
     /// [`RecoveryError`]: nothing was changed on disk that could make matters worse.
     pub fn open<B: Backend>(
         io: &mut B,
         options: LogOptions,
-        topics: &[(&TopicSpec, &PartitionSpec)],
+        topics: &[TopicSpec],
         next_partition_id: u64,
         incarnation: u128,
     ) -> Result<(Log, RecoveryReport), RecoveryError> {
@@ -67,16 +67,22 @@ impl Log {
         {
             return Err(unreadable(&options, lost_checkpoints(&file)));
         }
-        if let Some(state) =
-            newest.iter().flat_map(|newest| &newest.partitions).find(|state| state.id >= next_partition_id)
-        {
-            let what = lacking(&options.data_dir, &options.log_dir, state.id, Some(state));
-            return Err(RecoveryError::Lacking { what });
+        let all = || topics.iter().flat_map(|topic| topic.partitions.iter().map(move |spec| (topic, spec)));
+        let decisions = Decisions::new(next_partition_id, all().map(|(_, spec)| (spec.id, spec.owner)));
+        // What the image has is never taken for what a deleted topic left.
+        let against = newest.iter().flat_map(|newest| &newest.partitions).find_map(|state| {
+            let (id, place) = (state.id, options.log_dir.as_path());
+            decisions.contradict(options.core.0, Known { id, place, state: Some(state), is_deleted: false })
+        });
+        if let Some(against) = against {
+            return Err(RecoveryError::Contradicted { what: against.sentence(&options.data_dir) });
         }
+        let own: Vec<(&TopicSpec, &PartitionSpec)> =
+            all().filter(|(_, spec)| spec.owner == options.core).collect();
         let mut start = newest.unwrap_or_else(|| first_checkpoint(&options));
         let (log_dir, topics_dir) = (options.log_dir.clone(), options.data_dir.join("topics"));
         let swapped = finish_swap(fs, &log_dir, &mut start.partitions, &topics_dir).map_err(at(&log_dir))?;
-        let mut replay = Replay::new(io, options, files, &start, topics, next_partition_id);
+        let mut replay = Replay::new(io, options, files, &start, &own, decisions);
         replay.run(io, &start)?;
         let (mut log, report) = replay.finish(io, start, incarnation)?;
         if swapped {

@@ -42,7 +42,7 @@ impl Life {
         let world = SimWorld::new(3, options);
         world.fs().create_dir_all(Path::new("/data")).unwrap();
         let (_, mut io) = world.add_core();
-        let (topic, spec) = orders(config);
+        let (topic, _) = orders(config);
         let options = LogOptions {
             first_file_bytes: 256 << 10,
             file_bytes: 256 << 10,
@@ -53,7 +53,7 @@ impl Life {
             producer_expiration_ms: 2 * HOUR_MS,
             ..LogOptions::new(CoreId(0), PathBuf::from("/data"))
         };
-        let (log, _) = Log::open(&mut io, options, &[(&topic, &spec)], 100, 1).unwrap();
+        let (log, _) = Log::open(&mut io, options, &[topic], 100, 1).unwrap();
         Life { world, io, log, durable: GroupSeq(0), sequence: 0 }
     }
 

@@ -47,7 +47,7 @@ impl Life {
             name: "orders".into(),
             id: TopicId([7; 16]),
             config: Arc::new(TopicConfig::default()),
-            partitions: vec![spec.clone()],
+            partitions: vec![spec],
         };
         let options = LogOptions {
             first_file_bytes: RING_BYTES / 3,
@@ -58,7 +58,7 @@ impl Life {
             compaction_check_ms,
             ..LogOptions::new(CoreId(0), PathBuf::from("/data"))
         };
-        let (log, _) = Log::open(&mut io, options, &[(&topic, &spec)], 100, 1).unwrap();
+        let (log, _) = Log::open(&mut io, options, &[topic], 100, 1).unwrap();
         Life { world, core, io, log, durable: GroupSeq(0), has_room: false, turns: 0 }
     }
 

@@ -11,6 +11,7 @@ use crate::exit::{Failure, Reason};
 use crate::identity::DataFolder;
 use crate::lacking;
 use ringmill_log::format::checkpoint;
+use ringmill_log::inspect::Depth;
 use ringmill_log::{adopt, folder};
 use ringmill_metadata::records::Configs;
 use ringmill_metadata::{FileJournal, Image, Journal, PartitionRecord, Record};
@@ -40,8 +41,8 @@ pub fn clear_deleted(
     };
     let strangers = strangers(fs.as_ref(), &dir, image).map_err(unusable)?;
     if !strangers.is_empty() {
-        // They may be of topics that the journal lacks.
-        lacking::check(fs.as_ref(), &data.path, &data.identity.generation, image)?;
+        // They may be of topics that the journal lacks, and that nothing but a core log knows.
+        lacking::check(fs.as_ref(), &data.path, &data.identity.generation, image, Depth::Log)?;
     }
     if !strangers.is_empty() && was_cut_off(fs.as_ref(), data) {
         for name in strangers {

@@ -147,7 +147,7 @@ pub fn start_failure(error: &StartError) -> Failure {
             | RecoveryError::MissingFile { .. }
             | RecoveryError::Foreign { .. }
             | RecoveryError::Exchanged { .. }
-            | RecoveryError::Lacking { .. }
+            | RecoveryError::Contradicted { .. }
             | RecoveryError::Checkpoint { .. }
             | RecoveryError::Adopt(_) => Reason::DataDamaged,
             RecoveryError::NoMemory => Reason::LimitsTooLow,

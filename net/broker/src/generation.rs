@@ -207,8 +207,26 @@ fn last_words(old: &Generation, data: &Path, fs: &dyn Fs) -> Vec<PartitionState>
     checkpoints.filter(|checkpoint| checkpoint.clean).flat_map(|checkpoint| checkpoint.partitions).collect()
 }
 
+/// What the old cores had, while a change from or to `generation` is under way: nothing is in the journal meanwhile that these
+/// partitions were not in before.
+pub fn under_way(generation: &Generation, data: &Path, fs: &dyn Fs) -> Option<Vec<PartitionState>> {
+    if generation.drained {
+        let words = handed_on(data, generation.number + 1, fs);
+        return Some(words.unwrap_or_else(|| last_words(generation, data, fs)));
+    }
+    handed_on(data, generation.number, fs)
+}
+
 /// Writes down, durably, what generation `number` begins with: the envelope and the archive of a checkpoint.
-fn hand_on(data: &Path, number: u64, partitions: Vec<PartitionState>, fs: &dyn Fs) -> Result<(), Failure> {
+///
+/// # Errors
+/// [`Reason::DataUnusable`].
+pub fn hand_on(
+    data: &Path,
+    number: u64,
+    partitions: Vec<PartitionState>,
+    fs: &dyn Fs,
+) -> Result<(), Failure> {
     let words = Checkpoint {
         sequence: number,
         lives: Vec::new(),

@@ -7,8 +7,9 @@ use crate::args::BrokerOptions;
 use crate::boot::journal_failure;
 use crate::exit::Failure;
 use crate::identity::{self, DataFolder, Wanted};
-use crate::{adoption, control, generation, missing};
+use crate::{adoption, control, generation, lacking, missing};
 use ringmill_log::format::checkpoint::PartitionState;
+use ringmill_log::inspect::Depth;
 use ringmill_metadata::{FileJournal, Image};
 use ringmill_reactor::Fs;
 use std::sync::Arc;
@@ -44,6 +45,7 @@ impl Settled {
         let (mut journal, mut image) =
             FileJournal::open(Arc::clone(fs), data).map_err(|error| journal_failure(&error))?;
         missing::core_logs(&folder.identity.generation, data, &image, fs.as_ref())?;
+        lacking::check(fs.as_ref(), data, &folder.identity.generation, &image, Depth::Checkpoint)?;
         if let Some(dir) = &wanted.log_dir {
             generation::make_log_dir(dir, fs.as_ref())?;
         }
@@ -75,16 +77,20 @@ mod tests {
     use crate::args::ServeArgs;
     use crate::exit::Reason;
     use crate::host;
+    use ringmill_log::format::checkpoint::{self, Checkpoint};
     use ringmill_metadata::records::Configs;
     use ringmill_metadata::{Journal as _, PartitionRecord, Record};
     use ringmill_reactor::sim::{Cut, SimOptions, SimWorld};
     use ringmill_types::{LeaderEpoch, PartitionId, TopicId};
+    use std::cell::Cell;
 
     /// A data folder on a simulated disk. Only its lock is a real file.
     struct Home {
         dir: tempfile::TempDir,
         set: Vec<String>,
         world: SimWorld,
+        /// Partitions that a core began without anything that was known of them.
+        fresh: Cell<usize>,
     }
 
     impl Home {
@@ -94,7 +100,7 @@ mod tests {
             std::fs::create_dir(dir.path().join("data")).unwrap();
             std::fs::create_dir(&logs).unwrap();
             let set = if logs_apart { vec![format!("core.log.dir={}", logs.display())] } else { Vec::new() };
-            Home { dir, set, world: SimWorld::new(seed, SimOptions::default()) }
+            Home { dir, set, world: SimWorld::new(seed, SimOptions::default()), fresh: Cell::new(0) }
         }
 
         fn fs(&self) -> Arc<dyn Fs> {
@@ -122,9 +128,44 @@ mod tests {
                     configs: Configs::new(),
                     partitions: placed.map(partition).collect(),
                 };
-                settled.journal.append(&[made]).map_err(|error| journal_failure(&error))?;
+                settled
+                    .journal
+                    .append(std::slice::from_ref(&made))
+                    .map_err(|error| journal_failure(&error))?;
+                settled.image.apply(&made);
             }
+            self.checkpoints(&settled)?;
+            generation::forget(&settled.folder.path, self.fs().as_ref())?;
             Ok(settled)
+        }
+
+        /// What each core of this life writes before it serves, and leaves after an orderly stop.
+        fn checkpoints(&self, settled: &Settled) -> Result<(), Failure> {
+            let (fs, generation) = (self.fs(), &settled.folder.identity.generation);
+            let unusable = |error: std::io::Error| Failure::new(Reason::DataUnusable, error.to_string());
+            for core in 0..generation.cores {
+                let dir = generation.core_dir(&settled.folder.path, core);
+                let newest = checkpoint::read_newest(fs.as_ref(), &dir)
+                    .map_err(|e| unusable(std::io::Error::other(e.to_string())))?;
+                let known = newest.as_ref().map_or(&settled.inherited, |newest| &newest.partitions);
+                let own = settled.image.topics().flat_map(|topic| &topic.partitions);
+                let own = own.filter(|partition| partition.core.0 == core).map(|partition| {
+                    known.iter().find(|state| state.id == partition.id.0).cloned().unwrap_or_else(|| {
+                        self.fresh.set(self.fresh.get() + 1);
+                        PartitionState { id: partition.id.0, ..PartitionState::default() }
+                    })
+                });
+                let sequence = newest.as_ref().map_or(1, |newest| newest.sequence + 1);
+                let next = Checkpoint {
+                    sequence,
+                    core,
+                    clean: true,
+                    partitions: own.collect(),
+                    ..Checkpoint::default()
+                };
+                checkpoint::write_slot(fs.as_ref(), &dir, &next).map_err(unusable)?;
+            }
+            Ok(())
         }
 
         /// The power goes now, if it has not gone yet.
@@ -140,11 +181,15 @@ mod tests {
         loop {
             let home = Home::new(logs_apart, calls);
             before(&home);
+            let known = home.fresh.get();
             home.world.set_fuse(Some(calls));
             let whole = home.life(cores).is_ok();
             home.cut();
             if let Err(refused) = home.life(cores) {
                 panic!("refused after the power went at call {calls}: {refused}");
+            }
+            if known > 0 {
+                assert_eq!(home.fresh.get(), known, "forgotten when the power went at call {calls}");
             }
             if whole {
                 break;
@@ -173,6 +218,26 @@ mod tests {
         for logs_apart in [false, true] {
             check_cuts(logs_apart, drained, "3");
         }
+    }
+
+    /// As it is before a change of cores, and after it, with cores of any number; and after one that was cut.
+    #[test]
+    fn a_journal_of_before_a_change_of_cores_is_refused() {
+        let home = Home::new(false, 0);
+        drained(&home);
+        let (fs, path) = (home.fs(), home.dir.path().join("data/meta/journal"));
+        let before = fs.read_all(&path).unwrap();
+        home.life("3").unwrap();
+        let after = fs.read_all(&path).unwrap();
+        fs.replace(&path, &before).unwrap();
+        for cores in ["3", "2"] {
+            let refused = home.life(cores).err().unwrap();
+            assert_eq!(refused.reason, Reason::DataDamaged, "{refused}");
+            assert!(refused.to_string().contains("places partitions where they are not"), "{refused}");
+            assert_eq!(fs.read_all(&path).unwrap(), before, "nothing was changed");
+        }
+        fs.replace(&path, &after).unwrap();
+        home.life("3").unwrap();
     }
 
     #[test]

@@ -11,7 +11,7 @@ use ringmill_log::{Log, LogOptions, RecoveryError, RecoveryReport};
 use ringmill_reactor::ring::{RingBackend, RingError, RingFeatures, RingOptions};
 use ringmill_reactor::{Backend, Doorbell, Waker};
 use ringmill_types::limits::MAILBOX_SLOTS;
-use ringmill_types::{CoreId, PartitionSpec, TopicSpec};
+use ringmill_types::{CoreId, TopicSpec};
 use std::fmt;
 use std::net::TcpListener;
 use std::sync::{Arc, mpsc};
@@ -166,12 +166,8 @@ fn run(
         tracing::warn!(core = id.0, cpu, %error, "the core could not be pinned; it runs wherever the kernel puts it");
     }
     let built = RingBackend::new(options.ring).map_err(|e| StartError::Ring(id, e)).and_then(|mut io| {
-        let own: Vec<(&TopicSpec, &PartitionSpec)> = topics
-            .iter()
-            .flat_map(|t| t.partitions.iter().filter(|p| p.owner == id).map(move |p| (t, p)))
-            .collect();
         let (log, recovery) =
-            Log::open(&mut io, options.log, &own, options.next_partition_id, options.incarnation)
+            Log::open(&mut io, options.log, topics, options.next_partition_id, options.incarnation)
                 .map_err(|e| StartError::Log(id, e))?;
         let listener = io.add_listener(options.listener);
         let (waker, features) = (io.waker(), io.features());

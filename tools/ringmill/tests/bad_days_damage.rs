@@ -7,7 +7,7 @@
 #[allow(dead_code, reason = "each test binary uses a part of it")]
 mod common;
 
-use common::{ANYBODY, Author, Broker, NONE, PATIENCE, Refusal, batch, creatable, run};
+use common::{ANYBODY, Author, Broker, Client, NONE, PATIENCE, Refusal, batch, creatable, run};
 use ringmill_types::limits::PAGE_BYTES;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -258,6 +258,64 @@ fn topics_that_the_journal_lost_come_back_from_the_cores() {
             assert!(kept, "{topic}-{partition} holds {stored:?}");
             assert_eq!(client.produce(topic, partition, &batch(ANYBODY, &["it goes on"])).unwrap(), NONE);
         }
+    }
+}
+
+/// Where partitions are is decided anew with every change of cores. A journal of before it, or one that lost just that record,
+/// has all the ids, and places partitions on cores that never had them.
+#[test]
+fn a_journal_that_places_partitions_where_they_were_costs_nothing() {
+    const PARTITIONS: i32 = 5;
+    for by_hand in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("data");
+        let journal = data.join("meta/journal");
+        let mut broker = Broker::start(&data, &[]);
+        let mut client = broker.client();
+        assert_eq!(client.create("t", PARTITIONS, &[]).unwrap(), NONE);
+        let each = |client: &mut Client, what: &str| {
+            for partition in 0..PARTITIONS {
+                let record = format!("{what} of {partition}");
+                assert_eq!(client.produce("t", partition, &batch(ANYBODY, &[record])).unwrap(), NONE);
+            }
+        };
+        each(&mut client, "first");
+        assert_eq!(broker.stop().code(), Some(0));
+        let before = std::fs::read(&journal).unwrap();
+        let mut broker = Broker::start(&data, &["--cores", "3"]);
+        each(&mut broker.client(), "second");
+        broker.kill();
+        let mut bytes = std::fs::read(&journal).unwrap();
+        assert_eq!(bytes[..before.len()], before, "where they are now is decided behind");
+        if by_hand {
+            bytes = before;
+            std::fs::write(&journal, &bytes).unwrap();
+            let said = "the metadata journal places partitions where they are not";
+            for cores in ["3", "1"] {
+                let Err(refusal) = Broker::try_start(&data, &["--cores", cores]) else { panic!("{cores}") };
+                assert_eq!(refusal.code, Some(DATA_DAMAGED), "{}", refusal.said);
+                assert!(refusal.said.contains(said), "{}", refusal.said);
+            }
+            verify_names(&data, &journal);
+            assert_eq!(std::fs::read(&journal).unwrap(), bytes, "nothing was changed");
+        } else {
+            *bytes.last_mut().unwrap() ^= 1;
+            std::fs::write(&journal, &bytes).unwrap();
+        }
+        let told: &[&str] = if by_hand { &[] } else { &["lost: what was decided last"] };
+        repair(&data, told);
+        let (code, said) = run(&["log", "verify", "--only-findings", data.to_str().unwrap()]);
+        assert_eq!(code, 0, "{said}");
+
+        let broker = Broker::start(&data, &["--cores", "3"]);
+        let mut client = broker.client();
+        for partition in 0..PARTITIONS {
+            let stored = client.read_from("t", partition, 0);
+            let stored: Vec<String> =
+                stored.into_iter().map(|record| String::from_utf8(record.value).unwrap()).collect();
+            assert_eq!(stored, [format!("first of {partition}"), format!("second of {partition}")]);
+        }
+        each(&mut client, "third");
     }
 }
 

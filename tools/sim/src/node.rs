@@ -8,7 +8,7 @@ use ringmill_log::{Log, LogOptions, PartitionView, RecoveryError};
 use ringmill_reactor::sim::{ListenerId, SimBackend, SimRng, SimWorld};
 use ringmill_reactor::{Backend, Doorbell, Waker};
 use ringmill_types::limits::MAILBOX_SLOTS;
-use ringmill_types::{CoreId, PartitionId, PartitionSpec, TopicSpec};
+use ringmill_types::{CoreId, PartitionId, TopicSpec};
 use std::sync::Arc;
 
 /// One core and control's ends of its queues.
@@ -174,19 +174,17 @@ impl Unit {
         rng: &mut SimRng,
     ) -> Result<Unit, RecoveryError> {
         let (index, mut io) = world.add_core();
-        let own: Vec<(&TopicSpec, &PartitionSpec)> = boot
-            .topics
-            .iter()
-            .flat_map(|t| t.partitions.iter().filter(|p| p.owner == id).map(move |p| (t, p)))
-            .collect();
         let mut options = boot.options.clone();
         options.core = id;
         options.folder_names = names.clone();
         options.log_dir = options.data_dir.join(format!("core-{id}"));
-        let owned = |s: &&PartitionState| own.iter().any(|(_, p)| p.id.0 == s.id);
+        let owned = |s: &&PartitionState| {
+            let mut partitions = boot.topics.iter().flat_map(|topic| &topic.partitions);
+            partitions.any(|p| p.id.0 == s.id && p.owner == id)
+        };
         options.inherited = boot.inherited.iter().filter(owned).cloned().collect();
         let incarnation = u128::from(rng.next_u64()) << 64 | u128::from(rng.next_u64());
-        let (log, _) = Log::open(&mut io, options, &own, boot.next_partition, incarnation)?;
+        let (log, _) = Log::open(&mut io, options, boot.topics, boot.next_partition, incarnation)?;
         let (socket, listener) = io.listen();
         let (to_core, from_control) = rtrb::RingBuffer::new(MAILBOX_SLOTS);
         let (to_control, from_core) = rtrb::RingBuffer::new(MAILBOX_SLOTS);

@@ -257,6 +257,8 @@ pub struct ChainGroup {
     pub batches: Vec<(PartitionId, i64, i64)>,
     /// Partitions of all its entries, each once.
     pub named: BTreeSet<PartitionId>,
+    /// Those of them that it says were deleted.
+    pub deleted: BTreeSet<PartitionId>,
 }
 
 /// Walks the groups from where the checkpoint says, by sequence, incarnation and header CRC, as recovery does.
@@ -355,6 +357,8 @@ impl Walk {
         let batches = batches_of(&group);
         let of_partitions = group.entries.iter().filter(|entry| entry.kind != EntryKind::NoOp);
         let named = of_partitions.map(|entry| entry.partition).collect();
+        let tombstones = group.entries.iter().filter(|entry| entry.kind == EntryKind::Tombstone);
+        let deleted = tombstones.map(|entry| entry.partition).collect();
         let bytes = header.total_bytes() as u64;
         self.prev_header_crc = file.stored_crc(fs, position)?;
         self.durable = self.durable.max(header.durable.0);
@@ -365,6 +369,7 @@ impl Walk {
             bytes,
             batches,
             named,
+            deleted,
         });
         self.chain.next_sequence = next.saturating_add(1);
         self.chain.end_file = number;

@@ -96,6 +96,8 @@ pub enum Action {
     /// Good batches move to a new segment file; the original and its indexes are set aside. `bytes` count for the
     /// checkpoint in `core_dir`.
     RewriteSegment { path: PathBuf, core_dir: PathBuf, partition: u64, bytes: u64 },
+    /// The checkpoint in `dir` forgets a partition that another core has. Its segments are that one's.
+    ForgetPartition { dir: PathBuf, partition: u64 },
     /// A compaction of the partition in `topic_dir` that was cut off is finished, as a start would.
     FinishSwap { core_dir: PathBuf, topic_dir: PathBuf },
     /// The record of a compaction, which cannot be read, is set aside.
@@ -153,6 +155,9 @@ impl fmt::Display for Action {
             Action::SetAsideCoreLog { dir } => write!(f, "{}: set aside as a whole", dir.display()),
             Action::RewriteSegment { path, bytes, .. } => {
                 write!(f, "{}: set aside; {bytes} bytes of good batches are kept", path.display())
+            }
+            Action::ForgetPartition { dir, partition } => {
+                write!(f, "{}: the checkpoint names the partition of id {partition} no more", dir.display())
             }
             Action::FinishSwap { topic_dir, .. } => {
                 write!(f, "{}: the compaction that was cut off is finished", topic_dir.display())
@@ -381,6 +386,11 @@ pub fn apply(fs: &dyn Fs, data_dir: &Path, plan: &Plan, label: &str) -> Result<V
             Action::SetAsideCoreLog { dir } => aside.kept.push(set_aside_folder(fs, dir, label)?),
             Action::RewriteSegment { path, core_dir, partition, .. } => {
                 segments::rewrite(fs, &mut aside, path, core_dir, *partition)?;
+            }
+            Action::ForgetPartition { dir, partition } => {
+                change_checkpoint(fs, dir, |checkpoint| {
+                    checkpoint.partitions.retain(|state| state.id != *partition);
+                })?;
             }
             Action::FinishSwap { core_dir, topic_dir } => finish_swap(fs, core_dir, topic_dir)?,
             Action::SetAsideSwap { path } => {

@@ -8,7 +8,7 @@ use crate::testing::{BatchSpec, FuseFs, golden, golden_copy, group_of};
 use proptest::prelude::*;
 use ringmill_reactor::OpenMode;
 use ringmill_reactor::stdfs::StdFs;
-use ringmill_types::GroupSeq;
+use ringmill_types::{CoreId, GroupSeq, PartitionId};
 
 const FILE_BYTES: u64 = 16 * 4096;
 const LIFE: u128 = 0xfeed;
@@ -395,7 +395,8 @@ fn partitions_that_the_journal_never_gave_out_are_told() {
     let mut home = Home::new();
     home.group(1, 100);
     let strangers = |home: &Home, next: u64| -> Vec<(u64, Option<String>)> {
-        let all = unaccounted(&StdFs, &home.core(), next).unwrap();
+        let all = contradictions(home, &Decisions::new(next, []));
+        assert!(all.iter().all(|known| known.against == Against::NeverGiven));
         all.into_iter().map(|known| (known.id, known.state.map(|state| state.topic))).collect()
     };
     assert_eq!(strangers(&home, 6), []);
@@ -403,14 +404,12 @@ fn partitions_that_the_journal_never_gave_out_are_told() {
     home.append(9, EntryKind::Tombstone, Vec::new(), 0);
     home.append(7, EntryKind::Epoch, Vec::new(), 0);
     assert_eq!(strangers(&home, 6), [(7, None), (9, None)]);
-    match opened(&home) {
-        Err(error @ crate::RecoveryError::Lacking { .. }) => {
-            let (text, first) =
-                (error.to_string(), unaccounted(&StdFs, &home.core(), 6).unwrap().pop().unwrap());
-            assert_eq!(text, first.sentence(home.dir.path()));
-        }
-        other => panic!("{other:?}"),
-    }
+    let deleted = contradictions(&home, &Decisions::new(6, []))
+        .iter()
+        .map(|known| known.is_deleted)
+        .collect::<Vec<_>>();
+    assert_eq!(deleted, [false, true], "a repair does not bring back what was made and deleted");
+    refused_like(&home, CoreId(0), &contradictions(&home, &Decisions::new(6, []))[1]);
     home.checkpoint(|c| {
         c.partitions.push(PartitionState { id: 6, topic: "u".to_string(), ..PartitionState::default() });
         (c.start_offset, c.next_group, c.prev_header_crc) =
@@ -419,9 +418,54 @@ fn partitions_that_the_journal_never_gave_out_are_told() {
     assert_eq!(strangers(&home, 6), [(6, Some("u".to_string()))]);
     let refused = opened(&home).unwrap_err();
     assert!(
-        matches!(&refused, crate::RecoveryError::Lacking { what } if what.contains("u-0 by id 6")),
+        matches!(&refused, crate::RecoveryError::Contradicted { what } if what.contains("u-0 by id 6")),
         "{refused}"
     );
+}
+
+/// What the journal still has is never taken for what a deleted topic left, on whatever core it has it.
+#[test]
+fn a_core_removes_nothing_that_the_journal_has() {
+    let mut home = Home::new();
+    home.group(1, 100);
+    let on = |core| Decisions::new(6, [(PartitionId(5), CoreId(core))]);
+    assert_eq!(contradictions(&home, &on(0)), []);
+    let [elsewhere] = &contradictions(&home, &on(1))[..] else { panic!("one partition is placed elsewhere") };
+    assert_eq!(elsewhere.against, Against::Elsewhere(CoreId(1)));
+    refused_like(&home, CoreId(1), elsewhere);
+    // Without the partition in its checkpoint, the log of a core is no claim to it.
+    home.checkpoint(|c| c.partitions.clear());
+    assert_eq!(contradictions(&home, &on(1)), []);
+    assert_eq!(opened_with(&home, CoreId(1)).unwrap().groups, 1);
+
+    let mut home = Home::new();
+    home.group(1, 100);
+    home.append(5, EntryKind::Tombstone, Vec::new(), 0);
+    let [deleted] = &contradictions(&home, &on(0))[..] else { panic!("one partition was deleted") };
+    assert_eq!((deleted.against, deleted.is_deleted), (Against::NotDeleted, true));
+    refused_like(&home, CoreId(0), deleted);
+    assert_eq!(contradictions(&home, &Decisions::new(6, [])), [], "the journal knows that it was deleted");
+}
+
+fn contradictions(home: &Home, decisions: &Decisions) -> Vec<Contradiction> {
+    CoreKnows::look(&StdFs, &home.core(), Depth::Log).unwrap().unwrap().contradictions(decisions)
+}
+
+/// A start on which `t-0` is on that core is refused with the same words, and leaves the partition's folder alone.
+#[track_caller]
+fn refused_like(home: &Home, owner: CoreId, known: &Contradiction) {
+    let dir = home.dir.path().join("topics/t-0");
+    StdFs.create_dir_all(&dir).unwrap();
+    let slots =
+        || ["checkpoint-a", "checkpoint-b"].map(|name| StdFs.read_all(&home.core().join(name)).unwrap());
+    let before = slots();
+    match opened_with(home, owner) {
+        Err(crate::RecoveryError::Contradicted { what }) => {
+            assert_eq!(what, known.sentence(home.dir.path()));
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(dir.exists() && slots() == before, "nothing was changed");
 }
 
 #[test]
@@ -588,19 +632,24 @@ proptest! {
 
 /// Opens the folder as a broker's core would: groups, batches, or the refusal.
 fn opened(home: &Home) -> Result<crate::RecoveryReport, crate::RecoveryError> {
+    opened_with(home, CoreId(0))
+}
+
+/// The same, while the journal has `t-0` on that core.
+fn opened_with(home: &Home, owner: CoreId) -> Result<crate::RecoveryReport, crate::RecoveryError> {
     use ringmill_reactor::ring::{RingBackend, RingFeatures, RingOptions};
-    use ringmill_types::{CoreId, LeaderEpoch, PartitionId, PartitionSpec, TopicId, TopicSpec};
+    use ringmill_types::{LeaderEpoch, PartitionSpec, TopicId, TopicSpec};
     let options = RingOptions { pool_limit_bytes: 64 << 20, features: RingFeatures::ALL };
     let mut io = RingBackend::new(options).unwrap();
-    let spec = PartitionSpec { index: 0, id: PartitionId(5), owner: CoreId(0), leader_epoch: LeaderEpoch(0) };
+    let spec = PartitionSpec { index: 0, id: PartitionId(5), owner, leader_epoch: LeaderEpoch(0) };
     let topic = TopicSpec {
         name: "t".into(),
         id: TopicId([1; 16]),
         config: std::sync::Arc::default(),
-        partitions: vec![spec.clone()],
+        partitions: vec![spec],
     };
     let options = crate::LogOptions::new(CoreId(0), home.dir.path().to_path_buf());
-    crate::Log::open(&mut io, options, &[(&topic, &spec)], 6, 0xdead).map(|(_, report)| report)
+    crate::Log::open(&mut io, options, &[topic], 6, 0xdead).map(|(_, report)| report)
 }
 
 #[test]

@@ -41,8 +41,8 @@ pub enum RecoveryError {
     Exchanged {
         what: String,
     },
-    /// The metadata journal never gave out an id that this core knows.
-    Lacking {
+    /// The metadata journal contradicts what this core knows of a partition.
+    Contradicted {
         what: String,
     },
     /// A partition folder that was put in place cannot be served.
@@ -78,7 +78,7 @@ impl fmt::Display for RecoveryError {
                 write!(f, "{}. Nothing was changed", exchanged_cores(path, *found))
             }
             RecoveryError::Exchanged { what } => write!(f, "{what}. Nothing was changed"),
-            RecoveryError::Lacking { what } => f.write_str(what),
+            RecoveryError::Contradicted { what } => f.write_str(what),
             RecoveryError::Adopt(error) => error.fmt(f),
             RecoveryError::NoMemory => {
                 f.write_str("replaying the core log needs more memory than --memory allows; raise it")

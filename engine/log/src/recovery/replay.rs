@@ -10,7 +10,7 @@ use crate::core_log::{CoreLog, GroupPlace, Item, Resume, RingFile, Sealed};
 use crate::format::checkpoint::{self, Checkpoint, PartitionState};
 use crate::format::group::{DecodedGroup, EntryKind, GROUP_HEADER_BYTES, GroupHeader, decode_group};
 use crate::inline::Inline;
-use crate::inspect::{exchanged_files, first_elsewhere, lacking};
+use crate::inspect::{Decisions, Known, exchanged_files, first_elsewhere};
 use crate::log::Log;
 use crate::options::LogOptions;
 use crate::partition::segment_files;
@@ -34,7 +34,7 @@ pub(super) struct Replay {
     prev_header_crc: u32,
     lives: Vec<(u128, u64)>,
     durable_mark: u64,
-    next_partition_id: u64,
+    decisions: Decisions,
     restored: HashMap<u32, ()>,
     replayed: HashMap<u32, ()>,
     doomed: Vec<u32>,
@@ -54,7 +54,7 @@ impl Replay {
         files: Vec<LogFile>,
         start: &Checkpoint,
         topics: &[(&TopicSpec, &PartitionSpec)],
-        next_partition_id: u64,
+        decisions: Decisions,
     ) -> Replay {
         let resume = Resume {
             incarnation: 0,
@@ -100,7 +100,7 @@ impl Replay {
             prev_header_crc: start.prev_header_crc,
             lives: start.lives.clone(),
             durable_mark: start.durable_group,
-            next_partition_id,
+            decisions,
             restored,
             replayed: HashMap::new(),
             doomed,
@@ -245,14 +245,19 @@ impl Replay {
             if entry.kind == EntryKind::NoOp {
                 continue;
             }
-            let Some(slot) = self.log.by_id.get(&entry.partition).copied() else {
-                if entry.partition.0 < self.next_partition_id {
-                    continue;
+            let slot = self.log.by_id.get(&entry.partition).copied();
+            let is_deleted = entry.kind == EntryKind::Tombstone;
+            if slot.is_none() || is_deleted {
+                let (id, options) = (entry.partition.0, &self.log.options);
+                let state = slot.and_then(|slot| self.log.parts.get(slot)).map(capture);
+                let known = Known { id, place: &options.log_dir, state: state.as_ref(), is_deleted };
+                if let Some(against) = self.decisions.contradict(options.core.0, known) {
+                    let what = against.sentence(&options.data_dir);
+                    return Err(RecoveryError::Contradicted { what });
                 }
-                let options = &self.log.options;
-                let what = lacking(&options.data_dir, &options.log_dir, entry.partition.0, None);
-                return Err(RecoveryError::Lacking { what });
-            };
+            }
+            // A deleted topic's.
+            let Some(slot) = slot else { continue };
             let last = match entry.kind {
                 EntryKind::Batch | EntryKind::Carry => {
                     let batch = group.bytes.get(start..position).and_then(BatchHeader::parse);
@@ -323,13 +328,8 @@ impl Replay {
                     part.log_start = part.log_start.max(item.base);
                     false
                 }
-                EntryKind::Tombstone => {
-                    part.deleted = true;
-                    self.log.drop_tail(item.slot);
-                    self.doomed.push(item.slot);
-                    false
-                }
-                EntryKind::TruncateTo | EntryKind::Epoch | EntryKind::NoOp => false,
+                // Of a partition that the image has it contradicts that, and the log is not opened.
+                EntryKind::TruncateTo | EntryKind::Epoch | EntryKind::Tombstone | EntryKind::NoOp => false,
             }
         });
         self.log.take_sealed(sealed);

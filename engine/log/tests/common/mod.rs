@@ -68,9 +68,7 @@ impl Core {
     ) -> Result<(Core, RecoveryReport), RecoveryError> {
         let ring = RingOptions { pool_limit_bytes: pool_bytes, features: RingFeatures::ALL };
         let mut io = RingBackend::new(ring).unwrap();
-        let topic = topic();
-        let own: Vec<_> = topic.partitions.iter().map(|p| (&topic, p)).collect();
-        let (log, report) = Log::open(&mut io, options, &own, 100, life)?;
+        let (log, report) = Log::open(&mut io, options, &[topic()], 100, life)?;
         Ok((Core { io, log, reads: 0 }, report))
     }
 

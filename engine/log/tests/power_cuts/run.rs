@@ -225,8 +225,8 @@ impl Run {
             let (core, mut io) = self.world.add_core();
             self.life = u128::from(self.rng.next_u64()) << 64 | u128::from(self.rng.next_u64());
             let flush_depth = 1 + self.rng.below(4) as usize;
-            let own: Vec<_> = self.topic.partitions.iter().map(|p| (&self.topic, p)).collect();
-            let opened = Log::open(&mut io, options(self.plan.faults, flush_depth), &own, 100, self.life);
+            let topics = std::slice::from_ref(&self.topic);
+            let opened = Log::open(&mut io, options(self.plan.faults, flush_depth), topics, 100, self.life);
             if self.world.power_is_gone() {
                 drop(opened);
                 self.stats.cuts_in_recovery += 1;

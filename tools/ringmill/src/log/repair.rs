@@ -7,7 +7,9 @@ use crate::output::{Out, counted, remark};
 use crate::topic::asked;
 use clap::Args;
 use ringmill_broker::identity::{self, Identity};
-use ringmill_broker::{Reason, lacking, missing};
+use ringmill_broker::lacking::{self, Found};
+use ringmill_broker::{Reason, missing};
+use ringmill_log::inspect::Depth;
 use ringmill_log::inspect::repair::{self, Action, Loss, Plan, Scope};
 use ringmill_metadata::Image;
 use ringmill_metadata::journal::{self, Flaw, JOURNAL_DIR, JOURNAL_NAME};
@@ -157,8 +159,8 @@ fn identity_of(data: &Path, beyond_repair: &mut Vec<String>) -> Result<Option<Id
 }
 
 /// What keeps a start from using the metadata journal: ids and deletions that nothing else records. Damage at its end
-/// costs what was decided last; damage before it would cost what was decided behind it, and is left to a copy. Topics that
-/// it lacks, now or before, and that cores know are decided again, all at once: in between, ids would be taken for used.
+/// costs what was decided last; damage before it would cost what was decided behind it, and is left to a copy. What it
+/// lacks, now or before, and cores know is decided again, all at once: in between, ids would be taken for used.
 fn plan_journal(
     data: &Path,
     identity: Option<&Identity>,
@@ -192,12 +194,12 @@ fn plan_journal(
         }
     }
     let other_damage = !plan.beyond_repair.is_empty();
-    let known = match identity.filter(|_| readable) {
-        Some(identity) => lacking::look(&StdFs, data, &identity.generation, image.next_partition()),
-        None => Ok(Vec::new()),
+    let generation = identity.map(|identity| &identity.generation).filter(|_| readable);
+    let found = match generation {
+        Some(generation) => lacking::look(&StdFs, data, generation, &image, Depth::Log).map_err(failed)?,
+        None => Found::default(),
     };
-    let known = known.map_err(failed)?;
-    if known.is_empty() && given_up.is_none() {
+    if found.is_empty() && given_up.is_none() {
         return Ok(());
     }
     // Cores of which not all can be read may know more.
@@ -210,12 +212,16 @@ fn plan_journal(
         return Ok(());
     }
     let mut losses: Vec<String> = given_up.into_iter().collect();
-    let cores = identity.map_or(0, |identity| identity.generation.cores);
-    if !known.is_empty() {
-        match lacking::recall(&StdFs, data, &known, cores, &mut image) {
-            Ok(of_topics) => losses.extend(of_topics),
+    if let Some(generation) = generation.filter(|_| !found.is_empty()) {
+        match lacking::recall(&StdFs, data, &found, generation, &mut image) {
+            Ok(recalled) => {
+                losses.extend(recalled.losses);
+                let forget = recalled.forget.into_iter();
+                let forget = forget.map(|(dir, id)| Action::ForgetPartition { dir, partition: id.0 });
+                plan.actions.extend(forget);
+            }
             Err(error) => {
-                plan.beyond_repair.push(error.to_string());
+                plan.beyond_repair.push(error);
                 return Ok(());
             }
         }

@@ -65,8 +65,9 @@ impl Broker {
     pub fn try_start_by(mut command: Command, data: &Path, extra: &[&str]) -> Result<Broker, Refusal> {
         let mut child = command
             .args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
-            .args(["--cores", "2", "--data"])
+            .arg("--data")
             .arg(data)
+            .args(if extra.contains(&"--cores") { &[][..] } else { &["--cores", "2"] })
             .args(if extra.contains(&"--memory") { &[][..] } else { &["--memory", "256MiB"] })
             .args(extra)
             .stdout(Stdio::piped())
