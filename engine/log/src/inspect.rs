@@ -27,7 +27,7 @@ pub use contradiction::{Against, Contradiction, CoreKnows, Decisions, Depth, Kno
 use crate::format::checkpoint::{HANDED_ON_NAME, SLOT_NAMES};
 use crate::format::swap::SWAP_NAME;
 use crate::segment::{SegmentFile, parse_file_name};
-use ringmill_reactor::Fs;
+use ringmill_reactor::{DirEntry, Fs};
 use serde::Serialize;
 use std::fmt;
 use std::io;
@@ -252,7 +252,7 @@ fn folder(
     let mut has_core_log = false;
     for entry in fs.list(dir).map_err(at(dir))? {
         let path = dir.join(&entry.name);
-        if entry.is_dir {
+        if leads_to_folder(fs, dir, &entry) {
             if depth < DEPTH_MAX && !is_set_aside(&entry.name) {
                 folder(fs, &path, emit, reports, depth + 1)?;
             }
@@ -265,6 +265,11 @@ fn folder(
         reports.push(core_files::chain(fs, dir)?);
     }
     Ok(())
+}
+
+/// A folder, or a link to one, as `core-N` may be to a device of its own.
+fn leads_to_folder(fs: &dyn Fs, dir: &Path, entry: &DirEntry) -> bool {
+    entry.is_dir || kind_of(Path::new(&entry.name)).is_none() && fs.list(&dir.join(&entry.name)).is_ok()
 }
 
 /// What a repair replaced: damaged, or it would not be there. Looked at only when it is named itself.

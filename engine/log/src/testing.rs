@@ -9,7 +9,7 @@ use ringmill_reactor::{DirEntry, FileHandle, Fs, OpenMode};
 use ringmill_record::batch::HEADER_BYTES;
 use ringmill_types::{LeaderEpoch, PartitionId};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Compares with a file in `tests/golden`; `RINGMILL_BLESS=1` writes it instead, for a new version of a format only.
@@ -144,11 +144,18 @@ pub fn group_of(header: GroupHeader, parts: &[(u64, EntryKind, Vec<u8>, i64)]) -
 /// A file system whose power goes after a number of changes. The write that is cut off leaves half of its bytes.
 pub struct FuseFs {
     left: AtomicU32,
+    /// Where another device is mounted.
+    mount: Option<PathBuf>,
 }
 
 impl FuseFs {
     pub fn new(changes: u32) -> FuseFs {
-        FuseFs { left: AtomicU32::new(changes) }
+        FuseFs { left: AtomicU32::new(changes), mount: None }
+    }
+
+    /// One with a mount, and power enough.
+    pub fn mounted(mount: PathBuf) -> FuseFs {
+        FuseFs { left: AtomicU32::new(u32::MAX), mount: Some(mount) }
     }
 
     fn burn(&self) -> io::Result<()> {
@@ -209,6 +216,9 @@ impl Fs for FuseFs {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        if self.mount.as_ref().is_some_and(|mount| from.starts_with(mount) != to.starts_with(mount)) {
+            return Err(io::ErrorKind::CrossesDevices.into());
+        }
         self.burn()?;
         StdFs.rename(from, to)
     }

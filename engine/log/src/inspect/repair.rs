@@ -17,7 +17,7 @@ use super::core_files::{
     Chain, LogFile, exchanged_cores, exchanged_files, first_with_groups, foreign_core, log_file_number,
     lost_checkpoints, walk_chain,
 };
-use super::{InspectError, at};
+use super::{InspectError, at, leads_to_folder};
 use crate::compaction::{SwapError, follow_swap, forget_swap, put_in_place, read_swap};
 use crate::format::checkpoint::{self, Checkpoint, CheckpointError};
 use ringmill_reactor::{Fs, OpenMode};
@@ -259,7 +259,7 @@ fn shell_word(path: &Path) -> String {
     }
 }
 
-/// The `core-N` folders below a data folder, in order.
+/// The `core-N` folders below a data folder, and links to such, in order.
 ///
 /// # Errors
 /// [`InspectError::Io`].
@@ -267,8 +267,8 @@ pub fn core_dirs(fs: &dyn Fs, data_dir: &Path) -> Result<Vec<PathBuf>, InspectEr
     let entries = fs.list(data_dir).map_err(at(data_dir))?;
     let mut numbers: Vec<u16> = entries
         .iter()
-        .filter(|e| e.is_dir)
-        .filter_map(|e| e.name.strip_prefix("core-").and_then(|n| n.parse().ok()))
+        .filter(|entry| leads_to_folder(fs, data_dir, entry))
+        .filter_map(|entry| entry.name.strip_prefix("core-").and_then(|n| n.parse().ok()))
         .collect();
     numbers.sort_unstable();
     Ok(numbers.into_iter().map(|n| data_dir.join(format!("core-{n}"))).collect())
@@ -438,10 +438,31 @@ fn set_aside_folder(fs: &dyn Fs, dir: &Path, label: &str) -> Result<PathBuf, Ins
     let last_of_all = |name: &str| checkpoint::SLOT_NAMES.contains(&name);
     names.sort_by_key(|name| (last_of_all(name), log_file_number(name).map(Reverse)));
     for name in names {
-        fs.rename(&dir.join(&name), &to.join(&name)).map_err(at(dir))?;
+        match fs.rename(&dir.join(&name), &to.join(&name)) {
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+                if fs.list(&to).map_err(at(&to))?.is_empty() {
+                    fs.remove_dir_all(&to).map_err(at(&to))?;
+                }
+                return Err(at(dir)(on_another_device(dir, parent)));
+            }
+            moved => moved.map_err(at(dir))?,
+        }
     }
     fs.sync_dir(&to).and_then(|()| fs.sync_dir(dir)).map_err(at(dir))?;
     Ok(to)
+}
+
+/// A core's folder that is a mount point, or a link to another device.
+fn on_another_device(dir: &Path, parent: &Path) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::CrossesDevices,
+        format!(
+            "it is on another device than {}, so its files cannot be set aside there. Copy them to where you want to keep them, \
+             then empty {}, which itself has to stay: a start goes on with what segments hold",
+            parent.display(),
+            dir.display()
+        ),
+    )
 }
 
 /// Writes the newest checkpoint again with a change, to both slots: an older one would bring back what was given up.

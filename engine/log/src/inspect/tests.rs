@@ -335,6 +335,31 @@ fn unreadable_checkpoints_cost_the_core_log_but_no_segment() {
     assert!(home.plan().is_empty(), "a folder that is set aside is not looked at again");
 }
 
+/// As where `core-0` is a link to a device of its own, or a mount point.
+#[test]
+fn a_core_log_on_another_device_is_set_aside_by_hand() {
+    let mut home = Home::new();
+    home.group(1, 100);
+    SLOT_NAMES.iter().for_each(|name| StdFs.remove_file(&home.core().join(name)).unwrap());
+    let elsewhere = tempfile::tempdir().unwrap();
+    let target = elsewhere.path().join("log");
+    StdFs.rename(&home.core(), &target).unwrap();
+    std::os::unix::fs::symlink(&target, home.core()).unwrap();
+    assert!(!verify(&StdFs, home.dir.path()).unwrap().iter().all(Report::is_sound));
+    let apart = FuseFs::mounted(home.core());
+    let told = repair::apply(&apart, home.dir.path(), &home.plan(), "first").unwrap_err().to_string();
+    assert!(told.contains("core-0: it is on another device than") && told.contains("then empty"), "{told}");
+    let names = |dir: &Path| -> Vec<String> {
+        StdFs.list(dir).unwrap().into_iter().map(|entry| entry.name).collect()
+    };
+    assert_eq!(names(home.dir.path()), ["core-0"], "nothing is left behind");
+    assert_eq!(names(&home.core()), ["000.log", "001.log"]);
+    // What it says to do.
+    names(&home.core()).iter().for_each(|name| StdFs.remove_file(&home.core().join(name)).unwrap());
+    assert!(home.plan().is_empty(), "{}", home.plan());
+    assert_eq!(opened(&home).unwrap().groups, 0);
+}
+
 #[test]
 fn checkpoints_that_are_gone_are_missed_where_groups_are() {
     let mut home = Home::new();
