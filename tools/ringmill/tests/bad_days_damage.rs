@@ -345,6 +345,26 @@ fn ids_of_producers_are_not_given_out_again_when_the_journals_end_is_given_up() 
     assert!(given.is_sorted_by(|one, next| one < next), "{given:?}");
 }
 
+/// A broker would not start with what a repair leaves, and with the core's folder back it may have to lose less.
+#[test]
+fn nothing_is_given_up_while_something_else_cannot_be_repaired() {
+    let left = Left::behind();
+    let data = left.copy("damaged");
+    let (file, at) = find(&data, &value(7));
+    flip(&file, at);
+    let other = if file.starts_with(data.join("core-0")) { data.join("core-1") } else { data.join("core-0") };
+    let away = data.join("away");
+    std::fs::rename(&other, &away).unwrap();
+    let before = std::fs::read(&file).unwrap();
+    let (code, said) = run(&["log", "repair", "--data", data.to_str().unwrap(), "--accept-loss", "--yes"]);
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("hurt-0 from offset 7") && said.contains("nothing was changed"), "{said}");
+    assert_eq!(std::fs::read(&file).unwrap(), before, "{said}");
+    std::fs::rename(&away, &other).unwrap();
+    repair(&data, &["hurt-0 from offset 7"]);
+    assert_eq!(stored(&data).len(), 7);
+}
+
 /// What a core that is not there knows would be missing in the journal from then on.
 #[test]
 fn a_journal_that_lacks_decisions_is_left_alone_while_a_core_is_missing() {

@@ -86,7 +86,9 @@ impl Repair {
             out.finish()?;
             out = Out::new();
         }
-        let go = self.accept_loss && !plan.actions.is_empty() && self.meant(&plan)?;
+        // What cannot be repaired keeps a broker from starting. Once it is put right, less may be lost.
+        let may = plan.beyond_repair.is_empty() && !plan.actions.is_empty();
+        let go = self.accept_loss && may && self.meant(&plan)?;
         let set_aside =
             if go { repair::apply(&StdFs, &data, &plan, &label()).map_err(failed)? } else { Vec::new() };
         if self.json {
@@ -95,9 +97,7 @@ impl Repair {
             for path in &set_aside {
                 out.line(format!("set aside: {}", path.display()))?;
             }
-            if plan.beyond_repair.is_empty() {
-                out.line("repaired; `ringmill serve` starts with what is left")?;
-            }
+            out.line("repaired; `ringmill serve` starts with what is left")?;
         }
         out.finish()?;
         self.verdict(&data, &plan, go)
@@ -105,7 +105,10 @@ impl Repair {
 
     fn verdict(&self, data: &Path, plan: &Plan, repaired: bool) -> Result<(), Failed> {
         if !plan.beyond_repair.is_empty() {
-            return Err(Failed::new(Code::Refused, "some of the damage cannot be repaired"));
+            return Err(Failed::new(
+                Code::Refused,
+                "some of the damage cannot be repaired; nothing was changed, nor is anything until that is put right",
+            ));
         }
         if plan.is_empty() || repaired {
             return Ok(());
