@@ -49,8 +49,8 @@ pub(crate) fn readable(fs: &dyn Fs, data: &Path) -> (Image, bool) {
 pub fn journal(generation: &Generation, data: &Path, fs: &dyn Fs) -> Result<(), Failure> {
     let path = data.join(JOURNAL_DIR).join(JOURNAL_NAME);
     let core_log = core_dirs(generation, data).find(|dir| fs.exists(dir));
-    match core_log.filter(|_| !fs.exists(&path)) {
-        Some(core_log) => Err(damaged(format!(
+    match core_log {
+        Some(core_log) if is_gone(fs, &path, "--data")? => Err(damaged(format!(
             "{} is missing although core logs are there ({}): it says which topics there are, and whose the records in the \
              core logs are. Nothing was changed. Put it back from a copy made since the last change of \
              --cores; without one, keep this folder as it is, give the broker an empty --data, and put the partition folders \
@@ -59,7 +59,7 @@ pub fn journal(generation: &Generation, data: &Path, fs: &dyn Fs) -> Result<(), 
             core_log.display(),
             data.join("topics").display(),
         ))),
-        None => Ok(()),
+        Some(_) | None => Ok(()),
     }
 }
 
@@ -75,15 +75,33 @@ pub fn core_logs(generation: &Generation, data: &Path, image: &Image, fs: &dyn F
         let mut partitions = image.topics().flat_map(|topic| &topic.partitions);
         partitions.any(|partition| usize::from(partition.core.0) == core)
     };
-    let mut dirs = core_dirs(generation, data).enumerate();
-    match dirs.find(|(core, dir)| !fs.exists(dir) && placed(*core)) {
-        Some((_, dir)) => Err(damaged(format!(
-            "{} is missing, and it may hold acknowledged records. Nothing was changed. Put it back{}; or make an empty \
-             folder of that name to go on without what it held.",
-            dir.display(),
-            if generation.log_dir.is_some() { " (is the device of core.log.dir mounted?)" } else { "" },
-        ))),
-        None => Ok(()),
+    let setting = if generation.log_dir.is_some() { "core.log.dir" } else { "--data" };
+    for (_, dir) in core_dirs(generation, data).enumerate().filter(|(core, _)| placed(*core)) {
+        if is_gone(fs, &dir, setting)? {
+            return Err(damaged(format!(
+                "{} is missing, and it may hold acknowledged records. Nothing was changed. Put it back{}; or make an empty \
+                 folder of that name to go on without what it held.",
+                dir.display(),
+                if generation.log_dir.is_some() { " (is the device of core.log.dir mounted?)" } else { "" },
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// It is not there. What may only not be looked at is no reason to go on without it.
+///
+/// # Errors
+/// [`Reason::DataUnusable`].
+fn is_gone(fs: &dyn Fs, path: &Path, setting: &str) -> Result<bool, Failure> {
+    if fs.exists(path) {
+        return Ok(false);
+    }
+    match fs.list(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(identity::unusable_as(setting, path, "looked at", &error))
+        }
+        Ok(_) | Err(_) => Ok(true),
     }
 }
 
@@ -106,4 +124,55 @@ fn core_dirs(generation: &Generation, data: &Path) -> impl Iterator<Item = PathB
 
 fn damaged(detail: String) -> Failure {
     Failure::new(Reason::DataDamaged, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use ringmill_metadata::records::Configs;
+    use ringmill_metadata::{PartitionRecord, Record};
+    use ringmill_reactor::stdfs::StdFs;
+    use ringmill_types::{CoreId, LeaderEpoch, PartitionId, TopicId};
+
+    /// A link that leads to itself stands for whatever keeps this user from looking: root may look anywhere.
+    #[test]
+    fn what_may_not_be_looked_at_is_not_called_missing() {
+        let home = tempfile::tempdir().unwrap();
+        let (data, logs) = (home.path().join("data"), home.path().join("logs"));
+        std::fs::create_dir_all(data.join("core-0")).unwrap();
+        let generation = |log_dir| Generation { number: 1, cores: 1, log_dir, drained: false };
+        let mut image = Image::new();
+        image.apply(&one_topic());
+        let apart = generation(Some(logs.clone()));
+        let told = |failure: Failure, path: &Path| {
+            let expected = format!("{} cannot be looked at (", path.display());
+            assert!(
+                failure.reason == Reason::DataUnusable && failure.detail.starts_with(&expected),
+                "{failure}"
+            );
+        };
+        let gone = core_logs(&apart, &data, &image, &StdFs).unwrap_err();
+        assert!(gone.reason == Reason::DataDamaged && gone.detail.contains("is missing"), "{gone}");
+        std::os::unix::fs::symlink(&logs, &logs).unwrap();
+        told(core_logs(&apart, &data, &image, &StdFs).unwrap_err(), &logs.join("core-0"));
+
+        let here = generation(None);
+        let gone = journal(&here, &data, &StdFs).unwrap_err();
+        assert!(gone.reason == Reason::DataDamaged && gone.detail.contains("is missing"), "{gone}");
+        let meta = data.join(JOURNAL_DIR);
+        std::os::unix::fs::symlink(&meta, &meta).unwrap();
+        told(journal(&here, &data, &StdFs).unwrap_err(), &meta.join(JOURNAL_NAME));
+    }
+
+    fn one_topic() -> Record {
+        Record::TopicCreated {
+            name: "t".into(),
+            id: TopicId([1; 16]),
+            created_ms: 0,
+            configs: Configs::new(),
+            partitions: vec![PartitionRecord { id: PartitionId(1), core: CoreId(0), epoch: LeaderEpoch(0) }],
+        }
+    }
 }
