@@ -12,7 +12,7 @@ use crate::identity::Generation;
 use crate::missing;
 use ringmill_control::groups::{GroupSettings, OFFSETS_TOPIC, offsets_configs};
 use ringmill_log::adopt::{self, FoundTopic};
-use ringmill_log::format::checkpoint::{self, HANDED_ON_NAME};
+use ringmill_log::format::checkpoint::{self, HANDED_ON_NAME, PartitionState};
 use ringmill_log::inspect::{
     Against, Contradiction, CoreKnows, Decisions, Depth, InspectError, Known, refusal,
 };
@@ -178,11 +178,12 @@ pub struct Recalled {
 pub fn recall(
     fs: &dyn Fs,
     data: &Path,
-    found: &Found,
+    mut found: Found,
     generation: &Generation,
     image: &mut Image,
 ) -> Result<Recalled, String> {
     let mut recalled = Recalled::default();
+    name_by_neighbours(&mut found.known, image);
     // No id that a core knows is ever given to another partition.
     let next = found.known.iter().map(|known| known.id.saturating_add(1)).max().unwrap_or(0);
     image.apply(&Record::PartitionIds { next });
@@ -197,7 +198,7 @@ pub fn recall(
         match &known.state {
             Some(state) => topics.entry(TopicId(state.topic_id)).or_default().push(known),
             None => recalled.losses.push(format!(
-                "what {} has of the partition of id {}: no checkpoint says which one that is",
+                "what {} has of the partition of id {}: neither a checkpoint nor its neighbours say which one that is",
                 known.place.display(),
                 known.id
             )),
@@ -206,12 +207,45 @@ pub fn recall(
     for (id, known) in topics {
         recalled.losses.extend(recall_topic(id, &known, &folders, generation.cores, image));
     }
-    place_again(fs, data, found, generation, image, &mut recalled).map_err(words)?;
+    place_again(fs, data, &found, generation, image, &mut recalled).map_err(words)?;
     Ok(recalled)
 }
 
 fn words(error: impl std::error::Error) -> String {
     error.to_string()
+}
+
+/// Says which partition it is that only a core log knows, where that is sure. Ids grow with the numbers of a topic's
+/// partitions: where there are as many ids as numbers between two of a topic, all those ids are of its partitions.
+fn name_by_neighbours(known: &mut [Contradiction], image: &Image) {
+    let of_image = image.topics().flat_map(|topic| {
+        topic.partitions.iter().zip(0..).map(|(partition, index)| {
+            let epochs = vec![(partition.epoch.0, 0)];
+            let (topic, topic_id) = (topic.name.to_string(), topic.id.0);
+            let id = partition.id.0;
+            PartitionState { id, topic, topic_id, index, epochs, ..PartitionState::default() }
+        })
+    });
+    let of_cores = known.iter().filter_map(|known| known.state.as_ref()).map(|state| PartitionState {
+        producers: Vec::new(),
+        segments: Vec::new(),
+        ..state.clone()
+    });
+    let named: BTreeMap<u64, PartitionState> =
+        of_image.chain(of_cores).map(|state| (state.id, state)).collect();
+    let taken: HashSet<([u8; 16], i32)> = named.values().map(|state| (state.topic_id, state.index)).collect();
+    for known in known.iter_mut().filter(|known| known.state.is_none()) {
+        let (below, above) = (named.range(..known.id).next_back(), named.range(known.id..).next());
+        let (Some((first, below)), Some((last, above))) = (below, above) else { continue };
+        let numbers = u64::try_from(i64::from(above.index) - i64::from(below.index));
+        if below.topic_id == above.topic_id && numbers == Ok(last - first) {
+            // No more than the numbers between the two.
+            let index = below.index + (known.id - first) as i32;
+            if !taken.contains(&(below.topic_id, index)) {
+                known.state = Some(PartitionState { id: known.id, index, ..below.clone() });
+            }
+        }
+    }
 }
 
 /// Topics of which a core deleted a partition are deleted, all of them.
@@ -361,7 +395,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
-    use ringmill_log::format::checkpoint::{Checkpoint, PartitionState};
+    use ringmill_log::format::checkpoint::Checkpoint;
     use ringmill_reactor::stdfs::StdFs;
 
     fn state(topic: &str, topic_id: u8, index: i32) -> PartitionState {
@@ -380,7 +414,7 @@ mod tests {
 
     fn recalled(data: &Path, known: Vec<Contradiction>, image: &mut Image) -> Recalled {
         let found = Found { known, astray: Vec::new() };
-        recall(&StdFs, data, &found, &generation(2), image).unwrap()
+        recall(&StdFs, data, found, &generation(2), image).unwrap()
     }
 
     fn created(name: &str, topic_id: u8, ids: &[u64]) -> Record {
@@ -437,7 +471,7 @@ mod tests {
         assert!(told.detail.contains("journal places on core 0."), "{told}");
 
         let recalled =
-            recall(&StdFs, data, &found(data, &generation, &image), &generation, &mut image).unwrap();
+            recall(&StdFs, data, found(data, &generation, &image), &generation, &mut image).unwrap();
         assert_eq!(placed_in(&image, "t"), [(1, 0), (2, 1), (3, 1)]);
         assert_eq!(recalled.forget, [(older, PartitionId(3))]);
         assert!(recalled.losses[0].contains("up to offset 4") && recalled.losses.len() == 1, "{recalled:?}");
@@ -460,7 +494,7 @@ mod tests {
         assert_eq!((both.astray[0].id, both.astray[0].name.as_str(), both.astray.len()), (2, "t-1", 1));
         let told = check(&StdFs, data, &running, &image, Depth::Checkpoint).unwrap_err();
         assert!(told.detail.contains("handed-on knows t-2 by id 3"), "{told}");
-        recall(&StdFs, data, &both, &running, &mut image).unwrap();
+        recall(&StdFs, data, both, &running, &mut image).unwrap();
         assert_eq!(
             placed_in(&image, "t"),
             [(1, 0), (2, 1), (3, 1)],
@@ -488,7 +522,7 @@ mod tests {
         checkpoint_of(data, 0, &[(1, 5)]);
         let told = check(&StdFs, data, &generation, &image, Depth::Checkpoint).unwrap_err();
         assert!(told.detail.contains("t-1 on core 3, which never had it"), "{told}");
-        recall(&StdFs, data, &found(data, &generation, &image), &generation, &mut image).unwrap();
+        recall(&StdFs, data, found(data, &generation, &image), &generation, &mut image).unwrap();
         assert_eq!(placed_in(&image, "t"), [(1, 0), (2, 1)]);
     }
 
@@ -508,6 +542,43 @@ mod tests {
         assert_eq!(image.topics().count(), 0);
         assert!(image.is_deleted(TopicId([1; 16])) && image.is_deleted(TopicId([2; 16])));
         assert_eq!(image.next_partition(), 5);
+    }
+
+    #[test]
+    fn neighbours_tell_which_partition_a_core_log_knows() {
+        let data = tempfile::tempdir().unwrap();
+        let mut image = Image::new();
+        image.apply(&created("old", 1, &[1, 2]));
+        let known = vec![
+            known(4, 0, Some(state("zeta", 2, 0))),
+            known(5, 1, None),
+            known(6, 0, None),
+            known(7, 1, Some(state("zeta", 2, 3))),
+            // More numbers than ids between the two: its second one is elsewhere.
+            known(9, 0, Some(state("alpha", 3, 0))),
+            known(10, 1, None),
+            known(11, 0, Some(state("alpha", 3, 3))),
+            // Of partitions that were added, between those that the journal has and those that cores know.
+            known(12, 1, None),
+            known(13, 0, Some(state("old", 1, 3))),
+            known(14, 1, None),
+        ];
+        let losses = recalled(data.path(), known, &mut image).losses;
+        assert_eq!(placed_in(&image, "zeta"), [(4, 0), (5, 1), (6, 0), (7, 1)]);
+        assert!(!placed_in(&image, "alpha").contains(&(10, 1)));
+        let lost = |id: u64| losses.iter().any(|lost| lost.contains(&format!("of id {id}:")));
+        assert_eq!([5, 6, 10, 12, 14].map(lost), [false, false, true, true, true], "{losses:?}");
+        let ids: BTreeSet<u64> = placed(&image).map(|(_, _, partition)| partition.id.0).collect();
+        assert_eq!(ids.len(), placed(&image).count(), "no id is given twice");
+    }
+
+    #[test]
+    fn partitions_that_were_added_are_told_by_those_before_them() {
+        let data = tempfile::tempdir().unwrap();
+        let mut image = Image::new();
+        image.apply(&created("old", 1, &[1, 2]));
+        recalled(data.path(), vec![known(3, 1, None), known(4, 0, Some(state("old", 1, 3)))], &mut image);
+        assert_eq!(placed_in(&image, "old"), [(1, 0), (2, 0), (3, 1), (4, 0)]);
     }
 
     #[test]

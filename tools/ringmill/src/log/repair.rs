@@ -216,7 +216,7 @@ fn plan_journal(
     }
     let mut losses: Vec<String> = given_up.into_iter().collect();
     if let Some(generation) = generation.filter(|_| !found.is_empty()) {
-        match lacking::recall(&StdFs, data, &found, generation, &mut image) {
+        match lacking::recall(&StdFs, data, found, generation, &mut image) {
             Ok(recalled) => {
                 losses.extend(recalled.losses);
                 let forget = recalled.forget.into_iter();
