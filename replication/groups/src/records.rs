@@ -16,6 +16,7 @@
 mod consumer;
 
 pub use consumer::{ClassicValue, ConsumerValue};
+pub(crate) use consumer::{encode_standing, encode_target};
 
 use bytes::Bytes;
 use ringmill_types::TopicId;

@@ -53,6 +53,11 @@ impl Image {
         self.topics.get(self.names.get(&id)?)
     }
 
+    /// The name alone, without looking for the topic by it.
+    pub fn name_of(&self, id: TopicId) -> Option<&Arc<str>> {
+        self.names.get(&id)
+    }
+
     /// Whether this topic was deleted and may have left something behind.
     pub fn is_deleted(&self, id: TopicId) -> bool {
         self.deleted.contains(&id)

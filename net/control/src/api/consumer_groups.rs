@@ -166,10 +166,10 @@ fn member(member: DescribedConsumer, image: &Image, version: i16) -> Member {
 /// With names; topics that are gone have none and are left out.
 fn named(partitions: Partitions, image: &Image) -> DescribedAssignment {
     let topics = partitions.into_iter().filter_map(|(topic, partitions)| {
-        let name = image.with_id(topic)?.name.clone();
+        let name = image.name_of(topic)?;
         Some(message!(DescribedPartitions {
             topic_id: Uuid::from_bytes(topic.0),
-            topic_name: text(&*name),
+            topic_name: text(&**name),
             partitions: partitions.into_iter().collect(),
         }))
     });

@@ -134,12 +134,12 @@ pub(crate) fn encode<T: KafkaEncode>(
     let mut out = Vec::new();
     let start = head.begin(&mut out);
     out.drain(start..start + 4);
-    let mut body = BytesMut::new();
-    response.encode(&mut Encoder::new(&mut body), ApiVersion::new(head.api_version)).map_err(|error| {
+    // Answers may have megabytes, which are written once.
+    let mut out = BytesMut::from(&*out);
+    response.encode(&mut Encoder::new(&mut out), ApiVersion::new(head.api_version)).map_err(|error| {
         format!("an answer of version {} that cannot be written: {error}", head.api_version)
     })?;
-    out.extend_from_slice(&body);
-    Ok(out)
+    Ok(out.into())
 }
 
 pub(crate) fn text(text: impl Into<String>) -> StrBytes {

@@ -57,6 +57,8 @@ struct Desk {
     control: Control,
     slot: u64,
     longest: Duration,
+    /// Patterns that were matched elsewhere, so far.
+    matched: usize,
     answers: HashMap<u64, Vec<u8>>,
     /// Why connections were closed; nobody looks at the answer then.
     refusals: Vec<String>,
@@ -91,7 +93,14 @@ impl Desk {
         control.backlog.push(VecDeque::new());
         control.groups_load();
         control.ensure_offsets_topic();
-        Desk { control, slot: 0, longest: Duration::ZERO, answers: HashMap::new(), refusals: Vec::new() }
+        Desk {
+            control,
+            slot: 0,
+            longest: Duration::ZERO,
+            matched: 0,
+            answers: HashMap::new(),
+            refusals: Vec::new(),
+        }
     }
 
     /// Topics of so many partitions, with the longest names there are. Nobody is kept waiting for these.
@@ -99,7 +108,9 @@ impl Desk {
         let first = self.control.image.topics().count() as u128;
         let mut made = Vec::new();
         for number in first..first + count as u128 {
-            let id = TopicId(number.wrapping_add(1 << 64).to_be_bytes());
+            // In no order, as ids are.
+            let id =
+                TopicId((number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835).to_be_bytes());
             let next = self.control.image.next_partition();
             let place =
                 |at| PartitionRecord { id: PartitionId(next + at), core: CoreId(0), epoch: LeaderEpoch(0) };
@@ -114,7 +125,8 @@ impl Desk {
             });
             made.push(id);
         }
-        let known = self.control.image.topics().map(crate::groups::known).collect();
+        let known = made.iter().filter_map(|id| self.control.image.with_id(*id)).map(crate::groups::known);
+        let known = known.collect();
         self.control.groups_topics_changed(known);
         made
     }
@@ -157,6 +169,7 @@ impl Desk {
             self.timed(Control::groups_due);
             self.timed(Control::groups_flush);
             if let Some(event) = self.control.groups.matched_now() {
+                self.matched += 1;
                 self.timed(|control| control.groups_step(event));
             }
             let Some(message) = self.control.backlog.get_mut(0).and_then(VecDeque::pop_front) else { return };
@@ -172,6 +185,16 @@ impl Desk {
                 }
                 _ => {}
             }
+        }
+    }
+
+    /// Until so many patterns have been matched elsewhere in all.
+    fn matched(&mut self, count: usize) {
+        while self.matched < count {
+            let event = self.control.groups.matched_soon().expect("a thread that matches");
+            self.matched += 1;
+            self.timed(|control| control.groups_step(event));
+            self.turn();
         }
     }
 
@@ -213,6 +236,8 @@ macro_rules! of {
         it
     }};
 }
+
+mod consumers;
 
 fn join(group: &str, member: &str, said: &Bytes) -> JoinGroupRequest {
     let protocol =
@@ -355,7 +380,7 @@ fn names(prefix: &str, count: usize) -> Vec<StrBytes> {
 }
 
 /// Every kind of request that can be long, with the longest step it took.
-fn all(size: Size, tries: usize) -> Vec<(&'static str, Duration)> {
+fn all(size: Size, tries: usize) -> Vec<(String, Duration)> {
     let nothing = |_: &mut Desk| {};
     let topics = |desk: &mut Desk| drop(desk.topics(size.topics, 1));
     let mut out = vec![(
@@ -409,6 +434,8 @@ fn all(size: Size, tries: usize) -> Vec<(&'static str, Duration)> {
             assert_eq!(answer.topics.len(), size.topics + 1);
         }),
     ));
+    let mut out: Vec<_> = out.into_iter().map(|(what, took)| (what.to_string(), took)).collect();
+    out.extend(consumers::all(size, tries));
     out
 }
 
@@ -641,6 +668,6 @@ fn no_request_keeps_control_for_long() {
     for (what, took) in &all {
         println!("{:>9.3} ms  {what}", took.as_secs_f64() * 1e3);
     }
-    let long: Vec<_> = all.iter().filter(|(_, took)| *took > STEP_MAX).map(|(what, _)| *what).collect();
+    let long: Vec<_> = all.iter().filter(|(_, took)| *took > STEP_MAX).map(|(what, _)| what).collect();
     assert!(long.is_empty(), "longer than {STEP_MAX:?}: {long:#?}");
 }

@@ -48,6 +48,12 @@ impl Matcher {
     pub fn next_now(&mut self) -> Option<Matched> {
         self.results.try_recv().ok()
     }
+
+    /// The next result, waited for by a test without a runtime.
+    #[cfg(test)]
+    pub fn next_soon(&mut self) -> Option<Matched> {
+        self.results.blocking_recv()
+    }
 }
 
 fn start(done: results::UnboundedSender<Matched>) -> std::io::Result<mpsc::Sender<Matching>> {

@@ -129,6 +129,12 @@ impl Coordinator {
         self.matcher.next_now().map(Event::Matched)
     }
 
+    /// The next result of what was handed out, however long that takes.
+    #[cfg(test)]
+    pub fn matched_soon(&mut self) -> Option<Event> {
+        self.matcher.next_soon().map(Event::Matched)
+    }
+
     /// When something is due although nobody asks.
     pub fn next_deadline(&self) -> Option<Instant> {
         let ready = self.groups().is_ok();

@@ -7,11 +7,11 @@ use super::subscribe::{Matched, Pattern};
 use crate::group::{Group, State};
 use crate::machine::{Desk, Groups};
 use crate::messages::{Answer, ConsumerAnswer, ConsumerBeat, Refused, Text, Ticket};
-use crate::records::{ClassicValue, ConsumerValue, Key};
+use crate::records::{ClassicValue, ConsumerValue, Key, encode_standing, encode_target};
 use crate::timers::Due;
 use bytes::Bytes;
-use ringmill_types::{ErrorCode, TopicId};
-use std::collections::{BTreeMap, BTreeSet};
+use ringmill_types::ErrorCode;
+use std::collections::BTreeSet;
 
 pub(super) type Records = Vec<(Bytes, Option<Bytes>)>;
 
@@ -197,19 +197,18 @@ impl Desk {
             records.push(member_record(&name, member));
         }
         self.advance(&name, consumer, change == Change::Subscription, records);
-        let before = consumer.members.get(&id).map(|m| m.standing.clone()).unwrap_or_default();
-        self.reconcile(&name, consumer, &id, beat.owned.as_ref(), records);
+        let is_other = self.reconcile(&name, consumer, &id, beat.owned.as_ref(), records);
         self.renew_consumer(&name, consumer, &id);
-        let now = consumer.members.get(&id).map(|m| &m.standing).cloned().unwrap_or_default();
         let is_full = beat.rebalance_timeout_ms != -1
             && (beat.topics.is_some() || beat.regex.is_some())
             && beat.owned.is_some();
-        let shows = beat.epoch == 0 || is_full || assigned(&before) != assigned(&now);
+        let shows = beat.epoch == 0 || is_full || is_other;
+        let now = consumer.members.get(&id).map(|member| &member.standing);
         Ok(ConsumerAnswer {
-            member: id,
-            epoch: now.epoch,
+            epoch: now.map_or(0, |now| now.epoch),
             interval_ms: self.consumer_heartbeat_interval_ms(&name),
-            assignment: shows.then(|| assigned(&now)),
+            assignment: now.filter(|_| shows).map(assigned),
+            member: id,
         })
     }
 
@@ -344,6 +343,8 @@ impl Desk {
         let record = is_news.then(|| pattern_record(&name, &matched.pattern, pattern, self.now.wall_ms));
         // There may be other topics by now, which is seen then as well.
         consumer.topics_version = None;
+        // Of many topics a good part of the work for that heartbeat.
+        consumer.read(&self.topics);
         if let Some(record) = record {
             self.write_consumers(group, vec![record], Vec::new());
         }
@@ -351,20 +352,16 @@ impl Desk {
 
     /// Makes the target of the group's epoch.
     fn aim(&mut self, name: &Text, consumer: &mut ConsumerGroup, records: &mut Records) {
-        let mut topics: BTreeMap<TopicId, i32> = BTreeMap::new();
-        let asking = consumer.members.values().map(|member| {
-            let known = consumer.topics_of(&member.about).filter_map(|topic| self.topics.get(topic));
-            let known: BTreeMap<TopicId, i32> = known.collect();
-            topics.extend(&known);
-            Asking {
-                id: member.id.clone(),
-                instance: member.instance.clone(),
-                topics: known.into_keys().collect(),
-                before: consumer.target.get(&member.id).cloned().unwrap_or_default(),
-            }
+        consumer.read(&self.topics);
+        let both = consumer.both();
+        let asking = consumer.members.values().map(|member| Asking {
+            id: &member.id,
+            instance: member.instance.as_ref(),
+            topics: consumer.wanted(&member.about, &both),
+            before: consumer.target.get(&member.id),
         });
-        let asking: Vec<Asking> = asking.collect();
-        let target = assign(consumer.assignor(), &asking, &topics);
+        let asking: Vec<Asking<'_>> = asking.collect();
+        let target = assign(consumer.assignor(), &asking, &consumer.reading.topics);
         for (member, partitions) in &target {
             if consumer.target.get(member) != Some(partitions) {
                 records.push(target_record(name, member, partitions));
@@ -376,6 +373,7 @@ impl Desk {
         records.push(target_epoch_record(name, consumer));
     }
 
+    /// Goes on the member's way to its target; whether it is assigned anything else then.
     pub(super) fn reconcile(
         &mut self,
         name: &Text,
@@ -383,14 +381,13 @@ impl Desk {
         id: &Text,
         owned: Owned<'_>,
         records: &mut Records,
-    ) {
+    ) -> bool {
         let nothing = Partitions::new();
-        let Some(member) = consumer.members.get(id) else { return };
+        let Some(member) = consumer.members.get(id) else { return false };
         let target = (consumer.target_epoch, consumer.target.get(id).unwrap_or(&nothing));
         let next = reconcile::next(member, target, owned, |t, p| consumer.is_held(t, p, id));
-        if next == member.standing {
-            return;
-        }
+        let Some(next) = next else { return false };
+        let is_other = !next.is_assigned_as(&member.standing);
         records.push(standing_record(name, id, &next));
         let revokes = next.progress == Progress::Unrevoked;
         let at_ms = self.after(member.about.rebalance_timeout_ms);
@@ -400,6 +397,7 @@ impl Desk {
             self.timers.cancel(member.revocation.take());
             member.revocation = revokes.then(|| self.timers.add(at_ms, due));
         }
+        is_other
     }
 
     pub(super) fn renew_consumer(&mut self, name: &Text, consumer: &mut ConsumerGroup, id: &Text) {
@@ -412,6 +410,9 @@ impl Desk {
 
     /// Takes in what the member says. That it says it is the consumer protocol, whatever it spoke before.
     fn listen(&mut self, consumer: &mut ConsumerGroup, beat: &ConsumerBeat, id: &Text) -> Change {
+        let names = |topics: &Vec<String>| topics.iter().map(|t| t.as_str().into()).collect();
+        let names: Option<BTreeSet<Text>> = beat.topics.as_ref().map(names);
+        let names = names.map(|names| consumer.share(names.into()));
         let Some(member) = consumer.members.get_mut(id) else { return Change::None };
         let mut spoken = member.classic.take();
         for timer in spoken.iter_mut().flat_map(Classic::take_timers) {
@@ -428,8 +429,8 @@ impl Desk {
         if beat.rebalance_timeout_ms != -1 {
             about.rebalance_timeout_ms = beat.rebalance_timeout_ms;
         }
-        if let Some(topics) = &beat.topics {
-            about.topics = topics.iter().map(|t| t.as_str().into()).collect();
+        if let Some(names) = names {
+            about.topics = names;
         }
         if beat.regex.is_some() {
             about.regex.clone_from(&beat.regex);
@@ -466,11 +467,8 @@ pub(super) fn changed<'a>(before: &'a About, now: &'a About) -> Change {
 }
 
 fn pattern_record(group: &str, text: &str, pattern: &Pattern, now_ms: i64) -> (Bytes, Option<Bytes>) {
-    let value = ConsumerValue::Pattern {
-        topics: pattern.topics.iter().map(ToString::to_string).collect(),
-        version: pattern.version(),
-        at_ms: now_ms,
-    };
+    let value =
+        ConsumerValue::Pattern { topics: pattern.topics.clone(), version: pattern.version(), at_ms: now_ms };
     let key = Key::Pattern { group: group.to_string(), pattern: text.to_string() };
     (key.encode(), Some(value.encode()))
 }
@@ -565,12 +563,12 @@ pub(super) fn member_record(group: &str, member: &ConsumerMember) -> (Bytes, Opt
 
 pub(super) fn standing_record(group: &str, member: &str, standing: &Standing) -> (Bytes, Option<Bytes>) {
     let key = Key::Standing { group: group.to_string(), member: member.to_string() };
-    (key.encode(), Some(ConsumerValue::Standing(standing.clone()).encode()))
+    (key.encode(), Some(encode_standing(standing)))
 }
 
 pub(super) fn target_record(group: &str, member: &str, target: &Partitions) -> (Bytes, Option<Bytes>) {
     let key = Key::Target { group: group.to_string(), member: member.to_string() };
-    (key.encode(), Some(ConsumerValue::Target(target.clone()).encode()))
+    (key.encode(), Some(encode_target(target)))
 }
 
 pub(super) fn epoch_record(group: &str, consumer: &ConsumerGroup) -> (Bytes, Option<Bytes>) {

@@ -129,11 +129,13 @@ impl Desk {
     /// Takes in what the member says.
     fn hear(&mut self, consumer: &mut ConsumerGroup, comer: Comer<'_>) -> Change {
         let Comer { join, id, subscription, protocols } = comer;
+        let names: BTreeSet<Text> = subscription.topics.iter().map(|t| t.as_str().into()).collect();
+        let names = consumer.share(names.into());
         let Some(member) = consumer.members.get_mut(&id) else { return Change::None };
         let mut about = About {
             client_id: join.client_id.clone(),
             client_host: join.client_host.clone(),
-            topics: subscription.topics.iter().map(|t| t.as_str().into()).collect(),
+            topics: names,
             // There are no patterns in the classic protocol: its consumers match topics themselves.
             regex: Some(String::new()),
             ..member.about.clone()

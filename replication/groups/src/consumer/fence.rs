@@ -231,8 +231,7 @@ pub(super) fn everything(group: &Text, consumer: &ConsumerGroup) -> Records {
     records.extend(consumer.members.values().map(|m| standing_record(group, &m.id, &m.standing)));
     // Of no version: they are matched again after a start.
     records.extend(consumer.patterns.iter().map(|(text, pattern)| {
-        let topics = pattern.topics.iter().map(ToString::to_string).collect();
-        let value = ConsumerValue::Pattern { topics, version: 0, at_ms: 0 };
+        let value = ConsumerValue::Pattern { topics: pattern.topics.clone(), version: 0, at_ms: 0 };
         let key = Key::Pattern { group: group.to_string(), pattern: text.clone() };
         (key.encode(), Some(value.encode()))
     }));

@@ -1,13 +1,15 @@
 //! A consumer group's members, its target, and who has which partition. Bookkeeping only.
 
+use super::reading::{Names, Reading};
 use super::reconcile::{Partitions, Progress, Standing};
-use super::subscribe::{Pattern, Topics};
+use super::subscribe::Pattern;
 use crate::budget::{Protocols, Share, name_bytes};
 use crate::embedded::{self, CONSUMER};
 use crate::messages::{Text, WriteId};
 use crate::timers::TimerKey;
 use ringmill_types::TopicId;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 /// Epoch with which a member leaves.
 pub(crate) const LEAVES: i32 = -1;
@@ -96,7 +98,7 @@ pub struct About {
     pub rack: Option<String>,
     pub client_id: String,
     pub client_host: String,
-    pub topics: BTreeSet<Text>,
+    pub topics: Arc<BTreeSet<Text>>,
     /// Empty is none, too; the Java client says so.
     pub regex: Option<String>,
     pub rebalance_timeout_ms: i32,
@@ -136,6 +138,10 @@ pub(crate) struct ConsumerGroup {
     pub target_ms: i64,
     pub target: BTreeMap<Text, Partitions>,
     pub patterns: BTreeMap<String, Pattern>,
+    /// What members say by name: one for all that say the same.
+    pub lists: HashSet<Names>,
+    /// What members want, as it was found last.
+    pub reading: Reading,
     /// Partition to the member that has it, assigned or to be given up.
     owners: HashMap<(TopicId, i32), Text>,
     /// Topics as they were when `topics_hash` was made.
@@ -160,6 +166,8 @@ impl ConsumerGroup {
             target_ms: 0,
             target: BTreeMap::new(),
             patterns: BTreeMap::new(),
+            lists: HashSet::new(),
+            reading: Reading::default(),
             owners: HashMap::new(),
             topics_version: None,
             torn: None,
@@ -192,12 +200,17 @@ impl ConsumerGroup {
     }
 
     pub fn stand(&mut self, member: &Text, standing: Standing) {
-        self.release(member);
-        for place in standing.holds() {
-            self.owners.insert(place, member.clone());
+        let Some(member) = self.members.get_mut(member) else { return };
+        let before = std::mem::replace(&mut member.standing, standing);
+        for place in before.holds().filter(|place| !member.standing.has(place)) {
+            if self.owners.get(&place) == Some(&member.id) {
+                self.owners.remove(&place);
+            }
         }
-        if let Some(member) = self.members.get_mut(member) {
-            member.standing = standing;
+        for place in member.standing.holds() {
+            if self.owners.get(&place) != Some(&member.id) {
+                self.owners.insert(place, member.id.clone());
+            }
         }
     }
 
@@ -214,9 +227,8 @@ impl ConsumerGroup {
         if let Some(instance) = &member.instance {
             self.statics.insert(instance.clone(), member.id.clone());
         }
-        let (id, standing) = (member.id.clone(), member.standing.clone());
-        self.members.insert(id.clone(), member);
-        self.stand(&id, standing);
+        self.owners.extend(member.standing.holds().map(|place| (place, member.id.clone())));
+        self.members.insert(member.id.clone(), member);
     }
 
     /// Whether a member with these protocols can be in the group beside those that speak the classic protocol.
@@ -257,40 +269,6 @@ impl ConsumerGroup {
             self.statics.remove(instance);
         }
         Some(member)
-    }
-
-    /// Topics that a member is subscribed to by name or by pattern.
-    pub fn topics_of<'a>(&'a self, about: &'a About) -> impl Iterator<Item = &'a Text> {
-        let pattern = about.regex.as_ref().and_then(|regex| self.patterns.get(regex));
-        let matched = pattern.into_iter().flat_map(|p| &p.topics);
-        let new = matched.filter(|t| !about.topics.contains(*t));
-        about.topics.iter().chain(new)
-    }
-
-    pub fn subscribed(&self) -> BTreeSet<Text> {
-        self.members.values().flat_map(|m| self.topics_of(&m.about).cloned()).collect()
-    }
-
-    /// A number that changes with the topics the group reads and their partitions.
-    pub fn hash_of(&self, topics: &Topics) -> i64 {
-        let subscribed = self.subscribed();
-        if subscribed.is_empty() {
-            return 0;
-        }
-        let mut hash = 0xcbf2_9ce4_8422_2325u64;
-        let mut eat = |bytes: &[u8]| {
-            for byte in bytes {
-                hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
-            }
-        };
-        for name in subscribed {
-            if let Some((id, partitions)) = topics.get(&name) {
-                eat(name.as_bytes());
-                eat(&id.0);
-                eat(&partitions.to_be_bytes());
-            }
-        }
-        hash as i64
     }
 
     /// The assignor most members want; where nobody says, the first there is.

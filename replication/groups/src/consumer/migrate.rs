@@ -164,11 +164,12 @@ impl Desk {
         consumer: &mut ConsumerGroup,
     ) -> ConsumerMember {
         let Read { member, subscription, assigned } = read;
+        let names: BTreeSet<Text> = subscription.topics.iter().map(|t| t.as_str().into()).collect();
         let about = About {
             rack: subscription.rack,
             client_id: member.client_id.clone(),
             client_host: member.client_host.clone(),
-            topics: subscription.topics.iter().map(|t| t.as_str().into()).collect(),
+            topics: consumer.share(names.into()),
             regex: Some(String::new()),
             rebalance_timeout_ms: member.rebalance_timeout_ms,
             assignor: None,

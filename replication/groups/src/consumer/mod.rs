@@ -15,6 +15,7 @@ mod classic;
 mod fence;
 mod group;
 mod migrate;
+mod reading;
 mod reconcile;
 mod replay;
 mod subscribe;

@@ -53,6 +53,18 @@ impl Standing {
         both.flat_map(|(topic, held)| held.keys().map(|p| (*topic, *p)))
     }
 
+    pub(crate) fn has(&self, (topic, partition): &(TopicId, i32)) -> bool {
+        let is_in = |held: &Held| held.get(topic).is_some_and(|held| held.contains_key(partition));
+        is_in(&self.assigned) || is_in(&self.revoking)
+    }
+
+    /// The partitions that are assigned are the same, since whenever.
+    pub(crate) fn is_assigned_as(&self, other: &Standing) -> bool {
+        let (here, there) = (&self.assigned, &other.assigned);
+        here.len() == there.len()
+            && here.iter().zip(there).all(|((a, held), (b, other))| a == b && held.keys().eq(other.keys()))
+    }
+
     fn at(mut self, epoch: i32, progress: Progress) -> Standing {
         // The member's old epoch is accepted once more, as the answer with the new one may be lost.
         self.previous_epoch = self.epoch;
@@ -65,18 +77,21 @@ impl Standing {
 /// What a member says it owns; `None` when it says nothing new.
 pub(crate) type Owned<'a> = Option<&'a Partitions>;
 
-/// The member's next standing. `is_held` tells of a partition whether another member has it.
+/// The member's next standing; `None` when that is the one it has. `is_held` tells of a partition whether another member
+/// has it.
 pub(crate) fn next(
     member: &ConsumerMember,
     target: (i32, &Partitions),
     owned: Owned<'_>,
     is_held: impl Fn(TopicId, i32) -> bool,
-) -> Standing {
+) -> Option<Standing> {
     let now = &member.standing;
     match now.progress {
-        Progress::Stable if now.epoch == target.0 => now.clone(),
-        Progress::Unrevoked if still_owns(&now.revoking, owned) => now.clone(),
-        Progress::Stable | Progress::Unrevoked | Progress::Unreleased => step(now, target, owned, is_held),
+        Progress::Stable if now.epoch == target.0 => None,
+        Progress::Unrevoked if still_owns(&now.revoking, owned) => None,
+        Progress::Stable | Progress::Unrevoked | Progress::Unreleased => {
+            Some(step(now, target, owned, is_held)).filter(|next| next != now)
+        }
     }
 }
 
@@ -86,33 +101,41 @@ fn step(
     owned: Owned<'_>,
     is_held: impl Fn(TopicId, i32) -> bool,
 ) -> Standing {
-    let wanted = |topic: &TopicId, partition: &i32| target.get(topic).is_some_and(|p| p.contains(partition));
-    let mut next = Standing { assigned: Held::new(), revoking: Held::new(), ..now.clone() };
-    for (topic, held) in &now.assigned {
-        for (partition, since) in held {
-            let to = if wanted(topic, partition) { &mut next.assigned } else { &mut next.revoking };
-            to.entry(*topic).or_default().insert(*partition, *since);
-        }
-    }
+    let (assigned, revoking) = split(&now.assigned, target);
+    let mut next = Standing { assigned, revoking, ..Standing::default() };
+    next.epoch = now.epoch;
     if !next.revoking.is_empty() && still_owns(&next.revoking, owned) {
         return next.at(now.epoch, Progress::Unrevoked);
     }
     next.revoking.clear();
     let mut is_waiting = false;
     for (topic, partitions) in target {
-        for partition in partitions {
-            let has = next.assigned.get(topic).is_some_and(|h| h.contains_key(partition));
-            if has {
-                continue;
-            }
-            if is_held(*topic, *partition) {
+        let has = next.assigned.get(topic);
+        let missing = partitions.iter().filter(|p| has.is_none_or(|has| !has.contains_key(p)));
+        let missing: Vec<i32> = missing.copied().collect();
+        for partition in missing {
+            if is_held(*topic, partition) {
                 is_waiting = true;
             } else {
-                next.assigned.entry(*topic).or_default().insert(*partition, target_epoch);
+                next.assigned.entry(*topic).or_default().insert(partition, target_epoch);
             }
         }
     }
     next.at(target_epoch, if is_waiting { Progress::Unreleased } else { Progress::Stable })
+}
+
+/// What a member keeps of what it has, and what it has to give up.
+fn split(assigned: &Held, target: &Partitions) -> (Held, Held) {
+    let (mut keeps, mut gives) = (Vec::new(), Vec::new());
+    for (topic, held) in assigned {
+        let wanted = target.get(topic);
+        let is_wanted = |partition: &i32| wanted.is_some_and(|wanted| wanted.contains(partition));
+        let held = held.iter().map(|(partition, since)| (*partition, *since));
+        let (kept, given): (BTreeMap<i32, i32>, BTreeMap<i32, i32>) = held.partition(|(p, _)| is_wanted(p));
+        keeps.extend((!kept.is_empty()).then_some((*topic, kept)));
+        gives.extend((!given.is_empty()).then_some((*topic, given)));
+    }
+    (keeps.into_iter().collect(), gives.into_iter().collect())
 }
 
 /// A member that does not say what it owns may still own it.

@@ -1,6 +1,6 @@
 //! A consumer group out of its records, in any order in which compaction may leave them.
 
-use super::group::{Classic, ConsumerGroup, ConsumerMember};
+use super::group::{About, Classic, ConsumerGroup, ConsumerMember};
 use super::reconcile::{Progress, Standing};
 use super::subscribe::Pattern;
 use crate::budget::Protocols;
@@ -46,6 +46,7 @@ impl Groups {
                 consumer.target_ms = at_ms;
             }
             (Key::ConsumerMember { member, .. }, ConsumerValue::Member { instance, about, classic }) => {
+                let about = About { topics: consumer.share(about.topics.clone()), ..about };
                 let member = consumer.member(member);
                 member.instance = instance.as_deref().map(Into::into);
                 member.said = budget.share(about.said_bytes());
@@ -64,7 +65,7 @@ impl Groups {
             (Key::Pattern { pattern, .. }, ConsumerValue::Pattern { topics, .. }) => {
                 // One that is no pattern here was made by another broker; its topics stay as they were.
                 let mut resolved = Pattern::new(pattern).map_err(|_| RecordError::Malformed)?;
-                resolved.topics = topics.iter().map(|t| t.as_str().into()).collect();
+                resolved.topics = topics;
                 consumer.patterns.insert(pattern.clone(), resolved);
             }
             _ => return Err(RecordError::Malformed),

@@ -5,11 +5,13 @@
 //! others are work that is handed out ([`Matching`]) and comes back as an event ([`Matched`]), as in Kafka: until then
 //! their members have what they had before.
 
+use super::reading::Names;
 use super::reconcile::Partitions;
 use crate::embedded::Named;
 use crate::messages::Text;
 use regex::{Regex, RegexBuilder};
 use ringmill_types::TopicId;
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -23,6 +25,29 @@ const FEW_NAMES_BYTES: usize = 16 << 10;
 const PATTERN_BYTES_MAX: usize = 4096;
 /// Groups within groups.
 const NESTING_MAX: u32 = 50;
+
+/// Names are looked up one by one when there are so many times more topics; otherwise both are gone through side by side.
+const FEW_NAMES: usize = 16;
+
+/// A topic under the name that all who read it share.
+#[derive(Clone, Debug)]
+pub(crate) struct Row {
+    pub name: Text,
+    pub id: TopicId,
+    pub partitions: i32,
+}
+
+impl PartialEq for Row {
+    fn eq(&self, other: &Row) -> bool {
+        (self.id, self.partitions) == (other.id, other.partitions)
+            && order(&self.name, &other.name) == Ordering::Equal
+    }
+}
+
+/// Most names that are compared are the same ones, and long.
+pub(crate) fn order(a: &Text, b: &Text) -> Ordering {
+    if Arc::ptr_eq(a, b) { Ordering::Equal } else { a.cmp(b) }
+}
 
 /// Every topic with its id and number of partitions.
 #[derive(Debug, Default)]
@@ -40,6 +65,24 @@ pub(crate) struct Topics {
 impl Topics {
     pub fn get(&self, name: &str) -> Option<(TopicId, i32)> {
         self.names.get(name).copied()
+    }
+
+    /// Those of the names that there are, in their order.
+    pub fn find(&self, names: &BTreeSet<Text>) -> Vec<Row> {
+        let row = |(name, (id, partitions)): (&Text, &(TopicId, i32))| Row {
+            name: name.clone(),
+            id: *id,
+            partitions: *partitions,
+        };
+        if names.len().saturating_mul(FEW_NAMES) < self.names.len() {
+            return names.iter().filter_map(|name| self.names.get_key_value(name).map(row)).collect();
+        }
+        let mut there = self.names.iter().peekable();
+        let found = names.iter().filter_map(|name| {
+            while there.next_if(|(known, _)| order(known, name) == Ordering::Less).is_some() {}
+            there.next_if(|(known, _)| order(known, name) == Ordering::Equal).map(row)
+        });
+        found.collect()
     }
 
     pub fn reset(&mut self, topics: Vec<(Text, TopicId, i32)>) {
@@ -118,15 +161,16 @@ pub struct Matching {
 pub struct Matched {
     pub(crate) group: Text,
     pub(crate) pattern: String,
-    pub(crate) topics: BTreeSet<Text>,
+    pub(crate) topics: Names,
     pub(crate) version: u64,
 }
 
 impl Matching {
     /// Takes as long as it takes: not for the thread that coordinates.
     pub fn run(self) -> Matched {
-        let topics = self.names.iter().filter(|name| self.regex.is_match(name)).cloned().collect();
-        Matched { group: self.group, pattern: self.pattern, topics, version: self.version }
+        let topics: BTreeSet<Text> =
+            self.names.iter().filter(|name| self.regex.is_match(name)).cloned().collect();
+        Matched { group: self.group, pattern: self.pattern, topics: topics.into(), version: self.version }
     }
 }
 
@@ -135,7 +179,7 @@ impl Matching {
 pub(crate) struct Pattern {
     regex: Regex,
     is_small: bool,
-    pub topics: BTreeSet<Text>,
+    pub topics: Names,
     /// `topics` is what it matches of the topics of this version.
     matched_with: Option<u64>,
     /// Somebody matches it with the topics of this version. One piece of work for each pattern at a time.
@@ -164,7 +208,7 @@ impl Pattern {
             Ok(regex) => (regex, true),
             Err(_) => (build(&whole, PROGRAM_BYTES_MAX)?, false),
         };
-        Ok(Pattern { regex, is_small, topics: BTreeSet::new(), matched_with: None, handed_out: None })
+        Ok(Pattern { regex, is_small, topics: Names::default(), matched_with: None, handed_out: None })
     }
 
     /// Matches anew where that is due and short work; true when the result is another than before.
@@ -174,12 +218,13 @@ impl Pattern {
             return false;
         }
         self.handed_out = None;
-        let matched = topics.names.keys().filter(|name| self.regex.is_match(name)).cloned().collect();
-        self.set(matched, topics.version)
+        let matched: BTreeSet<Text> =
+            topics.names.keys().filter(|name| self.regex.is_match(name)).cloned().collect();
+        self.set(matched.into(), topics.version)
     }
 
     /// What was handed out has come back; true when it is news.
-    pub fn take(&mut self, matched: BTreeSet<Text>, version: u64) -> bool {
+    pub fn take(&mut self, matched: Names, version: u64) -> bool {
         if self.handed_out != Some(version) {
             return false;
         }
@@ -187,10 +232,12 @@ impl Pattern {
         self.set(matched, version)
     }
 
-    fn set(&mut self, matched: BTreeSet<Text>, version: u64) -> bool {
+    fn set(&mut self, matched: Names, version: u64) -> bool {
         self.matched_with = Some(version);
         let changed = matched != self.topics;
-        self.topics = matched;
+        if changed {
+            self.topics = matched;
+        }
         changed
     }
 

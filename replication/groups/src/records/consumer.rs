@@ -16,9 +16,14 @@
 
 use super::{Key, Reader, RecordError, put_i16, put_i32, put_i64, put_varint};
 use crate::consumer::{About, Held, Partitions, Progress, Standing};
+use crate::messages::Text;
 use bytes::Bytes;
 use ringmill_types::TopicId;
 use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// Bytes of a length before a text, at most.
+const LENGTH_BYTES_MAX: usize = 5;
 
 /// What the record of a member says beside `About` when it speaks the classic protocol.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,7 +41,7 @@ pub enum ConsumerValue {
     TargetEpoch { epoch: i32, at_ms: i64 },
     Target(Partitions),
     Standing(Standing),
-    Pattern { topics: BTreeSet<String>, version: i64, at_ms: i64 },
+    Pattern { topics: Arc<BTreeSet<Text>>, version: i64, at_ms: i64 },
 }
 
 impl ConsumerValue {
@@ -52,26 +57,12 @@ impl ConsumerValue {
             ConsumerValue::Member { instance, about, classic } => {
                 put_member(&mut out, instance.as_deref(), about, classic.as_ref());
             }
-            ConsumerValue::Target(partitions) => {
-                put_count(&mut out, partitions.len());
-                for (topic, partitions) in partitions {
-                    out.extend_from_slice(&topic.0);
-                    put_count(&mut out, partitions.len());
-                    partitions.iter().for_each(|p| put_i32(&mut out, *p));
-                    put_varint(&mut out, 0);
-                }
-                put_varint(&mut out, 0);
-            }
-            ConsumerValue::Standing(standing) => {
-                put_i32(&mut out, standing.epoch);
-                put_i32(&mut out, standing.previous_epoch);
-                out.push(standing.progress as u8);
-                put_held(&mut out, &standing.assigned);
-                put_held(&mut out, &standing.revoking);
-                put_varint(&mut out, 0);
-            }
+            ConsumerValue::Target(partitions) => return encode_target(partitions),
+            ConsumerValue::Standing(standing) => return encode_standing(standing),
             ConsumerValue::Pattern { topics, version, at_ms } => {
                 put_count(&mut out, topics.len());
+                // Of thousands of topics, which would be moved again and again as it grows.
+                out.reserve(topics.iter().map(|t| t.len() + LENGTH_BYTES_MAX).sum());
                 topics.iter().for_each(|t| put_text(&mut out, t));
                 put_i64(&mut out, *version);
                 put_i64(&mut out, *at_ms);
@@ -115,17 +106,45 @@ impl ConsumerValue {
             Key::Pattern { .. } => {
                 let mut topics = BTreeSet::new();
                 for _ in 0..from.count()? {
-                    topics.insert(from.string()?);
+                    topics.insert(Text::from(from.string()?));
                 }
                 let (version, at_ms) = (from.i64()?, from.i64()?);
                 from.tags(|_, _| Ok(()))?;
-                ConsumerValue::Pattern { topics, version, at_ms }
+                ConsumerValue::Pattern { topics: topics.into(), version, at_ms }
             }
             Key::Offset { .. } | Key::Group(_) => return Err(RecordError::Malformed),
         };
         from.end()?;
         Ok(value)
     }
+}
+
+/// Of [`ConsumerValue::Target`].
+pub(crate) fn encode_target(partitions: &Partitions) -> Bytes {
+    let mut out = Vec::new();
+    put_i16(&mut out, 0);
+    put_count(&mut out, partitions.len());
+    for (topic, partitions) in partitions {
+        out.extend_from_slice(&topic.0);
+        put_count(&mut out, partitions.len());
+        partitions.iter().for_each(|p| put_i32(&mut out, *p));
+        put_varint(&mut out, 0);
+    }
+    put_varint(&mut out, 0);
+    Bytes::from(out)
+}
+
+/// Of [`ConsumerValue::Standing`].
+pub(crate) fn encode_standing(standing: &Standing) -> Bytes {
+    let mut out = Vec::new();
+    put_i16(&mut out, 0);
+    put_i32(&mut out, standing.epoch);
+    put_i32(&mut out, standing.previous_epoch);
+    out.push(standing.progress as u8);
+    put_held(&mut out, &standing.assigned);
+    put_held(&mut out, &standing.revoking);
+    put_varint(&mut out, 0);
+    Bytes::from(out)
 }
 
 fn member(from: &mut Reader<'_>) -> Result<ConsumerValue, RecordError> {
@@ -136,9 +155,11 @@ fn member(from: &mut Reader<'_>) -> Result<ConsumerValue, RecordError> {
         client_host: from.string()?,
         ..About::default()
     };
+    let mut topics = BTreeSet::new();
     for _ in 0..from.count()? {
-        about.topics.insert(from.string()?.as_str().into());
+        topics.insert(Text::from(from.string()?));
     }
+    about.topics = topics.into();
     about.regex = from.nullable()?;
     about.rebalance_timeout_ms = from.i32()?;
     about.assignor = from.nullable()?;
