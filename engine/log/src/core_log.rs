@@ -399,6 +399,12 @@ impl CoreLog {
         sealed
     }
 
+    /// As [`CoreLog::poll`], for a group that is not to wait for company.
+    pub fn poll_now<B: Backend>(&mut self, io: &mut B, now_ns: u64) -> Option<Sealed> {
+        let leaves = self.open.is_some() && self.slots_busy() < self.flush_depth;
+        if leaves { self.seal_and_write(io, now_ns) } else { None }
+    }
+
     /// When the open group may leave, if it waits for time alone. Without a linger that is at once: also what joined after the
     /// last [`CoreLog::poll`] wants the next one. A flush under way, or the next file, comes with a completion instead.
     pub fn deadline_ns(&self) -> Option<u64> {

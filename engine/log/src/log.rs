@@ -424,7 +424,7 @@ impl Log {
                 self.mark_retry_ns = now_ns + MARK_AFTER_NS;
                 return;
             }
-            while let Some(sealed) = self.core_log.poll(io, u64::MAX) {
+            if let Some(sealed) = self.core_log.poll_now(io, now_ns) {
                 self.take_sealed(sealed);
             }
         }

@@ -199,6 +199,23 @@ fn what_joins_a_group_after_the_poll_is_written_at_once() {
     assert!(took_ms <= 4 * DISK_MS, "{took_ms} ms where each step takes {DISK_MS}");
 }
 
+/// The group that records the durable mark is written and flushed like any other, and takes the device as long: with a
+/// linger too, which it does not wait for.
+#[test]
+fn every_flush_took_the_time_that_the_disk_took() {
+    for linger_us in [0, 200] {
+        let mut life = Life::begin(linger_us, 15_000);
+        let group = life.try_append().unwrap();
+        life.until_durable(GroupSeq(group.0 + 1));
+        let mut taken_us = Vec::new();
+        while let Some((micros, _)) = life.log.take_flush_sample() {
+            taken_us.push(micros);
+        }
+        assert_eq!(taken_us.len(), 2, "the records' group and the mark's");
+        assert!(taken_us.iter().all(|us| *us >= DISK_MS * 1_000), "{taken_us:?} us of {DISK_MS} ms");
+    }
+}
+
 #[test]
 fn a_core_sleeps_while_it_stops() {
     let mut life = Life::begin(0, 10);
