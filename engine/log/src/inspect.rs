@@ -93,7 +93,7 @@ pub struct Report {
     pub rows: u64,
     /// First offset or group sequence.
     pub first: Option<i64>,
-    /// Last offset or group sequence.
+    /// Last offset or group sequence. A recycled core-log file ends in groups of an earlier round, which come before.
     pub last: Option<i64>,
     pub findings: Vec<Finding>,
     /// Findings beyond those listed.
@@ -136,7 +136,7 @@ impl Report {
     pub fn saw(&mut self, first: i64, last: i64) {
         self.rows += 1;
         self.first = self.first.or(Some(first));
-        self.last = Some(last);
+        self.last = self.last.max(Some(last));
     }
 
     /// Nothing is damaged; notes do not count.
@@ -162,7 +162,9 @@ impl fmt::Display for Report {
         let verdict = if self.is_sound() { "ok" } else { "DAMAGED" };
         write!(f, "{}: {verdict}, {} {unit}", self.path.display(), self.rows)?;
         if let (Some(first), Some(last)) = (self.first, self.last) {
-            write!(f, " {first}..={last}")?;
+            // The end of a recycled core-log file is what is left of an earlier round.
+            let recycled = self.kind == FileKind::CoreLogFile && self.rows as i64 > last - first + 1;
+            write!(f, "{} {first}..={last}", if recycled { ", the newest" } else { "" })?;
         }
         write!(f, ", {} of {} bytes used", self.used_bytes, self.file_bytes)?;
         for finding in &self.findings {
