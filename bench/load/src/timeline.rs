@@ -34,11 +34,13 @@ impl Stretch {
 pub struct Timeline {
     stretch_ns: u64,
     stretches: Vec<Stretch>,
+    /// When the last records were done.
+    end_ns: u64,
 }
 
 impl Default for Timeline {
     fn default() -> Timeline {
-        Timeline { stretch_ns: FIRST_NS, stretches: Vec::new() }
+        Timeline { stretch_ns: FIRST_NS, stretches: Vec::new(), end_ns: 0 }
     }
 }
 
@@ -51,8 +53,25 @@ impl Timeline {
         &self.stretches
     }
 
+    /// Records a second of each stretch. The last is as long as the run was in it, and left out if that is less than half
+    /// of it: so few records say nothing of a rate.
+    pub fn rates(&self) -> Vec<f64> {
+        let mut rates = Vec::with_capacity(self.stretches.len());
+        for (at, stretch) in self.stretches.iter().enumerate() {
+            let left_ns = self.end_ns.saturating_sub(at as u64 * self.stretch_ns);
+            let is_last = at + 1 == self.stretches.len();
+            if is_last && at > 0 && left_ns < self.stretch_ns / 2 {
+                break;
+            }
+            let lasted_ns = if is_last { left_ns.clamp(1, self.stretch_ns) } else { self.stretch_ns };
+            rates.push(stretch.records as f64 * 1e9 / lasted_ns as f64);
+        }
+        rates
+    }
+
     /// Records that were done `at_ns` after the start.
     pub fn count(&mut self, at_ns: u64, records: u64, bytes: u64) {
+        self.end_ns = self.end_ns.max(at_ns);
         if let Some(stretch) = self.at(at_ns) {
             stretch.records += records;
             stretch.bytes += bytes;
@@ -96,6 +115,7 @@ impl Timeline {
         while other.stretch_ns < self.stretch_ns {
             other.halve();
         }
+        self.end_ns = self.end_ns.max(other.end_ns);
         for (index, stretch) in other.stretches.into_iter().enumerate() {
             if let Some(own) = self.at(index as u64 * self.stretch_ns) {
                 own.merge(stretch);
@@ -107,6 +127,21 @@ impl Timeline {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_run_that_ends_early_in_a_stretch_does_not_end_in_a_fall() {
+        // A record a millisecond for ten seconds, and some milliseconds more.
+        for (end_ms, stretches) in [(10_004, 40), (10_200, 41)] {
+            let mut line = Timeline::default();
+            (1..=end_ms).for_each(|ms| line.count(ms * 1_000_000, 1, 10));
+            let rates = line.rates();
+            assert_eq!(rates.len(), stretches);
+            assert!(rates.iter().all(|rate| (990.0..=1010.0).contains(rate)), "{rates:?}");
+        }
+        let mut short = Timeline::default();
+        (1..=20).for_each(|ms| short.count(ms * 1_000_000, 1, 10));
+        assert_eq!(short.rates(), [1000.0], "all there is");
+    }
 
     #[test]
     fn a_long_run_keeps_every_record_in_bounded_memory() {

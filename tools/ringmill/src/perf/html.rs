@@ -37,8 +37,8 @@ pub fn page(title: &str, series: &[Series<'_>], facts: &[(String, String)]) -> S
         if timeline.stretches().iter().any(|s| s.latency.is_some()) {
             let _ = write!(
                 out,
-                "<h2>Latency over time, {}</h2><p>By the time at which records were meant to be sent; the darker a \
-                 cell, the larger its part of that time's records. The line is p99.</p>",
+                "<h2>Latency over time, {}</h2><p>By the time at which records were meant to be sent; the stronger \
+                 a cell, the larger its part of that time's records. The line is p99.</p>",
                 escape(one.title)
             );
             heat(&mut out, timeline);
@@ -49,7 +49,7 @@ pub fn page(title: &str, series: &[Series<'_>], facts: &[(String, String)]) -> S
         if timeline.stretches().iter().any(|s| s.records > 0) {
             let _ = write!(
                 out,
-                "<h2>Throughput</h2><p>Records a second when they were done, {}.</p>",
+                "<h2>Throughput, {}</h2><p>Records a second, by the time at which they were done.</p>",
                 if one.tag == "delivery" { "read" } else { "acked" }
             );
             throughput(&mut out, timeline);
@@ -217,7 +217,7 @@ fn heat(out: &mut String, timeline: &Timeline) {
 fn throughput(out: &mut String, timeline: &Timeline) {
     let span = Span::of(timeline);
     let length = timeline.stretch().as_secs_f64();
-    let rates: Vec<f64> = timeline.stretches().iter().map(|s| s.records as f64 / length).collect();
+    let rates = timeline.rates();
     let most = rates.iter().copied().fold(1.0, f64::max);
     let step = nice(most / 4.0);
     let top = (most / step).ceil() * step;
