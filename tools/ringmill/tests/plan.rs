@@ -64,8 +64,25 @@ fn an_impossible_goal_gets_the_nearest_that_can_be_met() {
     let found = json(&plan(&["--rate", "1000", "--slo", "p99=1us", "--json"]));
     assert_eq!(found["goal"]["met"], false);
     assert!(found["goal"]["nearest"].as_str().unwrap().contains("p99="), "{}", found["goal"]);
+    let told = plan(&["--rate", "1000", "--slo", "p99=10us"]);
+    let told = String::from_utf8_lossy(&told.stdout);
+    assert!(told.contains("the goal p99=0.01ms cannot be met"), "{told}");
     let (code, why) = said(&plan(&["--rate", "1000", "--slo", "p98=1ms"]));
     assert!(code == 2 && why.contains("p99=5ms"), "{why}");
+}
+
+/// A node that holds no copy of any partition takes nothing off the others.
+#[test]
+fn more_nodes_than_copies_are_no_plan_without_more_partitions() {
+    let args = ["--rate", "80MB/s", "--retention", "3d", "--replicas", "3", "--disk", "300GB"];
+    let few = plan(&args);
+    let text = String::from_utf8_lossy(&few.stdout);
+    let nodes = json(&plan(&[&args[..], &["--json"]].concat()))["nodes"].as_u64().unwrap();
+    let needed = nodes.div_ceil(3).to_string();
+    assert!(nodes > 36 && text.contains("36 copies of partitions lie on 36 of these nodes"), "{text}");
+    assert!(text.contains(&format!("give the topic {needed} partitions")), "{text}");
+    let many = plan(&[&args[..], &["--partitions", &needed]].concat());
+    assert!(!String::from_utf8_lossy(&many.stdout).contains("copies of partitions"));
 }
 
 #[test]
@@ -73,10 +90,13 @@ fn the_page_stands_alone_and_is_not_overwritten() {
     let folder = tempfile::tempdir().unwrap();
     let page = folder.path().join("plan.html");
     let path = page.to_str().unwrap();
-    json(&plan(&["--rate", "20000", "--html", path, "--json"]));
+    json(&plan(&["--rate", "20000", "--growth", "2x/y", "--html", path, "--json"]));
     let text = std::fs::read_to_string(&page).unwrap();
     assert!(text.contains("<svg") && text.contains("prefers-color-scheme") && text.ends_with("</html>\n"));
     assert!(!text.contains("src=") && !text.contains("href=") && !text.contains("NaN"), "it stands alone");
+    for told in [" months<", "calibrated (", "full first"] {
+        assert!(text.contains(told), "{told} stands on the page as in the terminal");
+    }
     assert_eq!(text.matches("<svg").count(), text.matches("</svg>").count());
     let (code, why) = said(&plan(&["--rate", "20000", "--html", path]));
     assert!(code == 2 && why.contains("--force"), "{why}");

@@ -186,7 +186,7 @@ impl Plan {
             Err(failure) => (None, Some(failure)),
         };
         if let Some(path) = &self.html {
-            save(path, page::page(&found, verified.as_ref()).as_bytes(), self.force)?;
+            save(path, page::page(&found, &calibration, verified.as_ref()).as_bytes(), self.force)?;
         }
         if self.json {
             let calibration = self.calibration.display().to_string();

@@ -1,21 +1,26 @@
 //! The plan as one page: use of every resource over load, latency over load, and what the terminal says.
 
-use super::tell::{assumptions, sentences};
+use super::tell::{assumptions, provenance, sentences, when};
 use super::verify::Verified;
 use crate::output::grouped;
 use crate::page::{
     BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, end, escape, facts_table, head, horizontal, nice, open, short,
     vertical,
 };
+use ringmill_plan::Calibration;
 use ringmill_plan::sizing::Plan;
 use std::fmt::Write;
 
 /// Colours that the frame has for curves.
 const COLOURS: usize = 3;
 
+/// The last column of these tables is text.
+const STYLE: &str = "<style>.told td:last-child,.told th:last-child{text-align:left}</style>";
+
 /// The page.
-pub fn page(plan: &Plan, verified: Option<&Verified>) -> String {
+pub fn page(plan: &Plan, calibration: &Calibration, verified: Option<&Verified>) -> String {
     let mut out = head("plan");
+    out.push_str(STYLE);
     for sentence in sentences(plan) {
         let _ = write!(out, "<p style=\"color:var(--ink)\">{}</p>", escape(&sentence));
     }
@@ -26,9 +31,13 @@ pub fn page(plan: &Plan, verified: Option<&Verified>) -> String {
          vertical line is the load that was asked.</p>",
     );
     use_over_load(&mut out, plan);
-    out.push_str("<h2>Latency over load</h2><p>From the intended send to the ack, by the model.</p>");
+    let dashed = if plan.goal.is_some() { "; dashed is the goal" } else { "" };
+    let _ = write!(
+        out,
+        "<h2>Latency over load</h2><p>From the intended send to the ack, by the model{dashed}.</p>"
+    );
     latency_over_load(&mut out, plan);
-    out.push_str("<h2>What one more buys</h2><div class=wide><table><tr><th>what</th><th>full at records/s</th><th></th></tr>");
+    out.push_str("<h2>What one more buys</h2><div class=wide><table class=told><tr><th>what</th><th>full at records/s</th><th></th></tr>");
     for more in &plan.more {
         let (what, to) = (escape(&more.what), grouped(more.to as u64));
         let _ = write!(out, "<tr><td>{what}</td><td>{to}</td><td>{}</td></tr>", escape(&more.note));
@@ -41,25 +50,31 @@ pub fn page(plan: &Plan, verified: Option<&Verified>) -> String {
     for text in &plan.modelled {
         let _ = write!(out, "<p>{}</p>", escape(text));
     }
+    out.push_str("<h2>Measured</h2>");
+    for text in provenance(calibration) {
+        let _ = write!(out, "<p>{}</p>", escape(&text));
+    }
     end(&mut out);
     out
 }
 
 fn resources(out: &mut String, plan: &Plan) {
     out.push_str(
-        "<h2>A node</h2><div class=wide><table><tr><th></th><th>used</th><th>of</th><th>use</th><th>full at records/s</th>\
-         <th></th></tr>",
+        "<h2>A node</h2><div class=wide><table class=told><tr><th></th><th>used</th><th>of</th><th>use</th>\
+         <th>full at records/s</th><th>full</th><th></th></tr>",
     );
+    let grows = plan.demand.growth_per_year > 1.0;
     for r in &plan.resources {
         let full = if r.full_at.is_finite() { grouped(r.full_at as u64) } else { String::new() };
         let _ = write!(
             out,
-            "<tr><td>{}</td><td>{:.2}</td><td>{:.1} {}</td><td>{:.0} %</td><td>{full}</td><td>{}</td></tr>",
+            "<tr><td>{}</td><td>{:.2}</td><td>{:.1} {}</td><td>{:.0} %</td><td>{full}</td><td>{}</td><td>{}</td></tr>",
             r.name,
             r.used,
             r.limit,
             r.unit,
             r.utilisation * 100.0,
+            when(r, grows),
             if r.modelled { "modelled" } else { "" }
         );
     }

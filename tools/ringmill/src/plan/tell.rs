@@ -13,7 +13,7 @@ fn right(name: &str) -> (&str, Align) {
 }
 
 /// Years as people say them.
-fn when(resource: &Resource, grows: bool) -> String {
+pub fn when(resource: &Resource, grows: bool) -> String {
     match resource.full_in_years {
         Some(0.0) => "now".into(),
         Some(years) if years < 1.0 => format!("in {:.0} months", years * 12.0),
@@ -93,14 +93,33 @@ pub fn sentences(plan: &Plan) -> Vec<String> {
     ));
     if let Some(goal) = &plan.goal {
         let name = if goal.part < 0.9 { "p50" } else { "p99" };
+        let asked = format!("{name}={}ms", (goal.goal_ms * 1e6).round() / 1e6);
         if goal.met {
-            all.push(format!("the goal {name}={}ms is met: {:.2} ms", goal.goal_ms, goal.expected_ms));
+            all.push(format!("the goal {asked} is met: {:.2} ms", goal.expected_ms));
         } else {
             let nearest = goal.nearest.as_deref().unwrap_or("the cluster is too small for the load");
-            all.push(format!("the goal {name}={}ms cannot be met: {nearest}", goal.goal_ms));
+            all.push(format!("the goal {asked} cannot be met: {nearest}"));
         }
     }
+    // Of a node without a partition nothing is of use.
+    let copies = plan.demand.partitions.saturating_mul(plan.demand.replicas.max(1));
+    if copies < plan.nodes {
+        all.push(format!(
+            "{copies} copies of partitions lie on {copies} of these nodes at most: give the topic {} partitions or more, or a \
+             node more disk (--disk)",
+            plan.nodes.div_ceil(plan.demand.replicas.max(1))
+        ));
+    }
     all
+}
+
+/// Where the figures are from.
+pub fn provenance(calibration: &Calibration) -> Vec<String> {
+    let stamp = &calibration.stamp;
+    let calibrated = format!("calibrated ({}) on {}, kernel {}", stamp.mode, stamp.cpu, stamp.kernel);
+    let remark = neighbours::remark(calibration.machine.others_cpus);
+    let remark = remark.map(|remark| format!("{remark}; calibrate again when they rest"));
+    std::iter::once(calibrated).chain(remark).collect()
 }
 
 /// All of it.
@@ -159,13 +178,8 @@ pub fn plan(out: &mut Out, plan: &Plan, calibration: &Calibration) -> Result<(),
     for text in &plan.modelled {
         out.line(out.paint(Paint::Dim, &format!("modelled, not measured: {text}")))?;
     }
-    let stamp = &calibration.stamp;
-    out.line(out.paint(
-        Paint::Dim,
-        &format!("calibrated ({}) on {}, kernel {}", stamp.mode, stamp.cpu, stamp.kernel),
-    ))?;
-    if let Some(remark) = neighbours::remark(calibration.machine.others_cpus) {
-        out.line(out.paint(Paint::Bold, &format!("{remark}; calibrate again when they rest")))?;
+    for (at, text) in provenance(calibration).iter().enumerate() {
+        out.line(out.paint(if at == 0 { Paint::Dim } else { Paint::Bold }, text))?;
     }
     Ok(())
 }

@@ -10,6 +10,7 @@
 
 use crate::exit::{Code, Failed};
 use crate::lab::Lab;
+use crate::output::counted;
 use crate::perf::stop_on_signals;
 use ringmill_device::{Method, Point, Probe};
 use ringmill_plan::model::{self, Clients};
@@ -195,8 +196,10 @@ pub fn verify(
     let (half, high) = (error(0), error(1));
     Ok(Verified {
         verified_load: format!(
-            "one core, {} partitions, {} producers and {readers} readers on this machine",
-            load.partitions, load.producers
+            "one core, {}, {} and {} on this machine",
+            counted(load.partitions.into(), "partition"),
+            counted(load.producers.into(), "producer"),
+            counted(readers.into(), "reader")
         ),
         predicted_saturation: predicted,
         measured_saturation: measured,
