@@ -118,7 +118,7 @@ fn what_cannot_be_used_is_a_sentence() {
         (vec!["--rate", "fast"], "80MB/s"),
         (vec!["--rate", "1MB/s", "--slo", "2ms"], "p99=2ms"),
         (vec!["--rate", "1MB/s", "--explore"], "cannot be used with"),
-        (vec![], "required"),
+        (vec![], "--rate <RATE>|--slo <PERCENTILE=TIME>|--explore"),
         (vec!["--rate", "1MB/s", "--set", "flush.depth=2"], "that is what is looked for"),
         (vec!["--rate", "1MB/s", "--html", "/no/such/folder/x.html"], "no such folder"),
         (vec!["--rate", "900GB/s"], "are free"),

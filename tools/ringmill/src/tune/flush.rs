@@ -10,7 +10,7 @@ use crate::exit::{Code, Failed};
 use crate::output::Out;
 use crate::perf::cluster::stop_on_signals;
 use crate::saving::{refuse_overwriting, save};
-use clap::{Args, ValueEnum};
+use clap::{ArgGroup, Args, ValueEnum};
 use ringmill_tune::{Ack, Method, Policy, Rate, Sample, Slo, Space, goal, order};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,13 +25,14 @@ const SPACE_PART: f64 = 4.0;
 /// Runs brokers of its own, in a temporary folder beside the data to come, and gives them the load in question.
 #[derive(Args)]
 #[command(
-    after_help = "A goal is a load (--rate), a latency (--slo) or both; without one --explore draws the whole picture.\n\
-    With both: the policy that needs the least CPU of those within the latency. Only --rate: the lowest latency.\n\
+    group = ArgGroup::new("goal").args(["rate", "slo", "explore"]).required(true).multiple(true),
+    after_help = "A goal is a load (--rate), a latency (--slo) or both; without one --explore draws the whole picture. \
+    With both: the policy that needs the least CPU of those within the latency. Only --rate: the lowest latency. \
     Only --slo: the largest load within it. Latencies count from the time at which a record was meant to be sent."
 )]
 pub struct Flush {
     /// Load of all producers together, such as 80MB/s or 20000rec/s
-    #[arg(long, value_name = "RATE", required_unless_present_any = ["slo", "explore"])]
+    #[arg(long, value_name = "RATE")]
     rate: Option<Rate>,
     /// Latency to keep within, such as p99=2ms
     #[arg(long, value_name = "PERCENTILE=TIME")]

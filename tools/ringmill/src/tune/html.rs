@@ -30,9 +30,13 @@ pub fn page(findings: &Findings) -> String {
     let _ = write!(
         out,
         "<h2>{name} against throughput</h2><p>A point is a policy at a load, the bar its interval of 90 %; both axes \
-         logarithmic. The line is the frontier of durable acks{}. Ring: {}, square: the default{}.</p>",
+         logarithmic. The line is the frontier of durable acks{}. Square: the default, cross: did not keep up{}{}.</p>",
         if findings.frontier_relaxed.is_empty() { "" } else { ", dashed that of relaxed ones" },
-        if matches!(findings.verdict, Verdict::Recommended { .. }) { "recommended" } else { "the nearest" },
+        match (chosen(findings), &findings.verdict) {
+            (None, _) => "",
+            (Some(_), Verdict::Recommended { .. }) => ", ring: the recommended policy, at each load",
+            (Some(_), _) => ", ring: the nearest policy, at each load",
+        },
         if findings.asked.limit_ms.is_some() { ", dotted: the goal" } else { "" }
     );
     plot(&mut out, findings);
