@@ -144,6 +144,26 @@ fn what_cannot_be_done_is_a_sentence() {
 }
 
 #[test]
+fn what_the_broker_refuses_is_told_with_its_reason_and_without_figures_of_nothing() {
+    let broker = Broker::start();
+    let large = Command::new(env!("CARGO_BIN_EXE_ringmill"))
+        .args(["perf", "produce", "--topic", "t", "--num-records", "2", "--record-size", "2000000"])
+        .args(["--bootstrap-server", &broker.address])
+        .output()
+        .unwrap();
+    assert_eq!(large.status.code(), Some(1), "{}", text(&large.stderr));
+    assert!(text(&large.stderr).contains("larger than the topic allows (MESSAGE_TOO_LARGE)"));
+    let told = text(&large.stdout);
+    assert!(
+        told.contains("0 records sent") && !told.contains("p50") && !told.contains("per record"),
+        "{told}"
+    );
+    let many = broker.consume(&["--num-records", "1", "--consumers", "3"]);
+    assert_eq!(many.status.code(), Some(2));
+    assert!(text(&many.stderr).contains("topic t has 1 partition,"), "{}", text(&many.stderr));
+}
+
+#[test]
 fn a_broker_that_dies_leaves_the_results_so_far() {
     let broker = Broker::start();
     let args = ["--num-records", "100000", "--throughput", "2000", "--json"];

@@ -6,7 +6,7 @@ use super::consumer_properties::ConsumerProperties;
 use super::group::Group;
 use super::{MEBIBYTE, failed, file_settings};
 use crate::exit::{Code, Failed};
-use crate::output::{Out, grouped, remark};
+use crate::output::{Out, counted, grouped, remark};
 use crate::server::Server;
 use clap::Args;
 use ringmill_client::admin::{EARLIEST, LATEST};
@@ -259,15 +259,7 @@ impl Consume {
         let latest = self.from_latest || properties.from_latest;
         let sources = sources(&mut place, if latest { LATEST } else { EARLIEST })?;
         let count = self.consumers as usize;
-        if !self.fan_out && count > sources.len() {
-            let what = format!(
-                "--consumers {count}: {} has {} partitions, and one consumer reads each; --fan-out lets all read all",
-                self.topic,
-                sources.len()
-            );
-            return Err(Failed::new(Code::Usage, what));
-        }
-        let consumers = if self.fan_out { vec![sources; count] } else { deal(&sources, count) };
+        let consumers = if self.fan_out { vec![sources; count] } else { deal(&self.topic, &sources, count)? };
         Ok(self.plan_of(consumers, properties))
     }
 
@@ -412,8 +404,16 @@ pub fn sources(place: &mut Place, from: i64) -> Result<Vec<Source>, Failed> {
     Ok(sources)
 }
 
-/// Partitions to consumers, in turn.
-pub fn deal(sources: &[Source], consumers: usize) -> Vec<Vec<Source>> {
+/// Partitions to consumers, in turn; each gets at least one.
+pub fn deal(topic: &str, sources: &[Source], consumers: usize) -> Result<Vec<Vec<Source>>, Failed> {
+    if consumers > sources.len() {
+        let what = format!(
+            "--consumers {consumers}: topic {topic} has {}, each read by one consumer; `ringmill topic alter {topic} \
+             --partitions {consumers}` adds some, --fan-out lets all read all",
+            counted(sources.len() as u64, "partition")
+        );
+        return Err(Failed::new(Code::Usage, what));
+    }
     let mut dealt = vec![Vec::new(); consumers.max(1)];
     let count = dealt.len();
     for (at, source) in sources.iter().enumerate() {
@@ -421,5 +421,5 @@ pub fn deal(sources: &[Source], consumers: usize) -> Vec<Vec<Source>> {
             hand.push(source.clone());
         }
     }
-    dealt
+    Ok(dealt)
 }

@@ -70,15 +70,8 @@ impl EndToEnd {
         let from = if self.from_beginning { EARLIEST } else { LATEST };
         let sources = sources(&mut place, from)?;
         let count = self.consumers as usize;
-        if !self.fan_out && count > sources.len() {
-            let what = format!(
-                "--consumers {count}: the topic has {} partitions, and one consumer reads each; --fan-out lets all \
-                 read all",
-                sources.len()
-            );
-            return Err(Failed::new(Code::Usage, what));
-        }
-        let consumers = if self.fan_out { vec![sources; count] } else { deal(&sources, count) };
+        let consumers =
+            if self.fan_out { vec![sources; count] } else { deal(&self.sending.topic, &sources, count)? };
         let consume = ConsumePlan {
             terms: Terms {
                 topic: self.sending.topic.clone(),

@@ -111,8 +111,10 @@ impl Produce {
             out.line(line)?;
         }
         out.line("")?;
-        table(out, &[("from intended time", &outcome.intended), ("from actual send", &outcome.actual)])?;
-        out.line("")?;
+        if outcome.records > 0 {
+            table(out, &[("from intended time", &outcome.intended), ("from actual send", &outcome.actual)])?;
+            out.line("")?;
+        }
         say(out, report, outcome)?;
         if self.print_metrics {
             metrics(out, "producer-metrics", report)?;
@@ -146,15 +148,14 @@ pub fn say(out: &mut Out, report: &Report, outcome: &Outcome) -> Result<(), Fail
             outcome.warmup.intended.ms(0.99)
         ))?;
     }
-    let all = (outcome.records + outcome.warmup.records).max(1) as f64;
-    let each = report.client_cpu_seconds * 1e6 / all;
-    let broker = report.broker_cpu_seconds.map_or("of the broker not visible".into(), |s| {
-        format!("of the broker {s:.2} s, {:.2} µs per record", s * 1e6 / all)
-    });
-    Ok(out.line(format!(
-        "CPU of this side {:.2} s, {each:.2} µs per record; {broker}",
-        report.client_cpu_seconds
-    ))?)
+    let cpu = |seconds: f64| match outcome.records + outcome.warmup.records {
+        0 => format!("{seconds:.2} s"),
+        all => format!("{seconds:.2} s, {:.2} µs per record", seconds * 1e6 / all as f64),
+    };
+    let broker = report
+        .broker_cpu_seconds
+        .map_or("of the broker not visible".into(), |s| format!("of the broker {}", cpu(s)));
+    Ok(out.line(format!("CPU of this side {}; {broker}", cpu(report.client_cpu_seconds)))?)
 }
 
 /// Percentiles of several distributions side by side.

@@ -8,7 +8,7 @@ use crate::output::remark;
 use clap::Args;
 use kafka_wire::InitProducerIdRequest;
 use ringmill_client::client::Absent;
-use ringmill_client::{Client, ClientError};
+use ringmill_client::{Client, ClientError, ServerCode};
 use ringmill_load::{Keys, LoadError, Outcome, Payload, Plan, Schedule, Sizes};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -180,8 +180,8 @@ impl Sending {
         result.map_err(failed)?;
         if outcome.errors > 0 {
             let count = crate::output::grouped(outcome.errors);
-            let code = outcome.first_error.map(super::name).unwrap_or_default();
-            return Err(Failed::new(Code::Refused, format!("{count} records were not taken: {code}")));
+            let why = outcome.first_error.map_or(String::new(), |code| format!(": {}", ServerCode(code)));
+            return Err(Failed::new(Code::Refused, format!("{count} records were not taken{why}")));
         }
         Ok(())
     }

@@ -349,6 +349,7 @@ impl Runner {
         let ends = sources(&mut place, ringmill_client::admin::LATEST)?;
         let records: i64 =
             ends.iter().map(|s| s.offset).sum::<i64>() - own.iter().map(|s| s.offset).sum::<i64>();
+        let consumers = deal(&topic, &own, 1)?;
         let plan = ConsumePlan {
             terms: Terms {
                 topic,
@@ -358,7 +359,7 @@ impl Runner {
                 bytes_max: properties.bytes_max,
                 partition_bytes_max: 8 << 20,
             },
-            consumers: deal(&own, 1),
+            consumers,
             records: Some(records.max(0) as u64),
             total: None,
             quiet: Some(self.server.timeout),
