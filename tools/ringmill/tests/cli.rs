@@ -161,7 +161,8 @@ fn a_topic_lives_and_dies() {
     assert_eq!((&second["log_start"], &second["high_watermark"]), (&0.into(), &2.into()), "{second}");
     assert_eq!(second["durable"], 2, "acked means durable");
     assert!(second["core"].as_u64().unwrap() < 2 && second["size_bytes"].as_u64().unwrap() > 0, "{second}");
-    topic(&["describe", "nope"]).ends(REFUSED);
+    let nope = topic(&["describe", "nope"]).ends(REFUSED);
+    assert!(nope.err.contains("no such topic") && !nope.err.contains("admin"), "{nope:#?}");
 
     topic(&["alter", "orders", "--partitions", "5", "--delete-config", "retention.ms"]).ends(DONE);
     topic(&["alter", "orders", "--partitions", "2"]).ends(REFUSED);
@@ -711,4 +712,8 @@ fn readers_in_a_group_share_a_topic_and_go_on_where_they_stopped() {
     let none = broker.run(&["consume", "g", "--group", "readers", "-e", "--quiet"]).ends(DONE);
     assert_eq!(none.out, "");
     broker.run(&["consume", "g", "--group", "readers", "--partition", "1"]).ends(USAGE);
+    let empty = broker.run(&["group", "list", "--state", "empty", "--json"]).ends(DONE).json();
+    assert_eq!(empty.as_array().map(Vec::len), Some(2), "{empty}");
+    let odd = broker.run(&["group", "list", "--state", "stabel"]).ends(USAGE);
+    assert!(odd.err.contains("PreparingRebalance"), "what there is, is told: {odd:#?}");
 }

@@ -20,8 +20,8 @@ use std::time::Instant;
 
 #[derive(Args)]
 #[command(
-    after_help = "Formats: %t topic, %p partition, %o offset, %k key, %K its length, %s value, %S its length, %T timestamp in ms,
-%h headers, %% a percent sign; \\n \\r \\t \\e \\\\ and \\xHH. Null keys and values are empty, with length -1.
+    after_help = "Formats: %t topic, %p partition, %o offset, %k key, %K its length, %s value, %S its length, %T timestamp in ms, \
+    %h headers, %% a percent sign; \\n \\r \\t \\e \\\\ and \\xHH. Null keys and values are empty, with length -1.
 
 Ctrl-C ends reading with a summary; the exit code is 130 if --count or --exit-at-end were not reached."
 )]

@@ -7,6 +7,7 @@ use crate::exit::{Code, Failed};
 use crate::output::{Align, Out, Table, complain, counted, remark};
 use crate::server::Server;
 use crate::topic::asked;
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
 use ringmill_client::groups::{Assignment, GroupMember};
 use serde::Serialize;
@@ -38,10 +39,14 @@ impl Group {
     }
 }
 
+/// Of groups of either protocol, as Kafka names them.
+const STATES: [&str; 7] =
+    ["Stable", "Empty", "PreparingRebalance", "CompletingRebalance", "Assigning", "Reconciling", "Dead"];
+
 #[derive(Args)]
 pub struct List {
-    /// Only groups in this state, such as Stable or Empty
-    #[arg(long, value_name = "STATE")]
+    /// Only groups in this state
+    #[arg(long, value_name = "STATE", value_parser = PossibleValuesParser::new(STATES), ignore_case = true)]
     state: Option<String>,
     #[command(flatten)]
     server: Server,

@@ -24,8 +24,8 @@ const DATA_DEFAULT: &str = "./ringmill-data";
 
 #[derive(Args)]
 #[command(
-    after_help = "Without --accept-loss nothing is changed. Files that are replaced go to DATA/set-aside. Exit code 1 when there is
-something to repair that was not repaired."
+    after_help = "Without --accept-loss nothing is changed. Files that are replaced go to DATA/set-aside. Exit code 1 when there is \
+    something to repair that was not repaired."
 )]
 pub struct Repair {
     /// Data folder of a broker that is stopped [default: ./ringmill-data]

@@ -23,8 +23,8 @@ const OPEN_BYTES_MAX: usize = 16 << 20;
 
 #[derive(Args)]
 #[command(
-    after_help = "Each line is a record's value. Keyed records go where a Java client would put them; others fill a
-batch for one partition, then for the next. Batches are retried for --timeout and, with --acks all, never stored twice."
+    after_help = "Each line is a record's value. Keyed records go where a Java client would put them; others fill a \
+    batch for one partition, then for the next. Batches are retried for --timeout and, with --acks all, never stored twice."
 )]
 pub struct Produce {
     topic: String,

@@ -25,7 +25,7 @@ struct Column<T> {
 const CORES: &[Column<Core>] = &[
     column("CPU%", 5, 0, None, |c| format!("{:.0}", c.cpu_percent)),
     column("CONN", 5, 0, None, |c| compact(c.connections as f64)),
-    column("PART", 5, 0, None, |c| compact(c.partitions as f64)),
+    column("PART", 5, 70, None, |c| compact(c.partitions as f64)),
     column("REC/S", 6, 0, None, |c| compact(c.records_in_per_second)),
     column("IN/S", 6, 0, None, |c| compact(c.received_bytes_per_second)),
     column("OUT/S", 6, 0, None, |c| compact(c.sent_bytes_per_second)),
@@ -36,7 +36,7 @@ const CORES: &[Column<Core>] = &[
     column("TURN99", 7, 100, None, |c| millis(c.turn_p99_ms)),
     column("LOG%", 4, 0, None, |c| format!("{:.0}", c.log_used_percent)),
     column("TAIL%", 5, 100, None, |c| format!("{:.0}", c.tail_used_percent)),
-    column("WAIT", 5, 0, None, |c| compact(c.produce_waiting as f64)),
+    column("WAIT", 5, 70, None, |c| compact(c.produce_waiting as f64)),
 ];
 
 const TOPICS: &[Column<Topic>] = &[

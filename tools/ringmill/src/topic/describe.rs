@@ -8,6 +8,7 @@ use clap::Args;
 use ringmill_client::admin::{Config, ConfigSource, EARLIEST, LATEST, TopicPartition};
 use ringmill_client::client::{Absent, Partition};
 use ringmill_client::{Client, Cluster, ServerCode, Topic};
+use ringmill_types::ErrorCode;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -116,7 +117,13 @@ impl Describe {
         }
         out.finish()?;
         for topic in &missing {
-            crate::output::complain(&format!("topic {}: {}", topic.name, topic.code));
+            let why = match topic.code.known() {
+                Some(ErrorCode::UnknownTopicOrPartition) => {
+                    format!("there is no such topic ({})", topic.code.name())
+                }
+                Some(_) | None => topic.code.to_string(),
+            };
+            crate::output::complain(&format!("topic {}: {why}", topic.name));
         }
         if missing.is_empty() { Ok(()) } else { Err(Failed::said(Code::Refused)) }
     }
@@ -128,8 +135,8 @@ impl Describe {
             // Nobody promised that there is one, nor that it is this broker's: topic ids tell.
             None => admin_topics(&self.server.admin_guess(), GUESS_TIMEOUT).unwrap_or_default(),
         };
-        if self.admin.is_none() && !topics.iter().any(|topic| admin.iter().any(|known| known.id == topic.id))
-        {
+        let known = |topic: &Topic| admin.iter().any(|known| known.id == topic.id);
+        if self.admin.is_none() && !topics.is_empty() && !topics.iter().any(known) {
             crate::output::remark(&format!(
                 "cores and durable offsets are not shown: no admin port of this broker at {}; --admin HOST:PORT says where",
                 self.server.admin_guess()

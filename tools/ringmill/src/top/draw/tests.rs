@@ -233,6 +233,11 @@ fn what_cannot_be_shown_changes_nothing_of_the_rest() {
         let drawn = frame(&state, columns, rows, UTF8);
         assert!(drawn.lines().count() <= rows.into(), "{columns}x{rows}");
     }
+    let narrow = frame(&state, 60, 24, UTF8);
+    assert!(
+        narrow.lines().any(|line| line.starts_with("CORE ")),
+        "which core it is, is not left out: {narrow}"
+    );
     state.wish(Wish::Show(Panel::Clients), 5);
     let drawn = frame(&state, 80, 24, UTF8);
     assert!(
