@@ -8,7 +8,8 @@
 # KGO_TEST_RECORDS: records in the larger tests (10,000).
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-home=${PEERS_DIR:-${TMPDIR:-/tmp}/ringmill-peers}/kgo-1.21.5
+. "$(dirname "${BASH_SOURCE[0]}")/home.sh"
+home=$peers/kgo-1.21.5
 setup() {
   [ -x "$home/kgo.test" ] && return
   command -v go >/dev/null || { echo 'kgo: install go first' >&2; exit 1; }

@@ -3,7 +3,8 @@
 #   nats.sh setup             build the server once (about 2 minutes; needs go)
 #   nats.sh serve PORT DIR    in the foreground; every message is synced to disk before its ack (sync_interval: always)
 set -euo pipefail
-home=${PEERS_DIR:-${TMPDIR:-/tmp}/ringmill-peers}/nats-2.15.2
+. "$(dirname "${BASH_SOURCE[0]}")/home.sh"
+home=$peers/nats-2.15.2
 setup() {
   [ -x "$home/nats-server" ] && return
   command -v go >/dev/null || { echo 'nats: install go first' >&2; exit 1; }

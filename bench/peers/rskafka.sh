@@ -5,7 +5,8 @@
 #   rskafka.sh run HOST:PORT FILE::NAME   one test in a process of its own; exit 0 passed, 77 it skipped itself, else failed
 # The broker must not create topics by itself (auto.create.topics.enable=false), or test_non_existing_partition fails.
 set -euo pipefail
-home=${PEERS_DIR:-${TMPDIR:-/tmp}/ringmill-peers}/rskafka-0.6.0
+. "$(dirname "${BASH_SOURCE[0]}")/home.sh"
+home=$peers/rskafka-0.6.0
 java=$(command -v javac) || { echo 'rskafka: install default-jdk-headless first (the tests link libjvm)' >&2; exit 1; }
 JAVA_HOME=${JAVA_HOME:-$(dirname "$(dirname "$(realpath "$java")")")}; export JAVA_HOME
 export LD_LIBRARY_PATH=$JAVA_HOME/lib/server
