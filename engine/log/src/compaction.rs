@@ -14,6 +14,7 @@
 
 use crate::checkpointing::DiskError;
 use crate::compact::{Cleaned, Group, Order, Output, Source, cleaned_path};
+use crate::folder;
 use crate::format::checkpoint::{PartitionState, SegmentState};
 use crate::format::swap::{SWAP_NAME, SwapRecord};
 use crate::jobs::{JobDone, JobFor};
@@ -22,7 +23,7 @@ use crate::options::Faults;
 use crate::partition::{Partition, Segment, segment_path};
 use crate::token::{self, token};
 use ringmill_reactor::{Backend, Fs, Op};
-use ringmill_types::{Offset, PartitionId};
+use ringmill_types::{Offset, PartitionId, TopicId};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io;
@@ -474,6 +475,10 @@ pub(crate) fn finish_swap(
     };
     let Some(state) = states.iter_mut().find(|state| state.id == record.partition.0) else { return Ok(true) };
     let dir = topics.join(format!("{}-{}", state.topic, state.index));
+    if folder::is_foreign(fs, &dir, TopicId(state.topic_id))? {
+        // Deleted since, and the next topic of its name has segments there.
+        return Ok(true);
+    }
     put_in_place(fs, &dir, &record.groups)?;
     follow_swap(&record, state);
     tracing::info!(partition = %dir.display(), "a compaction that was interrupted is finished");

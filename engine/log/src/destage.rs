@@ -36,7 +36,8 @@ pub(crate) struct DestageState {
     pub queue: VecDeque<u32>,
     writes: HashMap<u32, DestageWrite>,
     pub retry_ns: u64,
-    /// When to ask again for names of folders that were taken; `None`: nobody waits for one.
+    /// Who waits for the name of a folder, and when to ask again; `None`: nobody does.
+    wait_for_name: Vec<u32>,
     pub names_ns: Option<u64>,
     pub remove_dirs: VecDeque<u32>,
     preparing: usize,
@@ -98,7 +99,12 @@ impl Log {
         }
         if self.destage.names_ns.is_some_and(|at| io.now_ns() >= at) {
             self.destage.names_ns = None;
-            self.queue_all(DestageStep::NameTaken);
+            for slot in std::mem::take(&mut self.destage.wait_for_name) {
+                // It may have been deleted since, and the slot given to another.
+                if self.parts.get(slot).is_some_and(|p| p.step == DestageStep::NameTaken) {
+                    self.queue(slot);
+                }
+            }
         }
         if self.under_pressure() {
             self.queue_oldest();
@@ -123,11 +129,8 @@ impl Log {
     }
 
     pub(crate) fn requeue_destage(&mut self, slot: u32) {
-        if let Some(part) = self.parts.get_mut(slot)
-            && part.step == DestageStep::Idle
-        {
-            part.step = DestageStep::Queued;
-            self.destage.queue.push_back(slot);
+        if self.parts.get(slot).is_some_and(|p| p.step == DestageStep::Idle) {
+            self.queue(slot);
         }
     }
 
@@ -170,18 +173,23 @@ impl Log {
         }
     }
 
-    /// Queues those that wait in this step.
-    fn queue_all(&mut self, step: DestageStep) {
+    fn queue(&mut self, slot: u32) {
+        if let Some(part) = self.parts.get_mut(slot) {
+            part.step = DestageStep::Queued;
+            self.destage.queue.push_back(slot);
+        }
+    }
+
+    fn queue_no_space(&mut self) {
         for slot in self.parts.slots() {
-            if let Some(part) = self.parts.get_mut(slot).filter(|p| p.step == step) {
-                part.step = DestageStep::Queued;
-                self.destage.queue.push_back(slot);
+            if self.parts.get(slot).is_some_and(|p| p.step == DestageStep::NoSpace) {
+                self.queue(slot);
             }
         }
     }
 
     fn retry_after_full(&mut self) {
-        self.queue_all(DestageStep::NoSpace);
+        self.queue_no_space();
         // Whoever met the full disk was deleted, or has nothing more to write: the next to prepare a segment finds out.
         if self.destage.queue.is_empty() && self.destage.preparing == 0 && self.destage.writes.is_empty() {
             self.storage_full = false;
@@ -279,6 +287,7 @@ impl Log {
         match result {
             Ok(None) => {
                 part.step = DestageStep::NameTaken;
+                self.destage.wait_for_name.push(slot);
                 self.destage.names_ns = Some(io.now_ns() + NAME_RETRY_NS);
             }
             Ok(Some(prepared)) => {
@@ -307,7 +316,7 @@ impl Log {
                     tracing::info!("disk space is back: produce goes on");
                     self.storage_full = false;
                     // Others met the full disk too, and nobody else would try them again.
-                    self.queue_all(DestageStep::NoSpace);
+                    self.queue_no_space();
                 }
                 self.start_destage(io, slot);
             }

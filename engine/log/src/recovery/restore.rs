@@ -152,8 +152,11 @@ impl Log {
         for slot in self.parts.slots() {
             self.checkpoint.note_changed(slot);
         }
-        for (_, part) in self.parts.iter().filter(|(_, p)| !p.deleted && !p.segments.is_empty()) {
-            self.options.folder_names.inherit(&part.dir, part.id);
+        for (_, part) in self.parts.iter().filter(|(_, p)| !p.deleted) {
+            // Whoever has neither makes the folder its own when it writes.
+            if part.folder_known || part.segments.iter().any(|s| s.bytes > 0) {
+                self.options.folder_names.inherit(&part.dir, part.id);
+            }
         }
     }
 }

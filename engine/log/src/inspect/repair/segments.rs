@@ -6,6 +6,7 @@
 use super::{Action, Aside, Loss, Plan, change_checkpoint};
 use crate::compact::cleaned_path;
 use crate::compaction::follow_swap;
+use crate::folder::is_foreign;
 use crate::format::checkpoint::{self, Checkpoint, PartitionState};
 use crate::format::swap::SwapRecord;
 use crate::index::SegmentIndex;
@@ -13,7 +14,7 @@ use crate::inspect::{InspectError, at, kafka_files};
 use crate::segment::{SegmentFile, Verify, file_name, offsets_end, salvage, scan};
 use ringmill_reactor::{Fs, OpenMode};
 use ringmill_record::BatchHeader;
-use ringmill_types::Offset;
+use ringmill_types::{Offset, TopicId};
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -33,6 +34,10 @@ pub(super) fn plan(
         let swap = swap.filter(|record| record.partition.0 == state.id);
         swap.into_iter().for_each(|record| follow_swap(record, state));
         let dir = crate::partition::partition_dir(data_dir, &state.topic, state.index);
+        if is_foreign(fs, &dir, TopicId(state.topic_id)).map_err(at(&dir))? {
+            // Deleted since; what is there belongs to the next topic of its name.
+            continue;
+        }
         let before = plan.actions.len();
         for segment in &state.segments {
             let base = Offset(segment.base_offset);
