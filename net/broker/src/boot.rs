@@ -475,7 +475,7 @@ fn core_options(
 }
 
 /// Gives every core what is known of the partitions it owns now.
-fn bequeath(inherited: Vec<PartitionState>, topics: &[TopicSpec], cores: &mut [CoreOptions]) {
+pub(crate) fn bequeath(inherited: Vec<PartitionState>, topics: &[TopicSpec], cores: &mut [CoreOptions]) {
     let owners: HashMap<u64, CoreId> =
         topics.iter().flat_map(|topic| topic.partitions.iter().map(|p| (p.id.0, p.owner))).collect();
     for state in inherited {

@@ -125,11 +125,14 @@ impl Change<'_> {
                 next_partition_id: image.next_partition(),
             });
         }
+        let topics = (self.topics)(image);
+        // A core that this generation never began has no checkpoint, and what it was to have is said there.
+        let handed_on = handed_on(&folder.path, old.number, self.fs).unwrap_or_default();
+        crate::boot::bequeath(handed_on, &topics, &mut cores);
         let bell = Doorbell::new()
             .map_err(|error| Failure::new(Reason::LimitsTooLow, format!("No eventfd ({error}).")))?;
-        let (links, handles) =
-            ringmill_core::thread::start(cores, Arc::new((self.topics)(image)), &Arc::default(), &bell)
-                .map_err(|error| crate::boot::start_failure(&error))?;
+        let (links, handles) = ringmill_core::thread::start(cores, Arc::new(topics), &Arc::default(), &bell)
+            .map_err(|error| crate::boot::start_failure(&error))?;
         stop_all(links, handles)?;
         (0..old.cores).try_for_each(|core| check_drained(&old.core_dir(&folder.path, core), self.fs))
     }

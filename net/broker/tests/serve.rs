@@ -36,6 +36,7 @@ fn main() -> ExitCode {
         acknowledged_records_survive_kill_and_changes_of_core_count,
         core_logs_move_to_a_folder_of_their_own,
         a_change_of_core_count_cut_in_the_middle_is_finished,
+        a_change_of_core_count_that_could_not_begin_is_changed_back,
         what_was_taken_away_is_not_made_anew,
         a_journal_that_lacks_topics_mixes_no_partitions,
         core_log_files_that_changed_places_are_refused,
@@ -378,6 +379,29 @@ fn a_change_of_core_count_cut_in_the_middle_is_finished() {
     broker.stop();
     let cores = &node_toml(&data)["cores"];
     assert_eq!((cores["generation"].as_integer(), cores.get("drained")), (Some(2), None));
+}
+
+/// More cores than can be had: the next start wants the old number again, and knows what the old cores said.
+fn a_change_of_core_count_that_could_not_begin_is_changed_back() {
+    let dir = folder();
+    let two = Plan::within(&dir, "2");
+    let broker = two.start();
+    let mut client = Client::connect(broker.address);
+    client.create("orders");
+    for offset in 0..10 {
+        assert_eq!(client.produce("orders", 0), offset);
+    }
+    assert_eq!(client.delete_records("orders", 0, -1), 10);
+    broker.stop();
+    let in_the_way = two.data.join("core-2");
+    std::fs::write(&in_the_way, "").unwrap();
+    let output = Plan { cores: "3", ..two.clone() }.command().output().unwrap();
+    assert!(!output.status.success(), "{output:?}");
+    std::fs::remove_file(in_the_way).unwrap();
+    let broker = two.start();
+    let mut client = Client::connect(broker.address);
+    assert_eq!((client.start_offset("orders", 0), client.end_offset("orders", 0)), (10, 10));
+    broker.stop();
 }
 
 /// The journal or a core's folder gone, or two cores' folders exchanged: refused with what to do, until all is where it was.
