@@ -9,6 +9,8 @@
 //! The kernel answers that question: a write lease is granted to the only opener of a file and to nobody else
 //! (fcntl(2), `F_SETLEASE`). The name is gone by then, so no opener can come. After a crash there is nothing to clean up:
 //! a file without a name goes when its last opener does.
+//!
+//! Whoever would rather have the space than the quiet says so ([`give_back_within`]).
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
@@ -26,11 +28,11 @@ const STEP_EVERY: Duration = Duration::from_micros(3125);
 const STEP_BYTES_MIN: u64 = 1 << 20;
 /// Smaller files go at once.
 const LARGE_BYTES: u64 = 1 << 20;
-/// Where more waits, steps are larger, so that it is given back within about this; Kafka, too, keeps what it deletes for a
-/// minute (file.delete.delay.ms).
-const DRAIN_SECONDS: u64 = 60;
-/// The same where less than a tenth of the file system is free: there, space is worth more than quiet.
-const DRAIN_SECONDS_SCARCE: u64 = 4;
+/// Where more waits, steps are larger, so that it is given back within about this, unless [`give_back_within`] says
+/// otherwise; Kafka, too, keeps what it deletes for a minute.
+const DRAIN_MS: u64 = 60_000;
+/// At most this where less than a tenth of the file system is free: there, space is worth more than quiet.
+const DRAIN_MS_SCARCE: u64 = 4_000;
 /// A file that somebody still reads is looked at again after this.
 const BUSY_LOOK: Duration = Duration::from_millis(100);
 /// Of the descriptors the process may have, one in this many may be held for files that are being given back.
@@ -39,6 +41,7 @@ const HELD_MAX: u64 = 1024;
 
 static PENDING_BYTES: AtomicU64 = AtomicU64::new(0);
 static HELD: AtomicU64 = AtomicU64::new(0);
+static WITHIN_MS: AtomicU64 = AtomicU64::new(DRAIN_MS);
 static THREAD: LazyLock<Option<mpsc::Sender<Doomed>>> = LazyLock::new(|| {
     let (sender, doomed) = mpsc::channel();
     let thread = std::thread::Builder::new().name("reclaim".into()).spawn(move || {
@@ -58,6 +61,12 @@ static THREAD: LazyLock<Option<mpsc::Sender<Doomed>>> = LazyLock::new(|| {
 /// Bytes of removed files that the file system has not got back yet.
 pub fn pending_bytes() -> u64 {
     PENDING_BYTES.load(Ordering::Relaxed)
+}
+
+/// From now on removed files are given back within about `ms`, and at once where that is 0. A pace of 320 MiB a second is
+/// taken all the same.
+pub fn give_back_within(ms: u64) {
+    WITHIN_MS.store(ms, Ordering::Relaxed);
 }
 
 /// Removes the name; the blocks of a large file follow step by step.
@@ -104,7 +113,7 @@ impl Doomed {
         if !std::fs::symlink_metadata(path).is_ok_and(|meta| is_large(&meta)) {
             return None;
         }
-        if HELD.load(Ordering::Relaxed) >= held_max() {
+        if WITHIN_MS.load(Ordering::Relaxed) == 0 || HELD.load(Ordering::Relaxed) >= held_max() {
             return None;
         }
         let file = OpenOptions::new()
@@ -173,8 +182,10 @@ fn work(orders: &mpsc::Receiver<Doomed>) {
             waiting.push_back(doomed);
         }
         waiting.extend(orders.try_iter());
+        let within_ms = WITHIN_MS.load(Ordering::Relaxed);
+        let is_scarce = waiting.front().is_some_and(|doomed| is_space_scarce(&doomed.file));
         let bytes =
-            step_bytes(pending_bytes(), waiting.front().is_some_and(|doomed| is_space_scarce(&doomed.file)));
+            step_bytes(pending_bytes(), if is_scarce { within_ms.min(DRAIN_MS_SCARCE) } else { within_ms });
         let done = step(&mut waiting, bytes);
         std::thread::sleep(if done { STEP_EVERY } else { BUSY_LOOK });
     }
@@ -220,11 +231,10 @@ fn first_alone(waiting: &mut VecDeque<Doomed>) -> Option<&mut Doomed> {
     None
 }
 
-/// How large a step is while `pending` bytes wait.
-fn step_bytes(pending: u64, is_space_scarce: bool) -> u64 {
-    let seconds = if is_space_scarce { DRAIN_SECONDS_SCARCE } else { DRAIN_SECONDS };
-    let steps = u128::from(seconds) * 1_000_000_000 / STEP_EVERY.as_nanos();
-    (pending / steps as u64).max(STEP_BYTES_MIN)
+/// How large a step is while `pending` bytes wait and are to be gone within `within_ms`.
+fn step_bytes(pending: u64, within_ms: u64) -> u64 {
+    let steps = u128::from(within_ms) * 1_000_000 / STEP_EVERY.as_nanos();
+    (u128::from(pending) / steps.max(1)).max(u128::from(STEP_BYTES_MIN)) as u64
 }
 
 fn is_space_scarce(file: &File) -> bool {
@@ -241,14 +251,20 @@ mod tests {
 
     #[test]
     fn the_pace_follows_what_waits() {
-        let per_second = |pending: u64, scarce| {
-            (step_bytes(pending, scarce) as f64 / STEP_EVERY.as_secs_f64() / MIB as f64).round() as u64
+        let per_second = |pending: u64, within_ms| {
+            (step_bytes(pending, within_ms) as f64 / STEP_EVERY.as_secs_f64() / MIB as f64).round() as u64
         };
-        assert_eq!(per_second(0, false), 320);
-        assert_eq!(per_second(18 << 30, false), 320, "a minute's worth");
-        assert_eq!(per_second(180 << 30, false), 3072);
-        assert_eq!(per_second(1 << 30, true), 320);
-        assert_eq!(per_second(18 << 30, true), 4608, "space is short");
+        assert_eq!(per_second(0, DRAIN_MS), 320);
+        assert_eq!(per_second(18 << 30, DRAIN_MS), 320, "a minute's worth");
+        assert_eq!(per_second(180 << 30, DRAIN_MS), 3072);
+        assert_eq!(per_second(1 << 30, DRAIN_MS_SCARCE), 320);
+        assert_eq!(per_second(18 << 30, DRAIN_MS_SCARCE), 4608, "space is short");
+        assert_eq!(
+            step_bytes(18 << 30, 0),
+            18 << 30,
+            "what was on its way when nobody wanted to wait any more"
+        );
+        assert_eq!(step_bytes(18 << 30, u64::MAX), STEP_BYTES_MIN);
     }
 
     fn large_file(path: &Path, bytes: u64) {

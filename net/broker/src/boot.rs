@@ -204,6 +204,7 @@ impl Running {
         let fs: Arc<dyn Fs> = Arc::new(StdFs);
         let Settled { folder, journal, image, inherited } = Settled::take(&ground.options, &fs)?;
         let settings = ground.options.config.settings.clone();
+        ringmill_reactor::reclaim::give_back_within(settings.log_segment_delete_delay_ms.max(0) as u64);
         let (method, method_because) =
             planes::flush_method(settings.flush_method, &folder.identity, &ground.kernel);
         let files = planes::share_files(

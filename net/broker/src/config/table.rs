@@ -458,7 +458,7 @@ settings! {
         log_retention_check_interval_ms: i64, "log.retention.check.interval.ms", Kafka, Kind::Time { unit: TimeUnit::Millis, min: 1, max: MS_MAX }, Some("300000"),
             "Time between two looks for segments to delete; changed settings of a topic are looked at when they come.", "300000";
         log_segment_delete_delay_ms: i64, "log.segment.delete.delay.ms", Kafka, Kind::Time { unit: TimeUnit::Millis, min: 0, max: MS_MAX }, Some("60000"),
-            "Kept and shown, without effect: the files of a segment go as soon as no reader can need them. A topic's file.delete.delay.ms is the same.", "60000";
+            "Within about how long the disk space of removed segments comes back: in small steps, since much at once keeps flushes waiting. 0: at once. Names go as soon as no reader can need them; a topic's file.delete.delay.ms has no effect.", "60000";
     }
     Groups {
         group_initial_rebalance_delay_ms: i32, "group.initial.rebalance.delay.ms", Kafka, Kind::Int { min: 0, max: INT_MAX }, Some("0"),
