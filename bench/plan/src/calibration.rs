@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// Of the file's format. A reader takes its own only.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 /// A file larger than this is not one of ours.
 pub const FILE_BYTES_MAX: u64 = 4 << 20;
 
@@ -173,14 +173,46 @@ pub struct Network {
     pub round_trip: Spread,
 }
 
-/// What flushes inside a loaded broker took.
+/// What flushes inside a loaded broker take the device.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Flush {
     pub base_us: f64,
     pub kib_us: f64,
+    /// For the sync of one segment at a checkpoint.
+    pub sync_us: f64,
+    /// By how much the model misses the rates and medians that these were found from: the mean, percent.
     pub error_pct: f64,
+    /// How single ones lie around the mean, as a part of it.
     pub around: Quantiles,
+}
+
+/// What kept a loaded core from its flushes now and then, far longer than flushes take.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Holds {
+    pub per_second: f64,
+    pub us: Quantiles,
+}
+
+/// How far the machine repeats itself: a half and a double are both 2.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Repeat {
+    /// One and the same run as fast as it goes, near the begin and at the end.
+    pub rate_times: f64,
+    /// The highest p99 over the lowest of runs that were made several times: the typical one.
+    pub p99_times: f64,
+}
+
+impl Repeat {
+    /// Above this a calibration's minutes were not alike, and it is worth little.
+    pub const NOISY: f64 = 1.15;
+    pub const EXACT: Repeat = Repeat { rate_times: 1.0, p99_times: 1.0 };
+
+    pub fn is_noisy(&self) -> bool {
+        self.rate_times > Repeat::NOISY
+    }
 }
 
 /// Memory of a broker.
@@ -210,20 +242,27 @@ pub struct Sides {
 }
 
 /// What no count explains and is fitted from latencies.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Waits {
+    /// From a message to a sleeping thread that runs.
     pub wake_us: f64,
-    /// Measured p99 over the model's at a part of the saturation, the typical one of the runs.
-    pub tail_half: f64,
-    pub tail_high: f64,
-    /// Measured rate at saturation over the model's, the typical one of the runs.
-    pub saturation: f64,
 }
 
-impl Waits {
-    /// A model that is taken as it is.
-    pub const NONE: Waits = Waits { wake_us: 0.0, tail_half: 1.0, tail_high: 1.0, saturation: 1.0 };
+/// What the runs that the model was fitted from had over what it says of them, the typical one of each kind. Told, and
+/// no prediction is bent by it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Misses {
+    /// The rate as fast as it goes.
+    pub rate: f64,
+    /// p99 at half and at 80 % of it.
+    pub p99_half: f64,
+    pub p99_high: f64,
+}
+
+impl Misses {
+    pub const NONE: Misses = Misses { rate: 1.0, p99_half: 1.0, p99_high: 1.0 };
 }
 
 /// A run as it was measured, for whoever wants to judge.
@@ -271,10 +310,13 @@ pub struct Calibration {
     pub machine: Machine,
     pub network: Network,
     pub flush: Flush,
+    pub holds: Option<Holds>,
+    pub repeat: Repeat,
     pub stalls_us: Option<Quantiles>,
     pub memory: Memory,
     pub sides: Sides,
     pub waits: Waits,
+    pub misses: Misses,
     /// Bytes per second that the device takes while a log and its destaging write to it, both counted.
     pub disk_bytes_per_second: f64,
     pub device: Vec<DevicePoint>,
@@ -338,6 +380,7 @@ impl Calibration {
         let mut other = self.clone();
         other.flush.base_us *= times;
         other.flush.kib_us *= times;
+        other.flush.sync_us *= times;
         other.disk_bytes_per_second /= times;
         other
     }
@@ -358,6 +401,10 @@ impl Calibration {
         let bounded = [
             ("flush.base_us", self.flush.base_us, 0.0, 1e9),
             ("flush.kib_us", self.flush.kib_us, 0.0, 1e9),
+            ("flush.sync_us", self.flush.sync_us, 0.0, 1e9),
+            ("holds.per_second", self.holds.as_ref().map_or(0.0, |holds| holds.per_second), 0.0, 1e5),
+            ("repeat.rate_times", self.repeat.rate_times, 1.0, 1e9),
+            ("repeat.p99_times", self.repeat.p99_times, 1.0, 1e9),
             ("machine.timer_us", self.machine.timer_us, 0.0, 1e9),
             ("machine.stalls_per_second", self.machine.stalls_per_second, 0.0, 1e5),
             ("machine.others_cpus", self.machine.others_cpus, 0.0, 1e5),
@@ -369,9 +416,9 @@ impl Calibration {
             ("memory.partition_bytes", self.memory.partition_bytes, 0.0, 1e12),
             ("sides.partition_us_per_second", sides.partition_us_per_second, 0.0, 1e9),
             ("waits.wake_us", self.waits.wake_us, 0.0, 1e7),
-            ("waits.tail_half", self.waits.tail_half, 0.01, 1e3),
-            ("waits.tail_high", self.waits.tail_high, 0.01, 1e3),
-            ("waits.saturation", self.waits.saturation, 0.01, 1e2),
+            ("misses.rate", self.misses.rate, 0.0, 1e6),
+            ("misses.p99_half", self.misses.p99_half, 0.0, 1e6),
+            ("misses.p99_high", self.misses.p99_high, 0.0, 1e6),
         ];
         // A NaN is in no range.
         if let Some((what, ..)) = bounded.iter().find(|(_, value, low, high)| !(*low..=*high).contains(value))
@@ -380,6 +427,9 @@ impl Calibration {
         }
         if !self.flush.around.is_sound() {
             return Err(CalibrationError::Number("flush.around"));
+        }
+        if self.holds.as_ref().is_some_and(|holds| !holds.us.is_sound()) {
+            return Err(CalibrationError::Number("holds.us"));
         }
         if self.stalls_us.as_ref().is_some_and(|stalls| !stalls.is_sound()) {
             return Err(CalibrationError::Number("stalls_us"));
@@ -424,9 +474,12 @@ pub(crate) mod tests {
             flush: Flush {
                 base_us: 100.0,
                 kib_us: 0.5,
+                sync_us: 0.0,
                 error_pct: 5.0,
                 around: Quantiles { parts: vec![0.0, 0.5, 0.99, 1.0], values: vec![0.6, 0.9, 3.0, 5.0] },
             },
+            holds: None,
+            repeat: Repeat::EXACT,
             stalls_us: None,
             memory: Memory { base_bytes: 6e7, partition_bytes: 20_000.0 },
             sides: Sides {
@@ -445,7 +498,8 @@ pub(crate) mod tests {
                 client_fetch: fitted(Costs { request_us: 5.0, record_us: 0.1, ..Costs::default() }),
                 partition_us_per_second: 10.0,
             },
-            waits: Waits { wake_us: 10.0, tail_half: 1.0, tail_high: 1.0, saturation: 1.0 },
+            waits: Waits { wake_us: 10.0 },
+            misses: Misses::NONE,
             disk_bytes_per_second: 2e9,
             device: Vec::new(),
             runs: vec![Run { name: "a".into(), ..Run::default() }],
@@ -462,7 +516,7 @@ pub(crate) mod tests {
     fn what_cannot_be_is_refused() {
         let text = example().to_toml();
         let replaced = |from: &str, to: &str| Calibration::parse(&text.replacen(from, to, 1));
-        assert_eq!(replaced("version = 3", "version = 2"), Err(CalibrationError::Version(2)));
+        assert_eq!(replaced("version = 4", "version = 2"), Err(CalibrationError::Version(2)));
         assert_eq!(
             replaced("wake_us = 10.0", "wake_us = nan"),
             Err(CalibrationError::Number("waits.wake_us"))

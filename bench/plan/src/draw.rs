@@ -22,9 +22,10 @@ impl Quantiles {
         let mut last: Option<(f64, f64)> = None;
         for (bound, below) in buckets.iter().filter(|(bound, _)| bound.is_finite() && *bound > 0.0) {
             let part = (below / total).clamp(0.0, 1.0);
+            // Nothing lies in the empty buckets before this one.
             if let Some((bound, before)) = last
                 && part > before
-                && parts.is_empty()
+                && values.last().is_none_or(|known| *known < bound)
             {
                 parts.push(before);
                 values.push(bound);
@@ -65,6 +66,38 @@ impl Quantiles {
             (Some((_, value)), None) => value,
             (None, None) => 0.0,
         }
+    }
+
+    /// The part that does not exceed `value`: [`Quantiles::at`] the other way round.
+    pub fn part_of(&self, value: f64) -> f64 {
+        let end = self.values.partition_point(|v| *v <= value);
+        let point = |at: usize| Some((*self.parts.get(at)?, *self.values.get(at)?));
+        match (end.checked_sub(1).and_then(point), point(end)) {
+            (Some((from, low)), Some((to, high))) if low > 0.0 && high > low => {
+                from + (to - from) * (value / low).ln() / (high / low).ln()
+            }
+            (Some((part, _)), Some(_)) => part,
+            (None, _) => 0.0,
+            (Some(_), None) => 1.0,
+        }
+    }
+
+    /// Of what draws give, those that do not exceed `most`, and what part of all they are.
+    pub fn up_to(&self, most: f64) -> (f64, Quantiles) {
+        let share = self.part_of(most);
+        let within = self.parts.iter().zip(&self.values).take_while(|(part, _)| **part < share);
+        let mut kept: Vec<(f64, f64)> = within.map(|(part, value)| (*part, *value)).collect();
+        kept.push((share, self.at(share)));
+        let parts = kept.iter().map(|(part, _)| if share > 0.0 { part / share } else { 1.0 }).collect();
+        (share, Quantiles { parts, values: kept.iter().map(|(_, value)| *value).collect() })
+    }
+
+    /// No value above `most`.
+    pub fn cut(mut self, most: f64) -> Quantiles {
+        for value in &mut self.values {
+            *value = value.min(most);
+        }
+        self
     }
 
     /// The mean of what draws give.
@@ -117,6 +150,10 @@ mod tests {
         assert!((found.at(0.9) - 4.0).abs() < 1e-9);
         assert!(found.at(0.0) >= 1.0 && found.at(1.0) <= 8.0);
         assert!((found.at(0.25) - 2f64.sqrt()).abs() < 1e-9);
+        let gap = [(1.0, 50.0), (2.0, 99.0), (4.0, 99.0), (8.0, 99.0), (16.0, 100.0)];
+        let found = Quantiles::of_buckets(&gap).expect("something was counted");
+        assert!(found.is_sound() && found.at(0.9901) >= 8.0 && found.at(0.98) <= 2.0, "{found:?}");
+        assert!((found.part_of(8.0) - 0.99).abs() < 1e-9 && (found.part_of(3.0) - 0.99).abs() < 1e-9);
         assert_eq!(Quantiles::of_buckets(&[(1.0, 0.0), (f64::INFINITY, 0.0)]), None);
         assert_eq!(Quantiles::of_buckets(&[]), None);
         let first = Quantiles::of_buckets(&[(1.0, 5.0)]).expect("all of it in the first bucket");
@@ -137,6 +174,11 @@ mod tests {
             prop_assert!(one.is_sound());
             let (a, b) = if a < b { (a, b) } else { (b, a) };
             prop_assert!(one.at(a) <= one.at(b) * (1.0 + 1e-12));
+            prop_assert!((one.at(one.part_of(one.at(a))) - one.at(a)).abs() <= one.at(a) * 1e-6);
+            prop_assert!(one.clone().cut(low).at(b) <= low * 1.000_001);
+            let (share, lower) = one.up_to(one.at(a));
+            prop_assert!(lower.is_sound() && (share - one.part_of(one.at(a))).abs() < 1e-9);
+            prop_assert!((lower.at(b) / one.at(b * share) - 1.0).abs() < 1e-6);
             let drawn = one.draw(&mut Random::new(seed));
             prop_assert!(drawn >= low * 0.999_999 && drawn <= high * 1.000_001);
             let mean = one.mean();

@@ -1,10 +1,9 @@
 //! From the runs of a calibration to costs: what CPU and flushes took, explained by what was done.
 
-use crate::calibration::{Costs, Counts, Fitted, Flush, Run};
+use crate::calibration::{Costs, Counts, Fitted, Flush, Holds, Run};
 use crate::draw::Quantiles;
 use crate::regression::{Observation, fit};
 use crate::sim::{FlushTime, Load, Node, simulate};
-use ringmill_types::limits;
 
 const WAKE_US_MAX: f64 = 2000.0;
 /// Halvings of that: 0.25 µs.
@@ -93,37 +92,73 @@ pub fn reading_share_s(core: &Fitted, run: &Run) -> f64 {
     (run.core_cpu_s - produce_us / 1e6).max(run.core_cpu_s / 50.0)
 }
 
-/// How long flushes take in a loaded broker, by the bytes of their group. Runs whose groups were mostly full say nothing
-/// of single flushes: full groups are written ahead and wait for each other.
-pub fn flush(runs: &[Run], around: &[Quantiles]) -> Option<Flush> {
-    const PART_OF_FULL: f64 = 0.6;
-    let rows: Vec<_> = runs
-        .iter()
-        .filter(|run| run.groups > 0.0 && run.flush_mean_us > 0.0)
-        .filter(|run| run.group_bytes / run.groups < PART_OF_FULL * limits::GROUP_BYTES_DEFAULT as f64)
-        .map(|run| Observation {
-            counts: vec![1.0, run.group_bytes / run.groups / 1024.0],
-            cost: run.flush_mean_us,
-        })
-        .collect();
-    let found = fit(&rows, 2);
-    let at = |place: usize| found.coefficients.get(place).copied().unwrap_or(0.0);
-    let relative: Vec<Quantiles> =
-        around.iter().map(|one| one.clone().scaled(1.0 / one.mean().max(1e-9))).collect();
-    let typical = Quantiles::typical(&relative)?;
+/// The flushes of a run once it was warm, as the broker's metrics have them.
+#[derive(Clone, Debug)]
+pub struct Flushes {
+    /// Microseconds, until their core came to them.
+    pub times: Quantiles,
+    pub count: f64,
+    pub seconds: f64,
+}
+
+/// What takes so many times as long as a run's flushes do, and so long at least, is no flush: something held the core up.
+const HOLD_TIMES: f64 = 8.0;
+pub(crate) const HOLD_US_MIN: f64 = 4096.0;
+/// The longest ones that are told apart: 2 s.
+const HOLD_STEPS: i32 = 10;
+
+impl Flushes {
+    fn hold_us(&self) -> f64 {
+        (self.times.mean() * HOLD_TIMES).max(HOLD_US_MIN)
+    }
+}
+
+/// How flushes of several runs lie around their means: the typical way, without what held their cores up.
+pub fn around(all: &[Flushes]) -> Option<Quantiles> {
+    let relative = all.iter().map(|one| {
+        let flushes = one.times.clone().cut(one.hold_us());
+        let mean = flushes.mean().max(1e-9);
+        flushes.scaled(1.0 / mean)
+    });
+    let typical = Quantiles::typical(&relative.collect::<Vec<_>>())?;
     let mean = typical.mean();
-    (mean > 0.0 && at(0) + at(1) > 0.0).then(|| Flush {
-        base_us: at(0),
-        kib_us: at(1),
-        error_pct: found.error_pct,
-        around: typical.scaled(1.0 / mean),
-    })
+    (mean > 0.0).then(|| typical.scaled(1.0 / mean))
+}
+
+/// What held cores up in the middle one of these runs, which had a schedule: how often in a second, and for how long. They
+/// come in swarms, and a mean over all would give every run a share of the few bad ones. A run says something of lengths
+/// that its own flushes never have.
+pub fn holds(all: &[Flushes]) -> Option<Holds> {
+    let longer_per_second = |us: f64| {
+        let able = all.iter().filter(|one| one.hold_us() <= us && one.seconds > 0.0);
+        let mut rates: Vec<f64> =
+            able.map(|one| one.count * (1.0 - one.times.part_of(us)) / one.seconds).collect();
+        rates.sort_by(f64::total_cmp);
+        rates.get(rates.len() / 2).copied().unwrap_or(0.0)
+    };
+    let bounds: Vec<f64> = (0..=HOLD_STEPS).map(|step| HOLD_US_MIN * f64::from(1 << step)).collect();
+    // Of longer ones there are never more, whichever runs could tell.
+    let mut rates: Vec<f64> = bounds.iter().map(|us| longer_per_second(*us)).collect();
+    for at in (1..rates.len()).rev() {
+        if let [shorter, longer] = &mut rates[at - 1..=at] {
+            *shorter = shorter.max(*longer);
+        }
+    }
+    let per_second = rates.first().copied().filter(|rate| *rate > 0.0)?;
+    let below: Vec<(f64, f64)> =
+        bounds.iter().zip(&rates).map(|(us, longer)| (*us, per_second - longer)).collect();
+    Some(Holds { per_second, us: Quantiles::of_buckets(&below)? })
 }
 
 impl Flush {
     /// For the model.
     pub fn time(&self) -> FlushTime {
-        FlushTime { base_us: self.base_us, kib_us: self.kib_us, around: self.around.clone() }
+        FlushTime {
+            base_us: self.base_us,
+            kib_us: self.kib_us,
+            sync_us: self.sync_us,
+            around: self.around.clone(),
+        }
     }
 }
 
@@ -208,10 +243,31 @@ mod tests {
         assert!((core / new.core_cpu_s - 1.0).abs() < 0.05, "{core} for {}", new.core_cpu_s);
         let client = of(client(&runs), new.client_turns, 0.0, new.client_sleeps);
         assert!((client / new.client_cpu_s - 1.0).abs() < 0.05, "{client} for {}", new.client_cpu_s);
-        let around = vec![example().flush.around];
-        let flush = flush(&runs, &around).expect("flushes were seen");
-        assert!((flush.base_us - 100.0).abs() < 1.0 && (flush.kib_us - 0.5).abs() < 0.01, "{flush:?}");
-        assert!((flush.around.mean() - 1.0).abs() < 0.01);
+    }
+
+    fn flushes(times: &[(f64, f64)], count: f64, seconds: f64) -> Flushes {
+        Flushes { times: Quantiles::of_buckets(times).expect("some were counted"), count, seconds }
+    }
+
+    #[test]
+    fn what_is_far_longer_than_a_flush_held_the_core_up() {
+        // 1,000 flushes of 128 to 256 µs, and four that took 8 to 16 ms; half as many in as long in the other two runs.
+        let one =
+            flushes(&[(128.0, 0.0), (256.0, 1000.0), (8192.0, 1000.0), (16_384.0, 1004.0)], 1004.0, 2.0);
+        let other =
+            flushes(&[(128.0, 0.0), (256.0, 998.0), (8192.0, 998.0), (16_384.0, 1000.0)], 1000.0, 2.0);
+        let found = holds(&[other.clone(), one.clone(), other.clone()]).expect("eight of them");
+        assert!((found.per_second - 1.0).abs() < 0.01, "{found:?}");
+        assert!((8191.0..=16_385.0).contains(&found.us.at(0.5)) && found.us.is_sound(), "{found:?}");
+        // They are not in the flushes too.
+        let rest = around(&[one.clone(), other]).expect("flushes");
+        assert!((rest.mean() - 1.0).abs() < 0.01 && rest.at(1.0) < 25.0, "{rest:?}");
+        let none = flushes(&[(128.0, 0.0), (256.0, 1000.0)], 1000.0, 2.0);
+        assert_eq!(holds(&[none.clone(), one.clone(), none]), None, "a swarm in one of three");
+        // Of what its own flushes take, a run that is full says nothing.
+        let full = flushes(&[(2048.0, 0.0), (4096.0, 900.0), (8192.0, 1000.0)], 1000.0, 2.0);
+        assert_eq!(holds(&[full]), None);
+        assert_eq!(holds(&[]), None);
     }
 
     #[test]
@@ -225,23 +281,15 @@ mod tests {
     }
 
     #[test]
-    fn full_groups_say_nothing_of_single_flushes() {
-        let mut runs = runs();
-        let mut full = run(1000, 1e3, 5e4, 5e4);
-        (full.groups, full.group_bytes, full.flush_mean_us) = (100.0, 100.0 * 1048576.0, 50_000.0);
-        runs.push(full);
-        let found = flush(&runs, &[example().flush.around]).expect("flushes were seen");
-        assert!((found.base_us - 100.0).abs() < 1.0 && (found.kib_us - 0.5).abs() < 0.01, "{found:?}");
-    }
-
-    #[test]
     fn a_wake_is_found_from_a_median() {
         let known = example();
         let mut node = Node {
             client: known.sides.client.costs,
             core: known.sides.core.costs,
+            fetch: Costs::default(),
             flush: known.flush.time(),
             stalls: Stalls::default(),
+            holds: Stalls::default(),
             wake_us: 33.0,
             timer_us: 0.0,
             nap_us: 0.0,

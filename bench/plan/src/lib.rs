@@ -1,7 +1,8 @@
 //! Capacity planning: from what a machine was measured to give, to what a load needs.
 //!
 //! Owns the calibration file ([`calibration`]), the regression that turns measured runs into costs ([`regression`]), the
-//! model of one broker core with its clients and its device ([`sim`]), and the sizing of a cluster ([`sizing`]). Pure:
+//! search for what the device takes ([`service`]), the model of one broker core with its clients and its device ([`sim`]),
+//! and the sizing of a cluster ([`sizing`]). Pure:
 //! nothing here measures, reads a clock or opens a file, and the same inputs give the same answers. Never guesses a cost:
 //! what was not measured is marked as modelled where it is told.
 
@@ -10,6 +11,7 @@ pub mod draw;
 pub mod fit;
 pub mod model;
 pub mod regression;
+pub mod service;
 pub mod sim;
 pub mod sizing;
 pub mod units;

@@ -1,12 +1,17 @@
 //! A calibration brought to bear on a load: what saturates a core, and what latency there is below that.
 
-use crate::calibration::{Calibration, Counts, Run, Waits};
+use crate::calibration::{Calibration, Costs, Counts, Misses, Run};
 use crate::fit;
 use crate::sim::{Load, NAP_US, Node, Simulated, Stalls, simulate};
 
-/// Records of one play: enough for a p99, and for slow loads not for hours of them.
+/// Records of one play: enough for a median, and for slow loads not for hours of them.
 const RECORDS_MIN: f64 = 40_000.0;
 const RECORDS_MAX: f64 = 400_000.0;
+/// Of a play for latencies, which is as long as a run is measured; what happens once in a second has to happen in it.
+const RECORDS_TAIL_MAX: f64 = 4e6;
+const RECORDS_PLAYED_MIN: f64 = 2000.0;
+/// Plays for latencies: the middle one counts, as of rounds that are measured.
+const PLAYS: u64 = 5;
 /// Of a play without a limit, whose rate is all that counts: many times what producers may have under way, or it would be
 /// the rate at which their windows fill.
 const BYTES_UNLIMITED: f64 = 600e6;
@@ -39,25 +44,34 @@ pub struct Played {
     pub cpus: f64,
     /// Of those, what the broker used.
     pub broker_cpus: f64,
+    /// As it was played, with the contention for CPUs that was found.
+    node: Node,
 }
 
-fn node(calibration: &Calibration, clients: Clients, load: &Load, readers: u32) -> Node {
+pub(crate) fn node(calibration: &Calibration, clients: Clients, load: &Load, readers: u32) -> Node {
     let sides = &calibration.sides;
-    let mut core = sides.core.costs;
-    let fetch = sides.core_fetch.costs;
-    let count = f64::from(readers);
+    let (fetch, count) = (sides.core_fetch.costs, f64::from(readers));
     // A reader at the end of the log is woken by every group that is durable, and gets what it holds.
-    core.kib_us += count * fetch.kib_us;
-    core.record_us += count * fetch.record_us;
-    core.group_us += count * fetch.request_us;
+    let fetch = Costs {
+        request_us: fetch.request_us * count,
+        record_us: fetch.record_us * count,
+        kib_us: fetch.kib_us * count,
+        ..Costs::default()
+    };
     Node {
         client: sides.client.costs,
-        core,
+        core: sides.core.costs,
+        fetch,
         flush: calibration.flush.time(),
-        stalls: Stalls {
-            per_second: calibration.stalls_us.as_ref().map_or(0.0, |_| calibration.machine.stalls_per_second),
-            us: calibration.stalls_us.clone().unwrap_or_default(),
-        },
+        // Longer ones are rare: a second of looking for them says nothing of their rate, and the holds of all runs do.
+        stalls: calibration.stalls_us.as_ref().map_or(Stalls::default(), |us| {
+            let (share, us) = us.up_to(fit::HOLD_US_MIN);
+            Stalls { per_second: calibration.machine.stalls_per_second * share, us }
+        }),
+        holds: calibration
+            .holds
+            .as_ref()
+            .map_or(Stalls::default(), |holds| Stalls { per_second: holds.per_second, us: holds.us.clone() }),
         wake_us: calibration.waits.wake_us,
         timer_us: calibration.machine.timer_us,
         nap_us: match clients {
@@ -95,7 +109,8 @@ pub fn play(calibration: &Calibration, load: &Load, clients: Clients, readers: u
     let records = load.rate.map_or((BYTES_UNLIMITED / size).min(RECORDS_UNLIMITED), |rate| {
         (rate * SECONDS).clamp(RECORDS_MIN, RECORDS_MAX)
     });
-    let records = records.min(f64::from(u32::MAX) * 16.0 / f64::from(load.record_bytes.max(1))).max(2000.0);
+    let records =
+        records.min(f64::from(u32::MAX) * 16.0 / f64::from(load.record_bytes.max(1))).max(RECORDS_PLAYED_MIN);
     let limit = f64::from(calibration.stamp.cpus) * CPU_PART;
     loop_until_fits(calibration, load, clients, readers, &mut node, records as u64, limit)
 }
@@ -124,34 +139,25 @@ fn loop_until_fits(
         round += 1;
         let settled = (wanted - node.slow).abs() < 0.02 * node.slow;
         if settled || round == ROUNDS || clients == Clients::Apart {
-            return Played { simulated, cpus, broker_cpus };
+            return Played { simulated, cpus, broker_cpus, node: node.clone() };
         }
         node.slow = (node.slow + wanted) / 2.0;
     }
 }
 
-/// What the model is wrong by on the runs that it was fitted from; `calibration` is one without corrections. Of each, the
-/// middle one: the rate of runs as fast as it goes, then p99 at half and at 80 % of a rate corrected by that.
-pub fn waits(calibration: &Calibration, runs: &[Run]) -> Waits {
-    let mut found = calibration.clone();
-    if let Some(single) = runs.iter().find(|run| run.name == SINGLE) {
-        let alone = Node { stalls: Stalls::default(), ..node(&found, Clients::Here, &single.load(), 0) };
-        found.waits.wake_us = fit::wake_us(&alone, single);
-    }
+/// What the model is wrong by on the runs that it was fitted from.
+pub fn misses(calibration: &Calibration, runs: &[Run]) -> Misses {
     let rates = runs
         .iter()
         .filter(|run| run.asked == 0.0)
-        .map(|run| run.rate / play(&found, &run.load(), Clients::Here, 0).simulated.rate);
-    found.waits.saturation = fit::middle(rates.collect());
+        .map(|run| run.rate / play(calibration, &run.load(), Clients::Here, run.readers).simulated.rate);
     let tail = |ending: &str| {
         let runs = runs.iter().filter(|run| run.name.ends_with(ending));
-        let ratios = runs.map(|run| {
-            let load = alike(&found, &run.load());
-            run.p99_ms / play(&found, &load, Clients::Here, 0).simulated.ms(0.99)
-        });
+        let ratios =
+            runs.map(|run| run.p99_ms / latency(calibration, &run.load(), Clients::Here, run.readers).1);
         fit::middle(ratios.collect())
     };
-    Waits { tail_half: tail(HALF), tail_high: tail(HIGH), ..found.waits }
+    Misses { rate: fit::middle(rates.collect()), p99_half: tail(HALF), p99_high: tail(HIGH) }
 }
 
 /// Records per second at saturation of one core, with clients where they are.
@@ -159,39 +165,25 @@ pub fn saturation(calibration: &Calibration, load: &Load, clients: Clients, read
     let unlimited = Load { rate: None, ..load.clone() };
     let played = play(calibration, &unlimited, clients, readers);
     let by_disk = calibration.disk_bytes_per_second / 2.0 / f64::from(load.record_bytes.max(1));
-    (played.simulated.rate * calibration.waits.saturation).min(by_disk)
+    played.simulated.rate.min(by_disk)
 }
 
-/// The tail's correction at a part of the saturation: between the two that were measured, and beyond them as at the
-/// nearer one.
-fn tail_factor(calibration: &Calibration, part: f64) -> f64 {
-    let (half, high) = (calibration.waits.tail_half, calibration.waits.tail_high);
-    let along = ((part - 0.5) / 0.3).clamp(0.0, 1.0);
-    half * (high / half).powf(along)
-}
-
-/// A load of a real machine as the model has to be given it, to be as far from saturation as there.
-fn alike(calibration: &Calibration, load: &Load) -> Load {
-    Load { rate: load.rate.map(|rate| rate / calibration.waits.saturation), ..load.clone() }
-}
-
-/// p50 and p99 in milliseconds at the load's rate, which is `part` of the saturation.
-pub fn latency(
-    calibration: &Calibration,
-    load: &Load,
-    clients: Clients,
-    readers: u32,
-    part: f64,
-) -> (f64, f64) {
-    let played = play(calibration, &alike(calibration, load), clients, readers).simulated;
-    let (p50, p99) = (played.ms(0.5), played.ms(0.99));
-    (p50, (p99 * tail_factor(calibration, part)).max(p50))
+/// p50 and p99 in milliseconds at the load's rate: of the middle one of several plays, each as long as a run is measured.
+pub fn latency(calibration: &Calibration, load: &Load, clients: Clients, readers: u32) -> (f64, f64) {
+    let node = play(calibration, load, clients, readers).node;
+    let rate = load.rate.unwrap_or(RECORDS_MIN);
+    let records = (rate * SECONDS).clamp(RECORDS_PLAYED_MIN, RECORDS_TAIL_MAX) as u64;
+    let plays: Vec<Simulated> = (0..PLAYS).map(|at| simulate(load, &node, records, SEED + at)).collect();
+    let middle = |part: f64| fit::middle(plays.iter().map(|one| one.ms(part)).collect());
+    (middle(0.5), middle(0.99))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::calibration::Holds;
     use crate::calibration::tests::example;
+    use crate::draw::Quantiles;
 
     #[test]
     fn a_core_saturates_where_its_costs_say() {
@@ -213,29 +205,17 @@ mod tests {
         calibration.disk_bytes_per_second = 1e12;
         let load = |rate| Load::new(Some(rate), 1000, 8, 4);
         let most = saturation(&calibration, &load(1.0), Clients::Here, 0);
-        let at = |part: f64| latency(&calibration, &load(most * part), Clients::Here, 0, part);
+        let at = |part: f64| latency(&calibration, &load(most * part), Clients::Here, 0);
         let (half, near) = (at(0.5), at(0.98));
         assert!(half.1 >= half.0 && near.1 >= half.1 * 0.9, "{half:?} {near:?}");
         assert!(saturation(&calibration, &load(1.0), Clients::Here, 3) < most);
     }
 
     #[test]
-    fn a_model_that_is_too_slow_is_asked_for_less() {
+    fn what_the_model_lacks_on_its_own_runs_is_known() {
         let mut calibration = example();
         calibration.disk_bytes_per_second = 1e12;
-        let load = Load::new(Some(50_000.0), 1000, 8, 4);
-        let right = latency(&calibration, &load, Clients::Here, 0, 0.5);
-        // The real machine gives twice what the model says: twice the load is as far from its saturation.
-        calibration.waits.saturation = 2.0;
-        let double = Load { rate: Some(100_000.0), ..load };
-        assert_eq!(latency(&calibration, &double, Clients::Here, 0, 0.5), right);
-    }
-
-    #[test]
-    fn corrections_are_what_the_model_lacks_on_its_own_runs() {
-        let mut calibration = example();
-        calibration.disk_bytes_per_second = 1e12;
-        let run = |name: &str, asked: f64, rate: f64, p99_ms: f64| Run {
+        let run = |name: &str, asked: f64| Run {
             name: name.into(),
             record_bytes: 1000,
             partitions: 8,
@@ -243,30 +223,41 @@ mod tests {
             linger_us: 5000.0,
             batch_bytes: 16_384,
             asked,
-            rate,
-            p50_ms: p99_ms / 2.0,
-            p99_ms,
             ..Run::default()
         };
-        let full = run("full", 0.0, 1.0, 0.0);
+        let full = run("full", 0.0);
         let most = play(&calibration, &full.load(), Clients::Here, 0).simulated.rate;
-        let half = run("full-half", most * 0.75, most * 0.75, 0.0);
-        // As far from saturation as the model's half.
-        let p99 = play(&calibration, &Load { rate: Some(most * 0.5), ..half.load() }, Clients::Here, 0);
-        let p99 = p99.simulated.ms(0.99);
+        let half = run("full-half", most / 2.0);
+        let (_, p99) = latency(&calibration, &half.load(), Clients::Here, 0);
         let runs = [Run { rate: most * 1.5, ..full }, Run { p99_ms: p99 * 3.0, ..half }];
-        let found = waits(&calibration, &runs);
-        assert!((found.saturation - 1.5).abs() < 1e-9, "{found:?}");
-        assert!((found.tail_half - 3.0).abs() < 1e-6, "{found:?}");
-        assert_eq!(found.tail_high, 1.0);
+        let found = misses(&calibration, &runs);
+        assert!((found.rate - 1.5).abs() < 1e-9, "{found:?}");
+        assert!((found.p99_half - 3.0).abs() < 1e-6, "{found:?}");
+        assert_eq!(found.p99_high, 1.0);
     }
 
     #[test]
-    fn the_tails_correction_lies_between_what_was_measured() {
+    fn a_thread_stalls_for_as_long_as_no_hold_does() {
         let mut calibration = example();
-        (calibration.waits.tail_half, calibration.waits.tail_high) = (1.0, 4.0);
-        assert_eq!(tail_factor(&calibration, 0.1), 1.0);
-        assert!((tail_factor(&calibration, 0.65) - 2.0).abs() < 1e-9);
-        assert!((tail_factor(&calibration, 0.95) - 4.0).abs() < 1e-9);
+        calibration.machine.stalls_per_second = 10.0;
+        calibration.stalls_us =
+            Some(Quantiles { parts: vec![0.0, 0.5, 1.0], values: vec![100.0, 4096.0, 25_000.0] });
+        let stalls = node(&calibration, Clients::Here, &Load::new(None, 1000, 8, 4), 0).stalls;
+        assert!((stalls.per_second - 5.0).abs() < 1e-6 && stalls.us.at(1.0) <= 4096.1, "{stalls:?}");
+    }
+
+    #[test]
+    fn a_rare_hold_is_in_the_middle_play_only_where_it_is_in_most() {
+        let mut calibration = example();
+        calibration.disk_bytes_per_second = 1e12;
+        let load = Load::new(Some(20_000.0), 1000, 8, 4);
+        let with = |per_second: f64| {
+            let us = Quantiles { parts: vec![0.0, 1.0], values: vec![90_000.0, 90_000.0] };
+            let holds = (per_second > 0.0).then_some(Holds { per_second, us });
+            latency(&Calibration { holds, ..calibration.clone() }, &load, Clients::Here, 0).1
+        };
+        let without = with(0.0);
+        assert!(with(0.02) < without * 1.5, "once in 50 s");
+        assert!(with(2.0) > 40.0, "four times in each");
     }
 }

@@ -22,11 +22,14 @@ const HELD_BYTES_MAX: u64 = 1 << 30;
 const BATCH_HEADER_BYTES: u64 = 61;
 const RECORD_FRAME_BYTES: u64 = 10;
 const ROOM_BYTES: u64 = 32;
-/// Bytes that a core takes in one turn.
-const CORE_TURN_BYTES: u64 = 4 << 20;
 /// As a core log has it: a group of this size is full, and so many are on their way, one of them with the flush.
 const GROUP_BYTES: u64 = limits::GROUP_BYTES_DEFAULT as u64;
 const PENDING_MAX: usize = 1 + limits::RUN_AHEAD_GROUPS_MAX;
+/// Bytes in a core log between two checkpoints: one begins when three eighths of it are used, and what memory holds back
+/// from segments stays in it.
+const CHECKPOINT_BYTES: u64 =
+    limits::CORE_LOG_FILE_BYTES_DEFAULT * limits::CORE_LOG_FILES_DEFAULT as u64 * 3 / 8 - UNDESTAGED_BYTES;
+const UNDESTAGED_BYTES: u64 = 64 << 20;
 /// The first part of a simulation does not count.
 const WARM_PART: f64 = 0.15;
 const HIGHEST_NS: u64 = 3_600_000_000_000;
@@ -67,11 +70,14 @@ impl Load {
     }
 }
 
-/// How long a flush takes: a mean that grows with its bytes, and how single ones lie around it.
+/// How long the device takes for a flush: a mean that grows with its bytes, and how single ones lie around it. What a
+/// broker counts as a flush's time is longer, since its core has to come to it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FlushTime {
     pub base_us: f64,
     pub kib_us: f64,
+    /// For the sync of one segment at a checkpoint, which flushes of the log take turns with.
+    pub sync_us: f64,
     /// Relative to the mean.
     pub around: Quantiles,
 }
@@ -94,8 +100,12 @@ pub struct Stalls {
 pub struct Node {
     pub client: Costs,
     pub core: Costs,
+    /// Of the core for those who read along, once a group is durable: a request each, its records and KiB.
+    pub fetch: Costs,
     pub flush: FlushTime,
     pub stalls: Stalls,
+    /// What keeps the core from its flushes besides: the file system's journal, a checkpoint's surprises.
+    pub holds: Stalls,
     /// From a message to a sleeping thread that runs.
     pub wake_us: f64,
     /// How late a sleeping thread notices its time.
@@ -131,12 +141,41 @@ pub struct Simulated {
     pub core_busy: f64,
     /// Part of the time that a flush was under way.
     pub flush_busy: f64,
+    /// From when a group was handed to the device to when the core knew that it was durable, the mean: what a broker's
+    /// metrics call a flush.
+    pub flush_mean_us: f64,
+    pub checkpoints: u64,
 }
 
 impl Simulated {
     /// Milliseconds that this part does not exceed.
     pub fn ms(&self, part: f64) -> f64 {
         if self.latency.is_empty() { 0.0 } else { self.latency.value_at_quantile(part) as f64 / 1e6 }
+    }
+
+    /// Before the first record.
+    fn nothing() -> Simulated {
+        let latency =
+            Histogram::new_with_bounds(1, HIGHEST_NS, 3).expect("constant bounds that are in order");
+        Simulated {
+            rate: 0.0,
+            latency,
+            seconds: 0.0,
+            records: 0,
+            requests: 0,
+            batches: 0,
+            groups: 0,
+            group_bytes: 0,
+            client_turns: 0,
+            core_turns: 0,
+            client_sleeps: 0,
+            core_sleeps: 0,
+            client_busy: 0.0,
+            core_busy: 0.0,
+            flush_busy: 0.0,
+            flush_mean_us: 0.0,
+            checkpoints: 0,
+        }
     }
 }
 
@@ -184,12 +223,15 @@ struct Request {
 #[derive(Default)]
 struct Group {
     bytes: u64,
+    batches: u64,
+    records: u64,
     requests: Vec<Request>,
 }
 
 /// A group on its way to the disk.
 struct Sealed {
     group: Group,
+    sealed_ns: u64,
     written_ns: u64,
     /// The flush under way covers it.
     covered: bool,
@@ -263,12 +305,18 @@ struct Run<'n> {
     flush_end_ns: Option<u64>,
     /// When the device has moved all bytes that it was given.
     device_free_ns: u64,
+    /// Since the last checkpoint began: bytes, and batches.
+    logged: (u64, u64),
+    /// Segments that the checkpoint under way has yet to sync, and until when it is known to have come.
+    syncs_left: u64,
+    synced_ns: u64,
     /// The open group is full and may not leave.
     blocked: bool,
     client_free_ns: u64,
     core_free_ns: u64,
     client_stalls: Interruptions<'n>,
     core_stalls: Interruptions<'n>,
+    core_holds: Interruptions<'n>,
     full: bool,
     done: u64,
     warm_records: u64,
@@ -278,6 +326,8 @@ struct Run<'n> {
     client_busy_ns: u64,
     core_busy_ns: u64,
     flush_busy_ns: u64,
+    flushed_ns: u64,
+    flushed: u64,
     out: Simulated,
 }
 
@@ -310,8 +360,6 @@ impl<'n> Run<'n> {
                 in_flight: 0,
             })
             .collect();
-        let latency =
-            Histogram::new_with_bounds(1, HIGHEST_NS, 3).expect("constant bounds that are in order");
         Run {
             load,
             node,
@@ -328,11 +376,15 @@ impl<'n> Run<'n> {
             pending: VecDeque::new(),
             flush_end_ns: None,
             device_free_ns: 0,
+            logged: (0, 0),
+            syncs_left: 0,
+            synced_ns: 0,
             blocked: false,
             client_free_ns: 0,
             core_free_ns: 0,
             client_stalls: Interruptions::new(&node.stalls, &mut random),
             core_stalls: Interruptions::new(&node.stalls, &mut random),
+            core_holds: Interruptions::new(&node.holds, &mut random),
             full: false,
             done: 0,
             warm_records: (records as f64 * WARM_PART) as u64,
@@ -342,24 +394,10 @@ impl<'n> Run<'n> {
             client_busy_ns: 0,
             core_busy_ns: 0,
             flush_busy_ns: 0,
+            flushed_ns: 0,
+            flushed: 0,
             random,
-            out: Simulated {
-                rate: 0.0,
-                latency,
-                seconds: 0.0,
-                records: 0,
-                requests: 0,
-                batches: 0,
-                groups: 0,
-                group_bytes: 0,
-                client_turns: 0,
-                core_turns: 0,
-                client_sleeps: 0,
-                core_sleeps: 0,
-                client_busy: 0.0,
-                core_busy: 0.0,
-                flush_busy: 0.0,
-            },
+            out: Simulated::nothing(),
         }
     }
 
@@ -375,6 +413,7 @@ impl<'n> Run<'n> {
         self.out.client_busy = self.client_busy_ns as f64 / span_ns;
         self.out.core_busy = self.core_busy_ns as f64 / span_ns;
         self.out.flush_busy = self.flush_busy_ns as f64 / span_ns;
+        self.out.flush_mean_us = self.flushed_ns as f64 / 1e3 / self.flushed.max(1) as f64;
         self.out
     }
 
@@ -653,32 +692,24 @@ impl<'n> Run<'n> {
 
     fn core_turn(&mut self, at_ns: u64) {
         let now_ns = self.core_stalls.begin(at_ns, &mut self.random);
+        let now_ns = self.core_holds.begin(now_ns, &mut self.random);
         let cost = self.node.core;
         let slept = now_ns > self.core_free_ns;
         let mut us = cost.turn_us + if slept { cost.sleep_us } else { 0.0 };
-        let answered = self.take_durable(now_ns);
+        let (answered, fetched_us) = self.take_durable(now_ns);
         // Half of what a request costs the core comes with its answer.
-        us += answered.len() as f64 * cost.request_us / 2.0;
-        let mut leaving = Vec::new();
-        let mut taken = 0;
-        while taken < CORE_TURN_BYTES && self.requests.front().is_some_and(|(at, _)| *at <= now_ns) {
-            let (bytes, spent) = self.place_front();
-            us += spent;
-            taken += bytes;
-            if self.open.bytes >= GROUP_BYTES {
-                if self.pending.len() + leaving.len() >= PENDING_MAX {
-                    break;
-                }
-                leaving.push(std::mem::take(&mut self.open));
-            }
+        us += answered.len() as f64 * cost.request_us / 2.0 + fetched_us;
+        // Groups leave at the end of a turn: what a full one has no room for waits for the next turn.
+        while self.open.bytes < GROUP_BYTES && self.requests.front().is_some_and(|(at, _)| *at <= now_ns) {
+            us += self.place_front();
         }
-        let may_flush = self.flush_end_ns.is_none();
-        if may_flush && leaving.is_empty() && self.open.bytes > 0 {
-            leaving.push(std::mem::take(&mut self.open));
-        }
-        us += cost.group_us * leaving.len() as f64;
+        let full = self.open.bytes >= GROUP_BYTES && self.pending.len() < PENDING_MAX;
+        let may_flush = self.flush_end_ns.is_none() && self.open.bytes > 0;
+        let leaving = (full || may_flush).then(|| std::mem::take(&mut self.open));
+        us += if leaving.is_some() { cost.group_us } else { 0.0 };
         let busy_ns = (us * self.node.slow * 1e3) as u64;
         let end_ns = self.core_stalls.end(now_ns + busy_ns, &mut self.random);
+        let end_ns = self.core_holds.end(end_ns, &mut self.random);
         self.core_busy_ns += busy_ns;
         self.core_free_ns = end_ns;
         if !answered.is_empty() {
@@ -690,26 +721,31 @@ impl<'n> Run<'n> {
         self.out.core_sleeps += u64::from(slept);
     }
 
-    /// Requests whose groups are durable by now, in order.
-    fn take_durable(&mut self, now_ns: u64) -> Vec<Request> {
-        let mut answered = Vec::new();
+    /// Requests whose groups are durable by now, in order, and what those cost who read along.
+    fn take_durable(&mut self, now_ns: u64) -> (Vec<Request>, f64) {
+        let (mut answered, mut us) = (Vec::new(), 0.0);
+        let fetch = self.node.fetch;
         if self.flush_end_ns.is_none_or(|done| done > now_ns) {
-            return answered;
+            return (answered, us);
         }
         self.flush_end_ns = None;
         while self.pending.front().is_some_and(|sealed| sealed.covered) {
             let Some(sealed) = self.pending.pop_front() else { break };
+            self.flushed_ns += now_ns.saturating_sub(sealed.sealed_ns);
+            self.flushed += 1;
+            us += fetch.request_us
+                + fetch.record_us * sealed.group.records as f64
+                + fetch.kib_us * sealed.group.bytes as f64 / 1024.0;
             answered.extend(sealed.group.requests);
         }
-        answered
+        (answered, us)
     }
 
-    /// Puts batches of the first request into the open group until that is full; the bytes, and what it costs.
-    fn place_front(&mut self) -> (u64, f64) {
+    /// Puts batches of the first request into the open group until that is full; what it costs.
+    fn place_front(&mut self) -> f64 {
         let cost = self.node.core;
-        let Some((_, request)) = self.requests.front_mut() else { return (0, 0.0) };
+        let Some((_, request)) = self.requests.front_mut() else { return 0.0 };
         let mut us = if request.placed == 0 { cost.request_us / 2.0 } else { 0.0 };
-        let mut placed = 0;
         while self.open.bytes < GROUP_BYTES
             && let Some(batch) = request.batches.get(request.placed)
         {
@@ -717,7 +753,8 @@ impl<'n> Run<'n> {
                 + cost.record_us * f64::from(batch.records)
                 + cost.kib_us * batch.bytes as f64 / 1024.0;
             self.open.bytes += batch.bytes;
-            placed += batch.bytes;
+            self.open.batches += 1;
+            self.open.records += u64::from(batch.records);
             request.placed += 1;
         }
         if request.placed == request.batches.len()
@@ -725,13 +762,14 @@ impl<'n> Run<'n> {
         {
             self.open.requests.push(whole);
         }
-        (placed, us)
+        us
     }
 
-    /// Hands groups to the device: with a flush where none is under way, which covers what was written before.
-    fn write(&mut self, leaving: Vec<Group>, now_ns: u64) {
-        let alone = leaving.is_empty();
-        for group in leaving {
+    /// Hands a group to the device: with a flush where none is under way, which covers what was written before.
+    fn write(&mut self, leaving: Option<Group>, now_ns: u64) {
+        let alone = leaving.is_none();
+        if let Some(group) = leaving {
+            self.sync_segments(now_ns);
             let flush = &self.node.flush;
             let around = flush.around.draw(&mut self.random);
             let moving_ns = (flush.kib_us * group.bytes as f64 / 1024.0 * around * 1e3) as u64;
@@ -739,8 +777,9 @@ impl<'n> Run<'n> {
             self.device_free_ns = written_ns;
             self.out.groups += 1;
             self.out.group_bytes += group.bytes;
+            self.count_for_checkpoint(&group, written_ns);
             let with_flush = self.flush_end_ns.is_none();
-            self.pending.push_back(Sealed { group, written_ns, covered: with_flush });
+            self.pending.push_back(Sealed { group, sealed_ns: now_ns, written_ns, covered: with_flush });
             if with_flush {
                 self.cover(now_ns);
                 self.begin_flush(now_ns, written_ns, around);
@@ -750,6 +789,33 @@ impl<'n> Run<'n> {
         if alone && self.flush_end_ns.is_none() && self.cover(now_ns) {
             let around = self.node.flush.around.draw(&mut self.random);
             self.begin_flush(now_ns, now_ns, around);
+        }
+    }
+
+    /// A checkpoint syncs segments one after the other. While the device has nothing else to do it goes on with that; a
+    /// group that comes meanwhile waits for one of them.
+    fn sync_segments(&mut self, now_ns: u64) {
+        let sync_ns = (self.node.flush.sync_us * 1e3) as u64;
+        if self.syncs_left == 0 || sync_ns == 0 {
+            return;
+        }
+        let idle_from_ns = self.device_free_ns.max(self.synced_ns);
+        let done = (now_ns.saturating_sub(idle_from_ns) / sync_ns).min(self.syncs_left);
+        self.syncs_left -= done;
+        self.synced_ns = idle_from_ns + done * sync_ns;
+        if self.syncs_left > 0 {
+            self.syncs_left -= 1;
+            self.device_free_ns = self.device_free_ns.max(now_ns) + sync_ns;
+        }
+    }
+
+    fn count_for_checkpoint(&mut self, group: &Group, now_ns: u64) {
+        self.logged = (self.logged.0 + group.bytes, self.logged.1 + group.batches);
+        if self.syncs_left == 0 && self.logged.0 >= CHECKPOINT_BYTES {
+            self.syncs_left = self.logged.1.min(self.partitions as u64);
+            self.logged = (0, 0);
+            self.synced_ns = now_ns;
+            self.out.checkpoints += 1;
         }
     }
 

@@ -266,10 +266,9 @@ impl Sized<'_> {
     }
 
     /// p50 and p99 at `factor` of the rate.
-    fn latency(&self, factor: f64, saturation: f64) -> (f64, f64) {
+    fn latency(&self, factor: f64) -> (f64, f64) {
         let load = self.demand.of_core(self.nodes, self.hardware.cores, factor);
-        let part = self.demand.records_per_second * factor / saturation.max(1e-9);
-        let (p50, p99) = model::latency(self.calibration, &load, Clients::Apart, self.demand.consumers, part);
+        let (p50, p99) = model::latency(self.calibration, &load, Clients::Apart, self.demand.consumers);
         // A copy has to be there and durable before an ack: the way there and back, and a flush at the same time.
         let away =
             if self.demand.replicas > 1 { self.calibration.network.round_trip.p50_us / 1e3 } else { 0.0 };
@@ -277,7 +276,7 @@ impl Sized<'_> {
     }
 
     fn expected(&self, goal: Goal) -> f64 {
-        let (p50, p99) = self.latency(1.0, self.by_cores());
+        let (p50, p99) = self.latency(1.0);
         if goal.part < 0.9 { p50 } else { p99 }
     }
 }
@@ -311,7 +310,7 @@ pub fn plan(calibration: &Calibration, demand: &Demand, hardware: Hardware) -> P
     let resources = chosen.resources();
     let first = fullest(&resources);
     let by_cores = chosen.by_cores();
-    let (p50_ms, p99_ms) = chosen.latency(1.0, by_cores);
+    let (p50_ms, p99_ms) = chosen.latency(1.0);
     Plan {
         nodes,
         enough: fit.is_some(),
@@ -379,7 +378,7 @@ fn curve(chosen: &Sized<'_>, resources: &[Resource], by_cores: f64) -> Vec<Curve
         .map(|percent| {
             let rate = top * f64::from(*percent) / 100.0;
             let factor = rate / chosen.demand.records_per_second.max(1e-9);
-            let (p50_ms, p99_ms) = chosen.latency(factor, by_cores);
+            let (p50_ms, p99_ms) = chosen.latency(factor);
             let utilisation = resources
                 .iter()
                 .map(|r| if r.full_at.is_finite() { rate / r.full_at } else { r.utilisation })

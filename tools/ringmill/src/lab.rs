@@ -2,8 +2,9 @@
 //!
 //! A lab owns an embedded broker with as many cores as leave the generator a CPU. Every run has a topic of its own; what the
 //! broker did is the difference of two looks at its metrics. A run does not pay for the one before: its topic is deleted,
-//! its files are gone, and the file system has committed and discarded them, before the next one begins. Nor does it pay
-//! for the broker's first minute, in which core logs are filled with zeros: [`Lab::warm`] waits for the end of that.
+//! its files are gone with all of their blocks at once, and the file system has committed and discarded them, before the
+//! next one begins. Nor does it pay for the broker's first minute, in which core logs are filled with zeros:
+//! [`Lab::warm`] waits for the end of that.
 
 use crate::embedded::{Embedded, Settings};
 use crate::exit::{Code, Failed};
@@ -16,6 +17,7 @@ use ringmill_client::client::Absent;
 use ringmill_client::{Client, Options};
 use ringmill_load::{ConsumePlan, Consumed, Payload, Plan, Schedule, Sizes, Target, Terms};
 use ringmill_plan::calibration::Run;
+use ringmill_plan::fit::Flushes;
 use ringmill_plan::{Load, NAP_US, Quantiles};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -31,6 +33,8 @@ const NAP: Duration = Duration::from_micros(NAP_US);
 /// Runs until the core log has its full size: so many at most.
 const WARM_RUNS_MAX: usize = 10;
 const WARM_SECONDS: f64 = 1.5;
+/// Blocks of removed files come back at once: step by step, as by default, it would be beside the next runs.
+const REMOVE_AT_ONCE: &str = "log.segment.delete.delay.ms=0";
 /// For what a run left to be written behind it.
 const SETTLE_MAX: Duration = Duration::from_secs(10);
 const SETTLE_STEP: Duration = Duration::from_millis(20);
@@ -49,7 +53,8 @@ pub struct Lab {
 /// What a run gave.
 pub struct Measured {
     pub run: Run,
-    pub flush: Option<Quantiles>,
+    /// Of its flushes, those after the warm-up.
+    pub flushes: Option<Flushes>,
     /// Of the broker, at its end.
     pub resident_bytes: f64,
     pub read: Option<Reading>,
@@ -89,6 +94,12 @@ impl Between {
             added.buckets().iter().map(|(bound, count)| (bound * 1e6, *count)).collect();
         Quantiles::of_buckets(&buckets)
     }
+
+    /// All of them, in so many seconds.
+    fn all_flushes(&self, seconds: f64) -> Option<Flushes> {
+        let count = self.added("ringmill_flush_seconds_count");
+        Some(Flushes { times: self.flushes()?, count, seconds })
+    }
 }
 
 impl Lab {
@@ -97,7 +108,8 @@ impl Lab {
     /// # Errors
     /// A sentence, when none comes up.
     pub fn start(parent: Option<PathBuf>, cores: usize, stop: Arc<AtomicBool>) -> Result<Lab, Failed> {
-        let settings = Settings { cores: Some(cores.to_string()), parent, ..Settings::default() };
+        let set = vec![REMOVE_AT_ONCE.to_string()];
+        let settings = Settings { cores: Some(cores.to_string()), parent, set, ..Settings::default() };
         let broker = Embedded::start(&settings)?;
         let options = Options { timeout: TIMEOUT, connect_timeout: TIMEOUT, ..Options::default() };
         let client = Client::connect(&broker.address, options)?;
@@ -131,7 +143,11 @@ impl Lab {
     /// Waits until what was deleted is gone, also for the file system: giving space back keeps flushes waiting.
     fn cleared(&self) -> Result<(), Failed> {
         let until = Instant::now() + SETTLE_MAX;
-        while folders_of(&self.broker) > self.folders && Instant::now() < until {
+        let left = |lab: &Lab| -> Result<bool, Failed> {
+            Ok(folders_of(&lab.broker) > lab.folders
+                || total(&lab.metrics()?, "ringmill_data_removed_bytes") > 0.0)
+        };
+        while left(self)? && Instant::now() < until {
             self.check_stop()?;
             std::thread::sleep(SETTLE_STEP);
         }
@@ -145,9 +161,7 @@ impl Lab {
     }
 
     fn metrics(&self) -> Result<Metrics, Failed> {
-        let body = server::get(&self.broker.admin, "/metrics", TIMEOUT);
-        let body = body.map_err(|error| Failed::local("the metrics of the embedded broker", &error))?;
-        Ok(Metrics::parse(&String::from_utf8_lossy(&body)))
+        metrics_at(&self.broker.admin)
     }
 
     /// Waits until the broker has written behind what it took, so that a run does not pay for the one before.
@@ -216,22 +230,27 @@ impl Lab {
         let began = Instant::now();
         let ended = AtomicBool::new(false);
         let reading = (readers > 0 && !reread).then(|| consume_plan(topic, &targets, readers));
-        let stop = &self.stop;
-        let (outcome, result, live) = std::thread::scope(|scope| {
+        let (stop, admin) = (&self.stop, self.broker.admin.as_str());
+        let warm = Duration::from_secs_f64(seconds * WARM_PART);
+        let (outcome, result, live, warmed) = std::thread::scope(|scope| {
             let ended = &ended;
+            let warmed = scope.spawn(move || metrics_after(admin, warm));
             let reader = reading.as_ref().map(|reading| {
                 scope.spawn(move || ringmill_load::consume(reading, &mut |_| go_on(stop, Some(ended))))
             });
             let (outcome, result) = ringmill_load::run(&plan, &mut |_| go_on(stop, None));
             ended.store(true, Ordering::Relaxed);
             let live = reader.and_then(|reader| reader.join().ok());
-            (outcome, result, live)
+            (outcome, result, live, warmed.join().ok().flatten())
         });
         let span = began.elapsed().as_secs_f64();
         let sleeps = (own_sleeps() - sleeps.0, core_sleeps(self.broker.process_id()) - sleeps.1);
         result.map_err(failed)?;
         self.check_stop()?;
-        let between = Between { before, after: self.metrics()? };
+        let after = self.metrics()?;
+        let warmed = warmed.map(|before| Between { before, after: after.clone() });
+        let flushes = warmed.and_then(|between| between.all_flushes(span - warm.as_secs_f64()));
+        let between = Between { before, after };
         let (mut read, mut readers_here) = (None, 0);
         if let Some((consumed, result)) = live {
             result.map_err(failed)?;
@@ -271,7 +290,7 @@ impl Lab {
             p99_ms: outcome.intended.ms(0.99),
         };
         let resident_bytes = total(&between.after, "process_resident_memory_bytes");
-        Ok(Measured { run, flush: between.flushes(), resident_bytes, read })
+        Ok(Measured { run, flushes, resident_bytes, read })
     }
 
     /// Reads what was just written once more, by one reader.
@@ -285,6 +304,19 @@ impl Lab {
         let between = Between { before, after: self.metrics()? };
         Ok(reading_of(&consumed, between.added("ringmill_core_cpu_seconds_total")))
     }
+}
+
+/// What the broker with this admin port has counted.
+fn metrics_at(admin: &str) -> Result<Metrics, Failed> {
+    let body = server::get(admin, "/metrics", TIMEOUT);
+    let body = body.map_err(|error| Failed::local("the metrics of the embedded broker", &error))?;
+    Ok(Metrics::parse(&String::from_utf8_lossy(&body)))
+}
+
+/// The same when so much time is over; none where it cannot be had.
+fn metrics_after(admin: &str, wait: Duration) -> Option<Metrics> {
+    std::thread::sleep(wait);
+    metrics_at(admin).ok()
 }
 
 /// Records per second once the run was warm.

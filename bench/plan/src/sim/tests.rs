@@ -10,8 +10,10 @@ fn node(request_us: f64, flush_us: f64) -> Node {
     Node {
         client: Costs::default(),
         core: Costs { request_us, ..Costs::default() },
-        flush: FlushTime { base_us: flush_us, kib_us: 0.0, around: constant(1.0) },
+        fetch: Costs::default(),
+        flush: FlushTime { base_us: flush_us, kib_us: 0.0, sync_us: 0.0, around: constant(1.0) },
         stalls: Stalls::default(),
+        holds: Stalls::default(),
         wake_us: 0.0,
         timer_us: 0.0,
         nap_us: 0.0,
@@ -103,6 +105,45 @@ fn stalls_show_in_the_tail_for_as_long_as_they_last() {
     // Two threads stall 5 times a second for 20 ms each: about a fifth of the time.
     assert!(done.ms(0.5) < 0.1, "{}", done.ms(0.5));
     assert!((15.0..=45.0).contains(&done.ms(0.99)), "{}", done.ms(0.99));
+}
+
+#[test]
+fn a_broker_counts_what_the_core_was_late_for_as_the_flush() {
+    // A request each 59 µs, 42 of work with it, and a flush whose end comes in the midst of that.
+    let load = Load { producers: 8, request_bytes: 1, ..single(Some(17_000.0)) };
+    let mut busy = node(0.0, 97.0);
+    busy.core.kib_us = 40.0;
+    let done = simulate(&load, &busy, 50_000, 1);
+    assert!(done.flush_mean_us > 102.0 && done.flush_mean_us < 140.0, "{}", done.flush_mean_us);
+    let idle = simulate(&load, &node(0.0, 97.0), 50_000, 1);
+    assert!((idle.flush_mean_us - 97.0).abs() < 0.5, "{}", idle.flush_mean_us);
+}
+
+#[test]
+fn flushes_take_turns_with_a_checkpoints_syncs() {
+    // 1 MiB at a time, each 1 ms: a checkpoint each 128 MiB, with a sync of 0.5 ms for each of 100 partitions.
+    let load =
+        Load { producers: 20, partitions: 100, batch_bytes: 1 << 20, record_bytes: 1 << 20, ..single(None) };
+    let mut moving = node(0.0, 0.001);
+    moving.flush.kib_us = 1000.0 / 1024.0;
+    moving.flush.sync_us = 500.0;
+    let done = simulate(&load, &moving, 5000, 1);
+    assert!((done.checkpoints as i64 - 5000 / 128).abs() <= 1, "{}", done.checkpoints);
+    // 128 ms of moving and 50 of syncs.
+    assert!((done.rate / (1000.0 * 128.0 / 178.0) - 1.0).abs() < 0.03, "{}", done.rate);
+    // Where the device rests between flushes, syncs are done meanwhile.
+    let rare = Load { rate: Some(100.0), ..load };
+    let done = simulate(&rare, &moving, 2000, 1);
+    assert!(done.checkpoints >= 14 && done.ms(0.5) < 1.6, "{} {}", done.checkpoints, done.ms(0.5));
+}
+
+#[test]
+fn what_holds_the_core_shows_in_the_tail() {
+    let mut held = node(1.0, 50.0);
+    held.holds = Stalls { per_second: 2.0, us: constant(30_000.0) };
+    let done = simulate(&single(Some(2000.0)), &held, 40_000, 7);
+    assert!(done.ms(0.5) < 0.1, "{}", done.ms(0.5));
+    assert!((20.0..=32.0).contains(&done.ms(0.99)), "{}", done.ms(0.99));
 }
 
 #[test]

@@ -3,12 +3,12 @@
 
 use crate::exit::Failed;
 use crate::lab::{Lab, Measured, Reading};
-use ringmill_plan::Load;
 use ringmill_plan::calibration::{
-    Calibration, DevicePoint, Fitted, Machine, Memory, Network, Run, Sides, Stamp, VERSION, Waits,
+    Calibration, DevicePoint, Fitted, Flush, Machine, Memory, Misses, Network, Repeat, Run, Sides, Stamp,
+    VERSION, Waits,
 };
-use ringmill_plan::model;
-use ringmill_plan::{Quantiles, fit};
+use ringmill_plan::fit::{self, Flushes};
+use ringmill_plan::{Load, Quantiles, model, service};
 
 /// A designed run: how much is asked of it.
 enum Rate {
@@ -66,11 +66,15 @@ const fn live(design: Design) -> Design {
     Design { readers: 1, ..design }
 }
 
-const DESIGNS: [Design; 21] = [
+/// What is run once more at the end, to see whether the machine is still the same.
+const REFERENCE: &str = "full";
+const AGAIN: &str = "full-again";
+
+const DESIGNS: [Design; 22] = [
     run(model::SINGLE, Rate::PerSecond(500.0), (1000, 4, 1), 0.0, KIB16),
     run("singles", Rate::PerSecond(6000.0), (1000, 16, 4), 0.0, KIB16),
     run("quiet", Rate::PerSecond(2000.0), (200, 8, 2), LINGER, KIB16),
-    read(run("full", Rate::Full, (1000, 8, 1), LINGER, KIB16)),
+    read(run(REFERENCE, Rate::Full, (1000, 8, 1), LINGER, KIB16)),
     run("full-half", Rate::Part("full", 0.5), (1000, 8, 1), LINGER, KIB16),
     run("full-high", Rate::Part("full", 0.8), (1000, 8, 1), LINGER, KIB16),
     read(run("small", Rate::Full, (100, 12, 2), LINGER, KIB16)),
@@ -88,6 +92,7 @@ const DESIGNS: [Design; 21] = [
     run("apart", Rate::Full, (500, 64, 8), 0.0, 1),
     run("tiny", Rate::Full, (20, 6, 4), LINGER, KIB16),
     run("thousand", Rate::Part("full", 0.1), (1000, 1000, 4), LINGER, KIB16),
+    run(AGAIN, Rate::Full, (1000, 8, 1), LINGER, KIB16),
 ];
 
 /// How much time runs get.
@@ -101,7 +106,10 @@ pub struct Effort {
 /// Everything that the runs gave.
 pub struct Learned {
     runs: Vec<Run>,
-    flushes: Vec<Quantiles>,
+    /// Of runs with a schedule, every round.
+    flushes: Vec<Flushes>,
+    /// The highest p99 over the lowest, of runs with several rounds.
+    p99_times: Vec<f64>,
     readings: Vec<(f64, f64, Run)>,
     /// What was read along, and the run.
     live: Vec<(Reading, Run)>,
@@ -117,6 +125,7 @@ pub fn all(lab: &mut Lab, effort: Effort, say: &mut dyn FnMut(&str)) -> Result<L
     let mut learned = Learned {
         runs: Vec::new(),
         flushes: Vec::new(),
+        p99_times: Vec::new(),
         readings: Vec::new(),
         live: Vec::new(),
         memory: Vec::new(),
@@ -158,11 +167,14 @@ impl Learned {
         for one in &rounds {
             self.memory.push((f64::from(one.run.partitions), one.resident_bytes));
         }
+        if scheduled {
+            self.flushes.extend(rounds.iter().filter_map(|one| one.flushes.clone()));
+            if let [first, .., last] = rounds.as_slice() {
+                self.p99_times.push(last.run.p99_ms / first.run.p99_ms);
+            }
+        }
         let middle = rounds.len() / 2;
         let Some(one) = rounds.into_iter().nth(middle) else { return };
-        if let Some(flush) = one.flush {
-            self.flushes.push(flush);
-        }
         if let Some(read) = one.read {
             if one.run.readers > 0 {
                 self.live.push((read, one.run));
@@ -205,7 +217,17 @@ impl Learned {
         Memory { base_bytes: base, partition_bytes }
     }
 
-    /// The calibration that comes of it; the model's own errors on these runs correct it.
+    /// How far the machine repeated itself while all of this was measured.
+    fn repeat(&self) -> Repeat {
+        let rate = |name: &str| self.runs.iter().find(|run| run.name == name).map(|run| run.rate);
+        let rate_times = match (rate(REFERENCE), rate(AGAIN)) {
+            (Some(first), Some(last)) => (first / last).max(last / first),
+            _ => 1.0,
+        };
+        Repeat { rate_times, p99_times: fit::middle(self.p99_times.clone()).max(1.0) }
+    }
+
+    /// The calibration that comes of it.
     pub fn calibration(
         self,
         stamp: Stamp,
@@ -215,24 +237,30 @@ impl Learned {
         device: Vec<DevicePoint>,
         disk_bytes_per_second: f64,
     ) -> Option<Calibration> {
-        let flush = fit::flush(&self.runs, &self.flushes)?;
+        let around = fit::around(&self.flushes)?;
+        let flush = Flush { base_us: 0.0, kib_us: 0.0, sync_us: 0.0, error_pct: 0.0, around };
         let mut found = Calibration {
             version: VERSION,
             stamp,
             machine,
             network,
             flush,
+            holds: fit::holds(&self.flushes),
+            repeat: self.repeat(),
             stalls_us,
             memory: self.memory(),
             sides: self.sides(),
-            waits: Waits::NONE,
+            waits: Waits::default(),
+            misses: Misses::NONE,
             disk_bytes_per_second,
             device,
             runs: Vec::new(),
         };
-        found.waits = model::waits(&found, &self.runs);
-        found.runs = self.runs;
-        found.runs.extend(self.live.into_iter().map(|(_, run)| run));
+        let mut runs = self.runs;
+        runs.extend(self.live.into_iter().map(|(_, run)| run));
+        service::find(&mut found, &runs);
+        found.misses = model::misses(&found, &runs);
+        found.runs = runs;
         Some(found)
     }
 }
@@ -261,5 +289,7 @@ mod tests {
             }
             assert!(DESIGNS[..at].iter().all(|d| d.name != design.name), "{} twice", design.name);
         }
+        let at = |name| DESIGNS.iter().position(|d| d.name == name).expect("a run");
+        assert!(at(REFERENCE) < 5 && at(AGAIN) == DESIGNS.len() - 1);
     }
 }

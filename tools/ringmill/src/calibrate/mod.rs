@@ -35,7 +35,7 @@ const CORES: usize = 1;
 #[derive(Args)]
 #[command(
     args_conflicts_with_subcommands = true,
-    after_help = "Takes two to three minutes, ten to fifteen with --full. Measure on a machine that does nothing else: what others do is \
+    after_help = "Takes about five minutes, a quarter of an hour with --full. Measure on a machine that does nothing else: what others do is \
                   measured too."
 )]
 pub struct Calibrate {
@@ -122,7 +122,7 @@ impl Calibrate {
         let writes = device.iter().filter(|p| p.point.method == Method::Write);
         let disk = writes.map(|p| p.bytes_per_second).fold(0.0, f64::max);
         let effort =
-            if self.full { Effort { seconds: 4.0, rounds: 3 } } else { Effort { seconds: 3.0, rounds: 1 } };
+            if self.full { Effort { seconds: 4.0, rounds: 5 } } else { Effort { seconds: 3.0, rounds: 3 } };
         let others_before = alone.others_cpus();
         let mut lab = Lab::start(Some(folder.to_path_buf()), CORES, stop)?;
         let learned = designed::all(&mut lab, effort, &mut say)?;
@@ -225,14 +225,37 @@ fn tell(out: &mut Out, found: &Calibration) -> Result<(), Failed> {
     out.line("")?;
     cost_table(out, found)?;
     out.line("")?;
-    let lines = [
+    for line in facts(found) {
+        out.line(out.paint(Paint::Dim, &line))?;
+    }
+    if let Some(remark) = unlike(found) {
+        out.line(out.paint(Paint::Bold, &remark))?;
+    }
+    if let Some(remark) = neighbours::remark(found.machine.others_cpus) {
+        out.line(out.paint(Paint::Bold, &format!("{remark}; calibrate again when they rest")))?;
+    }
+    Ok(())
+}
+
+/// What is no table.
+fn facts(found: &Calibration) -> Vec<String> {
+    vec![
         format!(
-            "flush in a loaded broker: {:.0} µs + {:.3} µs per KiB (error {:.0} %), p99 {:.1} times the mean",
+            "a flush takes the device {:.0} µs + {:.3} µs per KiB, p99 {:.1} times the mean, and {:.0} µs more for each \
+             segment of a checkpoint beside it",
             found.flush.base_us,
             found.flush.kib_us,
-            found.flush.error_pct,
-            found.flush.around.at(0.99)
+            found.flush.around.at(0.99),
+            found.flush.sync_us
         ),
+        found.holds.as_ref().map_or("nothing else held the core up".into(), |holds| {
+            format!(
+                "something else held the core up {:.2} times a second, for {:.0} ms in the middle, {:.0} at most",
+                holds.per_second,
+                holds.us.at(0.5) / 1e3,
+                holds.us.at(1.0) / 1e3
+            )
+        }),
         format!(
             "a partition that is written to: {:.1} µs of CPU a second, {:.1} KiB of memory",
             found.sides.partition_us_per_second,
@@ -248,23 +271,33 @@ fn tell(out: &mut Out, found: &Calibration) -> Result<(), Failed> {
             found.network.round_trip.p99_us
         ),
         format!(
-            "waits: wake {:.0} µs, timer {:.0} µs, {:.1} stalls above 0.1 ms a second; the model gives {:.2} of the rate \
-             at saturation, {:.2} and {:.2} of p99 at half and 80 %",
-            found.waits.wake_us,
-            found.machine.timer_us,
-            found.machine.stalls_per_second,
-            1.0 / found.waits.saturation,
-            1.0 / found.waits.tail_half,
-            1.0 / found.waits.tail_high
+            "waits: wake {:.0} µs, timer {:.0} µs, {:.1} stalls above 0.1 ms a second",
+            found.waits.wake_us, found.machine.timer_us, found.machine.stalls_per_second
         ),
-    ];
-    for line in lines {
-        out.line(out.paint(Paint::Dim, &line))?;
-    }
-    if let Some(remark) = neighbours::remark(found.machine.others_cpus) {
-        out.line(out.paint(Paint::Bold, &format!("{remark}; calibrate again when they rest")))?;
-    }
-    Ok(())
+        format!(
+            "the model misses rates and medians of these runs by {:.0} %; it gives {:.2} of their rate at saturation, {:.2} \
+             and {:.2} of their p99 at half and 80 % of it",
+            found.flush.error_pct,
+            1.0 / found.misses.rate,
+            1.0 / found.misses.p99_half,
+            1.0 / found.misses.p99_high
+        ),
+        format!(
+            "one run at the begin and at the end: {:.2} times apart; p99 of one and the same run: {:.1} times apart",
+            found.repeat.rate_times, found.repeat.p99_times
+        ),
+    ]
+}
+
+/// What is to be said of a calibration whose minutes were not alike.
+pub fn unlike(found: &Calibration) -> Option<String> {
+    found.repeat.is_noisy().then(|| {
+        format!(
+            "the machine was not the same all the time: one and the same run was {:.2} times as fast at one end of the \
+             calibration as at the other; calibrate again",
+            found.repeat.rate_times
+        )
+    })
 }
 
 fn device_table(out: &mut Out, found: &Calibration) -> Result<(), Failed> {

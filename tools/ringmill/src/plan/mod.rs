@@ -82,7 +82,7 @@ pub struct Plan {
     #[arg(long, value_name = "DIR", requires = "verify")]
     data: Option<PathBuf>,
     /// Rounds of each measurement of --verify; the middle one counts
-    #[arg(long, value_name = "COUNT", default_value_t = 3, requires = "verify", value_parser = clap::value_parser!(u32).range(1..=25))]
+    #[arg(long, value_name = "COUNT", default_value_t = 5, requires = "verify", value_parser = clap::value_parser!(u32).range(1..=25))]
     rounds: u32,
     /// One JSON document instead of text
     #[arg(long)]

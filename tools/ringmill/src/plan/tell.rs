@@ -1,6 +1,7 @@
 //! The plan as people read it in a terminal.
 
 use super::verify::Verified;
+use crate::calibrate::unlike;
 use crate::exit::Failed;
 use crate::neighbours;
 use crate::output::{Align, Out, Paint, Table, grouped};
@@ -119,7 +120,7 @@ pub fn provenance(calibration: &Calibration) -> Vec<String> {
     let calibrated = format!("calibrated ({}) on {}, kernel {}", stamp.mode, stamp.cpu, stamp.kernel);
     let remark = neighbours::remark(calibration.machine.others_cpus);
     let remark = remark.map(|remark| format!("{remark}; calibrate again when they rest"));
-    std::iter::once(calibrated).chain(remark).collect()
+    std::iter::once(calibrated).chain(unlike(calibration)).chain(remark).collect()
 }
 
 /// All of it.
@@ -223,6 +224,15 @@ pub fn verified(out: &mut Out, found: &Verified) -> Result<(), Failed> {
         ]);
     }
     out.table(&table)?;
+    out.line("")?;
+    let rate = format!("saturation {:.1} %", found.repeat_saturation_pct);
+    let levels =
+        found.levels.iter().map(|l| format!("p99 at {:.0} % {:.1} %", l.part * 100.0, l.repeat_p99_pct));
+    let told: Vec<String> = std::iter::once(rate).chain(levels).collect();
+    out.line(format!(
+        "the machine itself: one round is off the middle of the others by {}",
+        told.join(", ")
+    ))?;
     device(out, found)
 }
 

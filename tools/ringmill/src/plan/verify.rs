@@ -58,6 +58,8 @@ pub struct Level {
     /// Of every round.
     pub rounds_p99_ms: Vec<f64>,
     pub p99_error_pct: f64,
+    /// What the error would be, had a round been predicted to be as the others.
+    pub repeat_p99_pct: f64,
     /// What would have been said with the device as it is now.
     pub predicted_p99_ms_now: f64,
 }
@@ -70,6 +72,8 @@ pub struct Verified {
     pub measured_saturation: f64,
     pub rounds_saturation: Vec<f64>,
     pub throughput_error_pct: f64,
+    /// As of the levels.
+    pub repeat_saturation_pct: f64,
     pub p99_50_error_pct: f64,
     pub p99_80_error_pct: f64,
     /// The larger of the two.
@@ -117,6 +121,17 @@ fn middle(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     sorted.get(sorted.len() / 2).copied().unwrap_or(0.0)
+}
+
+/// How far a round lies from the middle one of all the others: the middle of that, percent. A prediction from a model
+/// cannot be expected to be nearer.
+fn repeat_pct(rounds: &[f64]) -> f64 {
+    let off = |at: usize, round: &f64| {
+        let others: Vec<f64> =
+            rounds.iter().enumerate().filter(|(other, _)| *other != at).map(|(_, round)| *round).collect();
+        (!others.is_empty()).then(|| error_pct(middle(&others), *round))
+    };
+    middle(&rounds.iter().enumerate().filter_map(|(at, round)| off(at, round)).collect::<Vec<_>>())
 }
 
 fn say(what: &str) {
@@ -169,9 +184,8 @@ pub fn verify(
     let mut levels = Vec::new();
     for part in [0.5, 0.8] {
         let at = Load { rate: Some((measured * part).max(1.0)), ..load.clone() };
-        let (predicted_p50_ms, predicted_p99_ms) =
-            model::latency(calibration, &at, Clients::Here, readers, part);
-        let (_, predicted_p99_ms_now) = model::latency(&as_now, &at, Clients::Here, readers, part);
+        let (predicted_p50_ms, predicted_p99_ms) = model::latency(calibration, &at, Clients::Here, readers);
+        let (_, predicted_p99_ms_now) = model::latency(&as_now, &at, Clients::Here, readers);
         let (mut p50, mut p99) = (Vec::new(), Vec::new());
         for round in 0..rounds {
             say(&format!("{:.0} % of it, round {} of {rounds}", part * 100.0, round + 1));
@@ -187,6 +201,7 @@ pub fn verify(
             predicted_p99_ms,
             measured_p99_ms: middle(&p99),
             p99_error_pct: error_pct(predicted_p99_ms, middle(&p99)),
+            repeat_p99_pct: repeat_pct(&p99),
             rounds_p99_ms: p99,
             predicted_p99_ms_now,
         });
@@ -203,6 +218,7 @@ pub fn verify(
         ),
         predicted_saturation: predicted,
         measured_saturation: measured,
+        repeat_saturation_pct: repeat_pct(&rates),
         rounds_saturation: rates,
         throughput_error_pct: error_pct(predicted, measured),
         p99_50_error_pct: half,
@@ -228,6 +244,17 @@ mod tests {
         assert!((error_pct(80.0, 100.0) - 20.0).abs() < 1e-9);
         assert_eq!(middle(&[3.0, 1.0, 2.0]), 2.0);
         assert_eq!(middle(&[]), 0.0);
+    }
+
+    #[test]
+    fn what_a_machine_cannot_repeat_is_known_from_its_rounds() {
+        assert_eq!(repeat_pct(&[]), 0.0);
+        assert_eq!(repeat_pct(&[5.0]), 0.0);
+        assert_eq!(repeat_pct(&[5.0, 5.0, 5.0]), 0.0);
+        // Each against the middle of the other four: 2 for 2, 2 for 2, 2 for 2, 2 for 1, 2 for 8.
+        assert!((repeat_pct(&[2.0, 2.0, 2.0, 1.0, 8.0]) - 0.0).abs() < 1e-9);
+        // One that is twice as high as the other is off by 50 % or by 100.
+        assert!((repeat_pct(&[1.0, 2.0]) - 100.0).abs() < 1e-9);
     }
 
     #[test]
