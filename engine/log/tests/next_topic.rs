@@ -4,15 +4,13 @@
 
 mod common;
 
-use common::batch;
+use common::{Core, batch};
 use ringmill_log::adopt::{METADATA_NAME, partition_metadata_text};
 use ringmill_log::folder::FolderNames;
 use ringmill_log::inspect::repair::{self, Scope};
-use ringmill_log::{AppendError, Log, LogEvent, LogOptions};
+use ringmill_log::{LogOptions, RecoveryReport};
 use ringmill_reactor::Backend;
-use ringmill_reactor::ring::{RingBackend, RingFeatures, RingOptions};
 use ringmill_reactor::stdfs::StdFs;
-use ringmill_record::BatchHeader;
 use ringmill_types::{CoreId, LeaderEpoch, PartitionId, PartitionSpec, TopicConfig, TopicId, TopicSpec};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -40,66 +38,38 @@ fn files(data: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     entries.map(|path| (path.clone(), std::fs::read(&path).unwrap())).collect()
 }
 
-struct Core {
-    io: RingBackend,
-    log: Log,
-    adopted: u64,
+fn open(data: &Path, core: u16, names: &FolderNames, topics: &[TopicSpec]) -> (Core, RecoveryReport) {
+    let mut options = LogOptions::new(CoreId(core), data.to_path_buf());
+    options.folder_names = names.clone();
+    Core::try_open_topics(128 << 20, options, topics, u128::from(core) + 1).unwrap()
 }
 
-impl Core {
-    fn open(data: &Path, core: u16, names: &FolderNames, topics: &[TopicSpec]) -> Core {
-        let ring = RingOptions { pool_limit_bytes: 128 << 20, features: RingFeatures::ALL };
-        let mut io = RingBackend::new(ring).unwrap();
-        let mut options = LogOptions::new(CoreId(core), data.to_path_buf());
-        options.folder_names = names.clone();
-        let (log, report) = Log::open(&mut io, options, topics, 100, u128::from(core) + 1).unwrap();
-        Core { io, log, adopted: report.adopted }
-    }
+fn append(core: &mut Core, id: PartitionId, bytes: usize) {
+    let batch = batch(1, bytes, core.io.wall_ms());
+    core.append_to(core.log.slot_of(id).unwrap(), &batch);
+}
 
-    fn turn(&mut self) {
-        self.log.poll(&mut self.io);
-        let until_ns = self.io.now_ns() + 5_000_000;
-        self.io.enter(Some(until_ns));
-        while let Some(completion) = self.io.pop() {
-            self.log.complete(&mut self.io, completion);
-        }
-        while let Some(event) = self.log.next_event() {
-            assert!(!matches!(event, LogEvent::Fatal(_)), "{event:?}");
-        }
-    }
-
-    fn append(&mut self, id: PartitionId, bytes: usize) {
-        let batch = batch(1, bytes, self.io.wall_ms());
-        let header = BatchHeader::parse(&batch).unwrap();
-        let (slot, wall_ms) = (self.log.slot_of(id).unwrap(), self.io.wall_ms());
-        while let Err(refused) = self.log.append(&mut self.io, slot, &header, &batch, wall_ms) {
-            assert_eq!(refused, AppendError::Busy);
-            self.turn();
-        }
-    }
-
-    fn stop(mut self) {
-        self.log.stop();
-        let until_ns = self.io.now_ns() + 10_000_000_000;
-        while !self.log.is_stopped() {
-            self.turn();
-            assert!(self.io.now_ns() < until_ns, "a stop does not end: {}", self.log.describe());
-        }
+fn stop(mut core: Core) {
+    core.log.stop();
+    let until_ns = core.io.now_ns() + 10_000_000_000;
+    while !core.log.is_stopped() {
+        core.turn();
+        assert!(core.io.now_ns() < until_ns, "a stop does not end: {}", core.log.describe());
     }
 }
 
 /// Both have records that only their core logs hold; the old one's core stops first, so the new one has the folder then.
 fn succeed(data: &Path, names: &FolderNames) {
-    let mut old = Core::open(data, 0, names, &[topic(OLD, 0)]);
-    let mut new = Core::open(data, 1, names, &[topic(OLD, 0)]);
+    let (mut old, _) = open(data, 0, names, &[topic(OLD, 0)]);
+    let (mut new, _) = open(data, 1, names, &[topic(OLD, 0)]);
     let next = topic(NEW, 1);
     new.log.upsert(&next, &next.partitions[0]);
-    old.append(OLD, 300);
+    append(&mut old, OLD, 300);
     for _ in 0..20 {
-        new.append(NEW, 1000);
+        append(&mut new, NEW, 1000);
     }
-    old.stop();
-    new.stop();
+    stop(old);
+    stop(new);
 }
 
 #[test]
@@ -111,13 +81,13 @@ fn an_empty_folder_that_was_adopted_is_its_partitions_until_that_one_goes() {
     std::fs::write(folder(data).join(METADATA_NAME), &of_old).unwrap();
     std::fs::write(folder(data).join("00000000000000000000.log"), b"").unwrap();
     let names = FolderNames::default();
-    let mut old = Core::open(data, 0, &names, &[topic(OLD, 0)]);
-    assert_eq!(old.adopted, 1);
-    let mut new = Core::open(data, 1, &names, &[topic(OLD, 0)]);
+    let (mut old, report) = open(data, 0, &names, &[topic(OLD, 0)]);
+    assert_eq!(report.adopted, 1);
+    let (mut new, _) = open(data, 1, &names, &[topic(OLD, 0)]);
     let next = topic(NEW, 1);
     new.log.upsert(&next, &next.partitions[0]);
-    old.append(OLD, 300);
-    new.append(NEW, 1000);
+    append(&mut old, OLD, 300);
+    append(&mut new, NEW, 1000);
     // The new one would have it all in its segment, if it could.
     new.log.stop();
     for _ in 0..20 {
@@ -126,8 +96,8 @@ fn an_empty_folder_that_was_adopted_is_its_partitions_until_that_one_goes() {
     }
     assert!(!new.log.is_stopped());
     assert_eq!(std::fs::read_to_string(folder(data).join(METADATA_NAME)).unwrap(), of_old);
-    old.stop();
-    new.stop();
+    stop(old);
+    stop(new);
     let of_new = partition_metadata_text(next.id);
     assert_eq!(std::fs::read_to_string(folder(data).join(METADATA_NAME)).unwrap(), of_new);
 }
@@ -146,12 +116,12 @@ fn a_compaction_of_before_is_not_finished_in_the_next_topics_folder() {
     let plan = repair::plan(&StdFs, data, &[data.join("core-0")], Scope::Everything).unwrap();
     assert!(plan.is_empty(), "{plan}");
     let names = FolderNames::default();
-    Core::open(data, 0, &names, &[topic(NEW, 1)]).stop();
+    stop(open(data, 0, &names, &[topic(NEW, 1)]).0);
     assert!(!data.join("core-0/swap").exists());
     assert_eq!(files(data), before);
     // Nor does the folder go with the old one.
-    let mut old = Core::open(data, 0, &names, &[topic(NEW, 1)]);
+    let (mut old, _) = open(data, 0, &names, &[topic(NEW, 1)]);
     old.turn();
-    old.stop();
+    stop(old);
     assert_eq!(files(data), before);
 }

@@ -66,9 +66,18 @@ impl Core {
         options: LogOptions,
         life: u128,
     ) -> Result<(Core, RecoveryReport), RecoveryError> {
+        Core::try_open_topics(pool_bytes, options, &[topic()], life)
+    }
+
+    pub fn try_open_topics(
+        pool_bytes: u64,
+        options: LogOptions,
+        topics: &[TopicSpec],
+        life: u128,
+    ) -> Result<(Core, RecoveryReport), RecoveryError> {
         let ring = RingOptions { pool_limit_bytes: pool_bytes, features: RingFeatures::ALL };
         let mut io = RingBackend::new(ring).unwrap();
-        let (log, report) = Log::open(&mut io, options, &[topic()], 100, life)?;
+        let (log, report) = Log::open(&mut io, options, topics, 100, life)?;
         Ok((Core { io, log, reads: 0 }, report))
     }
 
@@ -89,8 +98,11 @@ impl Core {
     }
 
     pub fn append(&mut self, index: i32, batch: &[u8]) {
+        self.append_to(self.slot(index), batch);
+    }
+
+    pub fn append_to(&mut self, slot: Slot, batch: &[u8]) {
         let header = BatchHeader::parse(batch).unwrap();
-        let slot = self.slot(index);
         let wall_ms = self.io.wall_ms();
         while let Err(error) = self.log.append(&mut self.io, slot, &header, batch, wall_ms) {
             assert_eq!(error, AppendError::Busy);

@@ -228,11 +228,8 @@ fn tell(out: &mut Out, found: &Calibration) -> Result<(), Failed> {
     for line in facts(found) {
         out.line(out.paint(Paint::Dim, &line))?;
     }
-    if let Some(remark) = unlike(found) {
+    for remark in doubts(found) {
         out.line(out.paint(Paint::Bold, &remark))?;
-    }
-    if let Some(remark) = neighbours::remark(found.machine.others_cpus) {
-        out.line(out.paint(Paint::Bold, &format!("{remark}; calibrate again when they rest")))?;
     }
     Ok(())
 }
@@ -289,8 +286,15 @@ fn facts(found: &Calibration) -> Vec<String> {
     ]
 }
 
+/// Why a calibration, and what is planned with it, may be worth little.
+pub fn doubts(found: &Calibration) -> Vec<String> {
+    let company = neighbours::remark(found.machine.others_cpus);
+    let company = company.map(|remark| format!("{remark}; calibrate again when they rest"));
+    unlike(found).into_iter().chain(company).collect()
+}
+
 /// What is to be said of a calibration whose minutes were not alike.
-pub fn unlike(found: &Calibration) -> Option<String> {
+fn unlike(found: &Calibration) -> Option<String> {
     found.repeat.is_noisy().then(|| {
         format!(
             "the machine was not the same all the time: one and the same run was {:.2} times as fast at one end of the \

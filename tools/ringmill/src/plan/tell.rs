@@ -1,7 +1,7 @@
 //! The plan as people read it in a terminal.
 
 use super::verify::Verified;
-use crate::calibrate::unlike;
+use crate::calibrate::doubts;
 use crate::exit::Failed;
 use crate::neighbours;
 use crate::output::{Align, Out, Paint, Table, grouped};
@@ -118,9 +118,7 @@ pub fn sentences(plan: &Plan) -> Vec<String> {
 pub fn provenance(calibration: &Calibration) -> Vec<String> {
     let stamp = &calibration.stamp;
     let calibrated = format!("calibrated ({}) on {}, kernel {}", stamp.mode, stamp.cpu, stamp.kernel);
-    let remark = neighbours::remark(calibration.machine.others_cpus);
-    let remark = remark.map(|remark| format!("{remark}; calibrate again when they rest"));
-    std::iter::once(calibrated).chain(unlike(calibration)).chain(remark).collect()
+    std::iter::once(calibrated).chain(doubts(calibration)).collect()
 }
 
 /// All of it.
