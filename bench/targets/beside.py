@@ -1,14 +1,19 @@
 #!/usr/bin/env python3
-"""What P1 becomes while a broker does other work: the coordinator under offset commits, compaction and retention flat out.
+"""What P1 becomes while a broker does other work (the coordinator under offset commits, compaction and retention flat out), or
+while a neighbour wants CPU now and then.
 
 bench/targets/beside.py commits [--groups 10000] [--rate 50000] [--each 1] [--rounds 3] [--seconds 20]
 bench/targets/beside.py cleaning [--gigabytes 20] [--seconds 20] [--limit 64MiB]
+bench/targets/beside.py neighbour [--rounds 3] [--seconds 15]
 
 commits:  two brokers run. P1 (rdkafka_performance, 2,000 rec/s x 1,000 B, acks=all, one partition) is measured at the first,
           while the same commits go to the first and then to the second, in turn: the CPU that clients and a coordinator take
           is the same both times, so what is left is what control does to the cores of its own broker.
 cleaning: one broker with that much data in a compacted and in a deleting topic. P1 before anything is cleaned, and while
           it is, as fast as it goes unless --limit sets log.cleaner.io.max.bytes.per.second.
+neighbour: one broker, and a process of the same session that takes 150 ms of CPU once a second, with the scheduler's autogroup on
+          and off in turn; beside P1, how long the kernel's workers, one of which ends every direct write, waited for a CPU
+          (kernel-notes/completion-worker.md). Wants root, and puts the setting back.
 
 Prints a line of JSON for each round, then the ratios of the pooled samples. Wants target/release/ringmill and a quiet machine.
 """
@@ -130,16 +135,89 @@ def cleaning(asked):
         show(before=quantiles(pooled['before']), cleaning=quantiles(pooled['while']), ratios=ratios(pooled['while'], pooled['before']))
 
 
+AUTOGROUP = '/proc/sys/kernel/sched_autogroup_enabled'
+NEIGHBOUR = """
+import random, time
+while True:
+    time.sleep(random.uniform(.7, 1.3))
+    until = time.process_time() + .15
+    while time.process_time() < until: pass
+"""
+
+
+class WorkerWaits:
+    """How long workers of the kernel wait from their wake-up until they run, from the scheduler's trace events."""
+    ROOT = '/sys/kernel/tracing/instances/ringmill-beside'
+    EVENTS = {'sched_wakeup': 'comm ~ "kworker/*"', 'sched_switch': 'next_comm ~ "kworker/*"'}
+
+    def write(self, name, text):
+        with open(f'{self.ROOT}/{name}', 'w') as f:
+            f.write(text)
+
+    def __enter__(self):
+        os.makedirs(self.ROOT, exist_ok=True)
+        self.write('buffer_size_kb', '65536')
+        for event, which in self.EVENTS.items():
+            self.write(f'events/sched/{event}/filter', which)
+            self.write(f'events/sched/{event}/enable', '1')
+        return self
+
+    def __exit__(self, *_):
+        os.rmdir(self.ROOT)
+
+    def begin(self):
+        self.write('trace', '')
+        self.write('tracing_on', '1')
+
+    def end(self):
+        """Milliseconds, longest first."""
+        self.write('tracing_on', '0')
+        woken, waits = {}, []
+        for line in open(f'{self.ROOT}/trace'):
+            event = re.search(r' ([\d.]+): (sched_wakeup|sched_switch): .*?(?:comm|next_comm)=(kworker/\S+) (?:next_)?pid=(\d+)', line)
+            if event is None:
+                continue
+            at, what, _, pid = float(event[1]), event[2], event[3], event[4]
+            if what == 'sched_wakeup':
+                woken[pid] = at
+            elif pid in woken:
+                waits.append(round((at - woken.pop(pid)) * 1e3, 3))
+        return sorted(waits, reverse=True)
+
+
+def neighbour(asked):
+    found = open(AUTOGROUP).read()
+    pooled = {'1': [], '0': []}
+    with Folder('neighbour') as folder, Broker(os.path.join(folder, 'a'), '--memory', '512MiB') as broker, WorkerWaits() as waits:
+        beside = subprocess.Popen([sys.executable, '-c', NEIGHBOUR])
+        try:
+            p1(broker, 5)
+            for round_ in range(asked.rounds):
+                for autogroup in ('1', '0') if round_ % 2 == 0 else ('0', '1'):
+                    with open(AUTOGROUP, 'w') as f:
+                        f.write(autogroup)
+                    waits.begin()
+                    samples = p1(broker, asked.seconds)
+                    pooled[autogroup] += samples
+                    show(round=round_, autogroup=int(autogroup), p1_ms=quantiles(samples), max_ms=max(samples), workers_waited_longest_ms=waits.end()[:3])
+        finally:
+            beside.kill()
+            beside.wait()
+            with open(AUTOGROUP, 'w') as f:
+                f.write(found)
+    show(on=quantiles(pooled['1']), off=quantiles(pooled['0']), ratios=ratios(pooled['1'], pooled['0']))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('what', choices=['commits', 'cleaning'])
+    parser.add_argument('what', choices=['commits', 'cleaning', 'neighbour'])
     parser.add_argument('--groups', type=int, default=10000); parser.add_argument('--rate', type=int, default=50000)
     parser.add_argument('--each', type=int, default=1, help=f'offsets in a request, up to {TOPIC_PARTITIONS}')
     parser.add_argument('--gigabytes', type=float, default=20); parser.add_argument('--limit', default='1TiB', help='of compaction, in bytes a second')
     parser.add_argument('--rounds', type=int, default=3)
     parser.add_argument('--seconds', type=int, default=20)
     asked = parser.parse_args()
-    {'commits': commits, 'cleaning': cleaning}[asked.what](asked)
+    {'commits': commits, 'cleaning': cleaning, 'neighbour': neighbour}[asked.what](asked)
 
 
 if __name__ == '__main__':

@@ -109,6 +109,8 @@ pub enum ProbeError {
     Point(Point),
     Ring(RingError),
     File(PathBuf, io::Error),
+    /// There is no such folder.
+    NoFolder(PathBuf),
     /// An operation failed.
     Operation(Point, Errno),
     /// The file would not leave room for others.
@@ -126,6 +128,10 @@ impl fmt::Display for ProbeError {
             }
             ProbeError::Ring(error) => write!(f, "{error}"),
             ProbeError::File(path, error) => write!(f, "{}: {error}", path.display()),
+            ProbeError::NoFolder(folder) => {
+                let folder = folder.display();
+                write!(f, "{folder}: there is no such folder; make it first, or name one with --data")
+            }
             ProbeError::Operation(point, error) => {
                 write!(f, "{} of {} bytes failed: {error}", point.method, point.size_bytes)
             }
@@ -160,6 +166,9 @@ impl Probe {
         let file_bytes = file_bytes.clamp(least, FILE_BYTES_MAX).next_multiple_of(CHUNK_BYTES as u64);
         let path = folder.join(format!("ringmill-probe-{}", std::process::id()));
         let failed = |error| ProbeError::File(path.clone(), error);
+        if !folder.is_dir() {
+            return Err(ProbeError::NoFolder(folder.to_path_buf()));
+        }
         let free_bytes = StdFs.free_bytes(folder).map_err(failed)?;
         // Twice: a full disk is somebody's bad day.
         if free_bytes < file_bytes * 2 {

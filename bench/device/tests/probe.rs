@@ -38,8 +38,16 @@ fn what_cannot_be_measured_is_refused() {
         let point = Point { method: Method::Dsync, size_bytes, depth };
         assert!(matches!(probe.measure(point, SPAN), Err(ProbeError::Point(_))), "{point:?}");
     }
-    let missing = Probe::open(&folder.path().join("missing"), 8 << 20);
-    assert!(matches!(missing.err(), Some(ProbeError::File(..))));
     let huge = Probe::open(folder.path(), u64::MAX >> 2);
     assert!(matches!(huge.err(), Some(ProbeError::NoRoom { .. })));
+}
+
+#[test]
+fn a_folder_that_is_not_there_is_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let missing = folder.path().join("nowhere");
+    let error = Probe::open(&missing, 8 << 20).err().expect("nothing to measure in");
+    assert!(matches!(error, ProbeError::NoFolder(_)), "{error}");
+    assert!(error.to_string().contains("nowhere: there is no such folder"), "{error}");
+    assert!(!missing.exists());
 }

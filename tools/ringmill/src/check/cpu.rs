@@ -37,6 +37,20 @@ pub fn governor() -> Finding {
     Finding::ok(NAME, found)
 }
 
+/// Shown, not warned of: it is on nearly everywhere, and matters only where others work on the broker's CPUs.
+pub fn autogroup() -> Finding {
+    const NAME: &str = "autogroup";
+    match read("/proc/sys/kernel/sched_autogroup_enabled").as_deref() {
+        Some("1") => Finding::ok(
+            NAME,
+            "on: beside busy processes on the same CPUs, writes may wait 100 ms for a kernel thread \
+             (`sysctl kernel.sched_autogroup_enabled=0`, or CPUs of its own: --cores LIST)",
+        ),
+        Some(_) => Finding::ok(NAME, "off"),
+        None => Finding::ok(NAME, "not in this kernel"),
+    }
+}
+
 pub fn clock_source() -> Finding {
     const NAME: &str = "clock source";
     const FOLDER: &str = "/sys/devices/system/clocksource/clocksource0";

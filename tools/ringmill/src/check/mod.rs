@@ -65,7 +65,13 @@ impl Check {
     pub fn run(self) -> Result<(), Failed> {
         let mut findings =
             vec![kernel::release(), kernel::io_uring(), kernel::memlock(), kernel::open_files()];
-        findings.extend([kernel::memory(), cpu::count(), cpu::governor(), cpu::clock_source()]);
+        findings.extend([
+            kernel::memory(),
+            cpu::count(),
+            cpu::governor(),
+            cpu::clock_source(),
+            cpu::autogroup(),
+        ]);
         findings.extend(disk::all(&self.data));
         let worst = findings.iter().map(|f| f.verdict).max().unwrap_or(Verdict::Ok);
         let mut out = Out::new();

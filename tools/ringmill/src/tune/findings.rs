@@ -233,12 +233,37 @@ pub struct Sweep {
     pub challengers: usize,
     /// Of those, the best that met the recommendation again.
     pub duels: usize,
-    /// How much better the best of them was then, as a part; negative: worse.
+    /// Of those, how many met the goal where the recommendation, run in turns with them, missed it.
+    pub missed: usize,
+    /// How much better the best of the others was then, as a part; negative: worse.
     pub best_gain: Option<f64>,
     pub best: Option<PolicyText>,
-    /// By more than a tenth.
+    /// By more than a tenth, or where the recommendation missed the goal.
     pub beaten: bool,
     pub complete: bool,
+}
+
+impl Sweep {
+    /// A challenger and the recommendation were run in turns; none: missed the goal.
+    pub fn met(&mut self, challenger: PolicyText, theirs: Option<f64>, own: Option<f64>) {
+        self.duels += 1;
+        match (theirs, own) {
+            (Some(theirs), Some(own)) => {
+                let better = 1.0 - theirs / own;
+                if self.best_gain.is_none_or(|gain| better > gain) {
+                    self.best_gain = Some(better);
+                    if self.missed == 0 {
+                        self.best = Some(challenger);
+                    }
+                }
+            }
+            (Some(_), None) => {
+                self.missed += 1;
+                self.best = Some(challenger);
+            }
+            (None, Some(_) | None) => {}
+        }
+    }
 }
 
 /// Everything, as `--json` prints it.

@@ -255,6 +255,12 @@ pub fn swept(sweep: &Sweep) -> String {
         "Sweep: {} policies of the grid once each, {} seemed better by more than 10 %, {} of them met the recommendation again",
         sweep.policies, sweep.challengers, sweep.duels
     );
+    if sweep.missed > 0 {
+        return format!(
+            "{head}; in {} of these meetings the recommendation missed the goal and the other met it",
+            sweep.missed
+        );
+    }
     match (sweep.best_gain, sweep.beaten) {
         (Some(gain), true) => format!("{head}; the best beats it by {:.0} %", gain * 100.0),
         (Some(gain), false) => {
@@ -267,6 +273,26 @@ pub fn swept(sweep: &Sweep) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tune::findings::PolicyText;
+    use ringmill_tune::Policy;
+
+    #[test]
+    fn a_recommendation_that_missed_its_goal_is_not_told_as_a_gain() {
+        let policy = || PolicyText::of(&Policy::default_with(ringmill_tune::Method::Fdatasync));
+        let mut sweep = Sweep { policies: 143, challengers: 3, ..Sweep::default() };
+        sweep.met(policy(), None, Some(2.0));
+        sweep.met(policy(), None, None);
+        assert_eq!((sweep.duels, sweep.missed, sweep.best_gain), (2, 0, None));
+        sweep.met(policy(), Some(1.5), Some(2.0));
+        assert_eq!(sweep.best_gain, Some(0.25));
+        sweep.met(policy(), Some(1.5), None);
+        assert_eq!((sweep.duels, sweep.missed, sweep.best_gain), (4, 1, Some(0.25)));
+        let told = swept(&sweep);
+        assert!(
+            told.ends_with("in 1 of these meetings the recommendation missed the goal and the other met it"),
+            "{told}"
+        );
+    }
 
     #[test]
     fn config_lines_are_those_of_the_file() {

@@ -39,19 +39,14 @@ impl Search<'_> {
         sweep.challengers = lucky.len();
         for (_, policy) in lucky.into_iter().take(CHALLENGERS) {
             let Some((theirs, own)) = self.duel(lab, &policy, recommended, rate, span) else { break };
-            let better = 1.0 - theirs / own;
-            if sweep.best_gain.is_none_or(|gain| better > gain) {
-                sweep.best_gain = Some(better);
-                sweep.best = Some(PolicyText::of(&policy));
-            }
-            sweep.duels += 1;
+            sweep.met(PolicyText::of(&policy), theirs, own);
         }
         sweep.complete = !lab.is_stopped();
-        sweep.beaten = sweep.best_gain.is_some_and(|gain| gain > MARGIN);
+        sweep.beaten = sweep.missed > 0 || sweep.best_gain.is_some_and(|gain| gain > MARGIN);
         sweep
     }
 
-    /// Both in turns; their values, infinite for one that misses the goal.
+    /// Both in turns; their values, none for one that misses the goal.
     fn duel(
         &self,
         lab: &mut Lab,
@@ -59,7 +54,7 @@ impl Search<'_> {
         other: &Policy,
         rate: f64,
         span: Duration,
-    ) -> Option<(f64, f64)> {
+    ) -> Option<(Option<f64>, Option<f64>)> {
         let (mut of_one, mut of_other) = (Vec::new(), Vec::new());
         for _ in 0..ROUNDS {
             for (policy, samples) in [(one, &mut of_one), (other, &mut of_other)] {
@@ -70,7 +65,7 @@ impl Search<'_> {
                 }
             }
         }
-        Some((self.value(&of_one).unwrap_or(f64::INFINITY), self.value(&of_other).unwrap_or(f64::INFINITY)))
+        Some((self.value(&of_one), self.value(&of_other)))
     }
 
     /// What the goal counts, over runs: CPU of those within a latency, otherwise the latency. `None`: it is not met.
