@@ -51,6 +51,8 @@ pub(crate) struct BlockCache {
     /// What it may hold by now, and at most.
     target_bytes: u64,
     limit_bytes: u64,
+    /// What the reader of the largest answer needs at once: not given back for others.
+    held_bytes: u64,
     pub reads_max: usize,
     pub more: bool,
     tick: u64,
@@ -69,6 +71,7 @@ impl BlockCache {
             opening: HashMap::new(),
             bytes: 0,
             limit_bytes,
+            held_bytes: 0,
             reads_max,
             more: false,
             tick: 0,
@@ -135,6 +138,8 @@ impl BlockCache {
 
     /// A block that was read, with `valid` bytes that count.
     pub fn insert(&mut self, key: Key, buf: Buf, valid: usize) {
+        // Of blocks that nobody looked at since, read ahead for a reader that went away, half are the older ones too.
+        self.tick += 1;
         self.bytes += buf.len() as u64;
         self.blocks.insert(key, Block::Ready { buf, valid, used: self.tick });
         self.order.push_back(key);
@@ -142,8 +147,14 @@ impl BlockCache {
 
     /// One reader needs this much at once.
     pub fn hold_at_least(&mut self, bytes: u64) {
+        self.held_bytes = self.held_bytes.max(bytes);
         self.target_bytes = self.target_bytes.max(bytes);
         self.limit_bytes = self.limit_bytes.max(bytes);
+    }
+
+    /// A block more stays within what one reader needs.
+    pub fn is_needed(&self, bytes: u64) -> bool {
+        self.bytes + bytes <= self.held_bytes
     }
 
     /// Makes room for a block that is about to be read, by dropping blocks not used lately. If it would still be here
@@ -166,6 +177,28 @@ impl BlockCache {
                 }
                 Some(Block::Reading { .. }) => self.order.push_back(key),
                 None => {}
+            }
+        }
+    }
+
+    /// Drops the blocks that came first until `bytes` of them are gone, whoever used them lately: others need the memory.
+    /// What one reader needs stays.
+    pub fn give_back(&mut self, bytes: u64) {
+        self.drop_to(self.bytes.saturating_sub(bytes).max(self.held_bytes));
+    }
+
+    /// Drops every block: none could be read for a while, and nobody else gives memory back.
+    pub fn give_up(&mut self) {
+        self.drop_to(0);
+    }
+
+    fn drop_to(&mut self, bytes: u64) {
+        while self.bytes > bytes {
+            let Some(key) = self.order.pop_front() else { break };
+            match self.blocks.get(&key) {
+                Some(Block::Ready { .. }) => self.drop_block(key),
+                // It was dropped and is wanted again; it comes back to the order when it is here.
+                Some(Block::Reading { .. }) | None => {}
             }
         }
     }
@@ -248,6 +281,31 @@ mod tests {
         }
         assert_eq!(scan(&mut cache, 0..blocks), 0, "all of it stays now");
         assert!(cache.bytes() <= LIMIT);
+    }
+
+    #[test]
+    fn blocks_that_nobody_came_for_make_room_too() {
+        let mut cache = BlockCache::new(LIMIT, 8);
+        for block in 0..4 * LIMIT / BLOCK {
+            cache.make_room((1, block));
+            cache.insert((1, block), buf(), CACHE_BLOCK_BYTES);
+            assert!(cache.bytes() <= FIRST_BYTES, "{} after block {block}", cache.bytes());
+        }
+    }
+
+    #[test]
+    fn what_others_need_is_given_back_oldest_first() {
+        let mut cache = BlockCache::new(LIMIT, 8);
+        scan(&mut cache, 0..8);
+        cache.give_back(3 * BLOCK);
+        assert_eq!(cache.bytes(), 5 * BLOCK);
+        assert!(cache.ready((1, 2), 0, 1).is_none() && cache.ready((1, 3), 0, 1).is_some());
+        cache.hold_at_least(2 * BLOCK);
+        cache.give_back(100 * BLOCK);
+        assert_eq!(cache.bytes(), 2 * BLOCK, "what one reader needs stays");
+        cache.give_up();
+        assert_eq!(cache.bytes(), 0);
+        assert_eq!(scan(&mut cache, 0..8), 8, "and is read again");
     }
 
     #[test]

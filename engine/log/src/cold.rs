@@ -11,7 +11,7 @@ use crate::partition::{OpenFile, segment_path};
 use crate::read::{ReadError, ReadOutcome, ReadRequest};
 use crate::segment;
 use crate::token::{self, token};
-use ringmill_reactor::{Backend, Buf, Errno, FileHandle, FileId, Fs, Op, OpenMode, Payload};
+use ringmill_reactor::{Backend, Buf, Errno, FileHandle, FileId, Fs, Op, OpenMode, Payload, Pool};
 use ringmill_record::{BatchHeader, HEADER_BYTES};
 use ringmill_types::Offset;
 use ringmill_types::limits::PAGE_BYTES;
@@ -28,6 +28,22 @@ const READ_AHEAD_BLOCKS: u64 = 2 * COLD_WANT_BYTES / BLOCK + 1;
 /// Reads ahead started in one turn: starting one costs as much as sending some 100 KiB, and those who wait go first.
 const AHEAD_PER_TURN: usize = 3;
 
+/// For how long no block can be read before the cache gives up all it has.
+pub(crate) const STARVED_NS: u64 = 1_000_000_000;
+
+/// Left to appends and destaging by cold reads, and by what only readers might still want.
+const POOL_RESERVE_BYTES: u64 = 8 << 20;
+
+/// That, or a quarter of a small pool.
+pub(crate) fn pool_reserve(pool: &Pool) -> u64 {
+    POOL_RESERVE_BYTES.min(pool.stats().limit_bytes / 4)
+}
+
+pub(crate) fn pool_free(pool: &Pool) -> u64 {
+    let stats = pool.stats();
+    stats.limit_bytes.saturating_sub(stats.used_bytes)
+}
+
 /// A segment that can be read.
 pub(crate) struct ColdOpened {
     handle: Option<FileHandle>,
@@ -38,13 +54,24 @@ impl Log {
     /// Starts queued reads up to the cap.
     pub(crate) fn poll_cold<B: Backend>(&mut self, io: &mut B) {
         let mut ahead = 0;
+        let starved_ns = self.cold_starved_ns.take();
         while self.cache.reading.len() < self.cache.reads_max && ahead < AHEAD_PER_TURN {
             let Some(wanted) = self.cache.queue.pop_front() else { break };
             ahead += usize::from(!self.cache.is_awaited(wanted.key));
             self.cache.make_room(wanted.key);
             let len = wanted.valid.next_multiple_of(PAGE_BYTES);
-            let Some(buf) = io.pool().take(len) else {
+            // Answers that nobody takes in hold their blocks: what appends and destaging need is not theirs.
+            let spare = pool_free(io.pool()) >= len as u64 + pool_reserve(io.pool());
+            let may = spare || self.cache.is_needed(len as u64);
+            let Some(buf) = may.then(|| io.pool().take(len)).flatten() else {
                 self.cache.queue.push_front(wanted);
+                let now_ns = io.now_ns();
+                let since_ns = starved_ns.unwrap_or(now_ns);
+                let gives_up = now_ns >= since_ns + STARVED_NS;
+                if gives_up {
+                    self.cache.give_up();
+                }
+                self.cold_starved_ns = Some(if gives_up { now_ns } else { since_ns });
                 break;
             };
             let serial = self.serial();

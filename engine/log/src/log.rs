@@ -2,6 +2,7 @@
 
 use crate::block_cache::BlockCache;
 use crate::checkpointing::CheckpointState;
+use crate::cold::{STARVED_NS, pool_free, pool_reserve};
 use crate::compaction::CompactionState;
 use crate::core_log::{CoreLog, Item, NoRoom};
 use crate::destage::DestageState;
@@ -111,6 +112,8 @@ pub struct Log {
     mark_retry_ns: u64,
     /// Somebody had no memory: the tail ring keeps only what it has to.
     memory_wanted: bool,
+    /// Since when no block can be read for want of memory.
+    pub(crate) cold_starved_ns: Option<u64>,
     /// Partitions cannot be written to until space is back.
     pub(crate) storage_full: bool,
     pub(crate) last_append_ns: u64,
@@ -154,6 +157,7 @@ impl Log {
             starved_bytes: None,
             mark_retry_ns: 0,
             memory_wanted: false,
+            cold_starved_ns: None,
             storage_full: false,
             last_append_ns: 0,
             adding_file: false,
@@ -363,9 +367,12 @@ impl Log {
         self.poll_retention(io, now_ns);
         self.poll_compaction(io, now_ns);
         // Memory that others need goes before what readers might still want.
-        let pool = io.pool().stats();
+        let (free, reserve) = (pool_free(io.pool()), pool_reserve(io.pool()));
         let wanted = std::mem::take(&mut self.memory_wanted);
-        let short = wanted || pool.limit_bytes - pool.used_bytes.min(pool.limit_bytes) < POOL_RESERVE_BYTES;
+        let short = wanted || free < reserve;
+        if short {
+            self.cache.give_back(if wanted { u64::MAX } else { reserve - free });
+        }
         if wanted {
             self.core_log.give_up_chunk();
         }
@@ -391,6 +398,7 @@ impl Log {
         [
             self.core_log.deadline_ns(),
             self.cache.has_more().then_some(0),
+            self.cold_starved_ns.map(|since_ns| since_ns + STARVED_NS),
             mark,
             retry,
             self.destage.names_ns,
@@ -479,9 +487,6 @@ impl Log {
         self.stopping && self.core_log.is_quiet() && !self.core_log.wants_mark() && self.checkpoint.is_final()
     }
 }
-
-/// Kept free in the pool for destaging and reads: with less than this the tail ring gives up what it may.
-const POOL_RESERVE_BYTES: u64 = 8 << 20;
 
 /// How long after the last append an idle core records its durable mark, nanoseconds.
 const MARK_AFTER_NS: u64 = 20_000_000;

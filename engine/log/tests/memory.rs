@@ -4,9 +4,10 @@
 mod common;
 
 use common::{Core, batch_of};
-use ringmill_log::LogOptions;
+use ringmill_log::{LogOptions, ReadOutcome, ReadRequest};
 use ringmill_reactor::Backend;
-use ringmill_types::CoreId;
+use ringmill_record::BatchHeader;
+use ringmill_types::{CoreId, Offset};
 use std::path::Path;
 
 const POOL_BYTES: u64 = 24 << 20;
@@ -99,6 +100,58 @@ fn an_offline_partition_does_not_pin_the_log_and_comes_back_with_its_disk() {
     let (mut core, report) = Core::open_with(POOL_BYTES, small(), 3);
     assert!(report.clean);
     assert_counts_up(&core.read_all(0), KEPT + 1);
+}
+
+/// Readers that stop reading hold what was read for them; when they are gone nothing of it may be in the way.
+#[test]
+fn answers_that_nobody_took_in_leave_room_for_what_comes_after_them() {
+    const BATCHES: u32 = 80;
+    const MORE: u32 = 40;
+    let home = tempfile::tempdir().unwrap();
+    let (mut core, _) = Core::open_with(POOL_BYTES, options(home.path()), 1);
+    for number in 0..BATCHES {
+        let now_ms = core.io.wall_ms();
+        core.append(0, &numbered(number, 900_000, now_ms));
+    }
+    core.settle();
+    let slot = core.slot(0);
+    // The segment is open and its index known.
+    core.read_from(0, Offset(i64::from(BATCHES) - 1)).unwrap();
+    core.read_from(0, Offset(0)).unwrap();
+    // All at once, so that every block is asked for before one is there.
+    let held: Vec<_> = (0..BATCHES)
+        .filter_map(|at| {
+            let (offset, ticket) = (Offset(i64::from(at)), 1_000 + u64::from(at));
+            let request = ReadRequest { slot, offset, max_bytes: 50 << 20, at_least_one: true, ticket };
+            match core.log.read(&mut core.io, request).unwrap() {
+                ReadOutcome::Data { bufs, .. } => Some(bufs),
+                ReadOutcome::Wait => None,
+            }
+        })
+        .collect();
+    assert!(held.len() < BATCHES as usize / 2, "most is cold");
+    for _ in 0..200 {
+        core.turn();
+    }
+    // Nobody comes for what was read, and who got an answer is gone.
+    drop(held);
+    let mut turns = 0;
+    for number in BATCHES..BATCHES + MORE {
+        let now_ms = core.io.wall_ms();
+        let batch = numbered(number, 900_000, now_ms);
+        let header = BatchHeader::parse(&batch).unwrap();
+        while core.log.append(&mut core.io, slot, &header, &batch, now_ms).is_err() {
+            turns += 1;
+            let (log, pool) = (core.log.describe(), core.io.pool().stats());
+            assert!(turns < 2_000, "batch {number} finds no room: {log} {pool:?}");
+            core.turn();
+        }
+    }
+    core.settle();
+    let used = core.io.pool().stats().used_bytes;
+    assert!(used <= POOL_BYTES * 3 / 4, "{used} B for nobody");
+    assert_counts_up(&core.read_all(0), BATCHES + MORE);
+    core.stop();
 }
 
 #[test]
