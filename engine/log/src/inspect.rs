@@ -8,6 +8,7 @@
 mod contradiction;
 mod core_files;
 mod kafka_files;
+mod newer;
 pub mod repair;
 mod rows;
 #[cfg(test)]
@@ -21,6 +22,9 @@ pub use rows::{
     BatchRow, CheckpointRow, EntryRow, EpochRow, GroupRow, MetadataRow, OffsetRow, PartitionRow, Row,
     SwapOutput, SwapRow, TimeRow,
 };
+
+pub(crate) use newer::newer_in_core;
+pub use newer::{Newer, newer};
 
 pub use contradiction::{Against, Contradiction, CoreKnows, Decisions, Depth, Known, refusal};
 
@@ -68,6 +72,8 @@ pub enum FileKind {
 pub enum Severity {
     /// Expected after a crash or in a running broker; recovery deals with it.
     Note,
+    /// A newer version wrote it: nobody here can say what it holds, and no broker of this version starts on it.
+    Newer,
     /// Bytes are not what was written, or are missing.
     Damage,
 }
@@ -132,6 +138,10 @@ impl Report {
         self.find(Severity::Damage, Some(position), what);
     }
 
+    pub fn newer(&mut self, position: u64, what: impl Into<String>) {
+        self.find(Severity::Newer, Some(position), what);
+    }
+
     /// One more row, from `first` to `last`.
     pub fn saw(&mut self, first: i64, last: i64) {
         self.rows += 1;
@@ -139,9 +149,14 @@ impl Report {
         self.last = self.last.max(Some(last));
     }
 
-    /// Nothing is damaged; notes do not count.
+    /// Nothing is damaged or newer; notes do not count.
     pub fn is_sound(&self) -> bool {
         self.more_findings == 0 && self.findings.iter().all(|f| f.severity == Severity::Note)
+    }
+
+    /// All that is wrong is that a newer version wrote it.
+    pub fn is_newer(&self) -> bool {
+        self.more_findings == 0 && self.findings.iter().map(|f| f.severity).max() == Some(Severity::Newer)
     }
 }
 
@@ -159,7 +174,11 @@ impl fmt::Display for Report {
             | FileKind::PartitionMetadata
             | FileKind::NodeIdentity => "entries",
         };
-        let verdict = if self.is_sound() { "ok" } else { "DAMAGED" };
+        let verdict = match (self.is_sound(), self.is_newer()) {
+            (true, _) => "ok",
+            (false, true) => "NEWER",
+            (false, false) => "DAMAGED",
+        };
         write!(f, "{}: {verdict}, {} {unit}", self.path.display(), self.rows)?;
         if let (Some(first), Some(last)) = (self.first, self.last) {
             // The end of a recycled core-log file is what is left of an earlier round.
@@ -170,6 +189,7 @@ impl fmt::Display for Report {
         for finding in &self.findings {
             let word = match finding.severity {
                 Severity::Note => "note",
+                Severity::Newer => "newer",
                 Severity::Damage => "damage",
             };
             match finding.position {

@@ -13,7 +13,7 @@ pub use error::RecoveryError;
 
 use crate::compaction::{finish_swap, forget_swap};
 use crate::format::checkpoint::{self, Checkpoint};
-use crate::inspect::{Decisions, Known, first_with_groups, lost_checkpoints};
+use crate::inspect::{Decisions, Known, first_with_groups, lost_checkpoints, newer_in_core};
 use crate::log::Log;
 use crate::options::LogOptions;
 use error::at;
@@ -54,6 +54,11 @@ impl Log {
         // have made them and ended before it came here.
         for dir in [options.log_dir.parent().unwrap_or(&options.data_dir), &options.data_dir] {
             fs.sync_dir(dir).map_err(at(dir))?;
+        }
+        match newer_in_core(fs, &options.log_dir) {
+            Ok(None) => {}
+            Ok(Some(newer)) => return Err(RecoveryError::Newer(newer)),
+            Err(error) => return Err(error.into()),
         }
         let newest =
             checkpoint::read_newest(fs, &options.log_dir).map_err(|e| unreadable(&options, e.to_string()))?;

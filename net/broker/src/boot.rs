@@ -17,7 +17,7 @@ use crate::planes::{self, CorePlan, FileShare};
 use crate::settled::Settled;
 use crate::signals::{self, Event};
 use crate::stall::StallWatch;
-use crate::{adoption, bind, control, generation, logging, notify, probing, upkeep};
+use crate::{adoption, bind, control, generation, logging, newer, notify, probing, upkeep};
 use ringmill_core::thread::{CoreHandle, CoreOptions, StartError};
 use ringmill_log::RecoveryError;
 use ringmill_log::format::checkpoint::PartitionState;
@@ -99,7 +99,8 @@ impl Ground {
         let settings = &options.config.settings;
         let file_system = footing("--data", &options.data)?;
         footing("core.log.dir", &planes::log_root(&options.data, settings))?;
-        identity::look(&StdFs, &options.data)?;
+        let identity = identity::look(&StdFs, &options.data)?;
+        newer::check(&StdFs, &options.data, identity.as_ref())?;
         let (admin, admin_at) = bind::bind("--admin", &options.admin)?;
         let (first, listen) = bind::bind("--listen", &options.listen)?;
         let listeners = bind::for_cores(first, listen, options.cores.len(), BACKLOG)?;
@@ -150,6 +151,7 @@ pub fn start_failure(error: &StartError) -> Failure {
             | RecoveryError::Contradicted { .. }
             | RecoveryError::Checkpoint { .. }
             | RecoveryError::Adopt(_) => Reason::DataDamaged,
+            RecoveryError::Newer(_) => Reason::NewerFormat,
             RecoveryError::NoMemory => Reason::LimitsTooLow,
         },
         StartError::Thread(..) => Reason::LimitsTooLow,
@@ -170,6 +172,7 @@ pub fn journal_failure(error: &JournalError) -> Failure {
         JournalError::Io { error, .. } if error.kind() == std::io::ErrorKind::StorageFull => Reason::DiskFull,
         JournalError::Io { .. } => Reason::JournalFailed,
         JournalError::Damaged { .. } => Reason::DataDamaged,
+        JournalError::Newer { .. } => Reason::NewerFormat,
     };
     match error {
         JournalError::Damaged { path, is_last: true, .. } => {
@@ -179,7 +182,9 @@ pub fn journal_failure(error: &JournalError) -> Failure {
                 format!("{error}, or run `{command}`, which gives up the decisions that were written last.");
             Failure::new(reason, detail)
         }
-        JournalError::Io { .. } | JournalError::Damaged { .. } => told(reason, error),
+        JournalError::Io { .. } | JournalError::Damaged { .. } | JournalError::Newer { .. } => {
+            told(reason, error)
+        }
     }
 }
 

@@ -10,6 +10,7 @@ pub mod host;
 pub mod identity;
 pub mod lacking;
 pub mod missing;
+pub mod newer;
 
 mod adoption;
 mod banner;

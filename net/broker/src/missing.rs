@@ -36,7 +36,7 @@ pub(crate) fn readable(fs: &dyn Fs, data: &Path) -> (Image, bool) {
         match frame.holds {
             Ok(record) => image.apply(&record),
             Err(Flaw::TornTail) => {}
-            Err(Flaw::Damage(_)) => whole = false,
+            Err(Flaw::Damage(_) | Flaw::Newer(_)) => whole = false,
         }
     }
     (image, whole)

@@ -30,6 +30,12 @@ pub enum JournalError {
         /// [`Frame::may_be_given_up`].
         is_last: bool,
     },
+    /// A whole record of a kind that this version does not know. What else may be wrong, one that knows it has to say.
+    Newer {
+        path: PathBuf,
+        offset: u64,
+        kind: u8,
+    },
 }
 
 impl fmt::Display for JournalError {
@@ -44,6 +50,12 @@ impl fmt::Display for JournalError {
                      shows what can be read. Restore it from a copy"
                 )
             }
+            JournalError::Newer { path, offset, kind } => write!(
+                f,
+                "metadata journal {} has at byte {offset} {}",
+                path.display(),
+                RecordError::UnknownKind(*kind)
+            ),
         }
     }
 }
@@ -87,6 +99,7 @@ impl FileJournal {
         fs.sync_dir(&dir).map_err(at)?;
         fs.sync_dir(data_dir).map_err(at)?;
         let bytes = fs.read_all(&path).map_err(at)?;
+        check_known(&path, &bytes)?;
         let mut image = Image::new();
         let mut end = 0;
         for frame in frames(&bytes) {
@@ -103,6 +116,9 @@ impl FileJournal {
                 }
                 Err(Flaw::Damage(error)) => {
                     return Err(JournalError::Damaged { path, offset: frame.at as u64, error, is_last });
+                }
+                Err(Flaw::Newer(kind)) => {
+                    return Err(JournalError::Newer { path, offset: frame.at as u64, kind });
                 }
             }
         }
@@ -136,6 +152,32 @@ impl FileJournal {
     }
 }
 
+/// Refuses a journal in which a newer version wrote what this one does not know. Changes nothing, not even a torn tail.
+///
+/// # Errors
+/// [`JournalError::Newer`]; [`JournalError::Io`].
+pub fn look(fs: &dyn Fs, data_dir: &Path) -> Result<(), JournalError> {
+    let path = data_dir.join(JOURNAL_DIR).join(JOURNAL_NAME);
+    if !fs.exists(&path) {
+        return Ok(());
+    }
+    match fs.read_all(&path) {
+        Ok(bytes) => check_known(&path, &bytes),
+        Err(error) => Err(JournalError::Io { path, error }),
+    }
+}
+
+fn check_known(path: &Path, bytes: &[u8]) -> Result<(), JournalError> {
+    let newer = frames(bytes).find_map(|frame| match frame.holds {
+        Err(Flaw::Newer(kind)) => Some((frame.at as u64, kind)),
+        Ok(_) | Err(Flaw::TornTail | Flaw::Damage(_)) => None,
+    });
+    match newer {
+        Some((offset, kind)) => Err(JournalError::Newer { path: path.to_path_buf(), offset, kind }),
+        None => Ok(()),
+    }
+}
+
 /// A journal that makes this image out of nothing.
 pub fn snapshot(image: &Image) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -166,6 +208,8 @@ pub enum Flaw {
     TornTail,
     /// The stretch ends where the next record begins, or with the file.
     Damage(RecordError),
+    /// A record of a kind that this version does not know, and such behind it as were written with it or after it.
+    Newer(u8),
 }
 
 /// All of a journal's bytes, in order and without a gap. The one way to read it: at a start, and when it is looked at.
@@ -175,6 +219,9 @@ pub fn frames(bytes: &[u8]) -> impl Iterator<Item = Frame> + '_ {
         let rest = bytes.get(at..).filter(|rest| !rest.is_empty())?;
         let (bytes, holds) = match Record::decode(rest) {
             Ok((record, length)) => (length, Ok(record)),
+            Err(RecordError::UnknownKind(kind)) => {
+                (next_record(rest).unwrap_or(rest.len()), Err(Flaw::Newer(kind)))
+            }
             Err(error) if is_torn_tail(rest, at, error) => (rest.len(), Err(Flaw::TornTail)),
             Err(error) => (next_record(rest).unwrap_or(rest.len()), Err(Flaw::Damage(error))),
         };
@@ -187,9 +234,10 @@ pub fn frames(bytes: &[u8]) -> impl Iterator<Item = Frame> + '_ {
 /// The smallest piece that a device writes whole.
 const SECTOR_BYTES: usize = 512;
 
-/// Where a record can be read again, behind bytes that are none.
+/// Where a record begins again, be it of a kind that is not known, behind bytes that are none.
 fn next_record(rest: &[u8]) -> Option<usize> {
-    (1..rest.len()).find(|at| rest.get(*at..).is_some_and(|r| Record::decode(r).is_ok()))
+    let is_record = |rest: &[u8]| matches!(Record::decode(rest), Ok(_) | Err(RecordError::UnknownKind(_)));
+    (1..rest.len()).find(|at| rest.get(*at..).is_some_and(is_record))
 }
 
 /// A crash left this of the append that was under way; `rest` begins at `at` of the file with bytes that are no record.
@@ -212,7 +260,7 @@ fn is_torn_tail(rest: &[u8], at: usize, error: RecordError) -> bool {
 fn begins_an_append(mut rest: &[u8]) -> bool {
     loop {
         let step = match Record::decode(rest) {
-            Ok(_) if !is_together(rest) => return true,
+            Ok(_) | Err(RecordError::UnknownKind(_)) if !is_together(rest) => return true,
             Ok((_, bytes)) => bytes,
             Err(_) => match next_record(rest) {
                 Some(bytes) => bytes,
@@ -296,6 +344,46 @@ mod tests {
             let opened = FileJournal::open(fs.clone(), dir.path());
             assert!(matches!(opened, Err(JournalError::Damaged { offset: 0, .. })), "byte {at}");
             assert_eq!(std::fs::read(&path).expect("read"), damaged, "nothing was changed");
+        }
+    }
+
+    /// A record as a newer version may write it: all is right but that nobody here knows its kind.
+    fn newer(kind: u8) -> Vec<u8> {
+        let payload = [kind, 1, 2, 3];
+        let words = [payload.len() as u32, crc32c::crc32c(&payload)];
+        words.into_iter().flat_map(u32::to_le_bytes).chain(payload).collect()
+    }
+
+    /// It was acknowledged, so neither is it damage nor is what lies before it a torn tail.
+    #[test]
+    fn a_record_of_a_newer_version_is_refused_as_that_wherever_it_is() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let fs: Arc<dyn Fs> = Arc::new(StdFs);
+        let (mut journal, _) = FileJournal::open(fs.clone(), dir.path()).expect("fresh");
+        journal.append(&[created("a", 1)]).expect("append");
+        let path = dir.path().join("meta/journal");
+        let one = std::fs::read(&path).expect("read");
+        let mut damaged = one.clone();
+        *damaged.last_mut().expect("not empty") ^= 1;
+        let mut wide_one = Vec::new();
+        wide("b", 2).encode(&mut wide_one);
+        let mut zeros = [one.clone(), wide_one].concat();
+        zeros.get_mut(SECTOR_BYTES..2 * SECTOR_BYTES).expect("inside the second").fill(0);
+        let behind: [(&[u8], &[u8]); 5] =
+            [(&one, &[]), (&one, &one), (&one, &[40, 0, 0, 0, 1]), (&damaged, &one), (&zeros, &[])];
+        for (number, (before, after)) in behind.into_iter().enumerate() {
+            let bytes = [before, &newer(200), after].concat();
+            std::fs::write(&path, &bytes).expect("write");
+            for refused in
+                [look(fs.as_ref(), dir.path()).err(), FileJournal::open(fs.clone(), dir.path()).err()]
+            {
+                let offset = before.len() as u64;
+                assert!(
+                    matches!(refused, Some(JournalError::Newer { offset: at, kind: 200, .. }) if at == offset),
+                    "{number}: {refused:?}"
+                );
+            }
+            assert_eq!(std::fs::read(&path).expect("read"), bytes, "{number}: nothing was changed");
         }
     }
 

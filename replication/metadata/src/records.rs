@@ -129,7 +129,10 @@ impl fmt::Display for RecordError {
         match self {
             RecordError::Torn => f.write_str("the record is cut off"),
             RecordError::Damaged => f.write_str("the record is damaged"),
-            RecordError::UnknownKind(kind) => write!(f, "record kind {kind} is from a newer version"),
+            RecordError::UnknownKind(kind) => write!(
+                f,
+                "a record of kind {kind}, which this version does not know; it was written by a newer version: run that"
+            ),
         }
     }
 }

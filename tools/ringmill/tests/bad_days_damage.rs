@@ -9,12 +9,15 @@ mod common;
 
 use common::{ANYBODY, Author, Broker, Client, NONE, PATIENCE, Refusal, batch, creatable, run};
 use ringmill_types::limits::PAGE_BYTES;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use tempfile::TempDir;
 
 /// `DataDamaged` in ERRORS.md.
 const DATA_DAMAGED: i32 = 8;
+/// `NewerFormat` there.
+const NEWER_FORMAT: i32 = 5;
 const RECORDS: usize = 20;
 
 fn value(n: usize) -> String {
@@ -198,6 +201,91 @@ fn both_checkpoint_slots_damaged_are_refused_and_repaired() {
     // What had reached segments is adopted; the rest was in the core log alone.
     let stored = stored(&data);
     assert!(stored.iter().enumerate().all(|(n, record)| *record == value(n)), "{stored:?}");
+}
+
+/// A metadata record of one kind that nobody writes yet.
+fn record_of_kind(kind: u8) -> Vec<u8> {
+    let payload = [kind, 1, 2, 3];
+    let words = [payload.len() as u32, crc32c::crc32c(&payload)];
+    words.into_iter().flat_map(u32::to_le_bytes).chain(payload).collect()
+}
+
+/// All files below a folder but the lock, which whoever looks takes.
+fn contents(data: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in std::fs::read_dir(data).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.append(&mut contents(&path));
+        } else if !path.ends_with("LOCK") {
+            found.insert(path.clone(), std::fs::read(&path).unwrap());
+        }
+    }
+    found
+}
+
+/// Somebody went back to an older version, which is this one. Nothing is damaged, so no repair is advised, and none is made.
+#[test]
+fn what_a_newer_version_wrote_is_refused_as_that_and_left_alone() {
+    let newer_slot = |path: &Path| {
+        let mut bytes = std::fs::read(path).unwrap();
+        bytes[8] = 9;
+        std::fs::write(path, bytes).unwrap();
+    };
+    let append = |path: &Path, more: &[u8]| {
+        let bytes = [std::fs::read(path).unwrap(), more.to_vec()].concat();
+        std::fs::write(path, bytes).unwrap();
+    };
+    let left = Left::behind();
+    type Written<'a> = (&'a str, &'a str, &'a dyn Fn(&Path));
+    let newer: [Written<'_>; 7] = [
+        ("meta/journal", "kind 200", &|path| append(path, &record_of_kind(200))),
+        ("core-1/checkpoint-a", "version 9", &|path| {
+            newer_slot(path);
+            newer_slot(&path.with_file_name("checkpoint-b"));
+        }),
+        ("core-1/checkpoint-b", "version 9", &newer_slot),
+        ("core-0/swap", "version 2", &|path| {
+            std::fs::write(path, "ringmill-swap 2 0\nand what it then says\n").unwrap();
+        }),
+        ("handed-on", "version 9", &|path| {
+            std::fs::copy(path.with_file_name("core-0/checkpoint-a"), path).unwrap();
+            newer_slot(path);
+        }),
+        ("node.toml", "format 2", &|path| std::fs::write(path, "format = 2\n").unwrap()),
+        // Damage besides: what the newer version makes of that is its matter.
+        ("meta/journal", "kind 77", &|path| {
+            let mut bytes = std::fs::read(path).unwrap();
+            bytes[12] ^= 1;
+            std::fs::write(path, bytes).unwrap();
+            append(path, &record_of_kind(77));
+        }),
+    ];
+    for (number, (name, says, write)) in newer.into_iter().enumerate() {
+        let data = left.copy(&format!("newer-{number}"));
+        write(&data.join(name));
+        let before = contents(&data);
+        let file = data.join(name);
+        let told = |said: &str| {
+            for part in [says, file.to_str().unwrap(), "newer version"] {
+                assert!(said.contains(part), "{part:?} is not in: {said}");
+            }
+            assert!(!said.contains("--accept-loss"), "{said}");
+        };
+        let Err(refusal) = Broker::try_start(&data, &[]) else { panic!("{name}: it started") };
+        assert_eq!(refusal.code, Some(NEWER_FORMAT), "{}", refusal.said);
+        told(&refusal.said);
+        for more in [&[][..], &["--everything"], &["--accept-loss", "--yes"]] {
+            let (code, said) = run(&[&["log", "repair", data.to_str().unwrap()], more].concat());
+            assert_eq!(code, 1, "{said}");
+            told(&said);
+        }
+        let (code, said) = run(&["log", "verify", "--only-findings", data.to_str().unwrap()]);
+        assert_eq!(code, 1, "{said}");
+        told(&said);
+        assert_eq!(said.contains("DAMAGED"), says == "kind 77", "{said}");
+        assert!(contents(&data) == before, "{name}: something was changed");
+    }
 }
 
 /// Decisions on two topics of one request, not in the order of their names, damaged or cut off by hand. A repair decides

@@ -107,8 +107,8 @@ pub struct ProducerBatch {
 pub enum CheckpointError {
     /// No magic, or cut off.
     NotOne,
-    /// Written by a newer program, or another kind of snapshot.
-    Version {
+    /// Written by a newer version, or another kind of snapshot.
+    Newer {
         schema: u32,
         version: u32,
     },
@@ -125,9 +125,10 @@ impl fmt::Display for CheckpointError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             CheckpointError::NotOne => f.write_str("not a checkpoint"),
-            CheckpointError::Version { schema, version } => write!(
+            CheckpointError::Newer { schema, version } => write!(
                 f,
-                "schema {schema} version {version}; this program reads {CHECKPOINT_SCHEMA} version {CHECKPOINT_VERSION}"
+                "schema {schema} version {version}, where this version knows up to {CHECKPOINT_SCHEMA} and {CHECKPOINT_VERSION}; \
+                 it was written by a newer version: run that"
             ),
             CheckpointError::Length(length) => write!(f, "a length of {length} bytes does not fit"),
             CheckpointError::Crc => f.write_str("the CRC does not match"),
@@ -187,8 +188,11 @@ fn archive_bytes(bytes: &[u8]) -> Result<u64, CheckpointError> {
     let (schema, version, length) = (u32_at(bytes, 4).zip(u32_at(bytes, 8)).zip(u64_at(bytes, 12)))
         .map(|((s, v), l)| (s, v, l))
         .ok_or(CheckpointError::NotOne)?;
+    if schema > CHECKPOINT_SCHEMA || version > CHECKPOINT_VERSION {
+        return Err(CheckpointError::Newer { schema, version });
+    }
     if (schema, version) != (CHECKPOINT_SCHEMA, CHECKPOINT_VERSION) {
-        return Err(CheckpointError::Version { schema, version });
+        return Err(CheckpointError::NotOne);
     }
     if length > ARCHIVE_BYTES_MAX {
         return Err(CheckpointError::Length(length));
@@ -318,6 +322,22 @@ fn try_slot(fs: &dyn Fs, path: &Path) -> Result<Option<Checkpoint>, CheckpointEr
     decode(&bytes).map(Some)
 }
 
+/// Refuses a slot of a newer version; looks at nothing else of either.
+///
+/// # Errors
+/// [`CheckpointError::Newer`], [`CheckpointError::Io`].
+pub(crate) fn check_known(fs: &dyn Fs, path: &Path) -> Result<(), CheckpointError> {
+    if !fs.exists(path) {
+        return Ok(());
+    }
+    let mut head = [0; ENVELOPE_BYTES];
+    let got = fs.read_at(&fs.open(path, OpenMode::Read)?, &mut head, 0)?;
+    match archive_bytes(head.get(..got).unwrap_or_default()) {
+        Err(newer @ CheckpointError::Newer { .. }) => Err(newer),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
 /// The newer of the readable slots; `None` when the folder never had a complete first checkpoint.
 ///
 /// # Errors
@@ -333,10 +353,8 @@ pub fn read_newest(fs: &dyn Fs, dir: &Path) -> Result<Option<Checkpoint>, Checkp
         );
     }
     match slots {
-        (Slot::Damaged(error @ (CheckpointError::Version { .. } | CheckpointError::Io(_))), _)
-        | (_, Slot::Damaged(error @ (CheckpointError::Version { .. } | CheckpointError::Io(_)))) => {
-            Err(error)
-        }
+        (Slot::Damaged(error @ (CheckpointError::Newer { .. } | CheckpointError::Io(_))), _)
+        | (_, Slot::Damaged(error @ (CheckpointError::Newer { .. } | CheckpointError::Io(_)))) => Err(error),
         (Slot::Valid(a), Slot::Valid(b)) => Ok(Some(if a.sequence >= b.sequence { *a } else { *b })),
         (Slot::Valid(only), Slot::Empty | Slot::Damaged(_))
         | (Slot::Empty | Slot::Damaged(_), Slot::Valid(only)) => Ok(Some(*only)),
@@ -501,7 +519,7 @@ mod tests {
         bytes[8] = 2;
         let file = StdFs.open(&path, OpenMode::Write).unwrap();
         StdFs.write_at(&file, &bytes, 0).unwrap();
-        assert!(matches!(read_newest(&StdFs, dir.path()), Err(CheckpointError::Version { version: 2, .. })));
+        assert!(matches!(read_newest(&StdFs, dir.path()), Err(CheckpointError::Newer { version: 2, .. })));
     }
 
     #[test]

@@ -16,6 +16,8 @@ use std::fmt::Write as _;
 
 /// Name of the file in a core's folder.
 pub const SWAP_NAME: &str = "swap";
+const SWAP_MAGIC: &str = "ringmill-swap";
+pub const SWAP_VERSION: u32 = 1;
 
 /// What the file says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,13 +39,14 @@ impl SwapRecord {
             }
             body.push('\n');
         }
-        format!("ringmill-swap 1 {}\n{body}", crc32c::crc32c(body.as_bytes()))
+        format!("{SWAP_MAGIC} {SWAP_VERSION} {}\n{body}", crc32c::crc32c(body.as_bytes()))
     }
 
     /// `None` for anything that was not written by [`to_text`](Self::to_text), or not whole.
     pub fn parse(text: &str) -> Option<SwapRecord> {
         let (head, body) = text.split_once('\n')?;
-        let crc: u32 = head.strip_prefix("ringmill-swap 1 ")?.parse().ok()?;
+        let (version, crc) = head.strip_prefix(SWAP_MAGIC)?.strip_prefix(' ')?.split_once(' ')?;
+        let crc: u32 = crc.parse().ok().filter(|_| version == SWAP_VERSION.to_string())?;
         if crc != crc32c::crc32c(body.as_bytes()) {
             return None;
         }
@@ -51,6 +54,16 @@ impl SwapRecord {
         let partition = PartitionId(lines.next()?.strip_prefix("partition ")?.parse().ok()?);
         Some(SwapRecord { partition, groups: lines.map(parse_group).collect::<Option<_>>()? })
     }
+}
+
+/// What to say of a record that a newer version wrote.
+pub fn newer(text: &str) -> Option<String> {
+    let version = text.lines().next()?.strip_prefix(SWAP_MAGIC)?.strip_prefix(' ')?.split(' ').next()?;
+    let version: u32 = version.parse().ok().filter(|version| *version > SWAP_VERSION)?;
+    Some(format!(
+        "a record of a compaction in version {version}, where this version knows up to {SWAP_VERSION}; it was written by a newer \
+         version: run that"
+    ))
 }
 
 fn parse_group(line: &str) -> Option<Group> {
@@ -101,6 +114,12 @@ mod tests {
             bytes[at] ^= 1;
             assert_eq!(SwapRecord::parse(&String::from_utf8_lossy(&bytes)), None, "byte {at}");
             assert_eq!(SwapRecord::parse(&text[..at]), None, "cut at {at}");
+        }
+        assert_eq!(newer(&text), None);
+        for newer_text in
+            [&text.replace("swap 1 ", "swap 12 "), "ringmill-swap 12", "ringmill-swap 12 and more\n\n"]
+        {
+            assert!(newer(newer_text).is_some_and(|what| what.contains("version 12")), "{newer_text}");
         }
     }
 }

@@ -6,7 +6,7 @@ use crate::format::checkpoint::{self, Checkpoint, CheckpointError, Slot};
 use crate::format::group::{
     DecodedGroup, Entry, EntryKind, GROUP_HEADER_BYTES, GroupError, GroupHeader, decode_group, decode_table,
 };
-use crate::format::swap::SwapRecord;
+use crate::format::swap::{self, SwapRecord};
 use ringmill_reactor::{FileHandle, Fs, OpenMode};
 use ringmill_types::limits::PAGE_BYTES;
 use ringmill_types::{GroupSeq, PartitionId};
@@ -466,7 +466,9 @@ pub(super) fn chain(fs: &dyn Fs, dir: &Path) -> Result<Report, InspectError> {
         }
         Err(CheckpointError::Io(error)) => return Err(at(dir)(error)),
         Err(error) => {
-            report.find(super::Severity::Damage, None, error.to_string());
+            let is_newer = matches!(error, CheckpointError::Newer { .. });
+            let severity = if is_newer { super::Severity::Newer } else { super::Severity::Damage };
+            report.find(severity, None, error.to_string());
             return Ok(report);
         }
     };
@@ -523,6 +525,7 @@ pub(super) fn checkpoint(
     match checkpoint::read_slot(fs, path) {
         Slot::Empty => report.note(0, "never written"),
         Slot::Damaged(CheckpointError::Io(error)) => return Err(at(path)(error)),
+        Slot::Damaged(error @ CheckpointError::Newer { .. }) => report.newer(0, error.to_string()),
         // The slot that was being written when the power went is torn, and that is what the other one is for.
         Slot::Damaged(error) if other_slot_serves(fs, path) => {
             report.note(0, format!("{error}; the other slot serves"));
@@ -559,6 +562,7 @@ pub(super) fn handed_on(
             report.rows = words.partitions.len() as u64;
             words.partitions.iter().for_each(|state| emit(&Row::Partition(PartitionRow::new(state))));
         }
+        Err(error @ CheckpointError::Newer { .. }) => report.newer(0, error.to_string()),
         Err(error) => report.damage(0, format!("{error}; the next start reads the segments instead")),
     }
     Ok(report)
@@ -569,7 +573,12 @@ pub(super) fn swap(fs: &dyn Fs, path: &Path, emit: &mut dyn FnMut(&Row)) -> Resu
     let mut report = Report::new(path, FileKind::SwapRecord);
     let bytes = fs.read_all(path).map_err(at(path))?;
     report.file_bytes = bytes.len() as u64;
-    let Some(record) = SwapRecord::parse(&String::from_utf8_lossy(&bytes)) else {
+    let text = String::from_utf8_lossy(&bytes);
+    if let Some(newer) = swap::newer(&text) {
+        report.newer(0, newer);
+        return Ok(report);
+    }
+    let Some(record) = SwapRecord::parse(&text) else {
         report.damage(
             0,
             "the record of a compaction cannot be read: a start does not follow it, and a partition whose segments were \

@@ -17,7 +17,7 @@ use super::core_files::{
     Chain, LogFile, exchanged_cores, exchanged_files, first_with_groups, foreign_core, log_file_number,
     lost_checkpoints, walk_chain,
 };
-use super::{InspectError, at, leads_to_folder};
+use super::{InspectError, at, leads_to_folder, newer_in_core};
 use crate::compaction::{SwapError, follow_swap, forget_swap, put_in_place, read_swap};
 use crate::format::checkpoint::{self, Checkpoint, CheckpointError};
 use ringmill_reactor::{Fs, OpenMode};
@@ -183,6 +183,10 @@ pub(super) fn name_of(start: &Checkpoint, id: PartitionId) -> String {
 pub fn plan(fs: &dyn Fs, data_dir: &Path, core_dirs: &[PathBuf], scope: Scope) -> Result<Plan, InspectError> {
     let mut plan = Plan::default();
     for dir in core_dirs {
+        if let Some(newer) = newer_in_core(fs, dir)? {
+            plan.beyond_repair.push(newer.to_string());
+            continue;
+        }
         let start = match checkpoint::read_newest(fs, dir) {
             Ok(Some(start)) => start,
             Ok(None) => {
@@ -192,10 +196,6 @@ pub fn plan(fs: &dyn Fs, data_dir: &Path, core_dirs: &[PathBuf], scope: Scope) -
                 continue;
             }
             Err(CheckpointError::Io(error)) => return Err(at(dir)(error)),
-            Err(error @ CheckpointError::Version { .. }) => {
-                plan.beyond_repair.push(format!("{}: {error}. Use the program that wrote it", dir.display()));
-                continue;
-            }
             Err(error) => {
                 plan_without_checkpoint(dir, &error.to_string(), &mut plan);
                 continue;

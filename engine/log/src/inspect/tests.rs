@@ -811,6 +811,33 @@ fn a_swap_record_is_shown_and_its_damage_told() {
     assert!(rows.is_empty() && !reports[0].is_sound() && reports[0].kind == FileKind::SwapRecord);
 }
 
+/// A start, verify and a repair say the same of it, and a repair leaves the whole core alone.
+#[test]
+fn what_a_newer_version_wrote_is_no_damage() {
+    type Write = fn(&Path);
+    let newer_slot: Write = |path| {
+        let file = StdFs.open(path, OpenMode::Write).unwrap();
+        StdFs.write_at(&file, &[9], 8).unwrap();
+    };
+    let newer_swap: Write = |path| std::fs::write(path, "ringmill-swap 2 what it then says").unwrap();
+    for (name, write) in [(SLOT_NAMES[0], newer_slot), (SLOT_NAMES[1], newer_slot), ("swap", newer_swap)] {
+        let mut home = Home::new();
+        home.group(1, 100);
+        let path = home.core().join(name);
+        write(&path);
+        let found = newer(&StdFs, home.dir.path(), &[home.core()]).unwrap().unwrap();
+        assert!(found.path == path && found.what.contains("newer version: run that"), "{found}");
+        let plan = home.plan();
+        assert_eq!((plan.actions, plan.beyond_repair), (Vec::new(), vec![found.to_string()]));
+        let reports = verify(&StdFs, home.dir.path()).unwrap();
+        let unsound: Vec<_> = reports.iter().filter(|report| !report.is_sound()).collect();
+        assert!(unsound.iter().all(|report| report.is_newer()), "{unsound:?}");
+        assert!(unsound.iter().any(|report| report.path == path && report.findings[0].what == found.what));
+    }
+    let home = Home::new();
+    assert_eq!(newer(&StdFs, home.dir.path(), &[home.core()]).unwrap(), None);
+}
+
 #[test]
 fn what_old_cores_handed_on_is_looked_at() {
     let home = Home::new();

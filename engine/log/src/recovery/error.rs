@@ -1,7 +1,7 @@
 //! Why a core's log cannot be opened.
 
 use crate::adopt::AdoptError;
-use crate::inspect::{exchanged_cores, repair};
+use crate::inspect::{InspectError, Newer, exchanged_cores, repair};
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -32,6 +32,8 @@ pub enum RecoveryError {
         path: PathBuf,
         what: String,
     },
+    /// A newer version wrote what lies there.
+    Newer(Newer),
     /// The checkpoint is another core's: folders, or files in them, changed places.
     Foreign {
         path: PathBuf,
@@ -74,6 +76,7 @@ impl fmt::Display for RecoveryError {
                 path.display(),
                 repair_command(data_dir)
             ),
+            RecoveryError::Newer(newer) => newer.fmt(f),
             RecoveryError::Foreign { path, found } => {
                 write!(f, "{}. Nothing was changed", exchanged_cores(path, *found))
             }
@@ -88,6 +91,17 @@ impl fmt::Display for RecoveryError {
 }
 
 impl std::error::Error for RecoveryError {}
+
+impl From<InspectError> for RecoveryError {
+    fn from(error: InspectError) -> RecoveryError {
+        match error {
+            InspectError::Io { path, error } => RecoveryError::Io { path, error },
+            InspectError::Unknown { path } => {
+                RecoveryError::Io { path, error: io::Error::from(io::ErrorKind::NotFound) }
+            }
+        }
+    }
+}
 
 fn repair_command(data_dir: &Path) -> String {
     repair::command(data_dir, repair::Scope::CoreLogs)

@@ -187,26 +187,35 @@ pub struct Verify {
 impl Verify {
     pub fn run(self) -> Result<(), Failed> {
         let mut out = Out::new();
-        let (mut files, mut damaged) = (0, 0);
+        let (mut files, mut damaged, mut newer) = (0, 0, 0);
         for path in &self.paths {
             let places = with_core_logs(path);
             let reports = places.iter().map(|place| reports_of(place)).collect::<Result<Vec<_>, _>>()?;
             for report in reports.into_iter().flatten() {
                 files += 1;
-                damaged += u64::from(!report.is_sound());
+                newer += u64::from(report.is_newer());
+                damaged += u64::from(!report.is_sound() && !report.is_newer());
                 if !(self.only_findings && report.findings.is_empty()) {
                     show(&mut out, &report, self.json)?;
                 }
             }
         }
         if !self.json {
-            let verdict = match damaged {
-                0 => out.paint(Paint::Good, "nothing is damaged"),
-                count => out.paint(Paint::Bad, &format!("{} damaged", counted(count, "report"))),
+            let verdict = match (newer, damaged) {
+                (0, 0) => out.paint(Paint::Good, "nothing is damaged"),
+                (0, count) => out.paint(Paint::Bad, &format!("{} damaged", counted(count, "report"))),
+                (_, 0) => out.paint(Paint::Bad, "written by a newer version: run that"),
+                (_, count) => {
+                    let what =
+                        format!("written by a newer version: run that; {} damaged", counted(count, "report"));
+                    out.paint(Paint::Bad, &what)
+                }
             };
             out.line(format!("{}: {verdict}", counted(files, "report")))?;
             // Only of a whole data folder.
-            if let Some(data) = self.paths.iter().find(|path| damaged > 0 && path.join(NODE_TOML).exists()) {
+            if let Some(data) =
+                self.paths.iter().find(|path| damaged > 0 && newer == 0 && path.join(NODE_TOML).exists())
+            {
                 let look = repair::look_command(data);
                 out.line(format!(
                     "with the broker stopped, `{look}` says what of it can be repaired, and at what loss"
@@ -214,6 +223,6 @@ impl Verify {
             }
         }
         out.finish()?;
-        if damaged > 0 { Err(Failed::said(Code::Refused)) } else { Ok(()) }
+        if damaged + newer > 0 { Err(Failed::said(Code::Refused)) } else { Ok(()) }
     }
 }

@@ -3,7 +3,7 @@
 //! Read with the code that reads them at a start, and reported like every other file. Nothing here changes a file.
 
 use ringmill_broker::identity::{self, Identity};
-use ringmill_broker::{lacking, missing};
+use ringmill_broker::{Reason, lacking, missing};
 use ringmill_log::inspect::{FileKind, Report, Severity};
 use ringmill_metadata::journal::{Flaw, JOURNAL_NAME, frames};
 use ringmill_metadata::records::{Configs, QuotaEntity};
@@ -246,10 +246,8 @@ pub fn journal(fs: &dyn Fs, path: &Path, emit: &mut dyn FnMut(OwnRow)) -> io::Re
                 position,
                 format!("{bytes} bytes of a record that was cut off before it was answered; the next start drops them"),
             ),
-            Err(Flaw::Damage(error @ RecordError::UnknownKind(_))) => {
-                report.damage(position, format!("{error}; use the program that wrote it"));
-            }
-            Err(Flaw::Damage(error @ (RecordError::Damaged | RecordError::Torn))) => {
+            Err(Flaw::Newer(kind)) => report.newer(position, RecordError::UnknownKind(kind).to_string()),
+            Err(Flaw::Damage(error)) => {
                 report.damage(position, format!("{error}: {bytes} bytes that were acknowledged"));
             }
         }
@@ -278,6 +276,7 @@ pub fn node(fs: &dyn Fs, path: &Path, emit: &mut dyn FnMut(OwnRow)) -> io::Resul
             }
             emit(OwnRow::Node(Node::of(identity)));
         }
+        Err(failure) if failure.reason == Reason::NewerFormat => report.newer(0, failure.to_string()),
         Err(failure) => report.damage(0, failure.to_string()),
     }
     Ok(report)

@@ -8,11 +8,11 @@ use crate::topic::asked;
 use clap::Args;
 use ringmill_broker::identity::{self, Identity};
 use ringmill_broker::lacking::{self, Found};
-use ringmill_broker::{Reason, missing};
+use ringmill_broker::{Reason, missing, newer};
 use ringmill_log::inspect::Depth;
 use ringmill_log::inspect::repair::{self, Action, Loss, Plan, Scope};
-use ringmill_metadata::Image;
 use ringmill_metadata::journal::{self, Flaw, JOURNAL_DIR, JOURNAL_NAME};
+use ringmill_metadata::{Image, RecordError};
 use ringmill_reactor::Fs as _;
 use ringmill_reactor::stdfs::StdFs;
 use serde::Serialize;
@@ -62,6 +62,8 @@ impl Repair {
         let mut beyond_repair = Vec::new();
         let identity = identity_of(&data, &mut beyond_repair)?;
         let _lock = lock(&data)?;
+        newer::check(&StdFs, &data, identity.as_ref())
+            .map_err(|failure| Failed::new(Code::Refused, failure.to_string()))?;
         let scope = if self.everything { Scope::Everything } else { Scope::CoreLogs };
         // Core logs may lie on a device of their own.
         let elsewhere = identity.as_ref().and_then(|identity| identity.generation.log_dir.as_deref());
@@ -193,6 +195,11 @@ fn plan_journal(
                 let what =
                     format!("{} at byte {}: {error}; restore it from a copy", path.display(), frame.at);
                 plan.beyond_repair.push(what);
+            }
+            Err(Flaw::Newer(kind)) => {
+                readable = false;
+                let error = RecordError::UnknownKind(kind);
+                plan.beyond_repair.push(format!("{} at byte {}: {error}", path.display(), frame.at));
             }
         }
     }
