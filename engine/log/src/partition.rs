@@ -153,6 +153,15 @@ impl Partition {
         }
     }
 
+    /// The epochs, as Kafka has them: a leadership begins where the log ends, also when nothing was written under it yet.
+    pub fn epochs_till_now(&self) -> EpochCache {
+        let mut epochs = self.epochs.clone();
+        if epochs.latest().is_none_or(|(latest, _)| latest < self.leader_epoch) {
+            epochs.assign(self.leader_epoch, self.log_end);
+        }
+        epochs
+    }
+
     /// A batch with this header lies in the open group, at the end of the log, with `stored_ms` as its largest timestamp.
     pub fn took(&mut self, header: &BatchHeader, stored_ms: i64, append_ms: i64, now_ns: u64) {
         let base = self.log_end;

@@ -3,6 +3,7 @@
 //! Only looks; nothing here changes what is stored.
 
 use crate::log::{Log, Slot};
+use crate::partition::Partition;
 use crate::producer::ProducerView;
 use ringmill_types::{GroupSeq, LeaderEpoch, Offset, PartitionId};
 
@@ -110,15 +111,16 @@ impl Log {
         self.parts.iter().filter(|(_, p)| !p.deleted).map(|(slot, _)| Slot(slot))
     }
 
-    /// The epoch under which `offset` was written; -1 when nothing was.
+    /// The epoch under which `offset` was written, or will be as the next one; -1 when neither.
     pub fn epoch_at(&self, slot: Slot, offset: Offset) -> LeaderEpoch {
-        self.parts.get(slot.0).and_then(|p| p.epochs.epoch_of(offset)).unwrap_or(LeaderEpoch(-1))
+        let epochs = self.parts.get(slot.0).map(Partition::epochs_till_now);
+        epochs.and_then(|epochs| epochs.epoch_of(offset)).unwrap_or(LeaderEpoch(-1))
     }
 
     /// OffsetForLeaderEpoch: the largest epoch at or below `epoch`, and where it ends.
     pub fn epoch_end(&self, slot: Slot, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
         let part = self.parts.get(slot.0)?;
-        Some(part.epochs.end_offset(epoch, part.log_end))
+        Some(part.epochs_till_now().end_offset(epoch, part.log_end))
     }
 
     /// A line for the dump of a stuck core.

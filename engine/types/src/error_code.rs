@@ -117,5 +117,7 @@ error_codes! {
     UnreleasedInstanceId = 111, "Another member still has this group.instance.id.";
     UnsupportedAssignor = 112, "The assignor is not known here.";
     StaleMemberEpoch = 113, "The member epoch is old; the member has to wait for its next heartbeat.";
+    MismatchedEndpointType = 114, "Endpoints of another kind were asked for than the listener serves.";
+    UnsupportedEndpointType = 115, "There is no such kind of endpoints.";
     InvalidRegularExpression = 128, "The regular expression of the subscription is invalid.";
 }

@@ -9,6 +9,7 @@ mod fetching;
 use client::Client;
 use ringmill_broker::{Reason, ServeArgs};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit, setrlimit};
+use std::collections::{BTreeSet, HashSet};
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
         answers_are_those_of_kafka_to_the_byte,
         names_that_are_none_are_answered_as_kafka_does,
         strangers_to_groups_are_answered_as_kafka_does,
+        offsets_and_topics_that_cannot_be_are_answered_as_kafka_does,
         records_at_fault_are_named,
         batches_are_stored_as_the_topic_says,
         quotas_hold_over_cores_and_a_restart,
@@ -625,7 +627,7 @@ fn without_descriptors_those_who_are_in_go_on() {
         let before = prlimit(Some(process), Resource::Nofile, getrlimit(Resource::Nofile)).unwrap();
         prlimit(Some(process), Resource::Nofile, Rlimit { current: Some(soft), ..before }).unwrap();
     };
-    let open: std::collections::BTreeSet<u64> = numbers.collect();
+    let open: BTreeSet<u64> = numbers.collect();
     limit((0..).find(|number| !open.contains(number)).unwrap());
     let mut knocking: Vec<_> = (0..100).map(|_| Client::connect(broker.address)).collect();
     knocking.iter_mut().for_each(|client| client.send_produce("t", 0));
@@ -898,6 +900,29 @@ fn strangers_to_groups_are_answered_as_kafka_does() {
     let mut client = Client::connect(broker.address);
     client.wait_for_coordinator();
     assert!(check_transcript(&mut client, include_str!("golden/kafka-4.3.1-groups.txt")) > 400);
+    broker.stop();
+}
+
+/// Places in a log by timestamps below 0 and ends of epochs, version by version, on an empty partition and on another; topics
+/// that are not made, and endpoints that are not there.
+fn offsets_and_topics_that_cannot_be_are_answered_as_kafka_does() {
+    let dir = folder();
+    let set = "auto.create.topics.enable=false".to_string();
+    let broker = Plan { set, ..Plan::within(&dir, "2") }.start();
+    let mut client = Client::connect(broker.address);
+    assert!(check_transcript(&mut client, include_str!("golden/kafka-4.3.1-offsets.txt")) > 300);
+    // A topic that would be made has an id from Kafka, too: another one every time.
+    let mut ids = HashSet::new();
+    for _ in 0..2 {
+        let mut body = vec![2, 2, b'v'];
+        body.extend([0, 0, 0, 1, 0, 1, 1, 1, 0, 0, 0, 0x27, 0x10, 1, 0]);
+        let request = [&[0, 19, 0, 7, 0, 0, 0, 7, 0, 3][..], b"ask", &[0], &body].concat();
+        let answer = client.exchange(&request);
+        // Behind the head, the throttle time, the count and the name: id, code.
+        assert_eq!(answer[28..30], [0, 0], "{}", hex(&answer));
+        assert_ne!(answer[12..28], [0; 16], "{}", hex(&answer));
+        assert!(ids.insert(answer[12..28].to_vec()), "{}", hex(&answer));
+    }
     broker.stop();
 }
 

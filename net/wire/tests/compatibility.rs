@@ -40,7 +40,7 @@ const DIFFERENCES: &[(ApiKey, &[&str])] = &[
         "An answer has whole batches, at most 16 MiB of them or one larger; Kafka's has up to 55 MiB (fetch.max.bytes), the last batch cut. A client that waits for more is answered with what fits, as by Kafka.",
     ]),
     (ApiKey::LIST_OFFSETS, &[
-        "Timestamps -5 and -6 (tiered storage) answer unknown, as Kafka does without tiering.",
+        "Timestamps -5 (from version 9) and -6 (from 11), of tiered storage, answer unknown, as Kafka does without tiering.",
         "A lookup by time does not look into a batch that unpacks to more than 32 MiB, or not at all, and gives its first offset.",
     ]),
     (ApiKey::CREATE_TOPICS, &[

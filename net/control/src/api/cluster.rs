@@ -11,6 +11,9 @@ use kafka_wire::{
 use ringmill_types::ErrorCode;
 
 const CLUSTER_OPERATIONS: i32 = 8096;
+/// Kinds of endpoints that DescribeCluster may ask for.
+const BROKERS: i8 = 1;
+const CONTROLLERS: i8 = 2;
 /// Group, transaction, share group.
 const KEY_TYPES: std::ops::RangeInclusive<i8> = 0..=2;
 
@@ -63,12 +66,18 @@ pub(crate) fn find_coordinator(control: &mut Control, call: &Call<'_>) -> Result
 
 pub(crate) fn describe_cluster(control: &mut Control, call: &Call<'_>) -> Result<Outcome, Refusal> {
     let request: DescribeClusterRequest = call.decode()?;
-    // Endpoint type 2 asks for controllers; here the broker is one, but serves no controller listener (KIP-919).
-    if call.version() >= 1 && request.endpoint_type != 1 {
+    // Here the broker is the controller, but it serves no controller listener (KIP-919).
+    if call.version() >= 1 && request.endpoint_type != BROKERS {
+        let (error, reason) = if request.endpoint_type == CONTROLLERS {
+            let reason = "The request was sent to an endpoint of type BROKER, but we wanted an endpoint of type CONTROLLER";
+            (ErrorCode::MismatchedEndpointType, reason.to_string())
+        } else {
+            let reason = format!("Unsupported endpoint type {}", request.endpoint_type);
+            (ErrorCode::UnsupportedEndpointType, reason)
+        };
         let response = message!(DescribeClusterResponse {
-            error_code: code(ErrorCode::InvalidRequest),
-            error_message: Some(text("this listener serves broker endpoints only")),
-            endpoint_type: request.endpoint_type,
+            error_code: code(error),
+            error_message: Some(text(reason)),
             controller_id: -1,
         });
         return Ok(Outcome::Now(call.encode(&response)?));

@@ -16,8 +16,11 @@ use ringmill_metadata::records::Configs;
 use ringmill_metadata::{Image, PartitionRecord, Record};
 use ringmill_types::limits::TOPIC_NAME_BYTES_MAX;
 use ringmill_types::{ErrorCode, LeaderEpoch, PartitionId, TopicId};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::Read;
+
+/// The log of Kafka's controllers, which is no topic that anybody makes.
+const METADATA_TOPIC: &str = "__cluster_metadata";
 
 type Problem = (ErrorCode, String);
 
@@ -184,19 +187,25 @@ pub(crate) fn create_topics(control: &mut Control, call: &Call<'_>) -> Result<Ou
         *counts.entry(topic.name.as_str()).or_default() += 1;
     }
     let mut results = Vec::new();
-    let mut said: HashSet<&str> = HashSet::new();
+    // Those that the controller is not asked about come last, as from Kafka.
+    let mut unasked: BTreeMap<(bool, &str), CreatableTopicResult> = BTreeMap::new();
     let on = call.on_account(control, TOPICS_STRICT_SINCE);
     let mut batch = Batch::new(control, request.topics.len(), on);
     let mut planned: Vec<(usize, &CreatableTopic)> = Vec::new();
     for topic in &request.topics {
-        if counts.get(topic.name.as_str()).is_some_and(|n| *n > 1) {
-            if said.insert(topic.name.as_str()) {
-                results.push(refused(topic, (ErrorCode::InvalidRequest, "Duplicate topic name.".into())));
-            }
+        let name = topic.name.as_str();
+        let is_repeated = counts.get(name).is_some_and(|n| *n > 1);
+        if is_repeated || name == METADATA_TOPIC {
+            let reason = match is_repeated {
+                true => "Duplicate topic name.".to_string(),
+                false => format!("Creation of internal topic {name} is prohibited."),
+            };
+            let result = refused(topic, (ErrorCode::InvalidRequest, reason));
+            unasked.insert((!is_repeated, name), result);
             continue;
         }
         results.push(match batch.plan(control, |control| plan_topic(control, topic)) {
-            Ok(record) => accepted(control, topic, &record, request.validate_only),
+            Ok(record) => accepted(control, topic, &record),
             Err(problem) => refused(topic, problem),
         });
         planned.extend(batch.last_planned().then_some((results.len() - 1, topic)));
@@ -212,6 +221,7 @@ pub(crate) fn create_topics(control: &mut Control, call: &Call<'_>) -> Result<Ou
             false
         }
     };
+    results.extend(unasked.into_values());
     let bytes = call.encode(&message!(CreateTopicsResponse { topics: results }))?;
     Ok(if changed { Outcome::Applied(bytes) } else { Outcome::Now(bytes) })
 }
@@ -314,16 +324,11 @@ fn refused(topic: &CreatableTopic, (error, reason): Problem) -> CreatableTopicRe
         error_message: (!reason.is_empty()).then(|| text(reason)),
         num_partitions: -1,
         replication_factor: -1,
-        configs: None,
+        configs: Some(Vec::new()),
     })
 }
 
-fn accepted(
-    control: &Control,
-    topic: &CreatableTopic,
-    record: &Record,
-    validate_only: bool,
-) -> CreatableTopicResult {
+fn accepted(control: &Control, topic: &CreatableTopic, record: &Record) -> CreatableTopicResult {
     let Record::TopicCreated { id, configs, partitions, .. } = record else {
         return refused(topic, (ErrorCode::UnknownServerError, "no topic was planned".into()));
     };
@@ -338,7 +343,8 @@ fn accepted(
     });
     message!(CreatableTopicResult {
         name: topic.name.clone(),
-        topic_id: if validate_only { Uuid::ZERO } else { Uuid::from_bytes(id.0) },
+        // One that nobody will have, where nothing is made: as from Kafka.
+        topic_id: Uuid::from_bytes(id.0),
         // The default of the message is an empty text, and Kafka says nothing of a success.
         error_message: None,
         num_partitions: partitions.len() as i32,

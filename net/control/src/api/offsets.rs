@@ -10,9 +10,16 @@ use kafka_wire::{
 use ringmill_core::{CoreQuery, CoreReply, OffsetQuery};
 use ringmill_metadata::{Image, PartitionRecord};
 use ringmill_types::{CoreId, ErrorCode, LeaderEpoch};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-/// Queries to one core, and where their answers go: topic and partition by their places in the request.
+/// Timestamps below 0 ask for a place in the log instead, each from a version of ListOffsets on.
+const PLACES_SINCE: [(i64, i16); 6] = [(-1, 1), (-2, 1), (-3, 7), (-4, 8), (-5, 9), (-6, 11)];
+
+fn is_known(timestamp: i64, version: i16) -> bool {
+    timestamp >= 0 || PLACES_SINCE.iter().any(|(place, since)| *place == timestamp && version >= *since)
+}
+
+/// Queries to one core, and where their answers go: topic and partition by their places in the answer.
 type Asked = (Vec<OffsetQuery>, Vec<(usize, usize)>);
 
 fn find(image: &Image, topic: &str, index: i32) -> Option<PartitionRecord> {
@@ -28,16 +35,23 @@ pub(crate) fn list_offsets(control: &mut Control, call: &Call<'_>) -> Result<Out
         let mut partitions = Vec::new();
         let mut times: HashMap<i32, usize> = HashMap::new();
         topic.partitions.iter().for_each(|p| *times.entry(p.partition_index).or_default() += 1);
-        for (p, wanted) in topic.partitions.iter().enumerate() {
+        let mut refused = HashSet::new();
+        for wanted in &topic.partitions {
+            let repeated = times.get(&wanted.partition_index).is_some_and(|times| *times > 1);
+            if repeated && !refused.insert(wanted.partition_index) {
+                continue;
+            }
             let mut answer = message!(ListOffsetsPartitionResponse {
                 partition_index: wanted.partition_index,
                 timestamp: -1,
                 offset: -1,
                 leader_epoch: -1
             });
-            let repeated = times.get(&wanted.partition_index).is_some_and(|times| *times > 1);
             match find(&control.image, &topic.name, wanted.partition_index) {
                 _ if repeated => answer.error_code = code(ErrorCode::InvalidRequest),
+                _ if !is_known(wanted.timestamp, head.api_version) => {
+                    answer.error_code = code(ErrorCode::UnsupportedVersion);
+                }
                 None => answer.error_code = code(ErrorCode::UnknownTopicOrPartition),
                 Some(partition) => {
                     // Filled by the owner; a core that does not answer leaves this.
@@ -49,7 +63,7 @@ pub(crate) fn list_offsets(control: &mut Control, call: &Call<'_>) -> Result<Out
                         current_epoch,
                         timestamp: wanted.timestamp,
                     });
-                    places.push((t, p));
+                    places.push((t, partitions.len()));
                 }
             }
             partitions.push(answer);
