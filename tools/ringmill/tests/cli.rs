@@ -151,7 +151,12 @@ fn a_topic_lives_and_dies() {
     let table = topic(&["list"]).ends(DONE).out;
     assert!(table.lines().any(|line| line.split_whitespace().eq(["orders", "3", "1"])), "{table}");
 
-    broker.run_with(&["produce", "orders", "--partition", "1"], "one\ntwo\n").ends(DONE);
+    let sent = broker.run_with(&["produce", "orders", "--partition", "1", "--json"], "one\ntwo\n").ends(DONE);
+    let (told, acks) = (sent.json(), "all".into());
+    assert_eq!((&told["topic"], &told["acks"]), (&"orders".into(), &acks));
+    let [two, bytes] = [2, 6].map(Value::from);
+    assert_eq!((&told["lines"], &told["records"], &told["bytes"]), (&two, &two, &bytes));
+    assert_eq!(sent.err, "", "no summary for people besides");
     let described = topic(&["describe", "orders", "--json", "--admin", &broker.admin]).ends(DONE).json();
     assert_eq!(described[0]["ack"], "durable");
     assert_eq!(described[0]["id"], listed[0]["id"]);
@@ -164,7 +169,21 @@ fn a_topic_lives_and_dies() {
     let nope = topic(&["describe", "nope"]).ends(REFUSED);
     assert!(nope.err.contains("no such topic") && !nope.err.contains("admin"), "{nope:#?}");
 
-    topic(&["alter", "orders", "--partitions", "5", "--delete-config", "retention.ms"]).ends(DONE);
+    let change = ["alter", "orders", "-p", "4", "-c", "retention.bytes=9", "-d", "retention.ms", "--json"];
+    let altered = topic(&change).ends(DONE).json();
+    let set = serde_json::json!({"retention.bytes": "9"});
+    let all = serde_json::json!({"name": "orders", "set": set, "deleted": ["retention.ms"], "partitions": 4});
+    assert_eq!(altered, all);
+    // The configs were changed before the partitions were refused.
+    let half = topic(&["alter", "orders", "-p", "2", "-c", "retention.bytes=8", "--json"]).ends(REFUSED);
+    assert_eq!(
+        (&half.json()["set"]["retention.bytes"], &half.json()["partitions"]),
+        (&"8".into(), &Value::Null)
+    );
+    assert!(half.err.contains("INVALID_PARTITIONS"), "{half:#?}");
+    topic(&["alter", "orders", "--partitions", "5", "--delete-config", "retention.bytes"]).ends(DONE);
+    let none = topic(&["alter", "orders", "--partitions", "2", "--json"]).ends(REFUSED);
+    assert_eq!(none.out, "", "nothing was done");
     topic(&["alter", "orders", "--partitions", "2"]).ends(REFUSED);
     topic(&["alter", "orders"]).ends(USAGE);
     let described = topic(&["describe", "orders", "--json"]).ends(DONE).json();
@@ -172,7 +191,11 @@ fn a_topic_lives_and_dies() {
     assert_eq!(described[0]["configs"], serde_json::json!([]));
 
     topic(&["delete", "orders"]).ends(USAGE);
-    topic(&["delete", "orders", "nope", "--yes"]).ends(REFUSED);
+    let gone = topic(&["delete", "orders", "nope", "--yes", "--json"]).ends(REFUSED).json();
+    assert_eq!(gone[0], serde_json::json!({"name": "orders", "deleted": true, "error": null}));
+    assert_eq!((&gone[1]["name"], &gone[1]["deleted"]), (&"nope".into(), &false.into()));
+    assert!(gone[1]["error"].as_str().unwrap().contains("UNKNOWN_TOPIC_OR_PARTITION"), "{gone}");
+    topic(&["delete", "nope", "--yes"]).ends(REFUSED);
     assert_eq!(topic(&["list", "--json"]).ends(DONE).json(), serde_json::json!([]));
 }
 

@@ -4,11 +4,12 @@
 //! leaves at once, and a large file leaves in full batches.
 
 use crate::exit::{Code, Failed};
-use crate::output::{bytes, remark, throughput};
+use crate::output::{Out, bytes, remark, throughput};
 use crate::server::Server;
 use crate::topic::assignment;
 use clap::{Args, ValueEnum};
 use ringmill_client::{Acks, BatchBuilder, Client, Codec, Header, Producer, Record};
+use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Read};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
@@ -54,6 +55,22 @@ pub struct Produce {
     quiet: bool,
     #[command(flatten)]
     server: Server,
+    /// What was sent as JSON on stdout, instead of the summary; also where sending failed
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct SentRow<'a> {
+    topic: &'a str,
+    /// Lines that were read.
+    lines: u64,
+    /// Records that were acknowledged; with --acks 0, those that were sent.
+    records: u64,
+    /// Of their keys and values.
+    bytes: u64,
+    acks: &'static str,
+    seconds: f64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -116,9 +133,16 @@ impl Produce {
         let mut sending = Sending::new(&mut client, &self, acks)?;
         let (sender, blocks) = sync_channel(BLOCKS_AHEAD);
         std::thread::spawn(move || read_stdin(&sender));
-        sending.all(&blocks)?;
-        sending.summary();
-        Ok(())
+        let sent = sending.all(&blocks);
+        if self.json {
+            sending.wipe();
+            let mut out = Out::new();
+            out.json(&sending.row())?;
+            out.finish()?;
+        } else if sent.is_ok() {
+            sending.summary();
+        }
+        sent
     }
 }
 
@@ -307,6 +331,21 @@ impl<'a> Sending<'a> {
         self.acked_bytes += open.payload_bytes;
         self.progress();
         Ok(())
+    }
+
+    fn row(&self) -> SentRow<'_> {
+        SentRow {
+            topic: &self.args.topic,
+            lines: self.lines,
+            records: self.acked,
+            bytes: self.acked_bytes,
+            acks: match self.args.acks {
+                AcksArg::None => "0",
+                AcksArg::Leader => "1",
+                AcksArg::All => "all",
+            },
+            seconds: self.started.elapsed().as_secs_f64(),
+        }
     }
 
     fn summary(&self) {

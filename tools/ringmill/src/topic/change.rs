@@ -7,6 +7,7 @@ use clap::Args;
 use ringmill_client::admin::{ConfigChange, NewTopic};
 use ringmill_client::client::Absent;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::io::{BufRead, IsTerminal, Write};
 
 #[derive(Args)]
@@ -107,6 +108,20 @@ pub struct Alter {
     delete_config: Vec<String>,
     #[command(flatten)]
     server: Server,
+    /// What was done as JSON, also where a part of it was refused
+    #[arg(long)]
+    json: bool,
+}
+
+/// What was done, and nothing that was not.
+#[derive(Serialize)]
+struct AlteredRow<'a> {
+    name: &'a str,
+    set: BTreeMap<&'a str, &'a str>,
+    /// Configs that are the default again.
+    deleted: Vec<&'a str>,
+    /// How many there are now, where some were to be added.
+    partitions: Option<i32>,
 }
 
 impl Alter {
@@ -116,21 +131,36 @@ impl Alter {
         let mut changes: Vec<ConfigChange> =
             self.config.into_iter().map(|(key, value)| ConfigChange::Set(key, value)).collect();
         changes.extend(self.delete_config.into_iter().map(ConfigChange::Delete));
+        let mut row =
+            AlteredRow { name: &self.name, set: BTreeMap::new(), deleted: Vec::new(), partitions: None };
         // Configs first: they are refused as a whole, before partitions were added that cannot be taken away again.
         if !changes.is_empty() {
             client.alter_configs(&self.name, &changes)?;
-            for change in &changes {
-                out.line(match change {
-                    ConfigChange::Set(key, value) => format!("topic {}: {key}={value}", self.name),
-                    ConfigChange::Delete(key) => format!("topic {}: {key} is the default again", self.name),
-                })?;
+        }
+        for change in &changes {
+            let line = match change {
+                ConfigChange::Set(key, value) => {
+                    row.set.insert(key, value);
+                    format!("topic {}: {key}={value}", self.name)
+                }
+                ConfigChange::Delete(key) => {
+                    row.deleted.push(key);
+                    format!("topic {}: {key} is the default again", self.name)
+                }
+            };
+            if !self.json {
+                out.line(line)?;
             }
         }
-        if let Some(count) = self.partitions {
-            client.create_partitions(&self.name, count)?;
+        let added = self.partitions.map_or(Ok(()), |count| client.create_partitions(&self.name, count));
+        row.partitions = self.partitions.filter(|_| added.is_ok());
+        if self.json && (added.is_ok() || !changes.is_empty()) {
+            out.json(&row)?;
+        } else if let Some(count) = row.partitions {
             out.line(format!("topic {}: {}", self.name, counted(count as u64, "partition")))?;
         }
-        Ok(out.finish()?)
+        out.finish()?;
+        Ok(added?)
     }
 }
 
@@ -143,6 +173,17 @@ pub struct Delete {
     yes: bool,
     #[command(flatten)]
     server: Server,
+    /// What became of each topic, as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct DeletedRow<'a> {
+    name: &'a str,
+    deleted: bool,
+    /// Why not.
+    error: Option<String>,
 }
 
 impl Delete {
@@ -164,18 +205,24 @@ impl Delete {
             }
         }
         let mut out = Out::new();
-        let mut refused = false;
+        let mut rows = Vec::new();
         for (name, result) in self.names.iter().zip(client.delete_topics(&self.names)?) {
-            match result {
-                Ok(()) => out.line(format!("deleted topic {name}"))?,
-                Err(error) => {
+            let error = result.err().map(|error| error.to_string());
+            match &error {
+                None if self.json => {}
+                None => out.line(format!("deleted topic {name}"))?,
+                Some(error) => {
                     out.flush()?;
-                    complain(&error.to_string());
-                    refused = true;
+                    complain(error);
                 }
             }
+            rows.push(DeletedRow { name, deleted: error.is_none(), error });
+        }
+        if self.json {
+            out.json_pretty(&rows)?;
         }
         out.finish()?;
+        let refused = rows.iter().any(|row| !row.deleted);
         if refused { Err(Failed::said(Code::Refused)) } else { Ok(()) }
     }
 }
