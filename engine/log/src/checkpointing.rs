@@ -8,9 +8,10 @@ use crate::fatal::Fatal;
 use crate::format::checkpoint::{self, Checkpoint, PartitionState, SegmentState};
 use crate::jobs::{JobDone, JobFor};
 use crate::log::Log;
+use crate::open_files::{HeldFile, is_shortage};
 use crate::partition::{DestageStep, Partition};
 use crate::token::{self, token};
-use ringmill_reactor::{Backend, Errno, FileHandle, Fs, Op};
+use ringmill_reactor::{Backend, Errno, Fs, Op};
 use ringmill_types::{GroupSeq, PartitionId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -84,6 +85,10 @@ impl CheckpointState {
         self.done
     }
 
+    pub fn is_under_way(&self) -> bool {
+        self.in_progress.is_some()
+    }
+
     pub fn is_final(&self) -> bool {
         self.finished
     }
@@ -119,7 +124,7 @@ struct Order {
     store: Arc<Mutex<Store>>,
     updates: Vec<PartitionState>,
     deletes: Vec<u64>,
-    sync: Vec<FileHandle>,
+    sync: Vec<HeldFile>,
     trims: Vec<(Trim, String, PathBuf)>,
     dirs: Vec<PathBuf>,
     log_dir: PathBuf,
@@ -156,14 +161,17 @@ impl Log {
         }
     }
 
-    /// Bytes that cannot be destaged now, because their partition's disk failed or is full. They stay in the core log,
+    /// Bytes that cannot be destaged now: their partition's disk failed or is full, or the kernel has no descriptor. They stay in the core log,
     /// and the next start finds them there: a stop does not wait for them.
     fn held_back_bytes(&self) -> u64 {
         if !self.stopping {
             return 0;
         }
         let parts = self.parts.iter().map(|(_, part)| part);
-        let held = parts.filter(|p| p.offline.is_some() || p.step == DestageStep::NoSpace);
+        let short = self.files.is_short();
+        let held = parts.filter(|p| {
+            p.offline.is_some() || p.step == DestageStep::NoSpace || short && p.step == DestageStep::NoFile
+        });
         held.map(|p| p.undestaged_bytes).sum()
     }
 
@@ -207,9 +215,7 @@ impl Log {
             let Some(part) = self.parts.get_mut(slot).filter(|p| !p.deleted) else { continue };
             order.updates.push(capture(part));
             if std::mem::take(&mut part.dirty) {
-                order
-                    .sync
-                    .extend(part.segments.last().and_then(|s| s.open.as_ref()).map(|o| o.handle.clone()));
+                order.sync.extend(part.segments.last().and_then(|s| s.open.as_ref()).map(|o| o.file.clone()));
             }
             // A segment that met a full disk before its first byte may have no file yet.
             let has_file = |s: &crate::partition::Segment| s.bytes > 0 || s.open.is_some();
@@ -233,6 +239,8 @@ impl Log {
 
     pub(crate) fn checkpointed(&mut self, result: Result<(), DiskError>, now_ns: u64) {
         let Some(InProgress { upto, deleted, dirs }) = self.checkpoint.in_progress.take() else { return };
+        // Synced, also where the checkpoint itself found no room.
+        self.files.try_now();
         match result {
             Ok(()) => {
                 self.metrics.checkpoints += 1;
@@ -244,12 +252,19 @@ impl Log {
                     self.checkpoint.lives.iter().rposition(|(_, first)| *first <= first_needed).unwrap_or(0);
                 self.checkpoint.lives.drain(..keep_from);
                 self.core_log.reclaim(upto);
+                self.got_a_file();
             }
-            Err(DiskError::Other(error)) if error.raw_os_error() == Some(Errno::NO_SPACE.0) => {
-                tracing::error!(
-                    folder = %self.options.log_dir.display(),
-                    "the disk is full: no checkpoint could be written; nothing is lost, the next start replays more; free space, lower retention or delete topics"
-                );
+            Err(DiskError::Other(error))
+                if error.raw_os_error() == Some(Errno::NO_SPACE.0) || is_shortage(&error) =>
+            {
+                if is_shortage(&error) {
+                    self.say_short(&error);
+                } else {
+                    tracing::error!(
+                        folder = %self.options.log_dir.display(),
+                        "the disk is full: no checkpoint could be written; nothing is lost, the next start replays more; free space, lower retention or delete topics"
+                    );
+                }
                 self.checkpoint.deleted.extend(deleted);
                 self.checkpoint.new_dirs.extend(dirs);
                 for slot in self.parts.slots() {
@@ -314,8 +329,8 @@ pub(crate) fn capture(part: &Partition) -> PartitionState {
 impl Order {
     fn run(self, fs: &dyn Fs) -> Result<(), DiskError> {
         if !self.skip_sync {
-            for handle in &self.sync {
-                fs.sync_data(handle).map_err(DiskError::LostWrites)?;
+            for file in &self.sync {
+                fs.sync_data(&file.handle).map_err(DiskError::LostWrites)?;
             }
         }
         for (trim, epochs, dir) in &self.trims {

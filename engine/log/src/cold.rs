@@ -7,6 +7,7 @@ use crate::block_cache::{BLOCK, Block, BlockCache};
 use crate::index::SegmentIndex;
 use crate::jobs::{JobDone, JobFor};
 use crate::log::{Log, LogEvent};
+use crate::open_files::{HeldFile, JobFile, is_shortage};
 use crate::partition::{OpenFile, segment_path};
 use crate::read::{ReadError, ReadOutcome, ReadRequest};
 use crate::segment;
@@ -46,7 +47,7 @@ pub(crate) fn pool_free(pool: &Pool) -> u64 {
 
 /// A segment that can be read.
 pub(crate) struct ColdOpened {
-    handle: Option<FileHandle>,
+    file: Option<HeldFile>,
     index: Option<SegmentIndex>,
 }
 
@@ -199,18 +200,27 @@ impl Log {
         let Some(part) = self.parts.get(slot) else { return };
         let Some(segment) = part.segments.get(at) else { return };
         let uid = segment.uid;
-        let waiters = self.cache.opening.entry(uid).or_default();
-        waiters.push(ticket);
-        if waiters.len() > 1 {
+        if let Some(waiters) = self.cache.opening.get_mut(&uid) {
+            waiters.push(ticket);
             return;
         }
+        let file = match &segment.open {
+            Some(open) => JobFile::Open(open.file.clone()),
+            None => match self.place_for_file(io) {
+                Some(place) => JobFile::Place(place),
+                None => return self.read_waits(io, ticket),
+            },
+        };
+        let Some(part) = self.parts.get(slot) else { return };
+        let Some(segment) = part.segments.get(at) else { return };
+        self.cache.opening.insert(uid, vec![ticket]);
         let order = OpenCold {
             dir: part.dir.clone(),
             base: segment.base,
             bytes: segment.bytes,
             sealed: segment.sealed,
             interval_bytes: part.config.index_interval_bytes as u32,
-            open: segment.open.as_ref().map(|o| o.handle.clone()),
+            file,
             need_index: segment.index.is_none(),
         };
         self.jobs.insert(serial, JobFor::OpenCold(slot, uid));
@@ -229,59 +239,31 @@ impl Log {
     ) {
         let turn = self.turn;
         let waiters = self.cache.opening.remove(&uid).unwrap_or_default();
+        if let Err(error) = &result
+            && is_shortage(error)
+        {
+            for ticket in waiters {
+                self.read_waits(io, ticket);
+            }
+            return self.ran_out_of_files(io, error);
+        }
         self.events.extend(waiters.into_iter().map(LogEvent::Block));
         let Some(part) = self.parts.get_mut(slot) else { return };
         match result {
             Ok(opened) => {
                 let Some(segment) = part.segments.iter_mut().find(|s| s.uid == uid) else { return };
-                if let (None, Some(handle)) = (&segment.open, opened.handle) {
+                if let (None, Some(file)) = (&segment.open, opened.file) {
                     segment.open =
-                        Some(OpenFile { id: io.attach_file(handle.clone()), handle, used_turn: turn });
+                        Some(OpenFile { id: io.attach_file(file.handle.clone()), file, used_turn: turn });
                     // The write side has not seen this file yet: it must read the last page before it writes.
                     segment.tail_page_known &= segment.bytes == 0;
                 }
                 if segment.index.is_none() {
                     segment.index = opened.index;
                 }
+                self.got_a_file();
             }
             Err(error) => self.take_offline(slot, "opening a segment failed", &error),
-        }
-    }
-
-    /// Closes the segment files that were not used for the longest time, above the bound.
-    fn trim_open_files<B: Backend>(&mut self, io: &mut B) {
-        if !self.turn.is_multiple_of(1024) {
-            return;
-        }
-        let mut open: Vec<(u64, u32, usize)> = Vec::new();
-        for (slot, part) in self.parts.iter() {
-            let busy = part.dirty || part.step != crate::partition::DestageStep::Idle;
-            for (at, segment) in part.segments.iter().enumerate() {
-                if let Some(file) = segment.open.as_ref().filter(|_| segment.sealed || !busy) {
-                    open.push((file.used_turn, slot, at));
-                }
-            }
-        }
-        if open.len() <= self.options.open_files_max {
-            return;
-        }
-        open.sort_unstable();
-        for (_, slot, at) in open.iter().take(open.len() - self.options.open_files_max) {
-            let Some(segment) = self.parts.get_mut(*slot).and_then(|p| p.segments.get_mut(*at)) else {
-                continue;
-            };
-            if self.cache.reading.values().any(|w| w.key.0 == segment.uid)
-                || self.cache.queue.iter().any(|w| w.key.0 == segment.uid)
-            {
-                continue;
-            }
-            if let Some(file) = segment.open.take() {
-                io.detach_file(file.id);
-                segment.tail_page_known = segment.bytes == 0;
-                if segment.sealed {
-                    segment.index = None;
-                }
-            }
         }
     }
 }
@@ -432,7 +414,7 @@ struct OpenCold {
     bytes: u64,
     sealed: bool,
     interval_bytes: u32,
-    open: Option<FileHandle>,
+    file: JobFile,
     need_index: bool,
 }
 
@@ -440,12 +422,9 @@ impl OpenCold {
     fn run(&self, fs: &dyn Fs) -> io::Result<ColdOpened> {
         let mode = if self.sealed { OpenMode::ReadDirect } else { OpenMode::CreateDirect };
         let path = segment_path(&self.dir, self.base, "log");
-        let (handle, fresh) = match &self.open {
-            Some(handle) => (handle.clone(), false),
-            None => (fs.open(&path, mode)?, true),
-        };
-        let index = if self.need_index { Some(self.load_index(fs, &handle)?) } else { None };
-        Ok(ColdOpened { handle: fresh.then_some(handle), index })
+        let file = self.file.get(|| fs.open(&path, mode))?;
+        let index = if self.need_index { Some(self.load_index(fs, &file.handle)?) } else { None };
+        Ok(ColdOpened { file: (!self.file.is_open()).then_some(file), index })
     }
 
     /// The index beside a sealed segment, or a fresh one from its batches: after a crash the active segment has none.

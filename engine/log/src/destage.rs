@@ -10,9 +10,10 @@ use crate::folder::{self, FolderNames};
 use crate::index::SegmentIndex;
 use crate::jobs::{JobDone, JobFor};
 use crate::log::{Log, LogEvent};
+use crate::open_files::{HeldFile, JobFile, is_shortage};
 use crate::partition::{DestageStep, OpenFile, Partition, Segment, segment_path};
 use crate::token::{self, token};
-use ringmill_reactor::{Backend, Errno, FileHandle, Flush, Fs, Op, OpenMode};
+use ringmill_reactor::{Backend, Errno, Flush, Fs, Op, OpenMode};
 use ringmill_record::BatchHeader;
 use ringmill_types::limits::{DESTAGE_BYTES, PAGE_BYTES};
 use ringmill_types::{GroupSeq, Offset, PartitionId, TopicId};
@@ -62,7 +63,7 @@ struct DestageWrite {
 
 /// What the file thread made ready.
 pub(crate) struct Prepared {
-    handle: FileHandle,
+    file: HeldFile,
     allocated_bytes: u64,
     tail_page: Option<Vec<u8>>,
     index: Option<SegmentIndex>,
@@ -82,7 +83,7 @@ struct Prepare {
     bytes: u64,
     need_bytes: u64,
     want_bytes: u64,
-    open: Option<FileHandle>,
+    file: JobFile,
     need_tail_page: bool,
     need_index: bool,
     index_interval_bytes: u32,
@@ -97,6 +98,7 @@ impl Log {
             self.destage.retry_ns = io.now_ns() + NO_SPACE_RETRY_NS;
             self.retry_after_full();
         }
+        self.retry_files(io);
         if self.destage.names_ns.is_some_and(|at| io.now_ns() >= at) {
             self.destage.names_ns = None;
             for slot in std::mem::take(&mut self.destage.wait_for_name) {
@@ -173,7 +175,7 @@ impl Log {
         }
     }
 
-    fn queue(&mut self, slot: u32) {
+    pub(crate) fn queue(&mut self, slot: u32) {
         if let Some(part) = self.parts.get_mut(slot) {
             part.step = DestageStep::Queued;
             self.destage.queue.push_back(slot);
@@ -216,6 +218,14 @@ impl Log {
             self.seal_active(io, slot);
             return;
         }
+        let file = match part.segments.last().filter(|s| !s.sealed).and_then(|s| s.open.as_ref()) {
+            Some(open) => JobFile::Open(open.file.clone()),
+            None => match self.place_for_file(io) {
+                Some(place) => JobFile::Place(place),
+                None => return self.write_waits(io, slot),
+            },
+        };
+        let Some(part) = self.parts.get_mut(slot) else { return };
         if part.segments.last().is_none_or(|s| s.sealed) {
             part.segments.push(Segment::fresh(
                 first_base,
@@ -228,18 +238,22 @@ impl Log {
         let planned = planned_bytes(part);
         let Some(segment) = part.segments.last() else { return };
         let need = (segment.bytes + planned).next_multiple_of(PAGE_BYTES as u64);
-        if segment.open.is_none()
-            || segment.allocated_bytes < need
-            || !segment.tail_page_known
-            || segment.index.is_none()
-        {
-            self.prepare(io, slot, need, partitions);
+        let ready = segment.allocated_bytes >= need && segment.tail_page_known && segment.index.is_some();
+        if !file.is_open() || !ready {
+            self.prepare(io, slot, file, need, partitions);
             return;
         }
         self.write_run(io, slot);
     }
 
-    fn prepare<B: Backend>(&mut self, io: &mut B, slot: u32, need_bytes: u64, partitions: u64) {
+    fn prepare<B: Backend>(
+        &mut self,
+        io: &mut B,
+        slot: u32,
+        file: JobFile,
+        need_bytes: u64,
+        partitions: u64,
+    ) {
         let serial = self.serial();
         let Some(part) = self.parts.get_mut(slot) else { return };
         let Some(segment) = part.segments.last() else { return };
@@ -256,7 +270,7 @@ impl Log {
             bytes: segment.bytes,
             need_bytes,
             want_bytes: (need_bytes + step).next_multiple_of(PAGE_BYTES as u64).min(limit),
-            open: segment.open.as_ref().map(|o| o.handle.clone()),
+            file,
             need_tail_page: !segment.tail_page_known,
             // Also of a segment without a byte, as a checkpoint may leave it: without an index it would be prepared for ever.
             need_index: segment.index.is_none(),
@@ -306,12 +320,13 @@ impl Log {
                     }
                     if segment.open.is_none() {
                         segment.open = Some(OpenFile {
-                            id: io.attach_file(prepared.handle.clone()),
-                            handle: prepared.handle,
+                            id: io.attach_file(prepared.file.handle.clone()),
+                            file: prepared.file,
                             used_turn: turn,
                         });
                     }
                 }
+                self.got_a_file();
                 if self.storage_full {
                     tracing::info!("disk space is back: produce goes on");
                     self.storage_full = false;
@@ -323,6 +338,10 @@ impl Log {
             Err(error) if error.raw_os_error() == Some(Errno::NO_SPACE.0) => {
                 self.destage.retry_ns = io.now_ns() + NO_SPACE_RETRY_NS;
                 self.no_space(slot);
+            }
+            Err(error) if is_shortage(&error) => {
+                self.write_waits(io, slot);
+                self.ran_out_of_files(io, &error);
             }
             Err(error) => self.take_offline(slot, "preparing its segment failed", &error),
         }
@@ -473,7 +492,12 @@ impl Log {
         );
     }
 
-    pub(crate) fn segment_sealed(&mut self, slot: u32, result: Result<(), DiskError>) {
+    pub(crate) fn segment_sealed<B: Backend>(
+        &mut self,
+        io: &mut B,
+        slot: u32,
+        result: Result<(), DiskError>,
+    ) {
         self.destage.preparing -= 1;
         let settled_at = self.metrics.checkpoints + CHECKPOINTS_UNTIL_SETTLED;
         let Some(part) = self.parts.get_mut(slot) else { return };
@@ -492,6 +516,10 @@ impl Log {
             }
             Err(DiskError::Other(error)) if error.raw_os_error() == Some(Errno::NO_SPACE.0) => {
                 self.no_space(slot)
+            }
+            Err(DiskError::Other(error)) if is_shortage(&error) => {
+                self.write_waits(io, slot);
+                self.ran_out_of_files(io, &error);
             }
             Err(DiskError::Other(error)) => self.take_offline(slot, "sealing its segment failed", &error),
             // The next sync would say that all is well, and a checkpoint would believe it.
@@ -578,26 +606,23 @@ fn must_roll(part: &Partition, segment: &Segment, last: Offset, len: u64, wall_m
 /// `None` while the folder's name is taken.
 fn run_prepare(fs: &dyn Fs, names: &FolderNames, order: &Prepare) -> io::Result<Option<Prepared>> {
     // A file may be there although no sync made its name durable: the life that made it was killed before its checkpoint.
-    let made = order.open.is_none() && (order.bytes == 0 || !fs.exists(&order.path));
-    let handle = match &order.open {
-        Some(handle) => handle.clone(),
-        None => {
-            if let Some((topic, id)) = order.settle
-                && !folder::settle(fs, names, &order.dir, topic, id, order.holds_bytes)?
-            {
-                return Ok(None);
-            }
-            fs.open(&order.path, OpenMode::CreateDirect)?
-        }
-    };
+    let fresh = !order.file.is_open();
+    let made = fresh && (order.bytes == 0 || !fs.exists(&order.path));
+    if let Some((topic, id)) = order.settle.filter(|_| fresh)
+        && !folder::settle(fs, names, &order.dir, topic, id, order.holds_bytes)?
+    {
+        return Ok(None);
+    }
+    let file = order.file.get(|| fs.open(&order.path, OpenMode::CreateDirect))?;
+    let handle = &file.handle;
     // Also where a reader has opened the segment before.
     if order.clean_strays {
         remove_strays(fs, order)?;
     }
-    let mut size = fs.len(&handle)?;
-    if order.bytes == 0 && order.open.is_none() && size > 0 {
+    let mut size = fs.len(handle)?;
+    if order.bytes == 0 && fresh && size > 0 {
         // Left over from before a crash, never part of a checkpoint: its batches come from the core log again.
-        fs.set_len(&handle, 0)?;
+        fs.set_len(handle, 0)?;
         size = 0;
     }
     if size < order.bytes {
@@ -608,17 +633,17 @@ fn run_prepare(fs: &dyn Fs, names: &FolderNames, order: &Prepare) -> io::Result<
     }
     // Allocate from the start: a file that an earlier life left behind may have holes or a short extent.
     if size < order.want_bytes
-        && let Err(error) = fs.allocate(&handle, 0, order.want_bytes)
+        && let Err(error) = fs.allocate(handle, 0, order.want_bytes)
     {
         if error.raw_os_error() != Some(Errno::NO_SPACE.0) {
             return Err(error);
         }
-        fs.allocate(&handle, 0, order.need_bytes)?;
+        fs.allocate(handle, 0, order.need_bytes)?;
     }
     let tail_page = if order.need_tail_page {
         let keep = order.bytes % PAGE_BYTES as u64;
         let mut page = vec![0; keep as usize];
-        if fs.read_at(&handle, &mut page, order.bytes - keep)? != page.len() {
+        if fs.read_at(handle, &mut page, order.bytes - keep)? != page.len() {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
         }
         Some(page)
@@ -627,11 +652,11 @@ fn run_prepare(fs: &dyn Fs, names: &FolderNames, order: &Prepare) -> io::Result<
     };
     // After a crash the active segment has no index beside it; it is read back once, before the segment grows.
     let index = if order.need_index {
-        Some(crate::segment::rebuild_index(fs, &handle, order.base, order.index_interval_bytes, order.bytes)?)
+        Some(crate::segment::rebuild_index(fs, handle, order.base, order.index_interval_bytes, order.bytes)?)
     } else {
         None
     };
-    Ok(Some(Prepared { allocated_bytes: fs.len(&handle)?, handle, tail_page, index, made }))
+    Ok(Some(Prepared { allocated_bytes: fs.len(handle)?, file, tail_page, index, made }))
 }
 
 /// Segments that no checkpoint names: beyond the active one, made after it, before a crash; below the first one, retired,
@@ -654,7 +679,7 @@ pub(crate) struct Trim {
     dir: PathBuf,
     base: Offset,
     bytes: u64,
-    handle: Option<FileHandle>,
+    file: Option<HeldFile>,
     index: Option<(Vec<u8>, Vec<u8>)>,
 }
 
@@ -668,14 +693,14 @@ impl Trim {
             dir: dir.to_path_buf(),
             base: segment.base,
             bytes: segment.bytes,
-            handle: segment.open.as_ref().map(|o| o.handle.clone()),
+            file: segment.open.as_ref().map(|o| o.file.clone()),
             index,
         }
     }
 
     pub fn run(&self, fs: &dyn Fs) -> Result<(), DiskError> {
-        let handle = match &self.handle {
-            Some(handle) => handle.clone(),
+        let handle = match &self.file {
+            Some(file) => file.handle.clone(),
             None => fs.open(&segment_path(&self.dir, self.base, "log"), OpenMode::Write)?,
         };
         if fs.len(&handle)? > self.bytes {

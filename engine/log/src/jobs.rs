@@ -1,7 +1,8 @@
 //! Work that the file thread does for the log: what each job was for, what it gives, and who takes that.
 
 use crate::checkpointing::DiskError;
-use crate::log::{Log, LogEvent};
+use crate::log::{Log, LogEvent, Slot};
+use crate::open_files::is_shortage;
 use crate::time::TimeFound;
 use ringmill_reactor::{Backend, FileHandle, Payload};
 
@@ -13,7 +14,7 @@ pub(crate) enum JobFor {
     AddFile,
     OpenCold(u32, u64),
     Remove,
-    FindTime(u64),
+    FindTime(Slot, Option<i64>, u64),
     Swap,
     ClearSwap,
 }
@@ -38,7 +39,7 @@ impl Log {
         };
         match (purpose, *done) {
             (JobFor::Prepare(slot), JobDone::Prepared(result)) => self.destage_prepared(io, slot, result),
-            (JobFor::Seal(slot), JobDone::Sealed(result)) => self.segment_sealed(slot, result),
+            (JobFor::Seal(slot), JobDone::Sealed(result)) => self.segment_sealed(io, slot, result),
             (JobFor::Checkpoint, JobDone::Checkpointed(result)) => self.checkpointed(result, io.now_ns()),
             (JobFor::AddFile, JobDone::FileAdded(result)) => self.file_added(io, result),
             (JobFor::OpenCold(slot, uid), JobDone::ColdOpened(result)) => {
@@ -51,7 +52,13 @@ impl Log {
                     tracing::warn!(%error, "removing files of a deleted partition or segment failed; they stay until the next start");
                 }
             }
-            (JobFor::FindTime(ticket), JobDone::TimeFound(result)) => {
+            (JobFor::FindTime(slot, time_ms, ticket), JobDone::TimeFound(Err(error)))
+                if is_shortage(&error) =>
+            {
+                self.say_short(&error);
+                self.search_waits(io.now_ns(), slot, time_ms, ticket);
+            }
+            (JobFor::FindTime(_, _, ticket), JobDone::TimeFound(result)) => {
                 let found = result.unwrap_or_else(|error| {
                     tracing::warn!(%error, "looking up an offset by time failed");
                     None

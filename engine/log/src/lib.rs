@@ -25,6 +25,7 @@ mod inline;
 pub mod inspect;
 mod jobs;
 mod log;
+mod open_files;
 pub mod options;
 pub mod partition;
 mod partitions;

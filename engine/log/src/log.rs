@@ -10,6 +10,7 @@ use crate::examine;
 use crate::fatal::Fatal;
 use crate::format::group::{Entry, EntryKind};
 use crate::jobs::JobFor;
+use crate::open_files::OpenFiles;
 use crate::options::LogOptions;
 use crate::partition::Partition;
 use crate::partitions::Partitions;
@@ -100,6 +101,7 @@ pub struct Log {
     pub(crate) jobs: HashMap<u64, JobFor>,
     pub(crate) next_serial: u64,
     pub(crate) destage: DestageState,
+    pub(crate) files: OpenFiles,
     /// Offline partitions whose batches are being carried forward.
     pub(crate) carrying: Vec<u32>,
     pub(crate) checkpoint: CheckpointState,
@@ -150,6 +152,7 @@ impl Log {
             jobs: HashMap::new(),
             next_serial: 1,
             destage: DestageState::default(),
+            files: OpenFiles::default(),
             checkpoint,
             compaction: CompactionState::default(),
             cache,
@@ -402,6 +405,7 @@ impl Log {
             mark,
             retry,
             self.destage.names_ns,
+            self.files.deadline_ns(),
             (!self.stopping).then_some(self.next_retention_ns),
             self.checkpoint.deadline_ns(),
             self.compaction.deadline_ns().filter(|_| !self.stopping),

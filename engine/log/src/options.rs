@@ -52,7 +52,7 @@ pub struct LogOptions {
     pub compaction_check_ms: i64,
     /// Memory for the keys of one pass.
     pub compaction_map_bytes: usize,
-    /// Segment files held open.
+    /// Segment files held open, never more; several, so that destaging and readers have one each.
     pub open_files_max: usize,
     /// What other cores' last checkpoints said of partitions that are this core's now: a log without a checkpoint of its
     /// own begins with it, and need not read their segments. Missing ones are found by reading.

@@ -5,8 +5,9 @@
 use crate::carry::Carry;
 use crate::epochs::EpochCache;
 use crate::index::SegmentIndex;
+use crate::open_files::HeldFile;
 use crate::producer::ProducerTable;
-use ringmill_reactor::{Buf, FileHandle, FileId, Fs};
+use ringmill_reactor::{Buf, FileId, Fs};
 use ringmill_record::BatchHeader;
 use ringmill_types::{GroupSeq, LeaderEpoch, Offset, PartitionId, TopicConfig, TopicId};
 use std::collections::VecDeque;
@@ -48,7 +49,7 @@ pub struct Segment {
 #[derive(Clone)]
 pub struct OpenFile {
     pub id: FileId,
-    pub handle: FileHandle,
+    pub(crate) file: HeldFile,
     pub used_turn: u64,
 }
 
@@ -65,6 +66,8 @@ pub enum DestageStep {
     NoSpace,
     /// A deleted partition still holds the folder's name; tried again soon.
     NameTaken,
+    /// No descriptor is to be had; tried again when one may be.
+    NoFile,
 }
 
 pub struct Partition {

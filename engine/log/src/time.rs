@@ -71,7 +71,7 @@ impl Log {
                 order.time_ms = Some(wanted);
             }
         }
-        self.jobs.insert(serial, JobFor::FindTime(ticket));
+        self.jobs.insert(serial, JobFor::FindTime(slot, time_ms, ticket));
         io.push(
             Op::Run { job: Box::new(move |fs| Box::new(JobDone::TimeFound(order.run(fs)))) },
             token(token::JOB, serial),

@@ -38,6 +38,7 @@ pub(crate) enum FilePlace {
     Sim {
         node: u64,
         life: u64,
+        _counted: Arc<()>,
     },
 }
 

@@ -26,6 +26,10 @@ impl Errno {
     pub const CANCELED: Errno = Errno(125);
     pub const IO: Errno = Errno(5);
     pub const NO_SPACE: Errno = Errno(28);
+    /// EMFILE: the process has as many descriptors as it may.
+    pub const PROCESS_FILES: Errno = Errno(24);
+    /// ENFILE: the system has.
+    pub const SYSTEM_FILES: Errno = Errno(23);
     pub const CONNECTION_RESET: Errno = Errno(104);
 }
 

@@ -14,8 +14,9 @@ use std::path::{Path, PathBuf};
 const FILES_RESERVED: u64 = 64;
 /// Of the open files left, what segment files may take: one in this many.
 const SEGMENT_FILES_SHARE: u64 = 4;
-/// Segment files one core keeps open at most; more buys nothing.
-const SEGMENT_FILES_MAX: u64 = 4096;
+/// Segment files one core keeps open at most. Each that is written to stays open until a checkpoint, and one that finds no
+/// place makes a checkpoint early: no core writes to as many in the time between two.
+const SEGMENT_FILES_MAX: u64 = 65_536;
 /// Segment files one core needs to destage and read at one time.
 const SEGMENT_FILES_MIN: u64 = 16;
 
@@ -177,7 +178,7 @@ mod tests {
         assert_eq!(share, FileShare { segments: 120, connections: 360 });
         assert!(2 * (share.segments + share.connections) as u64 + FILES_RESERVED <= 1024);
         assert_eq!(share_files(Some(1 << 20), 1000, 4).connections, 250);
-        assert_eq!(share_files(None, 1000, 1), FileShare { segments: 4096, connections: 1000 });
+        assert_eq!(share_files(None, 1000, 1), FileShare { segments: 65_536, connections: 1000 });
         assert_eq!(share_files(Some(10), 1000, 1).connections, 1);
     }
 

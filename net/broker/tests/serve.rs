@@ -28,6 +28,10 @@ fn main() -> ExitCode {
             let files = getrlimit(Resource::Nofile).maximum.map_or(1024, |most| most.min(1024));
             setrlimit(Resource::Nofile, Rlimit { current: Some(files), maximum: Some(files) }).unwrap();
         }
+        if let Ok(files) = std::env::var("RINGMILL_TEST_NOFILE") {
+            let files = Some(files.parse().unwrap());
+            setrlimit(Resource::Nofile, Rlimit { current: files, maximum: files }).unwrap();
+        }
         // A write beyond a file-size limit then fails like one of a broken disk, without the signal.
         let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Default::default()).unwrap();
         return ringmill_broker::serve(&parse(&args));
@@ -64,6 +68,7 @@ fn main() -> ExitCode {
         without_descriptors_those_who_are_in_go_on,
         a_folder_in_use_is_left_alone,
         small_limits_are_gone_along_with,
+        more_partitions_than_open_files_are_served_and_stopped,
         json_goes_to_stderr_alone,
     ];
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
@@ -102,6 +107,7 @@ struct Plan {
     listen: String,
     json: bool,
     memlock_kib: Option<u64>,
+    nofile: Option<u64>,
 }
 
 impl Plan {
@@ -117,6 +123,9 @@ impl Plan {
         command.env("RINGMILL_TEST_ARGS", args).env_remove("NOTIFY_SOCKET");
         if let Some(kib) = self.memlock_kib {
             command.env("RINGMILL_TEST_MEMLOCK_KIB", kib.to_string());
+        }
+        if let Some(files) = self.nofile {
+            command.env("RINGMILL_TEST_NOFILE", files.to_string());
         }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
@@ -667,6 +676,29 @@ fn a_folder_in_use_is_left_alone() {
     let broker = plan.start();
     plan.refused(Reason::DataInUse, &format!("in use by process {}", broker.child.id()));
     broker.stop();
+}
+
+/// The stop writes a segment of each: no partition goes offline for want of a descriptor, and all is there afterwards.
+fn more_partitions_than_open_files_are_served_and_stopped() {
+    const PARTITIONS: i32 = 400;
+    let dir = folder();
+    let set = format!("num.partitions={PARTITIONS}");
+    let plan = Plan { nofile: Some(256), set, ..Plan::within(&dir, "1") };
+    for life in 0..2 {
+        let broker = plan.start();
+        let mut client = Client::connect(broker.address);
+        if life == 0 {
+            client.create("many");
+        }
+        for partition in 0..PARTITIONS {
+            assert_eq!(client.end_offset("many", partition), life, "partition {partition}");
+            assert_eq!(client.produce("many", partition), life);
+        }
+        let (code, text) = broker.end(Signal::TERM);
+        assert_eq!(code, Some(0), "{text}");
+        assert!(text.contains("everything is flushed, destaged and checkpointed"), "{text}");
+        assert!(!text.contains("offline") && !text.contains("Too many open files"), "{text}");
+    }
 }
 
 fn small_limits_are_gone_along_with() {

@@ -5,6 +5,7 @@ use super::error::{RecoveryError, at};
 use crate::core_log::RingFile;
 use crate::jobs::{JobDone, JobFor};
 use crate::log::Log;
+use crate::open_files::is_shortage;
 use crate::options::LogOptions;
 use crate::token::{self, token};
 use ringmill_reactor::{Backend, Errno, FileHandle, Fs, Op, OpenMode};
@@ -147,6 +148,10 @@ impl Log {
                 self.adding_file = false;
                 let file = io.attach_file(handle);
                 self.core_log.files.push(RingFile { file, bytes, last_group: GroupSeq(0) });
+            }
+            Err(error) if is_shortage(&error) => {
+                self.say_short(&error);
+                self.core_log_waits(io.now_ns());
             }
             // `adding_file` stays set: the ring works with the files it has, and trying again would only repeat this.
             Err(error) => {

@@ -218,7 +218,15 @@ impl Replay {
                 log.complete(&mut inline, completion);
                 moved = true;
             }
-            if !moved || log.fatal.is_some() {
+            if log.fatal.is_some() {
+                break;
+            }
+            // In operation a checkpoint would do that.
+            if !moved && log.files.has_writers() && log.sync_written(inline.fs())? {
+                log.files.try_now();
+                continue;
+            }
+            if !moved {
                 break;
             }
         }

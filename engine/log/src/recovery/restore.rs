@@ -104,16 +104,24 @@ impl Log {
         }
     }
 
-    /// What replay had to move into segments is synced before a checkpoint names it.
-    pub(super) fn sync_destaged(&mut self, fs: &dyn Fs) -> Result<(), RecoveryError> {
+    /// Syncs what replay moved into segments, so that their files may be closed; false where there was nothing to sync.
+    pub(super) fn sync_written(&mut self, fs: &dyn Fs) -> Result<bool, RecoveryError> {
+        let mut any = false;
         for (_, part) in self.parts.iter_mut() {
             if !std::mem::take(&mut part.dirty) {
                 continue;
             }
             if let Some(open) = part.segments.last().and_then(|s| s.open.as_ref()) {
-                fs.sync_data(&open.handle).map_err(at(&part.dir))?;
+                fs.sync_data(&open.file.handle).map_err(at(&part.dir))?;
             }
+            any = true;
         }
+        Ok(any)
+    }
+
+    /// What replay had to move into segments is synced before a checkpoint names it.
+    pub(super) fn sync_destaged(&mut self, fs: &dyn Fs) -> Result<(), RecoveryError> {
+        self.sync_written(fs)?;
         let dirs = std::mem::take(&mut self.checkpoint.new_dirs);
         if !dirs.is_empty() {
             let topics = self.options.data_dir.join("topics");

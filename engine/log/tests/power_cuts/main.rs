@@ -1,6 +1,6 @@
 //! A core's log on a simulated disk whose power goes, held to its promises: what was acked or read is there after any
 //! cut with the same bytes, offsets are dense and in order, nothing shows above the high watermark, a producer's retry
-//! is stored once. All of that also on a disk whose flushes or writes fail, or that is full for a while. One seed is one
+//! is stored once. All of that also on a disk whose flushes or writes fail, or that is full for a while, or with hardly a descriptor. One seed is one
 //! run, the same every time; `RINGMILL_SEEDS=A..B` runs others, `RINGMILL_OPS=N` longer.
 #![allow(clippy::unwrap_used)]
 
@@ -75,6 +75,14 @@ fn promises_hold_when_the_disk_is_full() {
     let total = promises_hold(Weather::FullDisk, 60, "promises_hold_when_the_disk_is_full");
     assert_eq!(total.fatal, 0);
     assert!(total.refused > 0 && total.healed > 0);
+}
+
+/// No append is refused for want of a descriptor, and no life ends: it waits.
+#[test]
+fn promises_hold_when_files_are_few() {
+    let total = promises_hold(Weather::FewFiles, 60, "promises_hold_when_files_are_few");
+    assert_eq!((total.fatal, total.refused), (0, 0));
+    assert!(total.healed > 0 && total.refused_starts > 0);
 }
 
 #[test]

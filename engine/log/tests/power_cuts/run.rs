@@ -184,7 +184,7 @@ fn topic() -> TopicSpec {
 }
 
 /// Small, so that a few hundred batches roll files, reclaim them and push data out of memory.
-fn options(faults: Faults, flush_depth: usize) -> LogOptions {
+fn options(plan: Plan, flush_depth: usize) -> LogOptions {
     LogOptions {
         group_bytes: 24 << 10,
         first_file_bytes: 128 << 10,
@@ -195,7 +195,9 @@ fn options(faults: Faults, flush_depth: usize) -> LogOptions {
         destage_depth: 2,
         cold_reads_max: 3,
         flush_depth,
-        faults,
+        // Fewer than there are partitions, and one only.
+        open_files_max: if plan.seed.is_multiple_of(5) { 1 + plan.seed as usize % 2 } else { 512 },
+        faults: plan.faults,
         ..LogOptions::new(CoreId(0), PathBuf::from("/data"))
     }
 }
@@ -226,7 +228,7 @@ impl Run {
             self.life = u128::from(self.rng.next_u64()) << 64 | u128::from(self.rng.next_u64());
             let flush_depth = 1 + self.rng.below(4) as usize;
             let topics = std::slice::from_ref(&self.topic);
-            let opened = Log::open(&mut io, options(self.plan.faults, flush_depth), topics, 100, self.life);
+            let opened = Log::open(&mut io, options(self.plan, flush_depth), topics, 100, self.life);
             if self.world.power_is_gone() {
                 drop(opened);
                 self.stats.cuts_in_recovery += 1;

@@ -188,6 +188,11 @@ pub(crate) struct Disk {
     pub life: u64,
     /// File-system calls until the power goes, if it is to go in the middle of one of them.
     pub fuse: Option<u64>,
+    /// One more owner than there are open files and folders.
+    descriptors: Arc<()>,
+    pub descriptors_max: usize,
+    /// The most there were at once.
+    pub descriptors_peak: usize,
 }
 
 pub(crate) const ROOT: u64 = 1;
@@ -210,7 +215,24 @@ impl Disk {
             errors: 0,
             life: 0,
             fuse: None,
+            descriptors: Arc::new(()),
+            descriptors_max: usize::MAX,
+            descriptors_peak: 0,
         }
+    }
+
+    pub fn descriptors(&self) -> usize {
+        Arc::strong_count(&self.descriptors) - 1
+    }
+
+    /// Counts as open until it is dropped.
+    pub fn take_descriptor(&mut self) -> io::Result<Arc<()>> {
+        if self.descriptors() >= self.descriptors_max {
+            return Err(os(libc::EMFILE));
+        }
+        let taken = self.descriptors.clone();
+        self.descriptors_peak = self.descriptors_peak.max(self.descriptors());
+        Ok(taken)
     }
 
     fn id(&mut self) -> u64 {

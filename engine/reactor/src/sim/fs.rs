@@ -16,7 +16,7 @@ pub struct SimFs {
 /// The node of a simulated file. A handle of the real file system is a mistake of whoever mixed the two.
 pub(crate) fn node_of(file: &FileHandle) -> (u64, u64) {
     match file.0.place {
-        FilePlace::Sim { node, life } => (node, life),
+        FilePlace::Sim { node, life, .. } => (node, life),
         FilePlace::Os(_) => panic!("a real file in a simulation"),
     }
 }
@@ -58,8 +58,11 @@ impl Fs for SimFs {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<FileHandle> {
         let create = matches!(mode, OpenMode::Create | OpenMode::CreateDirect);
         let direct = matches!(mode, OpenMode::ReadDirect | OpenMode::CreateDirect);
-        let node = self.call()?.open(path, create)?;
-        Ok(FileHandle(Arc::new(FileInner { place: FilePlace::Sim { node, life: self.life }, direct })))
+        let mut disk = self.call()?;
+        let counted = disk.take_descriptor()?;
+        let node = disk.open(path, create)?;
+        let place = FilePlace::Sim { node, life: self.life, _counted: counted };
+        Ok(FileHandle(Arc::new(FileInner { place, direct })))
     }
 
     fn read_at(&self, file: &FileHandle, buf: &mut [u8], offset: u64) -> io::Result<usize> {
@@ -94,7 +97,9 @@ impl Fs for SimFs {
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        self.call()?.sync_dir(path)
+        let mut disk = self.call()?;
+        let _folder = disk.take_descriptor()?;
+        disk.sync_dir(path)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -106,11 +111,15 @@ impl Fs for SimFs {
     }
 
     fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
-        self.call()?.remove(path, true)
+        let mut disk = self.call()?;
+        let _folder = disk.take_descriptor()?;
+        disk.remove(path, true)
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
-        let found = self.call()?.list(path)?;
+        let mut disk = self.call()?;
+        let _folder = disk.take_descriptor()?;
+        let found = disk.list(path)?;
         Ok(found.into_iter().map(|(name, is_dir, len)| DirEntry { name, is_dir, len }).collect())
     }
 

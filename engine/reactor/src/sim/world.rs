@@ -400,6 +400,18 @@ impl SimWorld {
         self.world.borrow().disk().used_bytes()
     }
 
+    /// Files open now, and the most there ever were.
+    pub fn open_files(&self) -> (usize, usize) {
+        let world = self.world.borrow();
+        let disk = world.disk();
+        (disk.descriptors(), disk.descriptors_peak)
+    }
+
+    /// The limit on open files, of the whole machine.
+    pub fn set_open_files_max(&self, most: usize) {
+        self.world.borrow().disk().descriptors_max = most;
+    }
+
     /// Cuts the power after this many file-system calls, in the middle of whatever makes them.
     pub fn set_fuse(&self, calls: Option<u64>) {
         self.world.borrow().disk().fuse = calls;

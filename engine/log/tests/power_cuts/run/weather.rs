@@ -1,4 +1,5 @@
-//! A disk that fails or fills, beside losing power: what the log may do then, and what it must.
+//! A disk that fails or fills, or a process without descriptors, beside losing power: what the log may do then, and what
+//! it must.
 
 use super::{DISK_BYTES, Run};
 use ringmill_log::token;
@@ -15,9 +16,11 @@ pub enum Weather {
     WriteErrors,
     /// No room for anything new.
     FullDisk,
+    /// Hardly a descriptor is left.
+    FewFiles,
 }
 
-/// Virtual time after which a disk with room must have made appends go on.
+/// Virtual time after which a disk with room, or descriptors, must have made appends go on.
 const HEALED_NS: u64 = 5_000_000_000;
 
 impl Run {
@@ -31,7 +34,7 @@ impl Run {
             }
         } else if self.rng.chance_ppm(15_000) {
             self.calm();
-            if self.plan.weather == Weather::FullDisk {
+            if matches!(self.plan.weather, Weather::FullDisk | Weather::FewFiles) {
                 return self.heal();
             }
         }
@@ -50,6 +53,11 @@ impl Run {
                 self.was_full = true;
                 DiskFaults::default()
             }
+            Weather::FewFiles => {
+                let room = self.rng.below(4) as usize;
+                self.world.set_open_files_max(self.world.open_files().0 + room);
+                DiskFaults::default()
+            }
         };
         self.world.set_disk_faults(faults);
     }
@@ -58,9 +66,10 @@ impl Run {
         self.stormy = false;
         self.world.set_disk_faults(DiskFaults::default());
         self.world.set_disk_bytes(DISK_BYTES);
+        self.world.set_open_files_max(usize::MAX);
     }
 
-    /// There is room again: nobody has to do anything, and appends go on.
+    /// There is room again, or there are descriptors: nobody has to do anything, and appends go on.
     fn heal(&mut self) -> Result<(), String> {
         let (life, appends) = (self.life, self.stats.appends);
         let until = self.world.now_ns() + HEALED_NS;
@@ -69,7 +78,7 @@ impl Run {
             self.turn()?;
             if self.world.now_ns() > until {
                 let state = self.node()?.log.describe();
-                return Err(format!("the disk has room again, and nothing can be appended: {state}"));
+                return Err(format!("there is room again, and nothing can be appended: {state}"));
             }
         }
         self.was_full &= self.life != life;
