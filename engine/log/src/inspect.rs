@@ -16,7 +16,7 @@ mod tests;
 
 pub use core_files::{Chain, Hole, walk_chain};
 pub(crate) use core_files::{
-    exchanged_cores, exchanged_files, first_elsewhere, first_with_groups, lost_checkpoints,
+    CutOff, cut_off, exchanged_cores, exchanged_files, first_elsewhere, first_with_groups, lost_checkpoints,
 };
 pub use rows::{
     BatchRow, CheckpointRow, EntryRow, EpochRow, GroupRow, MetadataRow, OffsetRow, PartitionRow, Row,

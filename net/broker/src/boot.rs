@@ -146,6 +146,7 @@ pub fn start_failure(error: &StartError) -> Failure {
             RecoveryError::Io { .. } => Reason::DataUnusable,
             RecoveryError::Damaged { .. }
             | RecoveryError::MissingFile { .. }
+            | RecoveryError::CutOff { .. }
             | RecoveryError::Foreign { .. }
             | RecoveryError::Exchanged { .. }
             | RecoveryError::Contradicted { .. }

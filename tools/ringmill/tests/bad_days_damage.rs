@@ -167,6 +167,27 @@ fn a_missing_core_log_file_is_refused_and_repaired() {
     assert_eq!(stored(&data), Vec::<String>::new(), "all of them were in that file");
 }
 
+/// Nothing else says what was behind the end, and offsets must not be given out again.
+#[test]
+fn a_core_log_file_that_was_cut_off_is_refused_and_repaired() {
+    const PAGE: u64 = 4096;
+    let left = Left::behind();
+    for (name, whole_pages) in [("empty", 0), ("two-pages", 2), ("in-a-group", 0)] {
+        let data = left.copy(name);
+        let (path, at) = find(&data, &value(RECORDS - 1));
+        // Behind a few pages of it, or one page into the group that holds the last record.
+        let bytes = if name == "in-a-group" { at as u64 / PAGE * PAGE + 1 } else { whole_pages * PAGE };
+        let file = std::fs::File::options().write(true).open(&path).unwrap();
+        file.set_len(bytes).unwrap();
+        refused(&data, &[path.to_str().unwrap(), &format!("was cut off at {bytes} bytes")]);
+        verify_names(&data, &path);
+        repair(&data, &["was cut off"]);
+        assert!(stored(&data).len() < RECORDS, "{name}: what was in the end is gone");
+        let (code, said) = run(&["log", "verify", "--only-findings", data.to_str().unwrap()]);
+        assert_eq!(code, 0, "{name}: {said}");
+    }
+}
+
 /// Either slot alone is enough: the older one leads to the same groups, and the start says which it could not use.
 #[test]
 fn one_damaged_checkpoint_slot_loses_nothing() {

@@ -8,7 +8,7 @@ use crate::format::group::{
 };
 use crate::format::swap::{self, SwapRecord};
 use ringmill_reactor::{FileHandle, Fs, OpenMode};
-use ringmill_types::limits::PAGE_BYTES;
+use ringmill_types::limits::{CORE_LOG_FIRST_FILE_BYTES, PAGE_BYTES};
 use ringmill_types::{GroupSeq, PartitionId};
 use std::collections::BTreeSet;
 use std::io;
@@ -215,6 +215,38 @@ pub(crate) fn exchanged_cores(dir: &Path, found: u16) -> String {
     )
 }
 
+/// A core-log file that lacks its end. A ring's files are whole, zero-filled and durable before they have their names, and
+/// never change their length.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CutOff {
+    pub path: PathBuf,
+    pub bytes: u64,
+    /// What it had at least.
+    pub whole_bytes: u64,
+}
+
+impl std::fmt::Display for CutOff {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (path, bytes) = (self.path.display(), self.bytes);
+        write!(
+            f,
+            "core-log file {path} was cut off at {bytes} bytes, and may have held acked records behind that"
+        )
+    }
+}
+
+/// The first file of a ring that is shorter than any is made, judged by the others: nobody wrote their lengths down.
+pub(crate) fn cut_off<'a>(files: impl Iterator<Item = (&'a Path, u64)> + Clone) -> Option<CutOff> {
+    let shorter = |(at, (path, bytes)): (usize, (&'a Path, u64))| {
+        let others = files.clone().enumerate().filter(|(other, _)| *other != at).map(|(_, (_, bytes))| bytes);
+        let least = others.filter(|bytes| *bytes > 0).min();
+        let is_short = least.is_some_and(|least| bytes < least) && bytes < CORE_LOG_FIRST_FILE_BYTES;
+        let whole_bytes = least.unwrap_or(CORE_LOG_FIRST_FILE_BYTES);
+        (bytes == 0 || is_short).then(|| CutOff { path: path.to_path_buf(), bytes, whole_bytes })
+    };
+    files.clone().enumerate().find_map(shorter)
+}
+
 /// Where acked groups are missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hole {
@@ -239,6 +271,8 @@ pub struct Chain {
     /// Files of the ring in order; gaps are missing files.
     pub files: Vec<PathBuf>,
     pub missing: Vec<PathBuf>,
+    /// One that lacks its end.
+    pub cut: Option<CutOff>,
     pub next_sequence: u64,
     pub end_file: u32,
     pub end_position: u64,
@@ -310,6 +344,7 @@ impl Walk {
         let needed = numbers.last().map_or(0, |n| n + 1).max(named).clamp(RING_FILES_MIN, RING_FILES_MAX);
         let missing =
             (0..needed).filter(|n| numbers.binary_search(n).is_err()).map(|n| log_path(dir, n)).collect();
+        let cut = cut_off(files.iter().map(|file| (file.path.as_path(), file.bytes)));
         Ok(Walk {
             lives: start.lives.clone(),
             prev_header_crc: start.prev_header_crc,
@@ -317,6 +352,7 @@ impl Walk {
             chain: Chain {
                 files: files.iter().map(|f| f.path.clone()).collect(),
                 missing,
+                cut,
                 next_sequence: start.next_group,
                 end_file: start.start_file,
                 end_position: start.start_offset,
@@ -347,6 +383,11 @@ impl Walk {
         let Ok(header) = file.header(fs, position)? else { return Ok(false) };
         if !continues(&header, next, self.prev_header_crc, &self.lives) {
             return Ok(false);
+        }
+        let end = position + header.total_bytes() as u64;
+        if end > file.bytes && self.chain.cut.is_none() {
+            // A group begins only where it fits.
+            self.chain.cut = Some(CutOff { path: file.path.clone(), bytes: file.bytes, whole_bytes: end });
         }
         let Ok(group) = file.group(fs, position, &header)? else {
             // It belongs here and is damaged: the chain ends at this place, be it in another file.
@@ -485,6 +526,9 @@ pub(super) fn chain(fs: &dyn Fs, dir: &Path) -> Result<Report, InspectError> {
     }
     for file in &chain.missing {
         report.find(super::Severity::Damage, None, format!("core-log file {} is missing", file.display()));
+    }
+    if let Some(cut) = &chain.cut {
+        report.find(super::Severity::Damage, None, cut.to_string());
     }
     if let Some(file) = &chain.exchanged {
         report.find(super::Severity::Damage, None, exchanged_files(&start, dir, file));

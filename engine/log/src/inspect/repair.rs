@@ -22,7 +22,7 @@ use crate::compaction::{SwapError, follow_swap, forget_swap, put_in_place, read_
 use crate::format::checkpoint::{self, Checkpoint, CheckpointError};
 use ringmill_reactor::{Fs, OpenMode};
 use ringmill_types::PartitionId;
-use ringmill_types::limits::PAGE_BYTES;
+use ringmill_types::limits::{CORE_LOG_FIRST_FILE_BYTES, PAGE_BYTES};
 use serde::Serialize;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -274,6 +274,13 @@ pub fn core_dirs(fs: &dyn Fs, data_dir: &Path) -> Result<Vec<PathBuf>, InspectEr
     Ok(numbers.into_iter().map(|n| data_dir.join(format!("core-{n}"))).collect())
 }
 
+/// How far into a file the chain's groups go.
+fn chained_bytes(chain: &Chain, path: &Path) -> u64 {
+    let number = path.file_name().and_then(|n| n.to_str()).and_then(log_file_number);
+    let groups = chain.groups.iter().filter(|g| Some(g.file) == number);
+    groups.map(|g| g.position + g.bytes).max().unwrap_or(0)
+}
+
 fn plan_chain(
     fs: &dyn Fs,
     dir: &Path,
@@ -286,10 +293,21 @@ fn plan_chain(
         .iter()
         .map(|path| LogFile::open(fs, path).map(|f| (path.clone(), f.bytes)).map_err(at(path)))
         .collect::<Result<_, _>>()?;
-    let usual_bytes =
-        sizes.last().map_or(ringmill_types::limits::CORE_LOG_FIRST_FILE_BYTES, |(_, bytes)| *bytes);
+    let usual_bytes = sizes
+        .iter()
+        .map(|(_, bytes)| *bytes)
+        .filter(|bytes| *bytes > 0)
+        .min()
+        .unwrap_or(CORE_LOG_FIRST_FILE_BYTES);
     for path in &chain.missing {
         plan.actions.push(Action::MakeLogFile { path: path.clone(), file_bytes: usual_bytes });
+    }
+    let cut = chain.cut.as_ref();
+    if let Some(cut) = cut {
+        let keep_bytes = chained_bytes(chain, &cut.path);
+        let file_bytes = cut.whole_bytes.max(cut.bytes).next_multiple_of(PAGE_BYTES as u64);
+        plan.actions.push(Action::CutFile { path: cut.path.clone(), keep_bytes, file_bytes });
+        plan.losses.push(Loss::anywhere(format!("{cut}; its groups up to byte {keep_bytes} are kept")));
     }
     let Some(hole) = &chain.hole else {
         if let Some(path) = chain.missing.first() {
@@ -300,13 +318,8 @@ fn plan_chain(
     };
     // First the checkpoint: cut off here, the next plan finds the same hole smaller or none.
     plan.actions.push(Action::LowerDurable { dir: dir.to_path_buf(), durable: hole.sequence.0 - 1 });
-    let last_chained = |path: &Path| {
-        let number = path.file_name().and_then(|n| n.to_str()).and_then(log_file_number);
-        let groups = chain.groups.iter().filter(|g| Some(g.file) == number);
-        groups.map(|g| g.position + g.bytes).max().unwrap_or(0)
-    };
-    for (path, file_bytes) in sizes {
-        let keep_bytes = last_chained(&path);
+    for (path, file_bytes) in sizes.into_iter().filter(|(path, _)| cut.is_none_or(|cut| cut.path != *path)) {
+        let keep_bytes = chained_bytes(chain, &path);
         if has_groups_behind(fs, &path, keep_bytes, start).map_err(at(&path))? {
             plan.actions.push(Action::CutFile { path, keep_bytes, file_bytes });
         }

@@ -27,6 +27,11 @@ pub enum RecoveryError {
         data_dir: PathBuf,
         path: PathBuf,
     },
+    /// A core-log file lacks its end.
+    CutOff {
+        data_dir: PathBuf,
+        what: String,
+    },
     Checkpoint {
         data_dir: PathBuf,
         path: PathBuf,
@@ -68,6 +73,11 @@ impl fmt::Display for RecoveryError {
                 f,
                 "core-log file {} is missing, and it may hold acked records. Put it back, or run `{}`",
                 path.display(),
+                repair_command(data_dir)
+            ),
+            RecoveryError::CutOff { data_dir, what } => write!(
+                f,
+                "{what}. Nothing was changed. Restore the file from a copy, or run `{}` to go on without these records",
                 repair_command(data_dir)
             ),
             RecoveryError::Checkpoint { data_dir, path, what } => write!(

@@ -3,6 +3,7 @@
 
 use super::error::{RecoveryError, at};
 use crate::core_log::RingFile;
+use crate::inspect::cut_off;
 use crate::jobs::{JobDone, JobFor};
 use crate::log::Log;
 use crate::open_files::is_shortage;
@@ -78,6 +79,10 @@ pub(super) fn open_files(
     if later.is_some_and(|n| n >= files.len()) || lived && files.len() < 2 {
         let path = log_path(&options.log_dir, files.len());
         return Err(RecoveryError::MissingFile { data_dir: options.data_dir.clone(), path });
+    }
+    let whole = files.iter().map(|file: &LogFile| (file.path.as_path(), file.bytes));
+    if let Some(cut) = lived.then(|| cut_off(whole)).flatten() {
+        return Err(RecoveryError::CutOff { data_dir: options.data_dir.clone(), what: cut.to_string() });
     }
     while files.len() < 2 {
         let path = log_path(&options.log_dir, files.len());

@@ -10,7 +10,7 @@ use crate::core_log::{CoreLog, GroupPlace, Item, Resume, RingFile, Sealed};
 use crate::format::checkpoint::{self, Checkpoint, PartitionState};
 use crate::format::group::{DecodedGroup, EntryKind, GROUP_HEADER_BYTES, GroupHeader, decode_group};
 use crate::inline::Inline;
-use crate::inspect::{Decisions, Known, exchanged_files, first_elsewhere};
+use crate::inspect::{CutOff, Decisions, Known, exchanged_files, first_elsewhere};
 use crate::log::Log;
 use crate::options::LogOptions;
 use crate::partition::segment_files;
@@ -163,6 +163,13 @@ impl Replay {
             GroupHeader::decode(self.window.get(io.fs(), &self.files, file, offset, GROUP_HEADER_BYTES)?);
         let Ok(header) = header else { return Ok(false) };
         let total = header.total_bytes();
+        if let Some(log) = self.files.get(file).filter(|log| offset + total as u64 > log.bytes) {
+            // A group begins only where it fits.
+            let whole_bytes = offset + total as u64;
+            let cut = CutOff { path: log.path.clone(), bytes: log.bytes, whole_bytes };
+            let data_dir = self.log.options.data_dir.clone();
+            return Err(RecoveryError::CutOff { data_dir, what: cut.to_string() });
+        }
         if self.chunk.as_ref().is_none_or(|c| c.room() < total) {
             self.chunk =
                 Some(io.pool().append_buf(total.max(TAIL_CHUNK_BYTES)).ok_or(RecoveryError::NoMemory)?);
