@@ -1,6 +1,7 @@
 //! What of the kernel a ring may use, and why there may be none.
 
 use io_uring::IoUring;
+use ringmill_types::limits::LOCKED_BYTES_MIN;
 use std::fmt;
 use std::io;
 
@@ -75,7 +76,8 @@ impl fmt::Display for RingError {
             ),
             RingError::Memory(error) => write!(
                 f,
-                "io_uring got no memory ({error}): raise the memlock limit (ulimit -l) to 8 MiB or more"
+                "io_uring got no memory ({error}): raise the memlock limit (ulimit -l) to {} MiB or more",
+                LOCKED_BYTES_MIN >> 20
             ),
             RingError::Other(error) => write!(f, "io_uring could not be set up: {error}"),
         }

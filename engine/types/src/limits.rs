@@ -49,12 +49,19 @@ pub const MAILBOX_SLOTS: usize = 4096;
 /// Topic name, from Kafka's `Topic.MAX_NAME_LENGTH`.
 pub const TOPIC_NAME_BYTES_MAX: usize = 249;
 
+/// Open files (nofile) that a broker needs to serve as it should: with fewer it starts, for a handful of connections.
+pub const OPEN_FILES_MIN: u64 = 1024;
+
+/// Lockable memory (memlock) that rings and upkeep get along with, where no capability lifts the limit.
+pub const LOCKED_BYTES_MIN: u64 = 8 << 20;
+
 /// Partitions of one node, all topics together.
 pub const PARTITIONS_MAX: usize = 200_000;
 
 const _: () = assert!(CONTROL_REQUEST_BYTES_MAX <= REQUEST_MAX_BYTES_DEFAULT);
 // An assignment that a record holds comes in.
 const _: () = assert!(MESSAGE_MAX_BYTES_DEFAULT < CONTROL_REQUEST_BYTES_MAX);
+const _: () = assert!(LOCKED_BYTES_MIN.is_multiple_of(1 << 20));
 const _: () = assert!(GROUP_BYTES_DEFAULT + GROUP_OVERHEAD_BYTES_MAX <= TAIL_CHUNK_BYTES);
 const _: () = assert!(MESSAGE_MAX_BYTES_DEFAULT + GROUP_OVERHEAD_BYTES_MAX <= TAIL_CHUNK_BYTES);
 const _: () = assert!(TAIL_CHUNK_BYTES as u64 <= CORE_LOG_FIRST_FILE_BYTES);

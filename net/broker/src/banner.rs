@@ -34,6 +34,8 @@ pub struct Banner {
     pub method_because: &'static str,
     pub flush_depth: u32,
     pub relaxed_allowed: bool,
+    /// Limits of the process that are too low, each with what that bounds.
+    pub low_limits: Vec<String>,
     pub started_in: Duration,
 }
 
@@ -54,6 +56,7 @@ impl Banner {
                 without = self.features_without.join(", "),
                 flush = self.method.name(),
                 ack = self.ack(),
+                limits = self.low_limits.join("; "),
                 "serving"
             );
             return;
@@ -94,6 +97,9 @@ impl Banner {
         }
         line("flush", self.flush_line());
         line("an ack", self.ack().to_string());
+        for low in &self.low_limits {
+            line("warning", low.clone());
+        }
         line("ready", format!("after {} ms; SIGTERM or Ctrl-C stops", self.started_in.as_millis()));
         out
     }
@@ -186,6 +192,7 @@ mod tests {
             method_because: "not measured yet",
             flush_depth: 1,
             relaxed_allowed: false,
+            low_limits: vec!["nofile is 256".into()],
             started_in: Duration::from_millis(12),
         }
     }
@@ -204,6 +211,7 @@ mod tests {
             "misses nothing",
             "linked fdatasync (not measured yet), one in flight",
             "means on disk: it leaves after the flush",
+            "warning   nofile is 256",
             "after 12 ms",
         ] {
             assert!(text.contains(part), "{part}\n{text}");

@@ -283,6 +283,11 @@ impl Running {
                 name.to_string()
             }
         };
+        let files = planes::share_files(
+            ground.limits.open_files,
+            settings.max_connections,
+            ground.options.cores.len(),
+        );
         Banner {
             kernel: ground.kernel.clone(),
             node_id: self.folder.identity.node_id,
@@ -302,6 +307,7 @@ impl Running {
             method_because: self.method_because,
             flush_depth: settings.flush_depth,
             relaxed_allowed: settings.relaxed_topics_enable,
+            low_limits: planes::low_limits(ground.limits, files),
             started_in: begun.elapsed(),
         }
     }

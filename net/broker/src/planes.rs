@@ -3,11 +3,14 @@
 //! Every bound that is given for the whole broker is divided here, so that no plane divides again.
 
 use crate::args::{BrokerOptions, CorePlacement};
+use crate::config::units::show_bytes;
 use crate::config::{FlushMethod, Settings};
+use crate::host::Limits;
 use crate::identity::{Identity, Method};
 use ringmill_core::CoreSettings;
 use ringmill_log::LogOptions;
 use ringmill_reactor::ring::{RingFeatures, RingOptions};
+use ringmill_types::limits::{LOCKED_BYTES_MIN, OPEN_FILES_MIN};
 use std::path::{Path, PathBuf};
 
 /// Open files kept back from connections and segments: rings, listeners, journal, logs, standard streams.
@@ -56,6 +59,27 @@ pub fn share_files(open_files: Option<u64>, connections_max: u32, cores: usize) 
     let asked = u64::from(connections_max).div_ceil(cores);
     let connections = asked.min(free.saturating_sub(segments)).max(1);
     FileShare { connections: connections as usize, segments: segments as usize }
+}
+
+/// What limits of the process are below what a broker needs, and what that bounds: for the banner.
+pub fn low_limits(limits: Limits, files: FileShare) -> Vec<String> {
+    let mut low = Vec::new();
+    if let Some(most) = limits.open_files.filter(|most| *most < OPEN_FILES_MIN) {
+        low.push(format!(
+            "nofile is {most}, below {OPEN_FILES_MIN}: each core takes {} connections and {} open segments; raise it \
+             (LimitNOFILE=, ulimit -n)",
+            files.connections, files.segments
+        ));
+    }
+    if let Some(most) = limits.locked_bytes.filter(|most| *most < LOCKED_BYTES_MIN) {
+        low.push(format!(
+            "memlock is {}, below {}: without CAP_IPC_LOCK rings may get no memory, and below 512KiB segments are not scrubbed; raise it \
+             (LimitMEMLOCK=, ulimit -l)",
+            show_bytes(most as i64),
+            show_bytes(LOCKED_BYTES_MIN as i64)
+        ));
+    }
+    low
 }
 
 /// What one core is told.
@@ -180,6 +204,20 @@ mod tests {
         assert_eq!(share_files(Some(1 << 20), 1000, 4).connections, 250);
         assert_eq!(share_files(None, 1000, 1), FileShare { segments: 65_536, connections: 1000 });
         assert_eq!(share_files(Some(10), 1000, 1).connections, 1);
+    }
+
+    #[test]
+    fn limits_too_low_are_said_with_what_they_bound() {
+        let files = share_files(Some(256), 1000, 1);
+        let low = low_limits(Limits { open_files: Some(256), locked_bytes: Some(1 << 20) }, files);
+        assert!(
+            low[0].starts_with("nofile is 256, below 1024: each core takes 144 connections and 48"),
+            "{low:?}"
+        );
+        assert!(low[1].starts_with("memlock is 1MiB, below 8MiB"), "{low:?}");
+        let enough = Limits { open_files: Some(OPEN_FILES_MIN), locked_bytes: Some(LOCKED_BYTES_MIN) };
+        assert!(low_limits(enough, files).is_empty());
+        assert!(low_limits(Limits { open_files: None, locked_bytes: None }, files).is_empty());
     }
 
     #[test]

@@ -686,6 +686,7 @@ fn more_partitions_than_open_files_are_served_and_stopped() {
     let plan = Plan { nofile: Some(256), set, ..Plan::within(&dir, "1") };
     for life in 0..2 {
         let broker = plan.start();
+        assert!(broker.banner.contains("nofile is 256, below 1024"), "{}", broker.banner);
         let mut client = Client::connect(broker.address);
         if life == 0 {
             client.create("many");

@@ -4,15 +4,13 @@ use super::{Finding, read};
 use crate::output::bytes;
 use ringmill_broker::host;
 use ringmill_reactor::ring::{RingBackend, RingFeatures, RingOptions};
+use ringmill_types::limits::{LOCKED_BYTES_MIN, OPEN_FILES_MIN};
 use rustix::process::{Resource, getrlimit};
 
 /// Oldest kernel supported.
 const OLDEST: (u32, u32) = (6, 1);
-/// What glommio's executor asks for.
-const MEMLOCK_BYTES_MIN: u64 = 512 << 10;
 /// Segments and connections of a broker of some size.
 const OPEN_FILES: u64 = 65_536;
-const OPEN_FILES_MIN: u64 = 1024;
 const MEMORY_BYTES_MIN: u64 = 512 << 20;
 
 pub fn release() -> Finding {
@@ -82,8 +80,10 @@ pub fn memlock() -> Finding {
     let hard = getrlimit(Resource::Memlock).maximum;
     let found = limit(hard, bytes);
     match hard {
-        Some(hard) if hard < MEMLOCK_BYTES_MIN => {
-            Finding::warn(NAME, found, format!("below 512 KiB sealed segments are not scrubbed: {HOW}"))
+        Some(hard) if hard < LOCKED_BYTES_MIN => {
+            let least = bytes(LOCKED_BYTES_MIN);
+            let what = "without CAP_IPC_LOCK rings may get no memory, and below 512 KiB sealed segments are not scrubbed";
+            Finding::warn(NAME, found, format!("below {least}, {what}: {HOW}"))
         }
         Some(_) | None => Finding::ok(NAME, found),
     }
@@ -96,7 +96,8 @@ pub fn open_files() -> Finding {
     let found = limit(hard, |count| count.to_string());
     match hard {
         Some(hard) if hard < OPEN_FILES_MIN => {
-            Finding::fail(NAME, found, format!("a broker needs 1024 open files to serve at all: {HOW}"))
+            let what = "open files to serve more than a handful of connections";
+            Finding::fail(NAME, found, format!("a broker needs {OPEN_FILES_MIN} {what}: {HOW}"))
         }
         Some(hard) if hard < OPEN_FILES => {
             Finding::warn(NAME, found, format!("it bounds connections and open segments: {HOW}"))
