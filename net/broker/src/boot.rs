@@ -19,6 +19,7 @@ use crate::signals::{self, Event};
 use crate::stall::StallWatch;
 use crate::{adoption, bind, control, generation, logging, newer, notify, probing, upkeep};
 use ringmill_core::thread::{CoreHandle, CoreOptions, StartError};
+use ringmill_device::Identity as Device;
 use ringmill_log::RecoveryError;
 use ringmill_log::format::checkpoint::PartitionState;
 use ringmill_log::inspect::repair;
@@ -211,8 +212,9 @@ impl Running {
         let Settled { folder, journal, image, inherited } = Settled::take(&ground.options, &fs)?;
         let settings = ground.options.config.settings.clone();
         ringmill_reactor::reclaim::give_back_within(settings.log_segment_delete_delay_ms.max(0) as u64);
+        let device = Device::of(&planes::log_root(&folder.path, &settings));
         let (method, method_because) =
-            planes::flush_method(settings.flush_method, &folder.identity, &ground.kernel);
+            planes::flush_method(settings.flush_method, &folder.identity, &ground.kernel, device.as_ref());
         let files = planes::share_files(
             ground.limits.open_files,
             settings.max_connections,
@@ -251,8 +253,8 @@ impl Running {
         let watch = StallWatch::start(beats.clone())
             .inspect_err(|error| tracing::warn!("no stall watch: {error}"))
             .ok();
-        let probe =
-            probing::start_if_due(&settings, &folder, &ground.kernel, ground.facts.cpus.len(), beats, events);
+        let site = probing::Site { kernel: ground.kernel.clone(), cpus: ground.facts.cpus.len(), device };
+        let probe = probing::start_if_due(&settings, &folder, site, beats, events);
         Ok(Running {
             ground,
             folder,
@@ -386,12 +388,15 @@ impl Running {
     fn keep_probe(&mut self, result: identity::ProbeResult) {
         let changes = result.method != self.method;
         tracing::info!(
-            fdatasync_us = result.idle_fdatasync.p50_us,
-            dsync_us = result.idle_dsync.p50_us,
-            busy_fdatasync_us = result.busy_fdatasync.p50_us,
-            busy_dsync_us = result.busy_dsync.p50_us,
-            "flush methods measured: {} is better here{}",
-            result.method.name(),
+            fdatasync_us = result.round.idle_fdatasync.p50_us,
+            dsync_us = result.round.idle_dsync.p50_us,
+            busy_fdatasync_us = result.round.busy_fdatasync.p50_us,
+            busy_dsync_us = result.round.busy_dsync.p50_us,
+            "flush methods measured: {}{}",
+            match result.method {
+                Method::Fdatasync => "dsync is not clearly better here, fdatasync stays",
+                Method::Dsync => "dsync is clearly better here",
+            },
             if changes { "; it is used from the next start on" } else { "" }
         );
         self.folder.identity.flush = Some(result);

@@ -16,6 +16,10 @@ use std::path::{Path, PathBuf};
 /// The layout this version reads and writes: `engine/log/FORMAT.md`. A higher number in `node.toml` is refused.
 pub const FORMAT: i64 = 1;
 
+/// How the flush probe measures and decides. What was chosen by another rule does not count and is measured again; 1, a
+/// single round that a better median won, wrote no number.
+pub const PROBE_RULE: i64 = 2;
+
 /// `node.toml`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Identity {
@@ -23,7 +27,7 @@ pub struct Identity {
     /// Kafka's cluster id: 22 characters of URL-safe base64 when we drew it.
     pub cluster_id: String,
     pub generation: Generation,
-    /// What the probe measured; `None` until it ran.
+    /// What the probe measured; `None` until it ran by this version's rule.
     pub flush: Option<ProbeResult>,
 }
 
@@ -46,17 +50,24 @@ impl Generation {
     }
 }
 
-/// Microseconds that one durable 4 KiB write took, and what follows from it.
+/// What the flush probe decided, and by what.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ProbeResult {
     /// The better method: `fdatasync` or `dsync`.
     pub method: Method,
+    /// The last round: the first that did not speak for `dsync`, or the last of several that all did.
+    pub round: Round,
+    /// Kernel release it was measured on; a new kernel is measured again.
+    pub kernel: String,
+}
+
+/// What one durable 4 KiB write took by each method, with idle and with busy CPUs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Round {
     pub idle_fdatasync: Quantiles,
     pub idle_dsync: Quantiles,
     pub busy_fdatasync: Quantiles,
     pub busy_dsync: Quantiles,
-    /// Kernel release it was measured on; a new kernel is measured again.
-    pub kernel: String,
 }
 
 /// A way to make a write durable.
@@ -79,10 +90,11 @@ impl Method {
     }
 }
 
-/// Latencies in microseconds. `p50 <= p99`.
+/// Latencies in microseconds. `p50 <= p90 <= p99`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Quantiles {
     pub p50_us: u32,
+    pub p90_us: u32,
     pub p99_us: u32,
 }
 
@@ -370,7 +382,7 @@ impl Identity {
             },
         };
         let flush = match table.get("flush") {
-            Some(value) => Some(ProbeResult::read(value.as_table()?)?),
+            Some(value) => ProbeResult::read(value.as_table()?)?,
             None => None,
         };
         Some(Identity { node_id, cluster_id, generation, flush })
@@ -399,35 +411,41 @@ impl Identity {
 }
 
 impl ProbeResult {
-    fn read(table: &toml::Table) -> Option<ProbeResult> {
+    /// `Some(None)`: by another rule, whose lines may be others.
+    fn read(table: &toml::Table) -> Option<Option<ProbeResult>> {
+        if table.get("rule").and_then(toml::Value::as_integer) != Some(PROBE_RULE) {
+            return Some(None);
+        }
         let quantiles = |name: &str| -> Option<Quantiles> {
-            let pair = table.get(name)?.as_array()?;
-            let micros = |at: usize| u32::try_from(pair.get(at)?.as_integer()?).ok();
-            Some(Quantiles { p50_us: micros(0)?, p99_us: micros(1)? })
+            let three = table.get(name)?.as_array()?;
+            let micros = |at: usize| u32::try_from(three.get(at)?.as_integer()?).ok();
+            Some(Quantiles { p50_us: micros(0)?, p90_us: micros(1)?, p99_us: micros(2)? })
         };
-        Some(ProbeResult {
-            method: Method::parse(table.get("method")?.as_str()?)?,
+        let round = Round {
             idle_fdatasync: quantiles("idle_fdatasync_us")?,
             idle_dsync: quantiles("idle_dsync_us")?,
             busy_fdatasync: quantiles("busy_fdatasync_us")?,
             busy_dsync: quantiles("busy_dsync_us")?,
-            kernel: table.get("kernel")?.as_str()?.to_string(),
-        })
+        };
+        let method = Method::parse(table.get("method")?.as_str()?)?;
+        Some(Some(ProbeResult { method, round, kernel: table.get("kernel")?.as_str()?.to_string() }))
     }
 
     fn write(&self, out: &mut String) {
         let _ = writeln!(
             out,
-            "\n# One durable 4 KiB write in µs, p50 and p99, with idle and with busy CPUs.\n[flush]"
+            "\n# One durable 4 KiB write in µs, p50, p90 and p99, with idle and with busy CPUs: the round that decided.\n[flush]"
         );
+        let _ = writeln!(out, "rule = {PROBE_RULE}");
         let _ = writeln!(out, "method = \"{}\"", self.method.name());
         for (name, quantiles) in [
-            ("idle_fdatasync_us", self.idle_fdatasync),
-            ("idle_dsync_us", self.idle_dsync),
-            ("busy_fdatasync_us", self.busy_fdatasync),
-            ("busy_dsync_us", self.busy_dsync),
+            ("idle_fdatasync_us", self.round.idle_fdatasync),
+            ("idle_dsync_us", self.round.idle_dsync),
+            ("busy_fdatasync_us", self.round.busy_fdatasync),
+            ("busy_dsync_us", self.round.busy_dsync),
         ] {
-            let _ = writeln!(out, "{name} = [{}, {}]", quantiles.p50_us, quantiles.p99_us);
+            let Quantiles { p50_us, p90_us, p99_us } = quantiles;
+            let _ = writeln!(out, "{name} = [{p50_us}, {p90_us}, {p99_us}]");
         }
         let _ = writeln!(out, "kernel = {}", toml::Value::String(self.kernel.clone()));
     }
@@ -444,13 +462,73 @@ mod tests {
     }
 
     fn probe() -> ProbeResult {
+        let us = |p50_us, p90_us, p99_us| Quantiles { p50_us, p90_us, p99_us };
         ProbeResult {
-            method: Method::Fdatasync,
-            idle_fdatasync: Quantiles { p50_us: 48, p99_us: 92 },
-            idle_dsync: Quantiles { p50_us: 40, p99_us: 79 },
-            busy_fdatasync: Quantiles { p50_us: 39, p99_us: 149 },
-            busy_dsync: Quantiles { p50_us: 830, p99_us: 4100 },
+            method: Method::Dsync,
+            round: Round {
+                idle_fdatasync: us(90, 130, 200),
+                idle_dsync: us(40, 52, 80),
+                busy_fdatasync: us(95, 150, 300),
+                busy_dsync: us(42, 61, 90),
+            },
             kernel: "6.18.4-\"odd\"".into(),
+        }
+    }
+
+    const FOLDER: &str = r#"# Written by ringmill; the ids are what clients know this broker by.
+format = 1
+node_id = 4
+cluster_id = "home"
+
+# Who wrote the core logs that are here now.
+[cores]
+generation = 7
+count = 2
+"#;
+
+    fn identity(flush: Option<ProbeResult>) -> Identity {
+        let generation = Generation { number: 7, cores: 2, log_dir: None, drained: false };
+        Identity { node_id: 4, cluster_id: "home".into(), generation, flush }
+    }
+
+    /// What this version writes, which older ones read too: to them the second number is the tail's.
+    #[test]
+    fn what_was_measured_stands_with_its_rule() {
+        let text = format!(
+            "{FOLDER}\n{}",
+            r#"# One durable 4 KiB write in µs, p50, p90 and p99, with idle and with busy CPUs: the round that decided.
+[flush]
+rule = 2
+method = "dsync"
+idle_fdatasync_us = [90, 130, 200]
+idle_dsync_us = [40, 52, 80]
+busy_fdatasync_us = [95, 150, 300]
+busy_dsync_us = [42, 61, 90]
+kernel = '6.18.4-"odd"'
+"#
+        );
+        assert_eq!(identity(Some(probe())).to_toml(), text);
+        assert_eq!(Identity::parse(&text, Path::new("node.toml")), Ok(identity(Some(probe()))));
+        let torn = text.replace("idle_dsync_us = [40, 52, 80]", "idle_dsync_us = [40, 52]");
+        assert!(Identity::parse(&torn, Path::new("node.toml")).is_err());
+    }
+
+    #[test]
+    fn a_choice_by_another_rule_is_read_and_does_not_count() {
+        let first = r#"
+# One durable 4 KiB write in µs, p50 and p99, with idle and with busy CPUs.
+[flush]
+method = "dsync"
+idle_fdatasync_us = [145, 280]
+idle_dsync_us = [131, 270]
+busy_fdatasync_us = [371, 4100]
+busy_dsync_us = [153, 4000]
+kernel = "6.18.4"
+"#;
+        let next = "\n[flush]\nrule = 3\nmethod = \"neither\"\n";
+        for by_another in [first, next] {
+            let text = format!("{FOLDER}{by_another}");
+            assert_eq!(Identity::parse(&text, Path::new("node.toml")), Ok(identity(None)), "{text}");
         }
     }
 

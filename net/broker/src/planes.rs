@@ -7,7 +7,9 @@ use crate::config::units::show_bytes;
 use crate::config::{FlushMethod, Settings};
 use crate::host::Limits;
 use crate::identity::{Identity, Method};
+use crate::probe;
 use ringmill_core::CoreSettings;
+use ringmill_device::Identity as Device;
 use ringmill_log::LogOptions;
 use ringmill_reactor::ring::{RingFeatures, RingOptions};
 use ringmill_types::limits::{LOCKED_BYTES_MIN, OPEN_FILES_MIN};
@@ -23,11 +25,20 @@ const SEGMENT_FILES_MAX: u64 = 65_536;
 /// Segment files one core needs to destage and read at one time.
 const SEGMENT_FILES_MIN: u64 = 16;
 
-/// Which method the cores use, and why: for the banner.
-pub fn flush_method(wanted: FlushMethod, identity: &Identity, kernel: &str) -> (Method, &'static str) {
+/// Which method the cores use on `device`, and why: for the banner.
+pub fn flush_method(
+    wanted: FlushMethod,
+    identity: &Identity,
+    kernel: &str,
+    device: Option<&Device>,
+) -> (Method, &'static str) {
     match (wanted, &identity.flush) {
         (FlushMethod::Fdatasync, _) => (Method::Fdatasync, "flush.method"),
         (FlushMethod::Dsync, _) => (Method::Dsync, "flush.method"),
+        // Also where the folder was measured on another device and then copied here.
+        (FlushMethod::Auto, _) if probe::rules_out_dsync(device) => {
+            (Method::Fdatasync, "its device has a volatile cache and no FUA")
+        }
         (FlushMethod::Auto, Some(probe)) if probe.kernel == kernel => (probe.method, "measured here"),
         (FlushMethod::Auto, Some(_)) => (Method::Fdatasync, "to be measured again on this kernel"),
         (FlushMethod::Auto, None) => (Method::Fdatasync, "to be measured at a quiet moment"),
@@ -161,7 +172,8 @@ fn bounded(ms: i64) -> u64 {
 mod tests {
     use super::*;
     use crate::args::{HostFacts, ServeArgs};
-    use crate::identity::{Generation, ProbeResult, Quantiles};
+    use crate::identity::{Generation, ProbeResult, Quantiles, Round};
+    use ringmill_device::WriteCache;
 
     fn options(set: &[&str]) -> BrokerOptions {
         let args = ServeArgs { set: set.iter().map(|s| (*s).to_string()).collect(), ..ServeArgs::default() };
@@ -230,25 +242,39 @@ mod tests {
 
     #[test]
     fn the_probe_counts_on_its_kernel_and_unless_overruled() {
-        let quantiles = Quantiles { p50_us: 1, p99_us: 2 };
-        let probed = ProbeResult {
-            method: Method::Dsync,
+        let quantiles = Quantiles { p50_us: 1, p90_us: 2, p99_us: 2 };
+        let round = Round {
             idle_fdatasync: quantiles,
             idle_dsync: quantiles,
             busy_fdatasync: quantiles,
             busy_dsync: quantiles,
-            kernel: "6.1".into(),
         };
+        let probed = ProbeResult { method: Method::Dsync, round, kernel: "6.1".into() };
         let mut identity = Identity {
             node_id: 1,
             cluster_id: "c".into(),
             generation: Generation { number: 1, cores: 1, log_dir: None, drained: false },
             flush: None,
         };
-        assert_eq!(flush_method(FlushMethod::Auto, &identity, "6.1").0, Method::Fdatasync);
+        let disk = |write_cache, fua| Device {
+            name: "vda".into(),
+            model: String::new(),
+            write_cache,
+            fua,
+            rotational: false,
+            size_bytes: 1 << 40,
+        };
+        let with_fua = disk(WriteCache::WriteBack, true);
+        let method =
+            |wanted, identity: &Identity, kernel| flush_method(wanted, identity, kernel, Some(&with_fua)).0;
+        assert_eq!(method(FlushMethod::Auto, &identity, "6.1"), Method::Fdatasync);
         identity.flush = Some(probed);
-        assert_eq!(flush_method(FlushMethod::Auto, &identity, "6.1").0, Method::Dsync);
-        assert_eq!(flush_method(FlushMethod::Auto, &identity, "6.2").0, Method::Fdatasync);
-        assert_eq!(flush_method(FlushMethod::Fdatasync, &identity, "6.1").0, Method::Fdatasync);
+        assert_eq!(method(FlushMethod::Auto, &identity, "6.1"), Method::Dsync);
+        assert_eq!(method(FlushMethod::Auto, &identity, "6.2"), Method::Fdatasync);
+        assert_eq!(method(FlushMethod::Fdatasync, &identity, "6.1"), Method::Fdatasync);
+        let without = disk(WriteCache::WriteBack, false);
+        let on_it = |wanted| flush_method(wanted, &identity, "6.1", Some(&without)).0;
+        assert_eq!(on_it(FlushMethod::Auto), Method::Fdatasync);
+        assert_eq!(on_it(FlushMethod::Dsync), Method::Dsync);
     }
 }

@@ -1,11 +1,14 @@
-//! When the flush probe runs: once for a folder and kernel, in the background, at a quiet moment.
+//! When the flush probe runs: once for a folder and kernel, in the background, in rounds at quiet moments.
+//!
+//! Never where the device alone decides, and not at all once one round did not speak for a change.
 
 use crate::config::{FlushMethod, Settings};
-use crate::identity::{DataFolder, ProbeResult};
+use crate::identity::{DataFolder, ProbeResult, Round};
 use crate::planes;
 use crate::probe::{self, ProbeError};
 use crate::signals::Event;
 use ringmill_core::heartbeat::Heartbeat;
+use ringmill_device::Identity as Device;
 use ringmill_reactor::ring::{RingBackend, RingOptions};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,6 +19,8 @@ use std::time::{Duration, Instant};
 
 /// A moment is quiet when the cores rested this long.
 const QUIET: Duration = Duration::from_secs(2);
+/// Rounds are this far apart, so that no passing work of the machine is in all of them.
+const SPACING: Duration = Duration::from_secs(5);
 /// A page, and what a pool takes with it.
 const POOL_BYTES: u64 = 1 << 20;
 /// A broker that is never quiet is not probed for ever.
@@ -38,24 +43,31 @@ impl Probing {
     }
 }
 
-/// Starts the probe where `flush.method` is auto and this kernel was not measured yet.
+/// Where is measured.
+pub struct Site {
+    pub kernel: String,
+    pub cpus: usize,
+    /// Below the core logs; `None` where there is none of its own.
+    pub device: Option<Device>,
+}
+
+/// Starts the probe where `flush.method` is auto, the device leaves the choice and this kernel was not measured yet.
 pub fn start_if_due(
     settings: &Settings,
     folder: &DataFolder,
-    kernel: &str,
-    cpus: usize,
+    site: Site,
     cores: Vec<Arc<Heartbeat>>,
     events: Sender<Event>,
 ) -> Option<Probing> {
-    let measured = folder.identity.flush.as_ref().is_some_and(|probe| probe.kernel == kernel);
-    if settings.flush_method != FlushMethod::Auto || measured {
+    let measured = folder.identity.flush.as_ref().is_some_and(|probe| probe.kernel == site.kernel);
+    let settled = measured || probe::rules_out_dsync(site.device.as_ref());
+    if settings.flush_method != FlushMethod::Auto || settled {
         return None;
     }
     let stop = Arc::new(AtomicBool::new(false));
     let job = Job {
         folder: planes::log_root(&folder.path, settings),
-        kernel: kernel.to_string(),
-        cpus,
+        site,
         ring: RingOptions { pool_limit_bytes: POOL_BYTES, features: planes::features(settings) },
         cores,
         stop: Arc::clone(&stop),
@@ -77,8 +89,7 @@ pub fn start_if_due(
 
 struct Job {
     folder: PathBuf,
-    kernel: String,
-    cpus: usize,
+    site: Site,
     ring: RingOptions,
     cores: Vec<Arc<Heartbeat>>,
     stop: Arc<AtomicBool>,
@@ -86,19 +97,25 @@ struct Job {
 
 impl Job {
     fn run(&self) -> Option<ProbeResult> {
+        let mut rounds: Vec<Round> = Vec::new();
         for _ in 0..ATTEMPTS_MAX {
             self.wait_for_quiet()?;
             let (before, begun) = (probe::turns(&self.cores), Instant::now());
-            match self.measure() {
-                Ok(result) => {
+            match self.measure(rounds.len()) {
+                Ok(round) => {
                     let turns = probe::turns(&self.cores).wrapping_sub(before);
-                    if probe::was_quiet(turns, begun.elapsed(), self.cores.len()) {
-                        return Some(result);
+                    if !probe::was_quiet(turns, begun.elapsed(), self.cores.len()) {
+                        tracing::debug!(
+                            turns,
+                            "the flush probe was disturbed by clients; it is made again later"
+                        );
+                        continue;
                     }
-                    tracing::debug!(
-                        turns,
-                        "the flush probe was disturbed by clients; it is made again later"
-                    );
+                    rounds.push(round);
+                    if let Some(method) = probe::choose(self.site.device.as_ref(), &rounds) {
+                        return Some(ProbeResult { method, round, kernel: self.site.kernel.clone() });
+                    }
+                    self.rest(SPACING)?;
                 }
                 Err(ProbeError::Stopped) => return None,
                 Err(ProbeError::Failed(why)) => {
@@ -113,21 +130,28 @@ impl Job {
         None
     }
 
-    fn measure(&self) -> Result<ProbeResult, ProbeError> {
+    fn measure(&self, round: usize) -> Result<Round, ProbeError> {
         let mut io = RingBackend::new(self.ring).map_err(|error| ProbeError::Failed(error.to_string()))?;
-        probe::run(&mut io, &self.folder, &self.kernel, self.cpus, &self.stop)
+        probe::run(&mut io, &self.folder, round, self.site.cpus, &self.stop)
+    }
+
+    /// `None` when told to stop.
+    fn rest(&self, time: Duration) -> Option<()> {
+        let begun = Instant::now();
+        while begun.elapsed() < time {
+            if self.stop.load(Ordering::Relaxed) {
+                return None;
+            }
+            std::thread::park_timeout(time.saturating_sub(begun.elapsed()));
+        }
+        Some(())
     }
 
     /// `None` when told to stop.
     fn wait_for_quiet(&self) -> Option<()> {
         loop {
             let (before, begun) = (probe::turns(&self.cores), Instant::now());
-            while begun.elapsed() < QUIET {
-                if self.stop.load(Ordering::Relaxed) {
-                    return None;
-                }
-                std::thread::park_timeout(QUIET.saturating_sub(begun.elapsed()));
-            }
+            self.rest(QUIET)?;
             if probe::was_quiet(
                 probe::turns(&self.cores).wrapping_sub(before),
                 begun.elapsed(),

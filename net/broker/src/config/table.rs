@@ -496,7 +496,7 @@ settings! {
         relaxed_topics_enable: bool, "relaxed.topics.enable", Ringmill, Kind::Bool, Some("false"),
             "Whether flush.messages above 1 has its effect. Off, the value is kept and shown, and the topic stays durable: tools copy Kafka's default, 9223372036854775807, without meaning it.", "true";
         flush_method: FlushMethod, "flush.method", Ringmill, Kind::Choice(&["auto", "fdatasync", "dsync"]), Some("auto"),
-            "How a flush group becomes durable: a write with a linked fdatasync, or a write with RWF_DSYNC. auto starts on fdatasync and changes, at the next start, only where the probe measured dsync to be faster with idle and with busy CPUs. The wrong one costs a factor of ten or more.", "auto";
+            "How a flush group becomes durable: a write with a linked fdatasync, or a write with RWF_DSYNC. auto starts on fdatasync. A device with a volatile write cache and no FUA keeps it; elsewhere the broker measures both at quiet moments and changes to dsync, at the next start, only where that was faster by a fifth or more with idle and with busy CPUs, in each of three rounds. The wrong one costs a factor of ten or more.", "auto";
         flush_depth: u32, "flush.depth", Ringmill, Kind::Int { min: 1, max: 64 }, Some("1"),
             "Flushes under way at one time on a core. 1 is best with fdatasync; devices with RWF_DSYNC through FUA may gain from 2 to 4.", "1";
         group_linger_us: u64, "group.linger.us", Ringmill, Kind::Time { unit: TimeUnit::Micros, min: 0, max: 1_000_000 }, Some("0"),
