@@ -423,7 +423,10 @@ impl Running {
     /// Stops accepting, finishes what is in flight, flushes, destages, checkpoints.
     fn stop(mut self, signal: &'static str, events: &Receiver<Event>) -> Result<(), Failure> {
         let begun = Instant::now();
-        tracing::info!("{signal}: stopping; a second one ends the process at once");
+        tracing::info!(
+            "{signal}: stopping; a second one after {} s or more ends the process at once",
+            signals::SAME_REQUEST.as_secs()
+        );
         notify::notify("STOPPING=1");
         self.control.stop();
         if let Some(probe) = self.probe.take() {

@@ -94,10 +94,10 @@ reasons! {
         "Syncing segments or writing a checkpoint failed. The core log still holds what the device may have lost, and is not written over.",
         "Read the kernel log (`dmesg`, `journalctl -k`) for the device of the data folder. A start writes the segments again from the core log, or refuses with code 8 and names what cannot be read.";
     Interrupted = 130, Sensible,
-        "A second SIGINT ended the process before the orderly stop was done.",
+        "A SIGINT a second or more after the signal that began the orderly stop ended the process before it was done.",
         "Nothing acknowledged is lost: the next start replays the core logs.";
     Terminated = 143, Sensible,
-        "A second SIGTERM ended the process before the orderly stop was done.",
+        "A SIGTERM a second or more after the signal that began the orderly stop ended the process before it was done.",
         "Nothing acknowledged is lost: the next start replays the core logs.";
 }
 

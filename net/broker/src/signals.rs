@@ -1,5 +1,7 @@
-//! SIGTERM and SIGINT: the first asks for an orderly stop, the second ends the process at once.
+//! SIGTERM and SIGINT: the first asks for an orderly stop, one that comes later ends the process at once.
 //!
+//! One that comes with the first is the same request: GNU `timeout` signals its child and then its group, a terminal and a
+//! supervisor may both pass a Ctrl-C on.
 //! Everything the main thread waits for arrives through one channel of [`Event`]s. SIGPIPE is ignored by Rust's runtime.
 
 use crate::exit::{Failure, Reason};
@@ -8,6 +10,10 @@ use ringmill_upkeep::Report;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant};
+
+/// What follows the first signal within this time says the same once more.
+pub const SAME_REQUEST: Duration = Duration::from_secs(1);
 
 /// What wakes the main thread of a serving broker.
 pub enum Event {
@@ -21,6 +27,27 @@ pub enum Event {
     Scrubbed(Report),
     /// The flush probe has a result.
     Probed(ProbeResult),
+}
+
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    Stop,
+    /// The request that is being followed.
+    Same,
+    EndAtOnce,
+}
+
+/// `first`: when the first signal came.
+fn asked(first: &mut Option<Instant>, now: Instant) -> Asked {
+    match *first {
+        None => {
+            *first = Some(now);
+            Asked::Stop
+        }
+        Some(first) if now.saturating_duration_since(first) < SAME_REQUEST => Asked::Same,
+        Some(_) => Asked::EndAtOnce,
+    }
 }
 
 /// Listens from now on, for the rest of the process.
@@ -38,22 +65,49 @@ pub fn listen(events: Sender<Event>) -> Result<(), Failure> {
     std::thread::Builder::new()
         .name("signals".into())
         .spawn(move || {
-            let mut asked = false;
+            let mut first = None;
             for number in signals.forever() {
                 let (signal, second) = match number {
                     SIGINT => ("SIGINT", Reason::Interrupted),
                     _ => ("SIGTERM", Reason::Terminated),
                 };
-                if asked {
-                    tracing::warn!("{signal} again: ending at once; the next start replays the core logs");
-                    std::process::exit(i32::from(second.code()));
-                }
-                asked = true;
-                if events.send(Event::Stop { signal }).is_err() {
-                    return;
+                match asked(&mut first, Instant::now()) {
+                    Asked::Stop => {
+                        if events.send(Event::Stop { signal }).is_err() {
+                            return;
+                        }
+                    }
+                    Asked::Same => tracing::debug!("{signal}: the same request as the first signal"),
+                    Asked::EndAtOnce => {
+                        tracing::warn!(
+                            "{signal} again: ending at once; the next start replays the core logs"
+                        );
+                        std::process::exit(i32::from(second.code()));
+                    }
                 }
             }
         })
         .map_err(internal)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_with_the_first_is_the_same_request() {
+        let begun = Instant::now();
+        let mut first = None;
+        for (after_ms, wanted) in [
+            (0, Asked::Stop),
+            (0, Asked::Same),
+            (999, Asked::Same),
+            (1_000, Asked::EndAtOnce),
+            (70_000, Asked::EndAtOnce),
+        ] {
+            let now = begun + Duration::from_millis(after_ms);
+            assert_eq!(asked(&mut first, now), wanted, "after {after_ms} ms");
+        }
+    }
 }

@@ -38,6 +38,7 @@ fn main() -> ExitCode {
     }
     let stories = stories![
         a_broker_keeps_its_identity_over_orderly_stops,
+        two_signals_at_once_are_one_request,
         acknowledged_records_survive_kill_and_changes_of_core_count,
         core_logs_move_to_a_folder_of_their_own,
         a_change_of_core_count_cut_in_the_middle_is_finished,
@@ -217,6 +218,18 @@ fn a_broker_keeps_its_identity_over_orderly_stops() {
     let (code, text) = again.end(Signal::INT);
     assert_eq!(code, Some(0), "{text}");
     assert!(text.contains("SIGINT: stopping"), "{text}");
+}
+
+/// As `timeout` does it, which signals its child and then its group.
+fn two_signals_at_once_are_one_request() {
+    let dir = folder();
+    let broker = Plan::within(&dir, "2").start();
+    // Another signal: the kernel makes one of two alike that wait.
+    kill_process(Pid::from_child(&broker.child), Signal::TERM).unwrap();
+    let (code, text) = broker.end(Signal::INT);
+    assert_eq!(code, Some(0), "{text}");
+    assert_eq!(text.matches(": stopping").count(), 1, "{text}");
+    assert!(text.contains("everything is flushed, destaged and checkpointed"), "{text}");
 }
 
 fn acknowledged_records_survive_kill_and_changes_of_core_count() {
