@@ -26,8 +26,10 @@ pub struct Banner {
     pub free_bytes: Option<u64>,
     pub cores: Vec<CorePlacement>,
     pub memory_bytes: u64,
-    /// Kernel features in use, and those done without with the reason.
+    /// Kernel features in use, those that would work and are not used, and those done without; with the reason where there is
+    /// one to tell.
     pub features_used: Vec<String>,
+    pub features_unused: Vec<String>,
     pub features_without: Vec<String>,
     pub method: Method,
     /// Why this method: set, measured, or not yet measured.
@@ -53,6 +55,7 @@ impl Banner {
                 cores = self.cores.len(),
                 memory_bytes = self.memory_bytes,
                 features = self.features_used.join(", "),
+                unused = self.features_unused.join(", "),
                 without = self.features_without.join(", "),
                 flush = self.method.name(),
                 ack = self.ack(),
@@ -90,6 +93,9 @@ impl Banner {
             format!("up to {} of buffers, tail rings and caches", show_bytes(self.memory_bytes as i64)),
         );
         line("kernel", format!("uses {}", list(&self.features_used)));
+        if !self.features_unused.is_empty() {
+            line("", format!("has, and does not use, {}", list(&self.features_unused)));
+        }
         if self.features_without.is_empty() {
             line("", "and misses nothing that it can use".to_string());
         } else {
@@ -187,6 +193,7 @@ mod tests {
             ],
             memory_bytes: 1 << 30,
             features_used: vec!["fixed-buffers".into()],
+            features_unused: vec!["zero_copy (it loses on loopback)".into()],
             features_without: Vec::new(),
             method: Method::Fdatasync,
             method_because: "not measured yet",
@@ -207,7 +214,8 @@ mod tests {
             "/var/lib/ringmill (ext4, 1.5 GiB free, first start)",
             "2 on CPU 0-1, pinned",
             "up to 1GiB",
-            "uses fixed-buffers",
+            "uses fixed-buffers\n",
+            "has, and does not use, zero_copy (it loses on loopback)\n",
             "misses nothing",
             "linked fdatasync (not measured yet), one in flight",
             "means on disk: it leaves after the flush",

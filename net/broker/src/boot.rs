@@ -18,6 +18,7 @@ use crate::settled::Settled;
 use crate::signals::{self, Event};
 use crate::stall::StallWatch;
 use crate::{adoption, bind, control, generation, logging, newer, notify, probing, upkeep};
+use ringmill_core::core::ZERO_COPY_FROM_BYTES;
 use ringmill_core::thread::{CoreHandle, CoreOptions, StartError};
 use ringmill_device::Identity as Device;
 use ringmill_log::RecoveryError;
@@ -276,15 +277,7 @@ impl Running {
     fn banner(&self, begun: Instant) -> Banner {
         let ground = &self.ground;
         let settings = &ground.options.config.settings;
-        let (used, without): (Vec<_>, Vec<_>) = self.features.list().into_iter().partition(|(_, used)| *used);
-        let off = &settings.features_off;
-        let name = |(name, _): (&str, bool)| {
-            if off.iter().any(|off| off == name) {
-                format!("{name} (switched off)")
-            } else {
-                name.to_string()
-            }
-        };
+        let Features { used, unused, without } = Features::of(&self.features, &settings.features_off);
         let files = planes::share_files(
             ground.limits.open_files,
             settings.max_connections,
@@ -303,8 +296,9 @@ impl Running {
             free_bytes: StdFs.free_bytes(&self.folder.path).ok(),
             cores: ground.options.cores.clone(),
             memory_bytes: ground.options.memory_bytes,
-            features_used: used.into_iter().map(name).collect(),
-            features_without: without.into_iter().map(name).collect(),
+            features_used: used,
+            features_unused: unused,
+            features_without: without,
             method: self.method,
             method_because: self.method_because,
             flush_depth: settings.flush_depth,
@@ -469,6 +463,34 @@ impl Running {
     }
 }
 
+/// Names of the kernel features for the banner.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Features {
+    used: Vec<String>,
+    /// They would work.
+    unused: Vec<String>,
+    without: Vec<String>,
+}
+
+impl Features {
+    /// `found`: what the rings could set up; `off`: the names of `features.off`.
+    fn of(found: &RingFeatures, off: &[String]) -> Features {
+        let mut features = Features::default();
+        for (name, works) in found.list() {
+            if off.iter().any(|off| off == name) {
+                features.without.push(format!("{name} (switched off)"));
+            } else if !works {
+                features.without.push(name.to_string());
+            } else if name == "zero_copy" && ZERO_COPY_FROM_BYTES == usize::MAX {
+                features.unused.push(format!("{name} (it loses on loopback)"));
+            } else {
+                features.used.push(name.to_string());
+            }
+        }
+        features
+    }
+}
+
 fn core_options(
     options: &BrokerOptions,
     folder: &DataFolder,
@@ -524,6 +546,24 @@ mod tests {
     use super::*;
     use ringmill_types::CoreId;
     use std::io::{Error, ErrorKind};
+
+    #[test]
+    fn features_are_told_as_they_are_used() {
+        let all = Features::of(&RingFeatures::ALL, &[]);
+        assert_eq!(all.used, ["defer_taskrun", "provided_buffers", "multishot_accept"]);
+        assert_eq!(all.unused, ["zero_copy (it loses on loopback)"]);
+        assert!(all.without.is_empty());
+        let found = RingFeatures {
+            zero_copy: false,
+            provided_buffers: false,
+            multishot_accept: false,
+            ..RingFeatures::ALL
+        };
+        let some = Features::of(&found, &["multishot_accept".into()]);
+        assert_eq!(some.used, ["defer_taskrun"]);
+        assert!(some.unused.is_empty());
+        assert_eq!(some.without, ["provided_buffers", "multishot_accept (switched off)", "zero_copy"]);
+    }
 
     #[test]
     fn a_start_without_room_says_where_to_make_some() {

@@ -25,6 +25,10 @@ use ringmill_wire::api_versions::ApiVersionsAnswers;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+/// Sends of this size and more go without copying: none, as that loses on loopback and was not measured elsewhere
+/// (kernel-notes/send.md).
+pub const ZERO_COPY_FROM_BYTES: usize = usize::MAX;
+
 /// Settings of a core that are not its log's.
 #[derive(Clone, Debug)]
 pub struct CoreSettings {
@@ -53,7 +57,7 @@ impl CoreSettings {
             frame_ms: 30_000,
             slow_request_ms: 1_000,
             connections_max: 100_000,
-            zero_copy_from_bytes: usize::MAX,
+            zero_copy_from_bytes: ZERO_COPY_FROM_BYTES,
             sessions_max: 1_000,
             move_connections: true,
         }
