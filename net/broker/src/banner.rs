@@ -125,7 +125,7 @@ impl Banner {
             .map_or(String::new(), |bytes| format!(", {:.1} GiB free", bytes as f64 / f64::from(1 << 30)));
         let buffered = match self.file_system.footing {
             Footing::Sound => "",
-            Footing::Buffered(_) | Footing::Refused(_) => ", buffered",
+            Footing::Buffered(_) | Footing::Memory | Footing::Refused(_) => ", buffered",
         };
         let first = if self.first_start { ", first start" } else { "" };
         format!("{} ({}{buffered}{free}{first})", self.data.display(), self.file_system.name)
@@ -158,6 +158,9 @@ impl Banner {
             (Footing::Sound, false) => "means on disk: it leaves after the flush that covers its records",
             (Footing::Sound, true) => {
                 "means on disk, except on topics with flush.messages above 1 (relaxed): there, that the write is under way"
+            }
+            (Footing::Memory, _) => {
+                "means given to memory: a kill of the broker leaves it, a power cut takes it"
             }
             (Footing::Buffered(_) | Footing::Refused(_), _) => {
                 "means given to this file system and flushed; whether that survives a power cut is up to what lies below"
@@ -229,10 +232,15 @@ mod tests {
     #[test]
     fn a_weaker_promise_is_not_dressed_up() {
         let mut on_memory = banner();
-        on_memory.file_system =
-            FileSystem { name: "tmpfs".into(), footing: Footing::Buffered("it is memory") };
+        on_memory.file_system = FileSystem { name: "tmpfs".into(), footing: Footing::Memory };
         assert!(on_memory.text().contains("(tmpfs, buffered"), "{}", on_memory.text());
-        assert!(!on_memory.text().contains("means on disk"), "{}", on_memory.text());
+        assert!(on_memory.text().contains("a power cut takes it"), "{}", on_memory.text());
+        let on_overlay = FileSystem { name: "overlay".into(), footing: Footing::Buffered("it is a layer") };
+        let elsewhere = Banner { file_system: on_overlay, ..banner() };
+        assert!(elsewhere.text().contains("up to what lies below"), "{}", elsewhere.text());
+        for weaker in [on_memory, elsewhere] {
+            assert!(!weaker.text().contains("means on disk"), "{}", weaker.text());
+        }
         let relaxed = Banner { relaxed_allowed: true, ..banner() };
         assert!(relaxed.text().contains("except on topics"), "{}", relaxed.text());
     }

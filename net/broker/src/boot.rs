@@ -119,7 +119,7 @@ fn footing(setting: &str, path: &Path) -> Result<FileSystem, Failure> {
     let found =
         host::file_system(path).map_err(|error| identity::unusable_as(setting, path, "reached", &error))?;
     match found.footing {
-        Footing::Sound | Footing::Buffered(_) => Ok(found),
+        Footing::Sound | Footing::Buffered(_) | Footing::Memory => Ok(found),
         Footing::Refused(why) => Err(unusable(format!(
             "{} is on {}, where acknowledged records would not be safe: {why}. Use a folder on ext4, XFS or btrfs.",
             path.display(),
@@ -332,7 +332,12 @@ impl Running {
                 self.advertised
             );
         }
-        if let Footing::Buffered(why) = ground.file_system.footing {
+        let weaker = match ground.file_system.footing {
+            Footing::Buffered(why) => Some(why),
+            Footing::Memory => Some(host::MEMORY),
+            Footing::Sound | Footing::Refused(_) => None,
+        };
+        if let Some(why) = weaker {
             tracing::warn!("{} is on {}: {why}", self.folder.path.display(), ground.file_system.name);
         }
         for core in &self.cores {

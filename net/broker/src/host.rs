@@ -63,6 +63,8 @@ pub enum Footing {
     Sound,
     /// Works through the page cache; the sentence says what that means.
     Buffered(&'static str),
+    /// It is memory: a broker works there, and a power cut takes everything.
+    Memory,
     /// Cannot keep the promises.
     Refused(&'static str),
 }
@@ -74,22 +76,17 @@ pub struct FileSystem {
     pub footing: Footing,
 }
 
+/// What [`Footing::Memory`] means.
+pub const MEMORY: &str = "it is memory: acknowledged records do not survive a power cut";
+
 const FILE_SYSTEMS: &[(i64, &str, Footing)] = &[
     (0xEF53, "ext4", Footing::Sound),
     (0x5846_5342, "XFS", Footing::Sound),
     (0x9123_683E, "btrfs", Footing::Sound),
     (0xF2F5_2010, "F2FS", Footing::Sound),
     (0x2FC1_2FC1, "ZFS", Footing::Buffered("it caches on its own; flushes are honest, tails are longer")),
-    (
-        0x0102_1994,
-        "tmpfs",
-        Footing::Buffered("it is memory: acknowledged records do not survive a power cut"),
-    ),
-    (
-        0x8584_58F6,
-        "ramfs",
-        Footing::Buffered("it is memory: acknowledged records do not survive a power cut"),
-    ),
+    (0x0102_1994, "tmpfs", Footing::Memory),
+    (0x8584_58F6, "ramfs", Footing::Memory),
     (
         0x794C_7630,
         "overlay",
@@ -164,7 +161,7 @@ mod tests {
     fn file_systems_are_told_apart() {
         assert_eq!(
             file_system(Path::new("/dev/shm/not/there/yet")).expect("mounted").footing,
-            Footing::Buffered("it is memory: acknowledged records do not survive a power cut")
+            Footing::Memory
         );
         let proc = file_system(Path::new("/proc")).expect("mounted");
         assert!(matches!(proc.footing, Footing::Buffered(_)), "{proc:?}");

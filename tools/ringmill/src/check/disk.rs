@@ -30,6 +30,12 @@ fn file_system(data: &Path) -> Finding {
                 Footing::Buffered(why) => {
                     Finding::warn(NAME, format!("{at}: {why}"), "put --data on ext4, XFS or btrfs")
                 }
+                // It starts there, and cannot keep the promise that a broker is for.
+                Footing::Memory => Finding::fail(
+                    NAME,
+                    format!("{at}: {}", host::MEMORY),
+                    "put --data on ext4, XFS or btrfs; a broker starts here, for trials",
+                ),
                 Footing::Refused(why) => {
                     Finding::fail(NAME, format!("{at}: {why}"), "put --data on ext4, XFS or btrfs")
                 }
@@ -138,6 +144,13 @@ fn write_cache(folder: &Path) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn memory_does_not_keep_what_was_acknowledged() {
+        let finding = file_system(Path::new("/dev/shm"));
+        assert_eq!(finding.verdict, crate::check::Verdict::Fail, "{finding:?}");
+        assert!(finding.found.contains("power cut"), "{finding:?}");
+    }
 
     #[test]
     fn a_folder_that_does_not_exist_yet_is_checked_at_its_parent() {

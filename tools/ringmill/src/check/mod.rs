@@ -15,7 +15,7 @@ use std::path::PathBuf;
 
 #[derive(Args)]
 #[command(
-    after_help = "Exit code 0: a broker starts and keeps its promises. 1: it does not, or, with --strict, there is a warning."
+    after_help = "Exit code 0: a broker starts and keeps its promises. 1: it does not start, or cannot keep them, as on a file system in memory; or, with --strict, there is a warning."
 )]
 pub struct Check {
     /// The data folder to be; it need not exist
