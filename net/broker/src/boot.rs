@@ -197,6 +197,7 @@ struct Running {
     folder: DataFolder,
     method: Method,
     method_because: &'static str,
+    files: FileShare,
     features: RingFeatures,
     advertised: Address,
     advertised_by_name: bool,
@@ -261,6 +262,7 @@ impl Running {
             folder,
             method,
             method_because,
+            files,
             features,
             advertised,
             advertised_by_name,
@@ -278,11 +280,6 @@ impl Running {
         let ground = &self.ground;
         let settings = &ground.options.config.settings;
         let Features { used, unused, without } = Features::of(&self.features, &settings.features_off);
-        let files = planes::share_files(
-            ground.limits.open_files,
-            settings.max_connections,
-            ground.options.cores.len(),
-        );
         Banner {
             kernel: ground.kernel.clone(),
             node_id: self.folder.identity.node_id,
@@ -303,7 +300,7 @@ impl Running {
             method_because: self.method_because,
             flush_depth: settings.flush_depth,
             relaxed_allowed: settings.relaxed_topics_enable,
-            low_limits: planes::low_limits(ground.limits, files),
+            low_limits: planes::low_limits(ground.limits, self.files),
             started_in: begun.elapsed(),
         }
     }

@@ -225,6 +225,13 @@ pub struct CutOff {
     pub whole_bytes: u64,
 }
 
+impl CutOff {
+    /// A group of the chain would end at `end` of this file: one begins only where it fits.
+    pub(crate) fn within_group(path: &Path, bytes: u64, end: u64) -> Option<CutOff> {
+        (end > bytes).then(|| CutOff { path: path.to_path_buf(), bytes, whole_bytes: end })
+    }
+}
+
 impl std::fmt::Display for CutOff {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (path, bytes) = (self.path.display(), self.bytes);
@@ -385,10 +392,7 @@ impl Walk {
             return Ok(false);
         }
         let end = position + header.total_bytes() as u64;
-        if end > file.bytes && self.chain.cut.is_none() {
-            // A group begins only where it fits.
-            self.chain.cut = Some(CutOff { path: file.path.clone(), bytes: file.bytes, whole_bytes: end });
-        }
+        self.chain.cut = self.chain.cut.take().or_else(|| CutOff::within_group(&file.path, file.bytes, end));
         let Ok(group) = file.group(fs, position, &header)? else {
             // It belongs here and is damaged: the chain ends at this place, be it in another file.
             self.chain.end_file = number;

@@ -163,10 +163,9 @@ impl Replay {
             GroupHeader::decode(self.window.get(io.fs(), &self.files, file, offset, GROUP_HEADER_BYTES)?);
         let Ok(header) = header else { return Ok(false) };
         let total = header.total_bytes();
-        if let Some(log) = self.files.get(file).filter(|log| offset + total as u64 > log.bytes) {
-            // A group begins only where it fits.
-            let whole_bytes = offset + total as u64;
-            let cut = CutOff { path: log.path.clone(), bytes: log.bytes, whole_bytes };
+        let end = offset + total as u64;
+        let cut = self.files.get(file).and_then(|log| CutOff::within_group(&log.path, log.bytes, end));
+        if let Some(cut) = cut {
             let data_dir = self.log.options.data_dir.clone();
             return Err(RecoveryError::CutOff { data_dir, what: cut.to_string() });
         }
