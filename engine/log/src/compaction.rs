@@ -16,6 +16,7 @@ use crate::checkpointing::DiskError;
 use crate::compact::{Cleaned, Group, Order, Output, Source, cleaned_path};
 use crate::folder;
 use crate::format::checkpoint::{PartitionState, SegmentState};
+use crate::format::compacted_to::{self, COMPACTED_TO_NAME};
 use crate::format::swap::{SWAP_NAME, SwapRecord};
 use crate::jobs::{JobDone, JobFor};
 use crate::log::{Log, LogEvent, Slot};
@@ -25,13 +26,11 @@ use crate::token::{self, token};
 use ringmill_reactor::{Backend, Fs, Op};
 use ringmill_types::{Offset, PartitionId, TopicId};
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::TrySendError;
 use std::sync::{Arc, OnceLock};
 
-const OFFSETS_NAME: &str = "compacted-to";
 const EXTENSIONS: [&str; 3] = ["log", "index", "timeindex"];
 
 /// How often a pass that is under way is asked after.
@@ -287,14 +286,10 @@ impl Log {
 
     pub(crate) fn load_compacted_to(&mut self, fs: &dyn Fs) {
         // Without it the next pass compares everything again.
-        let text = fs.read_all(&self.options.log_dir.join(OFFSETS_NAME)).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text);
-        let parse = |line: &str| {
-            let (id, offset) = line.split_once(' ')?;
-            Some((PartitionId(id.parse().ok()?), Offset(offset.parse().ok()?)))
-        };
-        self.compaction.clean_to =
-            text.lines().filter_map(parse).filter(|(id, _)| self.by_id.contains_key(id)).collect();
+        let text = fs.read_all(&self.options.log_dir.join(COMPACTED_TO_NAME)).unwrap_or_default();
+        let mut offsets = compacted_to::parse(&String::from_utf8_lossy(&text));
+        offsets.retain(|id, _| self.by_id.contains_key(id));
+        self.compaction.clean_to = offsets;
     }
 }
 
@@ -388,11 +383,8 @@ impl SwapOrder {
             })?;
             put_in_place(fs, &self.dir, &self.groups).map_err(DiskError::LostWrites)?;
         }
-        let mut text = String::new();
-        for (id, offset) in &self.offsets {
-            let _ = writeln!(text, "{} {}", id.0, offset.0);
-        }
-        if let Err(error) = fs.replace(&self.log_dir.join(OFFSETS_NAME), text.as_bytes()) {
+        let text = compacted_to::to_text(&self.offsets);
+        if let Err(error) = fs.replace(&self.log_dir.join(COMPACTED_TO_NAME), text.as_bytes()) {
             tracing::warn!(%error, "how far compaction came could not be noted; after a start it compares everything again");
         }
         Ok(())

@@ -209,6 +209,9 @@ mod tests {
 
     #[test]
     fn text_is_kafkas() {
+        let kafkas = crate::testing::golden_text("kafka-4.3.1/plain-0/leader-epoch-checkpoint");
+        assert_eq!(EpochCache::from_text(&kafkas).unwrap(), cache(&[(0, 0)]));
+        assert_eq!(cache(&[(0, 0)]).to_text(), kafkas);
         assert_eq!(cache(&[(0, 0), (4, 1234)]).to_text(), "0\n2\n0 0\n4 1234\n");
         let refused = |text: &str| EpochCache::from_text(text).unwrap_err();
         assert_eq!(refused("1\n0\n"), EpochsError::Version);

@@ -32,6 +32,10 @@ pub fn golden(name: &str) -> std::path::PathBuf {
     std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
 }
 
+pub fn golden_text(name: &str) -> String {
+    std::fs::read_to_string(golden(name)).unwrap()
+}
+
 /// A copy of a golden folder that a test may change, under its own name.
 pub fn golden_copy(name: &str) -> (tempfile::TempDir, std::path::PathBuf) {
     let home = tempfile::tempdir().unwrap();

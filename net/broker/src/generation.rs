@@ -353,7 +353,54 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+    use ringmill_log::format::checkpoint::{ProducerBatch, ProducerState, SegmentState};
     use ringmill_reactor::stdfs::StdFs;
+
+    /// A partition with something of everything, and one that never had a record.
+    fn partitions() -> Vec<PartitionState> {
+        let segment = |base_offset, sealed| SegmentState {
+            base_offset,
+            bytes: 4321,
+            max_timestamp_ms: 1_700_000_000_123,
+            offset_of_max_timestamp: base_offset + 3,
+            created_ms: 1_700_000_000_000,
+            index_entries: 2,
+            time_entries: 1,
+            sealed,
+        };
+        let batch =
+            ProducerBatch { first_seq: 0, last_seq: 4, first_offset: 10, last_offset: 14, timestamp_ms: 77 };
+        let full = PartitionState {
+            id: 11,
+            topic: "orders".to_string(),
+            topic_id: *b"0123456789abcdef",
+            index: 2,
+            log_start: 5,
+            next_offset: 100,
+            epochs: vec![(0, 0), (3, 50)],
+            segments: vec![segment(0, true), segment(60, false)],
+            producers: vec![ProducerState { id: 9000, epoch: 1, last_ms: 99, batches: vec![batch; 2] }],
+            max_timestamp_ms: 1_700_000_000_123,
+        };
+        let fresh = PartitionState {
+            id: 12,
+            topic: "fresh".to_string(),
+            topic_id: [0xfe; 16],
+            max_timestamp_ms: -1,
+            ..PartitionState::default()
+        };
+        vec![full, fresh]
+    }
+
+    #[test]
+    fn last_words_are_the_bytes_of_the_golden_file() {
+        let data = tempfile::tempdir().unwrap();
+        let path = data.path().join(HANDED_ON_NAME);
+        hand_on(data.path(), 7, partitions(), &StdFs).unwrap();
+        let golden = crate::golden::check("handed-on-v1.bin", &std::fs::read(&path).unwrap());
+        std::fs::write(&path, golden).unwrap();
+        assert_eq!(handed_on(data.path(), 7, &StdFs), Some(partitions()));
+    }
 
     #[test]
     fn last_words_are_for_the_generation_they_were_written_for() {

@@ -491,6 +491,19 @@ count = 2
         Identity { node_id: 4, cluster_id: "home".into(), generation, flush }
     }
 
+    #[test]
+    fn bytes_are_those_of_the_golden_files() {
+        let full = Identity {
+            generation: Generation { number: 7, cores: 3, log_dir: Some("/mnt/lo g".into()), drained: true },
+            ..identity(Some(probe()))
+        };
+        for (name, identity) in [("node-v1.toml", full), ("node-v1-unprobed.toml", identity(None))] {
+            let golden = crate::golden::check(name, identity.to_toml().as_bytes());
+            let golden = std::str::from_utf8(&golden).expect("text");
+            assert_eq!(Identity::parse(golden, Path::new(name)), Ok(identity));
+        }
+    }
+
     /// What this version writes, which older ones read too: to them the second number is the tail's.
     #[test]
     fn what_was_measured_stands_with_its_rule() {

@@ -18,6 +18,8 @@ mod bind;
 mod boot;
 mod control;
 mod generation;
+#[cfg(test)]
+mod golden;
 mod logging;
 mod notify;
 mod planes;

@@ -394,7 +394,7 @@ fn payload_fault(entry: &Entry, payload: &[u8]) -> Option<&'static str> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::testing::{BatchSpec, group_of};
+    use crate::testing::{BatchSpec, check_golden, golden, group_of};
     use proptest::prelude::*;
 
     fn header() -> GroupHeader {
@@ -426,13 +426,33 @@ mod tests {
 
     #[test]
     fn bytes_are_those_of_the_golden_file() {
-        crate::testing::check_golden("group-v1.bin", &sample());
-        let golden = std::fs::read(crate::testing::golden("group-v1.bin")).unwrap();
-        let group = decode_group(&golden).unwrap();
+        check_golden("group-v1.bin", &sample());
+        let bytes = std::fs::read(golden("group-v1.bin")).unwrap();
+        let group = decode_group(&bytes).unwrap();
         assert_eq!(group.header.sequence, GroupSeq(42));
         assert_eq!(group.entries.len(), 4);
         let sizes: Vec<usize> = group.payloads().map(|(_, bytes)| bytes.len()).collect();
         assert_eq!(sizes, [91, 394, 0, 62]);
+    }
+
+    /// The kinds that the file of before has none of, too: its numbers, and what stands in `arg` and `epoch`.
+    #[test]
+    fn entries_of_every_kind_are_those_of_the_golden_file() {
+        let parts = EntryKind::ALL.map(|kind| {
+            let base_offset = 100 + kind as i64;
+            let batch = BatchSpec { base_offset, epoch: 3, ..BatchSpec::default() }.bytes();
+            (7, kind, if kind.holds_batch() { batch } else { Vec::new() }, base_offset)
+        });
+        check_golden("group-kinds-v1.bin", &group_of(header(), &parts));
+        let bytes = std::fs::read(golden("group-kinds-v1.bin")).unwrap();
+        let group = decode_group(&bytes).unwrap();
+        assert_eq!(group.header.durable, GroupSeq(40));
+        let said: Vec<_> = group.entries.iter().map(|e| (e.partition.0, e.kind as u8, e.arg)).collect();
+        assert_eq!(said, [1, 2, 3, 4, 5, 6, 7].map(|kind| (7, kind, 100 + i64::from(kind))));
+        for (entry, payload) in group.payloads() {
+            assert_eq!(entry.epoch.0, if entry.kind.holds_batch() { 3 } else { 0 });
+            assert_eq!(payload.is_empty(), !entry.kind.holds_batch());
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! the bytes they were given can justify.
 
 pub mod checkpoint;
+pub mod compacted_to;
 pub mod group;
 pub mod swap;
 

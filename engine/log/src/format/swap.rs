@@ -90,9 +90,9 @@ fn parse_group(line: &str) -> Option<Group> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::{check_golden, golden_text};
 
-    #[test]
-    fn a_record_is_read_as_it_was_written_and_no_other_way() {
+    fn sample() -> SwapRecord {
         let output = Output {
             base: Offset(7),
             bytes: 100,
@@ -106,7 +106,18 @@ mod tests {
             Group { sources: vec![Offset(7), Offset(20)], output: Some(output) },
             Group { sources: vec![Offset(30)], output: None },
         ];
-        let record = SwapRecord { partition: PartitionId(3), groups };
+        SwapRecord { partition: PartitionId(3), groups }
+    }
+
+    #[test]
+    fn bytes_are_those_of_the_golden_file() {
+        check_golden("swap-v1.txt", sample().to_text().as_bytes());
+        assert_eq!(SwapRecord::parse(&golden_text("swap-v1.txt")), Some(sample()));
+    }
+
+    #[test]
+    fn a_record_is_read_as_it_was_written_and_no_other_way() {
+        let record = sample();
         let text = record.to_text();
         assert_eq!(SwapRecord::parse(&text), Some(record));
         for at in 0..text.len() {
