@@ -1,7 +1,7 @@
 //! Offline, read-only looks at what is on disk: dumps, verification, and repair when someone accepts a loss.
 //!
 //! Looks at segments, `.index`, `.timeindex`, `partition.metadata`, `leader-epoch-checkpoint`, core-log files,
-//! checkpoints and the records of compaction, alone or as the folders they form. [`dump`] shows every row, [`verify`] only what is wrong; both check
+//! checkpoints and the records of compaction and repair, alone or as the folders they form. [`dump`] shows every row, [`verify`] only what is wrong; both check
 //! everything they can. Nothing here changes a file except [`repair::apply`]. A broker that runs on the same folder is
 //! not disturbed, but what it is writing may look torn.
 
@@ -14,9 +14,10 @@ mod rows;
 #[cfg(test)]
 mod tests;
 
-pub use core_files::{Chain, Hole, walk_chain};
+pub use core_files::{Chain, Hole, LostEnd, walk_chain};
 pub(crate) use core_files::{
-    CutOff, cut_off, exchanged_cores, exchanged_files, first_elsewhere, first_with_groups, lost_checkpoints,
+    CutOff, cut_off, exchanged_cores, exchanged_files, first_elsewhere, first_with_groups, losers_of,
+    lost_checkpoints,
 };
 pub use rows::{
     BatchRow, CheckpointRow, EntryRow, EpochRow, GroupRow, MetadataRow, OffsetRow, PartitionRow, Row,
@@ -29,6 +30,7 @@ pub use newer::{Newer, newer};
 pub use contradiction::{Against, Contradiction, CoreKnows, Decisions, Depth, Known, refusal};
 
 use crate::format::checkpoint::{HANDED_ON_NAME, SLOT_NAMES};
+use crate::format::given_up::GIVEN_UP_NAME;
 use crate::format::swap::SWAP_NAME;
 use crate::segment::{SegmentFile, parse_file_name};
 use ringmill_reactor::{DirEntry, Fs};
@@ -58,6 +60,8 @@ pub enum FileKind {
     Checkpoint,
     /// `core-N/swap`: what compaction puts in the place of what.
     SwapRecord,
+    /// `core-N/given-up`: where the chain goes on behind groups that a repair gave up.
+    GivenUp,
     /// `handed-on`: what the partitions were when the number of cores changed; a checkpoint without a core.
     HandedOn,
     /// `meta/journal`. Named here so that one kind of report fits all of a data folder; `replication/metadata` reads it.
@@ -168,6 +172,7 @@ impl fmt::Display for Report {
             FileKind::Checkpoint | FileKind::HandedOn => "partitions",
             FileKind::MetadataJournal => "records",
             FileKind::SwapRecord => "groups",
+            FileKind::GivenUp => "gaps",
             FileKind::OffsetIndex
             | FileKind::TimeIndex
             | FileKind::LeaderEpochs
@@ -315,6 +320,7 @@ fn file(
         FileKind::Checkpoint => core_files::checkpoint(fs, path, emit),
         FileKind::HandedOn => core_files::handed_on(fs, path, emit),
         FileKind::SwapRecord => core_files::swap(fs, path, emit),
+        FileKind::GivenUp => core_files::given_up(fs, path, emit),
         FileKind::MetadataJournal | FileKind::NodeIdentity => {
             Err(InspectError::Unknown { path: path.to_path_buf() })
         }
@@ -339,6 +345,7 @@ pub fn kind_of(path: &Path) -> Option<FileKind> {
         crate::adopt::EPOCHS_NAME => Some(FileKind::LeaderEpochs),
         name if SLOT_NAMES.contains(&name) => Some(FileKind::Checkpoint),
         SWAP_NAME => Some(FileKind::SwapRecord),
+        GIVEN_UP_NAME => Some(FileKind::GivenUp),
         HANDED_ON_NAME => Some(FileKind::HandedOn),
         _ => None,
     }

@@ -13,6 +13,7 @@ pub use error::RecoveryError;
 
 use crate::compaction::{finish_swap, forget_swap};
 use crate::format::checkpoint::{self, Checkpoint};
+use crate::format::given_up;
 use crate::inspect::{Decisions, Known, first_with_groups, lost_checkpoints, newer_in_core};
 use crate::log::Log;
 use crate::options::LogOptions;
@@ -29,6 +30,8 @@ pub struct RecoveryReport {
     pub groups: u64,
     pub batches: u64,
     pub bytes: u64,
+    /// Places in the chain that a repair gave up.
+    pub given_up: u64,
     pub partitions: u64,
     pub adopted: u64,
 }
@@ -87,11 +90,17 @@ impl Log {
         let mut start = newest.unwrap_or_else(|| first_checkpoint(&options));
         let (log_dir, topics_dir) = (options.log_dir.clone(), options.data_dir.join("topics"));
         let swapped = finish_swap(fs, &log_dir, &mut start.partitions, &topics_dir).map_err(at(&log_dir))?;
-        let mut replay = Replay::new(io, options, files, &start, &own, decisions);
+        let given_up = given_up::read(fs, &log_dir).map_err(at(&log_dir))?;
+        let is_past = given_up.iter().all(|gap| gap.first < start.next_group);
+        let mut replay = Replay::new(io, options, files, &start, &own, given_up, decisions);
         replay.run(io, &start)?;
         let (mut log, report) = replay.finish(io, start, incarnation)?;
         if swapped {
             forget_swap(io.fs(), &log_dir).map_err(at(&log_dir))?;
+        }
+        // Both slots begin behind it now.
+        if is_past {
+            given_up::forget(io.fs(), &log_dir).map_err(at(&log_dir))?;
         }
         log.load_compacted_to(io.fs());
         Ok((log, report))

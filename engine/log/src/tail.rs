@@ -62,6 +62,16 @@ impl Log {
         });
     }
 
+    /// Groups that were given up: they hold nothing here, but groups are found by their distance from the first.
+    pub(crate) fn skip_groups(&mut self, first: u64, next: u64) {
+        self.groups.extend((first..next).map(|sequence| TailGroup {
+            sequence: GroupSeq(sequence),
+            bytes: 0,
+            items: Vec::new(),
+            undestaged: 0,
+        }));
+    }
+
     /// Moves the durable marks of every partition in the groups that just became durable.
     pub(crate) fn after_durable(&mut self) {
         let durable = self.core_log.durable();

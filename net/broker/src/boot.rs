@@ -340,11 +340,16 @@ impl Running {
         for core in &self.cores {
             if !core.recovery.clean && core.recovery.groups > 0 {
                 let report = core.recovery;
+                let back = match report.given_up {
+                    0 => "every acknowledged record is back",
+                    _ => "what log repair said was lost is given up, every other acknowledged record is back",
+                };
                 tracing::info!(
                     groups = report.groups,
                     batches = report.batches,
                     bytes = report.bytes,
-                    "a core log was replayed after an end that was not orderly; every acknowledged record is back"
+                    given_up = report.given_up,
+                    "a core log was replayed after an end that was not orderly; {back}"
                 );
             }
         }

@@ -19,6 +19,8 @@ const DATA_DAMAGED: i32 = 8;
 /// `NewerFormat` there.
 const NEWER_FORMAT: i32 = 5;
 const RECORDS: usize = 20;
+/// Behind this record, one goes to each of the other partitions; one of them is on the same core.
+const BESIDE_AT: usize = 10;
 
 fn value(n: usize) -> String {
     format!("record {n:03} of those that were acknowledged")
@@ -36,8 +38,8 @@ impl Left {
         let data = dir.path().join("original");
         let mut broker = Broker::start(&data, &[]);
         let mut client = broker.client();
-        for topic in ["hurt", "well"] {
-            assert_eq!(client.create(topic, 1, &[]).unwrap(), NONE);
+        for (topic, partitions) in [("hurt", 3), ("well", 1)] {
+            assert_eq!(client.create(topic, partitions, &[]).unwrap(), NONE);
         }
         assert_eq!(client.produce("well", 0, &batch(ANYBODY, &["from the first life"])).unwrap(), NONE);
         assert_eq!(broker.stop().code(), Some(0));
@@ -46,6 +48,9 @@ impl Left {
         // Each alone in its group, and recorded as durable by the next.
         for n in 0..RECORDS {
             assert_eq!(client.produce("hurt", 0, &batch(ANYBODY, &[value(n)])).unwrap(), NONE);
+            for beside in [1, 2].into_iter().filter(|_| n == BESIDE_AT) {
+                assert_eq!(client.produce("hurt", beside, &batch(ANYBODY, &["beside"])).unwrap(), NONE);
+            }
         }
         broker.kill();
         Left { dir }
@@ -137,6 +142,13 @@ fn a_damaged_group_below_the_durable_mark_is_refused_and_repaired() {
     repair(&data, &["hurt-0 from offset 7"]);
     let expected: Vec<String> = (0..7).map(value).collect();
     assert_eq!(stored(&data), expected, "everything before the damage");
+    // The record of the damage is there still, and what was appended since lies behind it.
+    let broker = Broker::start(&data, &[]);
+    let mut client = broker.client();
+    for beside in [1, 2] {
+        assert_eq!(client.read_from("hurt", beside, 0).len(), 1, "hurt-{beside} was not hit, and came later");
+    }
+    assert_eq!(client.read_from("hurt", 0, 0).len(), 8);
 }
 
 #[test]
@@ -259,7 +271,7 @@ fn what_a_newer_version_wrote_is_refused_as_that_and_left_alone() {
     };
     let left = Left::behind();
     type Written<'a> = (&'a str, &'a str, &'a dyn Fn(&Path));
-    let newer: [Written<'_>; 7] = [
+    let newer: [Written<'_>; 8] = [
         ("meta/journal", "kind 200", &|path| append(path, &record_of_kind(200))),
         ("core-1/checkpoint-a", "version 9", &|path| {
             newer_slot(path);
@@ -268,6 +280,9 @@ fn what_a_newer_version_wrote_is_refused_as_that_and_left_alone() {
         ("core-1/checkpoint-b", "version 9", &newer_slot),
         ("core-0/swap", "version 2", &|path| {
             std::fs::write(path, "ringmill-swap 2 0\nand what it then says\n").unwrap();
+        }),
+        ("core-1/given-up", "version 2", &|path| {
+            std::fs::write(path, "ringmill-given-up 2 0\nand what it then says\n").unwrap();
         }),
         ("handed-on", "version 9", &|path| {
             std::fs::copy(path.with_file_name("core-0/checkpoint-a"), path).unwrap();

@@ -327,28 +327,38 @@ impl std::error::Error for GroupError {}
 /// # Errors
 /// [`GroupError`], naming the part; with an intact table also the damaged partitions, each once.
 pub fn decode_group(bytes: &[u8]) -> Result<DecodedGroup<'_>, GroupError> {
+    let group = decode_framing(bytes)?;
+    let faults =
+        || group.payloads().filter_map(|(entry, payload)| Some((entry, payload_fault(&entry, payload)?)));
+    let Some((_, what)) = faults().next() else { return Ok(group) };
+    let mut damaged: Vec<PartitionId> = faults().map(|(entry, _)| entry.partition).collect();
+    damaged.sort_unstable();
+    damaged.dedup();
+    Err(GroupError::Payload { damaged, what })
+}
+
+/// What is good of a group whose payload may be damaged: entries that are not have become no-ops of the same length.
+///
+/// # Errors
+/// [`GroupError`], where header or table are damaged too.
+pub fn salvage_group(bytes: &[u8]) -> Result<DecodedGroup<'_>, GroupError> {
+    let mut group = decode_framing(bytes)?;
+    let is_good: Vec<bool> =
+        group.payloads().map(|(entry, payload)| payload_fault(&entry, payload).is_none()).collect();
+    for (entry, _) in group.entries.iter_mut().zip(is_good).filter(|(_, is_good)| !is_good) {
+        entry.kind = EntryKind::NoOp;
+    }
+    Ok(group)
+}
+
+/// Header and table are good; nobody looked at the payload.
+fn decode_framing(bytes: &[u8]) -> Result<DecodedGroup<'_>, GroupError> {
     let header = GroupHeader::decode(bytes)?;
     let total = header.total_bytes();
     let have_bytes = bytes.len() as u64;
     let bytes = bytes.get(..total).ok_or(GroupError::Short { need_bytes: total as u64, have_bytes })?;
     let entries = decode_table(&header, bytes)?;
-    let group = DecodedGroup { header, entries, bytes };
-    let mut damaged = Vec::new();
-    let mut first = "";
-    for (entry, payload) in group.payloads() {
-        if let Some(what) = payload_fault(&entry, payload) {
-            if damaged.is_empty() {
-                first = what;
-            }
-            damaged.push(entry.partition);
-        }
-    }
-    if damaged.is_empty() {
-        return Ok(group);
-    }
-    damaged.sort_unstable();
-    damaged.dedup();
-    Err(GroupError::Payload { damaged, what: first })
+    Ok(DecodedGroup { header, entries, bytes })
 }
 
 /// The entry table of a group, when header and table are intact: what a report can say of a damaged group.
@@ -464,7 +474,18 @@ mod tests {
             bytes[at] ^= 1;
             let error = decode_group(&bytes).unwrap_err();
             assert_eq!(error.partitions(), [PartitionId(8)], "byte {at}");
+            let good = salvage_group(&bytes).unwrap();
+            let kinds: Vec<EntryKind> = good.entries.iter().map(|entry| entry.kind).collect();
+            assert_eq!(kinds, [EntryKind::Batch, EntryKind::NoOp, EntryKind::LogStart, EntryKind::Carry]);
+            assert_eq!(
+                good.payloads().nth(3).unwrap().1,
+                decode_group(&clean).unwrap().payloads().nth(3).unwrap().1
+            );
         }
+        assert_eq!(salvage_group(&clean).unwrap().entries, decode_group(&clean).unwrap().entries);
+        let mut bytes = clean.clone();
+        bytes[GroupHeader::decode(&clean).unwrap().table_at()] ^= 1;
+        assert!(matches!(salvage_group(&bytes), Err(GroupError::Table(_))));
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //!
 //! A group names the old segments; behind them stands the new one, if records are left.
 
+use super::sealed_text;
 use crate::compact::{Group, Output};
 use ringmill_types::{Offset, PartitionId};
 use std::fmt::Write as _;
@@ -39,18 +40,12 @@ impl SwapRecord {
             }
             body.push('\n');
         }
-        format!("{SWAP_MAGIC} {SWAP_VERSION} {}\n{body}", crc32c::crc32c(body.as_bytes()))
+        sealed_text::seal(SWAP_MAGIC, SWAP_VERSION, &body)
     }
 
     /// `None` for anything that was not written by [`to_text`](Self::to_text), or not whole.
     pub fn parse(text: &str) -> Option<SwapRecord> {
-        let (head, body) = text.split_once('\n')?;
-        let (version, crc) = head.strip_prefix(SWAP_MAGIC)?.strip_prefix(' ')?.split_once(' ')?;
-        let crc: u32 = crc.parse().ok().filter(|_| version == SWAP_VERSION.to_string())?;
-        if crc != crc32c::crc32c(body.as_bytes()) {
-            return None;
-        }
-        let mut lines = body.lines();
+        let mut lines = sealed_text::open(SWAP_MAGIC, SWAP_VERSION, text)?.lines();
         let partition = PartitionId(lines.next()?.strip_prefix("partition ")?.parse().ok()?);
         Some(SwapRecord { partition, groups: lines.map(parse_group).collect::<Option<_>>()? })
     }
@@ -58,8 +53,7 @@ impl SwapRecord {
 
 /// What to say of a record that a newer version wrote.
 pub fn newer(text: &str) -> Option<String> {
-    let version = text.lines().next()?.strip_prefix(SWAP_MAGIC)?.strip_prefix(' ')?.split(' ').next()?;
-    let version: u32 = version.parse().ok().filter(|version| *version > SWAP_VERSION)?;
+    let version = sealed_text::newer_version(SWAP_MAGIC, SWAP_VERSION, text)?;
     Some(format!(
         "a record of a compaction in version {version}, where this version knows up to {SWAP_VERSION}; it was written by a newer \
          version: run that"

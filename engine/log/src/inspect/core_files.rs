@@ -3,14 +3,16 @@
 use super::rows::{CheckpointRow, EntryRow, GroupRow, PartitionRow, Row, SwapRow};
 use super::{FileKind, InspectError, Report, at};
 use crate::format::checkpoint::{self, Checkpoint, CheckpointError, Slot};
+use crate::format::given_up::{self, Gap};
 use crate::format::group::{
     DecodedGroup, Entry, EntryKind, GROUP_HEADER_BYTES, GroupError, GroupHeader, decode_group, decode_table,
+    salvage_group,
 };
 use crate::format::swap::{self, SwapRecord};
 use ringmill_reactor::{FileHandle, Fs, OpenMode};
 use ringmill_types::limits::{CORE_LOG_FIRST_FILE_BYTES, PAGE_BYTES};
 use ringmill_types::{GroupSeq, PartitionId};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -31,7 +33,7 @@ pub(super) fn log_file_number(name: &str) -> Option<u32> {
         .flatten()
 }
 
-fn log_path(dir: &Path, number: u32) -> PathBuf {
+pub(super) fn log_path(dir: &Path, number: u32) -> PathBuf {
     dir.join(format!("{number:03}.log"))
 }
 
@@ -264,16 +266,18 @@ pub struct Hole {
     /// Highest sequence that was recorded as durable.
     pub durable: GroupSeq,
     pub what: String,
-    /// Later groups of the chain's lives that can still be read, with their entries when their tables are intact.
-    pub beyond: Vec<(GroupSeq, Vec<Entry>)>,
-    /// Entries of the damaged group itself, when its table is intact.
-    pub damaged: Vec<Entry>,
+    /// Damaged entries of that group; `None` when its table is damaged too, so that nobody can say whose they were.
+    pub damaged: Option<Vec<Entry>>,
+    /// Where the chain goes on; `None` when no later group is left.
+    pub gap: Option<Gap>,
+    /// A repair gave these groups up.
+    pub is_given_up: bool,
 }
 
-/// The chain of groups that recovery would replay.
+/// The chain of groups that recovery would replay, were the damage in it given up.
 #[derive(Clone, Debug, Default)]
 pub struct Chain {
-    /// Sequence, file number, position, bytes, entries with the number of records each brings.
+    /// In order; of those with damaged entries, what is good.
     pub groups: Vec<ChainGroup>,
     /// Files of the ring in order; gaps are missing files.
     pub files: Vec<PathBuf>,
@@ -283,9 +287,84 @@ pub struct Chain {
     pub next_sequence: u64,
     pub end_file: u32,
     pub end_position: u64,
-    pub hole: Option<Hole>,
+    /// In order. Behind all but the last one the chain goes on.
+    pub holes: Vec<Hole>,
     /// Core-log files changed places: this one holds the chain's first group, at the place where it should be in another.
     pub exchanged: Option<PathBuf>,
+}
+
+/// What a partition loses by holes in the chain: offsets are dense, so all that comes behind its first lost batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LostEnd {
+    pub partition: PartitionId,
+    /// First lost offset.
+    pub first: i64,
+    /// Where the newest lost batch begins.
+    pub newest: i64,
+}
+
+impl Chain {
+    /// Damage that nobody has accepted.
+    pub fn damage(&self) -> impl Iterator<Item = &Hole> {
+        self.holes.iter().filter(|hole| !hole.is_given_up)
+    }
+
+    /// What partitions lose by [`damage`](Self::damage), by id, and the core-log files where what cannot follow any more lies.
+    pub fn lost_ends(&self, start: &Checkpoint) -> (Vec<LostEnd>, BTreeSet<u32>) {
+        let mut ends: BTreeMap<u64, i64> = start.partitions.iter().map(|p| (p.id, p.next_offset)).collect();
+        let mut lost: BTreeMap<u64, LostEnd> = BTreeMap::new();
+        // By a hole that was given up already: told then.
+        let mut was_lost = BTreeSet::new();
+        let mut files = BTreeSet::new();
+        let mut holes = self.holes.iter().peekable();
+        let mut is_damaged = false;
+        for group in &self.groups {
+            while let Some(hole) = holes.next_if(|hole| hole.sequence < group.sequence) {
+                is_damaged |= !hole.is_given_up;
+                lose_damaged(hole, &ends, &mut lost, &mut was_lost);
+            }
+            for (id, first, last) in &group.batches {
+                let end = ends.entry(id.0).or_insert(0);
+                if first == end {
+                    *end = last.saturating_add(1);
+                    was_lost.remove(&id.0);
+                } else if first > end && is_damaged && !was_lost.contains(&id.0) {
+                    lose(&mut lost, *id, *end, *first);
+                    files.insert(group.file);
+                } else if first > end {
+                    was_lost.insert(id.0);
+                }
+            }
+        }
+        for hole in holes {
+            lose_damaged(hole, &ends, &mut lost, &mut was_lost);
+        }
+        (lost.into_values().collect(), files)
+    }
+}
+
+fn lose_damaged(
+    hole: &Hole,
+    ends: &BTreeMap<u64, i64>,
+    lost: &mut BTreeMap<u64, LostEnd>,
+    was_lost: &mut BTreeSet<u64>,
+) {
+    for entry in hole.damaged.iter().flatten().filter(|entry| entry.kind.holds_batch()) {
+        let (id, end) = (entry.partition.0, ends.get(&entry.partition.0).copied().unwrap_or(0));
+        if entry.arg < end {
+            continue;
+        }
+        if hole.is_given_up {
+            was_lost.insert(id);
+        } else if !was_lost.contains(&id) {
+            lose(lost, entry.partition, end, entry.arg);
+        }
+    }
+}
+
+fn lose(lost: &mut BTreeMap<u64, LostEnd>, partition: PartitionId, first: i64, newest: i64) {
+    let known = lost.entry(partition.0).or_insert(LostEnd { partition, first, newest });
+    known.newest = newest.max(known.newest);
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -302,21 +381,34 @@ pub struct ChainGroup {
     pub deleted: BTreeSet<PartitionId>,
 }
 
-/// Walks the groups from where the checkpoint says, by sequence, incarnation and header CRC, as recovery does.
+/// Walks the groups from where the checkpoint says, by sequence, incarnation and header CRC, as recovery does, and behind
+/// damage from the next group on that can be found.
 ///
 /// # Errors
 /// Reads that fail. A hole is a result.
 pub fn walk_chain(fs: &dyn Fs, dir: &Path, start: &Checkpoint) -> io::Result<Chain> {
     let mut walk = Walk::new(fs, dir, start)?;
-    while walk.step(fs)? {}
+    while walk.take(fs, decode_group)? {}
     if walk.chain.groups.is_empty() {
         walk.chain.exchanged = first_elsewhere(fs, dir, start)?;
     }
     // After an orderly stop everything is in segments, and the log is not needed.
-    if !start.clean {
-        walk.find_hole(fs)?;
+    if start.clean || walk.chain.exchanged.is_some() {
+        return Ok(walk.chain);
+    }
+    while walk.pass_over(fs)? {
+        while walk.take(fs, decode_group)? {}
     }
     Ok(walk.chain)
+}
+
+/// A header of the chain's lives.
+struct Found {
+    sequence: u64,
+    durable: u64,
+    prev_header_crc: u32,
+    file: u32,
+    position: u64,
 }
 
 struct Walk {
@@ -326,6 +418,9 @@ struct Walk {
     lives: Vec<(u128, u64)>,
     prev_header_crc: u32,
     durable: u64,
+    given_up: Vec<Gap>,
+    /// Behind the checkpoint, by sequence; looked for where the chain ends for the first time.
+    headers: Option<Vec<Found>>,
     chain: Chain,
 }
 
@@ -356,6 +451,8 @@ impl Walk {
             lives: start.lives.clone(),
             prev_header_crc: start.prev_header_crc,
             durable: start.durable_group,
+            given_up: given_up::read(fs, dir)?,
+            headers: None,
             chain: Chain {
                 files: files.iter().map(|f| f.path.clone()).collect(),
                 missing,
@@ -370,41 +467,43 @@ impl Walk {
         })
     }
 
-    /// Takes the next group, at the end of the last one or at the start of another file.
-    fn step(&mut self, fs: &dyn Fs) -> io::Result<bool> {
+    /// Goes to the next group's header, at the end of the last one or at the start of another file.
+    fn find_next(&mut self, fs: &dyn Fs) -> io::Result<Option<GroupHeader>> {
         let here = (self.chain.end_file, self.chain.end_position);
         let starts = self.numbers.iter().map(|n| (*n, 0)).filter(|place| *place != here);
         let places: Vec<(u32, u64)> = std::iter::once(here).chain(starts).collect();
         for (number, position) in places {
-            if self.take(fs, number, position)? {
-                return Ok(true);
+            let Ok(index) = self.numbers.binary_search(&number) else { continue };
+            let Some(file) = self.files.get_mut(index) else { continue };
+            if let Ok(header) = file.header(fs, position)?
+                && continues(&header, self.chain.next_sequence, self.prev_header_crc, &self.lives)
+            {
+                (self.chain.end_file, self.chain.end_position) = (number, position);
+                return Ok(Some(header));
             }
         }
-        Ok(false)
+        Ok(None)
     }
 
-    fn take(&mut self, fs: &dyn Fs, number: u32, position: u64) -> io::Result<bool> {
-        let Ok(index) = self.numbers.binary_search(&number) else { return Ok(false) };
-        let next = self.chain.next_sequence;
-        let Some(file) = self.files.get_mut(index) else { return Ok(false) };
-        let Ok(header) = file.header(fs, position)? else { return Ok(false) };
-        if !continues(&header, next, self.prev_header_crc, &self.lives) {
-            return Ok(false);
-        }
-        let end = position + header.total_bytes() as u64;
+    /// Takes the next group, if `decode` can read it.
+    fn take(
+        &mut self,
+        fs: &dyn Fs,
+        decode: fn(&[u8]) -> Result<DecodedGroup<'_>, GroupError>,
+    ) -> io::Result<bool> {
+        let Some(header) = self.find_next(fs)? else { return Ok(false) };
+        let (number, position) = (self.chain.end_file, self.chain.end_position);
+        let index = self.numbers.binary_search(&number).ok();
+        let Some(file) = index.and_then(|index| self.files.get_mut(index)) else { return Ok(false) };
+        let bytes = header.total_bytes() as u64;
+        let end = position + bytes;
         self.chain.cut = self.chain.cut.take().or_else(|| CutOff::within_group(&file.path, file.bytes, end));
-        let Ok(group) = file.group(fs, position, &header)? else {
-            // It belongs here and is damaged: the chain ends at this place, be it in another file.
-            self.chain.end_file = number;
-            self.chain.end_position = position;
-            return Ok(false);
-        };
+        let Ok(group) = decode(file.get(fs, position, bytes)?) else { return Ok(false) };
         let batches = batches_of(&group);
         let of_partitions = group.entries.iter().filter(|entry| entry.kind != EntryKind::NoOp);
         let named = of_partitions.map(|entry| entry.partition).collect();
         let tombstones = group.entries.iter().filter(|entry| entry.kind == EntryKind::Tombstone);
         let deleted = tombstones.map(|entry| entry.partition).collect();
-        let bytes = header.total_bytes() as u64;
         self.prev_header_crc = file.stored_crc(fs, position)?;
         self.durable = self.durable.max(header.durable.0);
         self.chain.groups.push(ChainGroup {
@@ -416,44 +515,76 @@ impl Walk {
             named,
             deleted,
         });
-        self.chain.next_sequence = next.saturating_add(1);
-        self.chain.end_file = number;
-        self.chain.end_position = position + bytes;
+        self.chain.next_sequence += 1;
+        self.chain.end_position = end;
         Ok(true)
     }
 
-    /// Looks behind the end of the chain for a record that more was durable. Only groups of the life that owns their
-    /// sequence count: what an earlier life left beyond its end was given up when the next one began.
-    fn find_hole(&mut self, fs: &dyn Fs) -> io::Result<()> {
+    /// Where the chain ends although more was recorded as durable, notes the hole, and goes on behind it where something is
+    /// left, with what is good of the group that should be there. False at the end of the chain.
+    fn pass_over(&mut self, fs: &dyn Fs) -> io::Result<bool> {
         let next = self.chain.next_sequence;
-        let mut recorded = self.durable;
-        let mut beyond = Vec::new();
+        let known = self.given_up.iter().find(|gap| gap.first == next).copied();
+        self.find_headers(fs)?;
+        let later = || self.headers.iter().flatten().filter(|found| found.sequence > next);
+        let durable = later().map(|found| found.durable).max().unwrap_or(0).max(self.durable);
+        if known.is_none() && durable < next {
+            return Ok(false);
+        }
+        let found = later().next().map(|found| Gap {
+            first: next,
+            next: found.sequence,
+            file: found.file,
+            position: found.position,
+            prev_header_crc: found.prev_header_crc,
+        });
+        let (damaged, what) = self.at_end(fs)?;
+        let hole = Hole {
+            path: self.end_path(),
+            position: self.chain.end_position,
+            sequence: GroupSeq(next),
+            durable: GroupSeq(durable),
+            what,
+            damaged,
+            gap: known.or(found),
+            is_given_up: known.is_some(),
+        };
+        let gap = hole.gap;
+        self.chain.holes.push(hole);
+        let Some(gap) = gap else { return Ok(false) };
+        self.take(fs, salvage_group)?;
+        (self.chain.end_file, self.chain.end_position) = (gap.file, gap.position);
+        (self.chain.next_sequence, self.prev_header_crc) = (gap.next, gap.prev_header_crc);
+        Ok(true)
+    }
+
+    /// Only groups of the life that owns their sequence count: what an earlier life left beyond its end was given up when
+    /// the next one began.
+    fn find_headers(&mut self, fs: &dyn Fs) -> io::Result<()> {
+        if self.headers.is_some() {
+            return Ok(());
+        }
+        let mut headers = Vec::new();
         for (file, number) in self.files.iter_mut().zip(&self.numbers) {
             let mut position = if *number == self.chain.end_file { self.chain.end_position } else { 0 };
             while position < file.bytes {
                 if let Ok(header) = file.header(fs, position)?
-                    && header.sequence.0 > next
+                    && header.sequence.0 > self.chain.next_sequence
                     && owner_of(&self.lives, header.sequence.0) == Some(header.incarnation)
                 {
-                    recorded = recorded.max(header.durable.0);
-                    beyond.push((header.sequence, file.table(fs, position, &header)?.unwrap_or_default()));
+                    headers.push(Found {
+                        sequence: header.sequence.0,
+                        durable: header.durable.0,
+                        prev_header_crc: header.prev_header_crc,
+                        file: *number,
+                        position,
+                    });
                 }
                 position += PAGE;
             }
         }
-        beyond.sort_unstable_by_key(|(sequence, _)| *sequence);
-        if recorded >= next {
-            let (damaged, what) = self.at_end(fs)?;
-            self.chain.hole = Some(Hole {
-                path: self.end_path(),
-                position: self.chain.end_position,
-                sequence: GroupSeq(next),
-                durable: GroupSeq(recorded),
-                what,
-                beyond,
-                damaged,
-            });
-        }
+        headers.sort_unstable_by_key(|found| found.sequence);
+        self.headers = Some(headers);
         Ok(())
     }
 
@@ -463,25 +594,30 @@ impl Walk {
         known.or_else(|| self.chain.missing.first().cloned()).unwrap_or_default()
     }
 
-    /// What lies where the next group should be.
-    fn at_end(&mut self, fs: &dyn Fs) -> io::Result<(Vec<Entry>, String)> {
+    /// What lies where the next group should be: its damaged entries, when its table is intact, and what is wrong.
+    fn at_end(&mut self, fs: &dyn Fs) -> io::Result<(Option<Vec<Entry>>, String)> {
         let position = self.chain.end_position;
         let index = self.numbers.binary_search(&self.chain.end_file);
         let Some(file) = index.ok().and_then(|i| self.files.get_mut(i)) else {
-            return Ok((Vec::new(), "the file is missing".to_string()));
+            return Ok((None, "the file is missing".to_string()));
         };
         let header = match file.header(fs, position)? {
             Ok(header) => header,
-            Err(error) => return Ok((Vec::new(), error.to_string())),
+            Err(error) => return Ok((None, error.to_string())),
         };
         if header.sequence.0 != self.chain.next_sequence {
-            return Ok((Vec::new(), format!("group {} lies there", header.sequence)));
+            return Ok((None, format!("group {} lies there", header.sequence)));
         }
         let what = match file.group(fs, position, &header)? {
-            Ok(_) => "a group that does not continue the chain".to_string(),
+            Ok(_) => return Ok((None, "a group that does not continue the chain".to_string())),
             Err(error) => error.to_string(),
         };
-        Ok((file.table(fs, position, &header)?.unwrap_or_default(), what))
+        let bytes = file.get(fs, position, header.total_bytes() as u64)?;
+        let (Ok(entries), Ok(good)) = (decode_table(&header, bytes), salvage_group(bytes)) else {
+            return Ok((None, what));
+        };
+        let both = entries.into_iter().zip(good.entries);
+        Ok((Some(both.filter(|(entry, good)| entry != good).map(|(entry, _)| entry).collect()), what))
     }
 }
 
@@ -536,30 +672,38 @@ pub(super) fn chain(fs: &dyn Fs, dir: &Path) -> Result<Report, InspectError> {
     }
     if let Some(file) = &chain.exchanged {
         report.find(super::Severity::Damage, None, exchanged_files(&start, dir, file));
-    } else if let Some(hole) = &chain.hole {
-        let names =
-            named(&start, hole.damaged.iter().chain(hole.beyond.iter().flat_map(|(_, entries)| entries)));
+        return Ok(report);
+    }
+    for hole in chain.holes.iter().filter(|hole| hole.is_given_up) {
+        let next = hole.gap.map_or(hole.sequence.0 + 1, |gap| gap.next);
+        let place = hole.path.display();
+        let what =
+            format!("{place}: groups {}..{next} were given up by a repair ({})", hole.sequence, hole.what);
+        report.note(hole.position, what);
+    }
+    let losers: Vec<String> =
+        chain.lost_ends(&start).0.iter().map(|lost| super::repair::name_of(&start, lost.partition)).collect();
+    for hole in chain.damage() {
         report.damage(
             hole.position,
             format!(
-                "{}: group {} ({}), but groups up to {} were acked; partitions: {names}",
+                "{}: group {} ({}), but groups up to {} were acked; partitions: {}",
                 hole.path.display(),
                 hole.sequence,
                 hole.what,
-                hole.durable
+                hole.durable,
+                losers_of(&losers, hole.damaged.is_some())
             ),
         );
     }
     Ok(report)
 }
 
-/// Names of the partitions that entries belong to, each once.
-fn named<'a>(start: &Checkpoint, entries: impl Iterator<Item = &'a Entry>) -> String {
-    let mut ids: Vec<PartitionId> = entries.filter(|e| e.kind.holds_batch()).map(|e| e.partition).collect();
-    ids.sort_unstable();
-    ids.dedup();
-    let names: Vec<String> = ids.iter().map(|id| super::repair::name_of(start, *id)).collect();
-    if names.is_empty() { "not known".to_string() } else { names.join(", ") }
+/// The partitions that lose records, in a sentence. Others may, whose newest records nobody can see were there.
+pub(crate) fn losers_of(names: &[String], are_all_known: bool) -> String {
+    let named = if names.is_empty() { "not known".to_string() } else { names.join(", ") };
+    let others = if are_all_known || names.is_empty() { "" } else { ", and perhaps others of this core" };
+    format!("{named}{others}")
 }
 
 pub(super) fn checkpoint(
@@ -644,6 +788,28 @@ pub(super) fn swap(fs: &dyn Fs, path: &Path, emit: &mut dyn FnMut(&Row)) -> Resu
         emit(&Row::Swap(SwapRow::new(record.partition, group)));
     }
     report.note(0, format!("the next start finishes a compaction of partition {}", record.partition));
+    Ok(report)
+}
+
+/// `core-N/given-up`: there until the checkpoint is past all that it names.
+pub(super) fn given_up(fs: &dyn Fs, path: &Path, emit: &mut dyn FnMut(&Row)) -> Result<Report, InspectError> {
+    let mut report = Report::new(path, FileKind::GivenUp);
+    let bytes = fs.read_all(path).map_err(at(path))?;
+    report.file_bytes = bytes.len() as u64;
+    let text = String::from_utf8_lossy(&bytes);
+    if let Some(newer) = given_up::newer(&text) {
+        report.newer(0, newer);
+        return Ok(report);
+    }
+    let Some(gaps) = given_up::parse(&text) else {
+        report.damage(0, "what a repair gave up cannot be read: a start finds that damage again");
+        return Ok(report);
+    };
+    report.used_bytes = report.file_bytes;
+    for gap in gaps {
+        report.saw(gap.first as i64, gap.next as i64 - 1);
+        emit(&Row::Gap(gap));
+    }
     Ok(report)
 }
 

@@ -3,6 +3,7 @@
 
 use super::{InspectError, at};
 use crate::format::checkpoint::{self, CheckpointError, HANDED_ON_NAME, SLOT_NAMES};
+use crate::format::given_up::{self, GIVEN_UP_NAME};
 use crate::format::swap::{self, SWAP_NAME};
 use ringmill_reactor::Fs;
 use std::fmt;
@@ -43,12 +44,19 @@ pub(crate) fn newer_in_core(fs: &dyn Fs, dir: &Path) -> Result<Option<Newer>, In
             return Ok(Some(found));
         }
     }
-    let path = dir.join(SWAP_NAME);
-    if !fs.exists(&path) {
-        return Ok(None);
+    for (name, newer) in
+        [(SWAP_NAME, swap::newer as fn(&str) -> Option<String>), (GIVEN_UP_NAME, given_up::newer)]
+    {
+        let path = dir.join(name);
+        if !fs.exists(&path) {
+            continue;
+        }
+        let text = fs.read_all(&path).map_err(at(&path))?;
+        if let Some(what) = newer(&String::from_utf8_lossy(&text)) {
+            return Ok(Some(Newer { path, what }));
+        }
     }
-    let text = fs.read_all(&path).map_err(at(&path))?;
-    Ok(swap::newer(&String::from_utf8_lossy(&text)).map(|what| Newer { path, what }))
+    Ok(None)
 }
 
 fn of_checkpoint(fs: &dyn Fs, path: PathBuf) -> Result<Option<Newer>, InspectError> {

@@ -3,8 +3,10 @@
 //! [`plan`] reads and changes nothing. [`apply`] keeps the original of every file that it replaces, and may be cut off
 //! anywhere: running plan and apply again finishes the work. What is repaired:
 //!
-//! - a hole in the chain of acked groups, or a missing core-log file: the chain ends before the hole; what came after it
-//!   is lost, because offsets are dense and a partition cannot go on behind a gap in its newest records;
+//! - a hole in the chain of acked groups, or a missing core-log file: the chain goes on behind the hole (`given-up`), and
+//!   what is good of a damaged group is kept. A partition that had a batch in the hole loses what came after it, because
+//!   offsets are dense and it cannot go on behind a gap in its newest records. Where nothing is left behind the hole the
+//!   chain ends before it;
 //! - both checkpoints unreadable or gone: the whole core-log folder is set aside. Segments stay and are adopted at the next
 //!   start; what was in the core log alone is lost, because which partition an entry belongs to would be guesswork;
 //! - a damaged segment ([`segments`]): its good batches are kept in a new file, with new indexes; offsets in between are
@@ -15,17 +17,17 @@ mod segments;
 
 use super::core_files::{
     Chain, LogFile, exchanged_cores, exchanged_files, first_with_groups, foreign_core, log_file_number,
-    lost_checkpoints, walk_chain,
+    log_path, lost_checkpoints, walk_chain,
 };
 use super::{InspectError, at, leads_to_folder, newer_in_core};
 use crate::compaction::{SwapError, follow_swap, forget_swap, put_in_place, read_swap};
 use crate::format::checkpoint::{self, Checkpoint, CheckpointError};
+use crate::format::given_up::{self, GIVEN_UP_NAME, Gap};
 use ringmill_reactor::{Fs, OpenMode};
 use ringmill_types::PartitionId;
 use ringmill_types::limits::{CORE_LOG_FIRST_FILE_BYTES, PAGE_BYTES};
 use serde::Serialize;
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -79,6 +81,9 @@ impl fmt::Display for Loss {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "action", rename_all = "kebab-case")]
 pub enum Action {
+    /// Starts go on behind what cannot be read of the chain of `dir`. Copies of `files`, which hold it or what cannot follow
+    /// any more, are set aside: the ring will use them again.
+    PassOver { dir: PathBuf, gaps: Vec<Gap>, files: Vec<PathBuf> },
     /// The chain of `dir` ends before group `sequence`: the checkpoint forgets what was durable from there on.
     LowerDurable { dir: PathBuf, durable: u64 },
     /// Keep the first `keep_bytes`, zeros behind them up to `file_bytes`; the original is set aside.
@@ -140,6 +145,25 @@ impl fmt::Display for Plan {
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Action::PassOver { dir, gaps, files } => {
+                let groups = |gap: &Gap| match gap.next - gap.first {
+                    1 => gap.first.to_string(),
+                    _ => format!("{}..{}", gap.first, gap.next),
+                };
+                let given_up: Vec<String> = gaps.iter().map(groups).collect();
+                write!(
+                    f,
+                    "{}: what is damaged of groups {} is given up",
+                    dir.display(),
+                    given_up.join(", ")
+                )?;
+                let copied: Vec<String> = files.iter().map(|path| path.display().to_string()).collect();
+                if copied.is_empty() {
+                    Ok(())
+                } else {
+                    write!(f, "; set aside as copies: {}", copied.join(", "))
+                }
+            }
             Action::LowerDurable { dir, durable } => {
                 write!(f, "{}: the checkpoint says that groups up to {durable} are durable", dir.display())
             }
@@ -309,51 +333,53 @@ fn plan_chain(
         plan.actions.push(Action::CutFile { path: cut.path.clone(), keep_bytes, file_bytes });
         plan.losses.push(Loss::anywhere(format!("{cut}; its groups up to byte {keep_bytes} are kept")));
     }
-    let Some(hole) = &chain.hole else {
+    let Some(worst) = chain.damage().last() else {
         if let Some(path) = chain.missing.first() {
             let why = format!("{} is missing; what it held is not recorded anywhere else", path.display());
             plan.losses.push(Loss::anywhere(why));
         }
         return Ok(());
     };
-    // First the checkpoint: cut off here, the next plan finds the same hole smaller or none.
-    plan.actions.push(Action::LowerDurable { dir: dir.to_path_buf(), durable: hole.sequence.0 - 1 });
-    for (path, file_bytes) in sizes.into_iter().filter(|(path, _)| cut.is_none_or(|cut| cut.path != *path)) {
-        let keep_bytes = chained_bytes(chain, &path);
-        if has_groups_behind(fs, &path, keep_bytes, start).map_err(at(&path))? {
-            plan.actions.push(Action::CutFile { path, keep_bytes, file_bytes });
+    let (lost_ends, files) = chain.lost_ends(start);
+    let gaps: Vec<Gap> = chain.damage().filter_map(|hole| hole.gap).collect();
+    if !gaps.is_empty() {
+        let damaged = chain.damage().map(|hole| hole.path.clone());
+        let mut files: Vec<PathBuf> = files.iter().map(|n| log_path(dir, *n)).chain(damaged).collect();
+        files.sort_unstable();
+        files.dedup();
+        files.retain(|path| !chain.missing.contains(path));
+        plan.actions.push(Action::PassOver { dir: dir.to_path_buf(), gaps, files });
+    }
+    if worst.gap.is_none() {
+        // First the checkpoint: cut off here, the next plan finds the same hole smaller or none.
+        let durable = worst.sequence.0 - 1;
+        plan.actions.push(Action::LowerDurable { dir: dir.to_path_buf(), durable });
+        for (path, file_bytes) in
+            sizes.into_iter().filter(|(path, _)| cut.is_none_or(|cut| cut.path != *path))
+        {
+            let keep_bytes = chained_bytes(chain, &path);
+            if has_groups_behind(fs, &path, keep_bytes, start).map_err(at(&path))? {
+                plan.actions.push(Action::CutFile { path, keep_bytes, file_bytes });
+            }
         }
     }
-    let mut ends: BTreeMap<u64, i64> = start.partitions.iter().map(|p| (p.id, p.next_offset)).collect();
-    for (id, first, last) in chain.groups.iter().flat_map(|g| &g.batches) {
-        let end = ends.entry(id.0).or_insert(0);
-        if first >= end {
-            *end = last.saturating_add(1);
-        }
+    for lost in &lost_ends {
+        let why = format!("acked, in {}; the newest lost batch begins at {}", dir.display(), lost.newest);
+        let partition = Some(name_of(start, lost.partition));
+        plan.losses.push(Loss { partition, first: Some(lost.first), end: None, why });
     }
-    // The damaged group may bring batches whose length in records cannot be read: then the end is not known.
-    let mut lost: BTreeMap<u64, i64> = BTreeMap::new();
-    for entry in
-        hole.damaged.iter().chain(hole.beyond.iter().flat_map(|(_, e)| e)).filter(|e| e.kind.holds_batch())
-    {
-        let newest = lost.entry(entry.partition.0).or_insert(entry.arg);
-        *newest = entry.arg.max(*newest);
-    }
-    let groups = format!("acked groups {}..={} of {}", hole.sequence, hole.durable, dir.display());
-    for (id, newest) in &lost {
-        let first = ends.get(id).copied().unwrap_or(0);
-        if *newest >= first {
-            let why = format!("{groups}; the newest lost batch begins at {newest}");
-            let partition = Some(name_of(start, PartitionId(*id)));
-            plan.losses.push(Loss { partition, first: Some(first), end: None, why });
-        }
-    }
-    if hole.damaged.is_empty() {
-        let why = format!(
-            "{groups}: group {} cannot be read, so any partition of this core may have lost records",
-            hole.sequence
-        );
-        plan.losses.push(Loss::anywhere(why));
+    for hole in chain.damage().filter(|hole| hole.damaged.is_none()) {
+        let last = hole.gap.map_or(hole.durable.0, |gap| gap.next - 1);
+        let groups = if last > hole.sequence.0 {
+            format!("acked groups {}..={last}", hole.sequence)
+        } else {
+            format!("acked group {}", hole.sequence)
+        };
+        plan.losses.push(Loss::anywhere(format!(
+            "{groups} of {} cannot be read ({}), so any partition of this core may have lost its newest records",
+            dir.display(),
+            hole.what
+        )));
     }
     Ok(())
 }
@@ -382,6 +408,12 @@ pub fn apply(fs: &dyn Fs, data_dir: &Path, plan: &Plan, label: &str) -> Result<V
     let mut aside = Aside::new(fs, data_dir, label)?;
     for action in &plan.actions {
         match action {
+            Action::PassOver { dir, gaps, files } => {
+                for path in files {
+                    aside.keep(fs, path)?;
+                }
+                pass_over(fs, dir, gaps).map_err(at(dir))?;
+            }
             Action::LowerDurable { dir, durable } => {
                 change_checkpoint(fs, dir, |checkpoint| checkpoint.durable_group = *durable)?;
             }
@@ -414,6 +446,14 @@ pub fn apply(fs: &dyn Fs, data_dir: &Path, plan: &Plan, label: &str) -> Result<V
         }
     }
     Ok(aside.kept)
+}
+
+/// Adds to what was given up before, and that the checkpoint is not past yet: a start forgets it.
+fn pass_over(fs: &dyn Fs, dir: &Path, gaps: &[Gap]) -> io::Result<()> {
+    let mut all = given_up::read(fs, dir)?;
+    all.retain(|known| gaps.iter().all(|gap| gap.first != known.first));
+    all.extend(gaps);
+    fs.replace(&dir.join(GIVEN_UP_NAME), given_up::to_text(&all).as_bytes())
 }
 
 /// What a start does with the record: files first, then both slots, then the record goes.
@@ -518,6 +558,9 @@ impl Aside {
         let inside = path.strip_prefix(&self.data_dir).unwrap_or(path);
         let name = inside.to_string_lossy().trim_start_matches('/').replace('/', "__");
         let copy = self.dir.join(name);
+        if self.kept.contains(&copy) {
+            return Ok(copy);
+        }
         let bytes = fs.open(path, OpenMode::Read).and_then(|f| fs.len(&f)).map_err(at(path))?;
         copy_prefix(fs, Some(path), &copy, bytes, bytes).map_err(at(&copy))?;
         for dir in [&self.dir, &self.data_dir.join(SET_ASIDE_NAME), &self.data_dir] {

@@ -2,6 +2,7 @@
 
 use crate::compact::Group;
 use crate::format::checkpoint::{Checkpoint, PartitionState};
+use crate::format::given_up::Gap;
 use crate::format::group::{Entry, GroupHeader};
 use ringmill_record::BatchHeader;
 use ringmill_types::PartitionId;
@@ -22,6 +23,7 @@ pub enum Row {
     Epoch(EpochRow),
     Metadata(MetadataRow),
     Swap(SwapRow),
+    Gap(Gap),
 }
 
 /// A record batch in a segment.
@@ -299,6 +301,11 @@ impl fmt::Display for Row {
             }
             Row::Metadata(row) => write!(f, "topic id {}", row.topic_id),
             Row::Swap(row) => row.fmt(f),
+            Row::Gap(gap) => write!(
+                f,
+                "groups {}..{} given up; group {} follows in file {:03} at {}",
+                gap.first, gap.next, gap.next, gap.file, gap.position
+            ),
         }
     }
 }

@@ -20,7 +20,8 @@ pub enum RecoveryError {
         path: PathBuf,
         offset: u64,
         sequence: u64,
-        partitions: Vec<String>,
+        /// Those that lose records, by name.
+        partitions: String,
         what: String,
     },
     MissingFile {
@@ -66,7 +67,7 @@ impl fmt::Display for RecoveryError {
                 "acked data is damaged: {} at byte {offset} (flush group {sequence}): {what}; partitions: {}. Nothing was changed. \
                  Restore the file from a copy, or run `{}` to go on without these records",
                 path.display(),
-                if partitions.is_empty() { "not known".to_string() } else { partitions.join(", ") },
+                partitions,
                 repair_command(data_dir)
             ),
             RecoveryError::MissingFile { data_dir, path } => write!(

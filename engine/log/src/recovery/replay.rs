@@ -3,14 +3,17 @@
 
 use super::RecoveryReport;
 use super::error::{RecoveryError, at};
-use super::files::{LogFile, READ_CHUNK_BYTES, Window};
+use super::files::{LogFile, Window};
 use super::restore::Retired;
 use crate::checkpointing::{CheckpointState, Store, capture};
 use crate::core_log::{CoreLog, GroupPlace, Item, Resume, RingFile, Sealed};
 use crate::format::checkpoint::{self, Checkpoint, PartitionState};
-use crate::format::group::{DecodedGroup, EntryKind, GROUP_HEADER_BYTES, GroupHeader, decode_group};
+use crate::format::given_up::Gap;
+use crate::format::group::{
+    DecodedGroup, EntryKind, GROUP_HEADER_BYTES, GroupError, GroupHeader, decode_group, salvage_group,
+};
 use crate::inline::Inline;
-use crate::inspect::{CutOff, Decisions, Known, exchanged_files, first_elsewhere};
+use crate::inspect::{CutOff, Decisions, Known, exchanged_files, first_elsewhere, losers_of, walk_chain};
 use crate::log::Log;
 use crate::options::LogOptions;
 use crate::partition::segment_files;
@@ -34,6 +37,7 @@ pub(super) struct Replay {
     prev_header_crc: u32,
     lives: Vec<(u128, u64)>,
     durable_mark: u64,
+    given_up: Vec<Gap>,
     decisions: Decisions,
     restored: HashMap<u32, ()>,
     replayed: HashMap<u32, ()>,
@@ -54,6 +58,7 @@ impl Replay {
         files: Vec<LogFile>,
         start: &Checkpoint,
         topics: &[(&TopicSpec, &PartitionSpec)],
+        given_up: Vec<Gap>,
         decisions: Decisions,
     ) -> Replay {
         let resume = Resume {
@@ -100,6 +105,7 @@ impl Replay {
             prev_header_crc: start.prev_header_crc,
             lives: start.lives.clone(),
             durable_mark: start.durable_group,
+            given_up,
             decisions,
             restored,
             replayed: HashMap::new(),
@@ -112,31 +118,14 @@ impl Replay {
     }
 
     pub fn run<B: Backend>(&mut self, io: &mut B, start: &Checkpoint) -> Result<(), RecoveryError> {
-        loop {
-            if self.try_group(io, self.current, self.offset)? {
-                continue;
-            }
-            // The chain may go on at the start of another file of the ring.
-            let mut found = false;
-            for file in 0..self.files.len() {
-                if (file, 0) != (self.current, self.offset) && self.joins(io, file, 0)? {
-                    self.current = file;
-                    self.offset = 0;
-                    found = self.try_group(io, file, 0)?;
-                    break;
-                }
-            }
-            if !found {
-                break;
-            }
-        }
+        while self.take_group(io, decode_group)? || self.pass_over(io)? {}
         let dir = &self.log.options.log_dir;
         if self.report.groups == 0
             && let Some(found) = first_elsewhere(io.fs(), dir, start).map_err(at(dir))?
         {
             return Err(RecoveryError::Exchanged { what: exchanged_files(start, dir, &found) });
         }
-        self.check_hole(io)
+        self.check_hole(io, start)
     }
 
     fn incarnation_of(&self, sequence: u64) -> Option<u128> {
@@ -155,10 +144,43 @@ impl Replay {
                 && Some(header.incarnation) == self.incarnation_of(self.next_sequence))
     }
 
-    fn try_group<B: Backend>(&mut self, io: &mut B, file: usize, offset: u64) -> Result<bool, RecoveryError> {
-        if !self.joins(io, file, offset)? {
+    /// Goes to where the chain goes on: here, or at the start of another file of the ring.
+    fn find_next<B: Backend>(&mut self, io: &mut B) -> Result<bool, RecoveryError> {
+        let here = (self.current, self.offset);
+        let starts = (0..self.files.len()).map(|file| (file, 0)).filter(|place| *place != here);
+        for (file, offset) in std::iter::once(here).chain(starts) {
+            if self.joins(io, file, offset)? {
+                (self.current, self.offset) = (file, offset);
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Goes on behind groups that a repair gave up, with what is good of the first of them.
+    fn pass_over<B: Backend>(&mut self, io: &mut B) -> Result<bool, RecoveryError> {
+        let first = self.next_sequence;
+        let Some(gap) = self.given_up.iter().find(|gap| gap.first == first).copied() else {
+            return Ok(false);
+        };
+        self.report.given_up += 1;
+        self.take_group(io, salvage_group)?;
+        self.log.skip_groups(self.next_sequence, gap.next);
+        (self.current, self.offset) = (gap.file as usize, gap.position);
+        (self.next_sequence, self.prev_header_crc) = (gap.next, gap.prev_header_crc);
+        Ok(true)
+    }
+
+    /// Applies the chain's next group, if `decode` can read it.
+    fn take_group<B: Backend>(
+        &mut self,
+        io: &mut B,
+        decode: fn(&[u8]) -> Result<DecodedGroup<'_>, GroupError>,
+    ) -> Result<bool, RecoveryError> {
+        if !self.find_next(io)? {
             return Ok(false);
         }
+        let (file, offset) = (self.current, self.offset);
         let header =
             GroupHeader::decode(self.window.get(io.fs(), &self.files, file, offset, GROUP_HEADER_BYTES)?);
         let Ok(header) = header else { return Ok(false) };
@@ -177,7 +199,7 @@ impl Replay {
         let Some(chunk) = self.chunk.as_mut().filter(|_| bytes.len() == total) else { return Ok(false) };
         chunk.append(bytes);
         let buf = chunk.split(total);
-        let Ok(group) = decode_group(&buf) else { return Ok(false) };
+        let Ok(group) = decode(&buf) else { return Ok(false) };
         let own: [u8; GROUP_HEADER_BYTES] =
             buf.get(..GROUP_HEADER_BYTES).and_then(|b| b.try_into().ok()).unwrap_or([0; GROUP_HEADER_BYTES]);
         let items = self.items_of(&group, file, offset)?;
@@ -279,7 +301,7 @@ impl Replay {
                         return Err(self.damage(
                             file,
                             offset,
-                            vec![format!("id {}", entry.partition)],
+                            format!("id {}", entry.partition),
                             "an entry is no batch".into(),
                         ));
                     };
@@ -339,7 +361,8 @@ impl Replay {
                     true
                 }
                 EntryKind::LogStart => {
-                    part.log_start = part.log_start.max(item.base);
+                    // Beyond the end only where records before it were given up.
+                    part.log_start = part.log_start.max(item.base.min(part.log_end));
                     false
                 }
                 // Of a partition that the image has it contradicts that, and the log is not opened.
@@ -349,14 +372,14 @@ impl Replay {
         self.log.take_sealed(sealed);
     }
 
-    fn damage(&self, file: usize, offset: u64, partitions: Vec<String>, what: String) -> RecoveryError {
+    fn damage(&self, file: usize, offset: u64, partitions: String, what: String) -> RecoveryError {
         let path = self.files.get(file).map_or_else(PathBuf::new, |f| f.path.clone());
         let data_dir = self.log.options.data_dir.clone();
         RecoveryError::Damaged { data_dir, path, offset, sequence: self.next_sequence, partitions, what }
     }
 
     /// The chain ends here. Was everything that was ever acked before the end?
-    fn check_hole<B: Backend>(&mut self, io: &mut B) -> Result<(), RecoveryError> {
+    fn check_hole<B: Backend>(&mut self, io: &mut B, start: &Checkpoint) -> Result<(), RecoveryError> {
         // After an orderly stop everything is in segments, and the log is not needed.
         if self.report.clean {
             return Ok(());
@@ -377,15 +400,15 @@ impl Replay {
         if recorded < self.next_sequence {
             return Ok(());
         }
-        let names =
-            match decode_group(self.window.get(io.fs(), &self.files, current, from, READ_CHUNK_BYTES)?) {
-                Err(error) => error.partitions().iter().map(|id| self.name_of(*id)).collect(),
-                Ok(_) => Vec::new(),
-            };
+        let dir = &self.log.options.log_dir;
+        let chain = walk_chain(io.fs(), dir, start).map_err(at(dir))?;
+        let names: Vec<String> =
+            chain.lost_ends(start).0.iter().map(|lost| self.name_of(lost.partition)).collect();
+        let are_all_known = chain.damage().all(|hole| hole.damaged.is_some());
         Err(self.damage(
             current,
             from,
-            names,
+            losers_of(&names, are_all_known),
             format!("groups up to {recorded} were acked, but the chain ends before {}", self.next_sequence),
         ))
     }
