@@ -24,6 +24,8 @@ const PRODUCERS: u64 = 2;
 const EPOCH: LeaderEpoch = LeaderEpoch(2);
 /// Turns after which an operation that did not end counts as stuck.
 const STUCK_TURNS: u32 = 200_000;
+/// As many go by in vain before a lack of descriptors ends.
+const PATIENT_TURNS: u32 = 20_000;
 const DISK_BYTES: u64 = 64 << 20;
 
 /// What to run.
@@ -503,6 +505,10 @@ impl Run {
                     }
                     self.turn()?;
                     turns += 1;
+                    // Without a descriptor a read waits for one, and only the weather brings it.
+                    if self.plan.weather == Weather::FewFiles && turns == PATIENT_TURNS {
+                        self.calm();
+                    }
                     if turns > STUCK_TURNS {
                         let state = self.node()?.log.describe();
                         return Err(format!("partition {part}, read from {offset}: stuck; {state}"));
