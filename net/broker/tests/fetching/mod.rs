@@ -1,7 +1,9 @@
 //! Fetches that wait, and those that do not.
 
 use crate::client::{Client, Terms};
-use crate::{Plan, check_transcript, folder};
+use crate::{Broker, Plan, check_transcript, folder};
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 /// Far more than an answer takes that does not wait, and far less than a client's patience below.
@@ -50,6 +52,90 @@ pub fn what_is_there_is_not_waited_for() {
         broker = plan.start();
     }
     broker.stop();
+}
+
+/// Records leave from the tail ring's groups, and from the blocks that were read for them, without a copy; only an answer under
+/// 4 KiB is copied. With SENDMSG_ZC and without it, which makes no difference until a send is large enough for it
+/// (`ZERO_COPY_FROM_BYTES`).
+pub fn records_are_sent_from_where_they_lie() {
+    const BATCHES: usize = 8;
+    const BATCH: usize = 200_000;
+    for set in ["", "features.off=zero_copy"] {
+        let dir = folder();
+        let plan = Plan { set: set.into(), ..Plan::within(&dir, "2") };
+        let mut broker = plan.start();
+        let mut client = Client::connect(broker.address);
+        client.create_with("t", 2, "retention.ms", "-1");
+        for at in 0..BATCHES {
+            client.produce_throttled("t", at as i32 % 2, BATCH);
+        }
+        let small_at = client.produce("t", 0);
+        for is_cold in [false, true] {
+            let what = format!("{set} cold {is_cold}");
+            // One connection, so that no other answer is counted between.
+            let mut client = Client::connect(broker.address);
+            let before = Sent::of(&broker);
+            let min_bytes = (BATCHES * BATCH) as i32;
+            let terms = Terms { wait_ms: PATIENCE_MS, min_bytes, max_bytes: 50 << 20 };
+            let sizes = client.fetch_on("t", &[(0, 0), (1, 0)], terms);
+            let bytes: usize = sizes.iter().map(|(_, size)| size.unwrap()).sum();
+            assert!(bytes >= BATCHES * BATCH, "{what}: {bytes} bytes");
+            let large = Sent::of(&broker);
+            assert_eq!(large.in_place - before.in_place, bytes as u64, "{what}");
+            assert_eq!(large.copied, before.copied, "{what}");
+            // Counted when the kernel has said so, which may be after the client has them.
+            let begun = Instant::now();
+            while Sent::of(&broker).sent - before.sent < bytes as u64 {
+                assert!(begun.elapsed() < AT_ONCE, "{what}: {:?} after {before:?}", Sent::of(&broker));
+            }
+            let read = large.cold_read - before.cold_read;
+            assert_eq!(read >= bytes as u64, is_cold, "{what}: {read} of {bytes} bytes were read");
+            assert!(is_cold || read == 0, "{what}: {read} bytes were read");
+
+            let sizes = client.fetch_on("t", &[(0, small_at)], Terms { min_bytes: 1, ..terms });
+            let small = Sent::of(&broker);
+            assert_eq!(Ok((small.copied - large.copied) as usize), sizes[0].1, "{what}");
+            assert_eq!(small.in_place, large.in_place, "{what}");
+            broker.stop();
+            broker = plan.start();
+        }
+        broker.stop();
+    }
+}
+
+/// Bytes to clients since the broker's start, of all cores.
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    in_place: u64,
+    copied: u64,
+    sent: u64,
+    cold_read: u64,
+}
+
+impl Sent {
+    fn of(broker: &Broker) -> Sent {
+        let at = broker.banner.split("http://").nth(1).and_then(|rest| rest.split('/').next()).unwrap();
+        let mut stream = TcpStream::connect(at).unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        let sum = |name: &str| {
+            let rows: Vec<u64> = text
+                .lines()
+                .filter_map(|line| {
+                    line.strip_prefix(name)?.strip_prefix('{')?.rsplit(' ').next()?.parse().ok()
+                })
+                .collect();
+            assert_eq!(rows.len(), 2, "{name} of two cores in {text}");
+            rows.iter().sum()
+        };
+        Sent {
+            in_place: sum("ringmill_fetch_in_place_bytes_total"),
+            copied: sum("ringmill_fetch_copied_bytes_total"),
+            sent: sum("ringmill_sent_bytes_total"),
+            cold_read: sum("ringmill_cold_read_bytes_total"),
+        }
+    }
 }
 
 /// Whoever waits for records of a topic is told when it is deleted, on whatever core its partitions are.
