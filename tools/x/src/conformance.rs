@@ -257,7 +257,7 @@ fn compare(suite: &Suite, results: &Results) -> Result<Vec<String>, String> {
 }
 
 /// A name, or the start of some with `*` behind it.
-fn covers(reason: &str, test: &str) -> bool {
+pub fn covers(reason: &str, test: &str) -> bool {
     match reason.strip_suffix('*') {
         Some(start) => test.starts_with(start),
         None => reason == test,

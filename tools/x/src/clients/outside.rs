@@ -52,3 +52,35 @@ fn one(script: &str, at: &str, test: &str) -> Result<(), String> {
         _ => Err(tail(&out)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    /// What passes on Kafka and is no difference that is kept, but for what the list's head gives a reason for.
+    #[test]
+    fn the_lists_are_what_conformance_says() {
+        let bench = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../bench");
+        let read = |path: String| std::fs::read_to_string(bench.join(path)).unwrap();
+        let differences = read("suites/differences.txt".into());
+        for (suite, without) in [("rskafka", None), ("kgo", Some("TestGroupSimple"))] {
+            let reasons: Vec<&str> = differences
+                .lines()
+                .filter_map(|line| line.strip_prefix(suite)?.strip_prefix('\t')?.split('\t').next())
+                .collect();
+            let results = read(format!("suites/kafka-4.3.1/{suite}.txt"));
+            let pass = results.lines().filter_map(|line| line.strip_prefix("PASS ")?.split(' ').next());
+            let wanted: BTreeSet<&str> = pass
+                .filter(|test| !test.contains('/') && without != Some(test))
+                .filter(|test| !reasons.iter().any(|reason| crate::conformance::covers(reason, test)))
+                .collect();
+            let list = read(format!("peers/{suite}.tests"));
+            let listed: BTreeSet<&str> =
+                list.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
+            assert_eq!(listed, wanted, "bench/peers/{suite}.tests");
+        }
+    }
+}
