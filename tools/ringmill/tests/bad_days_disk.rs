@@ -9,7 +9,7 @@ mod common;
 use common::small_disk::SmallDisk;
 use common::{
     ANYBODY, Author, Broker, Client, KAFKA_STORAGE_ERROR, MESSAGE_TOO_LARGE, NONE, PATIENCE,
-    REQUEST_TIMED_OUT, batch, run, skipped,
+    REQUEST_TIMED_OUT, batch, not_mounted, run,
 };
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -126,7 +126,7 @@ fn check_all(broker: &Broker, load: &Load) {
 fn a_full_disk_refuses_writes_serves_reads_and_heals() {
     match SmallDisk::make(128) {
         Ok(disk) => assert!(fill_up(&disk), "a full disk is no reason not to start"),
-        Err(why) => skipped("a disk that fills up under load", &why),
+        Err(why) => not_mounted("a disk that fills up under load", &why),
     }
 }
 
@@ -137,7 +137,7 @@ fn a_full_btrfs_does_not_stop_the_core_log() {
         Ok(disk) => {
             fill_up(&disk);
         }
-        Err(why) => skipped("a btrfs that fills up under load", &why),
+        Err(why) => not_mounted("a btrfs that fills up under load", &why),
     }
 }
 
@@ -242,7 +242,7 @@ fn start_when_full(disk: &SmallDisk, options: &[&str], load: &Load) -> (Broker, 
 fn a_lowered_retention_frees_a_full_disk() {
     let disk = match SmallDisk::make(128) {
         Ok(disk) => disk,
-        Err(why) => return skipped("retention on a full disk", &why),
+        Err(why) => return not_mounted("retention on a full disk", &why),
     };
     let options = small_logs(&[]);
     let broker = Broker::try_start_by(disk.ringmill(), &disk.data(), &options).unwrap();
@@ -270,7 +270,7 @@ fn a_lowered_retention_frees_a_full_disk() {
 fn a_stop_on_a_full_disk_says_what_it_left() {
     let disk = match SmallDisk::make(128) {
         Ok(disk) => disk,
-        Err(why) => return skipped("a stop on a full disk", &why),
+        Err(why) => return not_mounted("a stop on a full disk", &why),
     };
     let options = small_logs(&[]);
     let start = || Broker::try_start_by(disk.ringmill(), &disk.data(), &options).unwrap();

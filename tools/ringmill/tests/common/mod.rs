@@ -221,6 +221,13 @@ pub fn skipped(what: &str, why: &str) {
     let _ = writeln!(io::stderr(), "\n*** SKIPPED: {what}: {why} ***\n");
 }
 
+/// For what needs a file system of its own: an ordinary user may do without, root may not.
+#[track_caller]
+pub fn not_mounted(what: &str, why: &str) {
+    assert!(!rustix::process::geteuid().is_root(), "{what}: {why}; only an ordinary user may skip this");
+    skipped(what, why);
+}
+
 /// One connection.
 pub struct Client {
     pub stream: TcpStream,

@@ -1,5 +1,5 @@
-//! A file system of a few megabytes that a test may fill: ext4 on a loop device, or, where mounting needs rights that the
-//! test does not have, a tmpfs in a user namespace of its own.
+//! A file system of a few megabytes that a test may fill: ext4 on a loop device, or, for an ordinary user, who may not mount
+//! that, a tmpfs in a user namespace of its own.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -27,6 +27,9 @@ impl SmallDisk {
         let Err(no_mount) = disk.loop_mount("mkfs.ext4", &["-q", "-m", "0"], mebibytes) else {
             return Ok(disk);
         };
+        if rustix::process::geteuid().is_root() {
+            return Err(no_mount);
+        }
         match disk.namespace(mebibytes) {
             Ok(holder) => {
                 disk.held_by = HeldBy::Namespace(holder);
