@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# Serves, produces and reads back with kcat, stops in order.
+# Serves, produces and reads back with kcat, stops in order; and the binary has to be static.
 #   smoke.sh BINARY [serve options…]          as whoever runs it
 #   AS_NOBODY=1 smoke.sh BINARY …             as an ordinary user with 8 MiB memlock and nofile 1024 (needs root to become one)
 set -euo pipefail
 binary=$(realpath "$1"); shift
-dir=$(mktemp -d); chmod 755 "$dir"; cp "$binary" "$dir/ringmill"
+said=$(ldd "$binary" 2>&1 || true)
+[[ $said == *"statically linked"* || $said == *"not a dynamic executable"* ]] || { echo "$binary is not static: $said"; exit 1; }
+dir=$(mktemp -d); chmod 755 "$dir"; cp "$binary" "$dir/ringmill"; touch "$dir/log"
 run=(); if [ -n "${AS_NOBODY:-}" ]; then
   chown 65534:65534 "$dir"
   run=(prlimit --memlock=8388608:8388608 --nofile=1024:1024 setpriv --reuid 65534 --regid 65534 --clear-groups)

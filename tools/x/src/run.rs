@@ -27,8 +27,11 @@ pub fn ci() -> Result<(), String> {
     command("cargo run --quiet -p ringmill-sim -- --one-page --seeds 0..100")?;
     command("cargo build --release")?;
     crate::instructions::run(false)?;
-    for off in ["none", "defer_taskrun", "provided_buffers", "multishot_accept", "zero_copy"] {
-        let set = if off == "none" { String::new() } else { format!("--set features.off={off}") };
+    // Nothing is sent with zero_copy yet, so alone it changes nothing here: engine/reactor/tests/ring.rs has both ways.
+    let each = ["", "defer_taskrun", "provided_buffers", "multishot_accept"];
+    let all = "defer_taskrun,provided_buffers,multishot_accept,zero_copy";
+    for off in each.into_iter().chain([all]) {
+        let set = if off.is_empty() { String::new() } else { format!("--set features.off={off}") };
         command(&format!("tools/ci/smoke.sh target/release/ringmill {set}"))?;
     }
     for method in ["dsync", "fdatasync"] {
