@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 const USAGE: &str = "usage: cargo x tidy | ci | instructions [--accept] | clients [SUITE…] | conformance [SUITE…]
 
-  tidy      file sizes, unsafe outside the reactor, unfinished marks, links in README
+  tidy      file sizes, unsafe outside the reactor, unfinished marks, links of all pages
   ci        everything CI runs, in its order
   instructions  instruction counts of fixed requests, by valgrind, against bench/micro/instructions.tsv
   clients   the broker against unmodified clients, installed from their registries (RINGMILL=PATH: another build of it):

@@ -45,8 +45,10 @@ pub fn check() -> Result<(), String> {
             found.push(format!("{name}: not one of the names at the top level"));
         }
     }
-    links(Path::new("README.md"), &mut found);
-    links(Path::new("ARCHITECTURE.md"), &mut found);
+    for page in files.iter().filter(|p| p.extension().is_some_and(|e| e == "md")) {
+        let text = fs::read_to_string(page).map_err(|e| format!("{}: {e}", page.display()))?;
+        links(page, &text, &mut found);
+    }
     rivals(&names(Path::new("bench/runs")), &fs::read_to_string("README.md").unwrap_or_default(), &mut found);
     if found.is_empty() {
         println!("tidy: {} files, nothing to say", files.len());
@@ -94,7 +96,6 @@ fn source(path: &Path, text: &str, found: &mut Vec<String>) {
     }
 }
 
-/// Relative links of a page must lead somewhere.
 fn names(dir: &Path) -> Vec<String> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
@@ -111,14 +112,12 @@ fn rivals(runs: &[String], readme: &str, found: &mut Vec<String>) {
     }
 }
 
-fn links(page: &Path, found: &mut Vec<String>) {
-    let Ok(text) = fs::read_to_string(page) else {
-        found.push(format!("{}: missing", page.display()));
-        return;
-    };
+/// Relative links of a page must lead somewhere, from the folder it lies in.
+fn links(page: &Path, text: &str, found: &mut Vec<String>) {
+    let folder = page.parent().unwrap_or(Path::new("."));
     for piece in text.split("](").skip(1) {
         let target = piece.split([')', '#', ' ']).next().unwrap_or("");
-        if !target.is_empty() && !target.contains("://") && !Path::new(target).exists() {
+        if !target.is_empty() && !target.contains("://") && !folder.join(target).exists() {
             found.push(format!("{}: link to {target}, which is not there", page.display()));
         }
     }
@@ -141,5 +140,18 @@ mod tests {
         let mut found = Vec::new();
         rivals(&[], "", &mut found);
         assert!(found.is_empty(), "no run, no table: {found:?}");
+    }
+
+    #[test]
+    fn links_lead_from_the_folder_of_their_page() {
+        let said = |page: &str, text: &str| {
+            let mut found = Vec::new();
+            links(Path::new(page), text, &mut found);
+            found.len()
+        };
+        let text = "[a](Cargo.toml), [b](Cargo.toml#part), [c](#part), [d](https://Cargo.toml/x), [e](src)";
+        assert_eq!(said("page.md", text), 0);
+        assert_eq!(said("src/page.md", "[a](../Cargo.toml)"), 0);
+        assert_eq!(said("src/page.md", text), 3);
     }
 }

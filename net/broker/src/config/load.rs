@@ -126,11 +126,6 @@ impl Given {
         self.texts.insert(name.to_string(), (text.to_string(), flag.to_string()));
     }
 
-    /// Adds a mistake found elsewhere, so that it is reported with the others.
-    pub fn reject(&mut self, sentence: String) {
-        self.errors.push(sentence);
-    }
-
     /// Checks every key and the relations between them.
     ///
     /// # Errors
