@@ -30,6 +30,7 @@ use ringmill_reactor::stdfs::StdFs;
 use ringmill_reactor::{Doorbell, Fs};
 use ringmill_types::{CoreId, TopicSpec};
 use std::collections::HashMap;
+use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::ExitCode;
@@ -64,7 +65,8 @@ fn refuse(failure: &Failure, json: bool) {
         tracing::error!(code = failure.reason.code(), reason = ?failure.reason, "{failure}");
     } else {
         for line in failure.detail.lines() {
-            eprintln!("ringmill: {line}");
+            // Where nobody can be told, the exit code says it.
+            let _ = writeln!(std::io::stderr(), "ringmill: {line}");
         }
     }
 }
@@ -99,6 +101,9 @@ struct Ground {
 impl Ground {
     fn survey(options: BrokerOptions, facts: HostFacts) -> Result<Ground, Failure> {
         let settings = &options.config.settings;
+        // First: with too few, what comes next fails at random.
+        let limits = host::raise_limits();
+        planes::enough_files(limits.open_files, options.cores.len())?;
         let file_system = footing("--data", &options.data)?;
         footing("core.log.dir", &planes::log_root(&options.data, settings))?;
         let identity = identity::look(&StdFs, &options.data)?;
@@ -106,7 +111,6 @@ impl Ground {
         let (admin, admin_at) = bind::bind("--admin", &options.admin)?;
         let (first, listen) = bind::bind("--listen", &options.listen)?;
         let listeners = bind::for_cores(first, listen, options.cores.len(), BACKLOG)?;
-        let limits = host::raise_limits();
         let trial = RingOptions { pool_limit_bytes: TRIAL_POOL_BYTES, features: planes::features(settings) };
         RingBackend::new(trial).map(drop).map_err(|error| ring_failure(&error))?;
         let kernel = host::kernel_release();
@@ -300,7 +304,7 @@ impl Running {
             method_because: self.method_because,
             flush_depth: settings.flush_depth,
             relaxed_allowed: settings.relaxed_topics_enable,
-            low_limits: planes::low_limits(ground.limits, self.files),
+            low_limits: planes::low_limits(ground.limits, self.files, planes::largest_file_bytes(settings)),
             started_in: begun.elapsed(),
         }
     }

@@ -127,11 +127,17 @@ pub fn nearest_existing(path: &Path) -> PathBuf {
 pub struct Limits {
     pub open_files: Option<u64>,
     pub locked_bytes: Option<u64>,
+    /// Of one file.
+    pub file_bytes: Option<u64>,
 }
 
-/// Lifts the soft limits on open files and locked memory to the hard ones. What cannot be raised stays as it was.
+/// Lifts the soft limits to the hard ones. What cannot be raised stays as it was.
 pub fn raise_limits() -> Limits {
-    Limits { open_files: raise(Resource::Nofile), locked_bytes: raise(Resource::Memlock) }
+    Limits {
+        open_files: raise(Resource::Nofile),
+        locked_bytes: raise(Resource::Memlock),
+        file_bytes: raise(Resource::Fsize),
+    }
 }
 
 fn raise(resource: Resource) -> Option<u64> {

@@ -5,6 +5,7 @@
 use crate::args::{BrokerOptions, CorePlacement};
 use crate::config::units::show_bytes;
 use crate::config::{FlushMethod, Settings};
+use crate::exit::{Failure, Reason};
 use crate::host::Limits;
 use crate::identity::{Identity, Method};
 use crate::probe;
@@ -15,8 +16,11 @@ use ringmill_reactor::ring::{RingFeatures, RingOptions};
 use ringmill_types::limits::{LOCKED_BYTES_MIN, OPEN_FILES_MIN};
 use std::path::{Path, PathBuf};
 
-/// Open files kept back from connections and segments: rings, listeners, journal, logs, standard streams.
-const FILES_RESERVED: u64 = 64;
+/// Open files kept back from connections and segments: journal, admin port and its clients, threads of upkeep, standard
+/// streams.
+const FILES_RESERVED: u64 = 32;
+/// And for each core: its ring, its listener, what wakes it, checkpoints, the files of its core log as it comes by default.
+const FILES_OF_CORE: u64 = 16;
 /// Of the open files left, what segment files may take: one in this many.
 const SEGMENT_FILES_SHARE: u64 = 4;
 /// Segment files one core keeps open at most. Each that is written to stays open until a checkpoint, and one that finds no
@@ -62,10 +66,34 @@ pub struct FileShare {
     pub segments: usize,
 }
 
+fn files_to_share(open_files: Option<u64>, cores: u64) -> u64 {
+    open_files.unwrap_or(u64::MAX).saturating_sub(FILES_RESERVED + cores * FILES_OF_CORE)
+}
+
+/// Refuses a limit on open files with which no core could serve a connection.
+///
+/// # Errors
+/// A [`Failure`] that says how many are needed.
+pub fn enough_files(open_files: Option<u64>, cores: usize) -> Result<(), Failure> {
+    let cores = cores as u64;
+    let of_core = FILES_OF_CORE + SEGMENT_FILES_MIN + 1;
+    match open_files.filter(|_| files_to_share(open_files, cores) < cores * (SEGMENT_FILES_MIN + 1)) {
+        None => Ok(()),
+        Some(most) => Err(Failure::new(
+            Reason::LimitsTooLow,
+            format!(
+                "nofile is {most}, and {cores} core(s) need {} open files to serve one connection each, {OPEN_FILES_MIN} to serve as \
+                 they should. Raise it (LimitNOFILE=, ulimit -n), or take fewer cores (--cores). Nothing was touched.",
+                FILES_RESERVED + cores * of_core
+            ),
+        )),
+    }
+}
+
 /// Divides the limit on open files between cores, connections and segments; `open_files: None` is no limit.
 pub fn share_files(open_files: Option<u64>, connections_max: u32, cores: usize) -> FileShare {
     let cores = cores as u64;
-    let free = open_files.unwrap_or(u64::MAX).saturating_sub(FILES_RESERVED) / cores;
+    let free = files_to_share(open_files, cores) / cores;
     let segments = (free / SEGMENT_FILES_SHARE).clamp(SEGMENT_FILES_MIN, SEGMENT_FILES_MAX);
     let asked = u64::from(connections_max).div_ceil(cores);
     let connections = asked.min(free.saturating_sub(segments)).max(1);
@@ -73,7 +101,7 @@ pub fn share_files(open_files: Option<u64>, connections_max: u32, cores: usize) 
 }
 
 /// What limits of the process are below what a broker needs, and what that bounds: for the banner.
-pub fn low_limits(limits: Limits, files: FileShare) -> Vec<String> {
+pub fn low_limits(limits: Limits, files: FileShare, largest_file_bytes: u64) -> Vec<String> {
     let mut low = Vec::new();
     if let Some(most) = limits.open_files.filter(|most| *most < OPEN_FILES_MIN) {
         low.push(format!(
@@ -90,7 +118,20 @@ pub fn low_limits(limits: Limits, files: FileShare) -> Vec<String> {
             show_bytes(LOCKED_BYTES_MIN as i64)
         ));
     }
+    if let Some(most) = limits.file_bytes.filter(|most| *most < largest_file_bytes) {
+        low.push(format!(
+            "fsize is {}, below {}: what would make a file larger is answered with KAFKA_STORAGE_ERROR; raise it \
+             (LimitFSIZE=, ulimit -f), or lower log.segment.bytes and core.log.file.bytes",
+            show_bytes(most as i64),
+            show_bytes(largest_file_bytes as i64)
+        ));
+    }
     low
+}
+
+/// Files of segments and core logs grow as large as that, where topics have no settings of their own.
+pub fn largest_file_bytes(settings: &Settings) -> u64 {
+    settings.log_segment_bytes.max(settings.core_log_file_bytes.unwrap_or(0))
 }
 
 /// What one core is told.
@@ -212,24 +253,47 @@ mod tests {
     fn open_files_bound_connections() {
         let share = share_files(Some(1024), u32::MAX, 2);
         assert_eq!(share, FileShare { segments: 120, connections: 360 });
-        assert!(2 * (share.segments + share.connections) as u64 + FILES_RESERVED <= 1024);
+        assert!(2 * (share.segments + share.connections) as u64 + FILES_RESERVED + 2 * FILES_OF_CORE <= 1024);
         assert_eq!(share_files(Some(1 << 20), 1000, 4).connections, 250);
         assert_eq!(share_files(None, 1000, 1), FileShare { segments: 65_536, connections: 1000 });
         assert_eq!(share_files(Some(10), 1000, 1).connections, 1);
     }
 
     #[test]
+    fn too_few_open_files_are_refused_with_how_many_it_takes() {
+        for (cores, needed) in [(1, 65), (2, 98), (64, 2144)] {
+            assert!(enough_files(Some(needed), cores).is_ok() && enough_files(None, cores).is_ok());
+            let refused = enough_files(Some(needed - 1), cores).expect_err("one too few");
+            assert_eq!(refused.reason, Reason::LimitsTooLow);
+            assert!(
+                refused.detail.contains(&format!("{cores} core(s) need {needed} open files")),
+                "{refused}"
+            );
+            let share = share_files(Some(needed), u32::MAX, cores);
+            assert_eq!(share, FileShare { connections: 1, segments: SEGMENT_FILES_MIN as usize });
+        }
+    }
+
+    #[test]
     fn limits_too_low_are_said_with_what_they_bound() {
         let files = share_files(Some(256), 1000, 1);
-        let low = low_limits(Limits { open_files: Some(256), locked_bytes: Some(1 << 20) }, files);
+        let limits =
+            Limits { open_files: Some(256), locked_bytes: Some(1 << 20), file_bytes: Some(100 << 20) };
+        let low = low_limits(limits, files, 1 << 30);
         assert!(
-            low[0].starts_with("nofile is 256, below 1024: each core takes 144 connections and 48"),
+            low[0].starts_with("nofile is 256, below 1024: each core takes 156 connections and 52"),
             "{low:?}"
         );
         assert!(low[1].starts_with("memlock is 1MiB, below 8MiB"), "{low:?}");
-        let enough = Limits { open_files: Some(OPEN_FILES_MIN), locked_bytes: Some(LOCKED_BYTES_MIN) };
-        assert!(low_limits(enough, files).is_empty());
-        assert!(low_limits(Limits { open_files: None, locked_bytes: None }, files).is_empty());
+        assert!(low[2].starts_with("fsize is 100MiB, below 1GiB"), "{low:?}");
+        let enough = Limits {
+            open_files: Some(OPEN_FILES_MIN),
+            locked_bytes: Some(LOCKED_BYTES_MIN),
+            file_bytes: Some(1 << 30),
+        };
+        assert!(low_limits(enough, files, 1 << 30).is_empty());
+        let none = Limits { open_files: None, locked_bytes: None, file_bytes: None };
+        assert!(low_limits(none, files, 1 << 30).is_empty());
     }
 
     #[test]

@@ -2,13 +2,15 @@
 //!
 //! One that comes with the first is the same request: GNU `timeout` signals its child and then its group, a terminal and a
 //! supervisor may both pass a Ctrl-C on.
-//! Everything the main thread waits for arrives through one channel of [`Event`]s. SIGPIPE is ignored by Rust's runtime.
+//! Everything the main thread waits for arrives through one channel of [`Event`]s. SIGPIPE is ignored by Rust's runtime, SIGXFSZ
+//! here: a write beyond a limit on file sizes then fails with EFBIG, and is treated as any other that fails.
 
 use crate::exit::{Failure, Reason};
 use crate::identity::ProbeResult;
 use ringmill_upkeep::Report;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
+use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
@@ -61,6 +63,7 @@ pub fn listen(events: Sender<Event>) -> Result<(), Failure> {
             format!("Signals cannot be received ({error}); the process could not be stopped in order."),
         )
     };
+    signal_hook::flag::register(SIGXFSZ, Arc::default()).map_err(internal)?;
     let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(internal)?;
     std::thread::Builder::new()
         .name("signals".into())

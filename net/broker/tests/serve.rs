@@ -32,8 +32,6 @@ fn main() -> ExitCode {
             let files = Some(files.parse().unwrap());
             setrlimit(Resource::Nofile, Rlimit { current: files, maximum: files }).unwrap();
         }
-        // A write beyond a file-size limit then fails like one of a broken disk, without the signal.
-        let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Default::default()).unwrap();
         return ringmill_broker::serve(&parse(&args));
     }
     let stories = stories![
@@ -47,6 +45,7 @@ fn main() -> ExitCode {
         a_journal_that_lacks_topics_mixes_no_partitions,
         core_log_files_that_changed_places_are_refused,
         refusals_have_their_codes_and_touch_nothing,
+        a_refusal_keeps_its_code_where_nobody_can_be_told,
         broker_configs_act_while_running_and_survive_a_kill,
         deleted_records_stay_deleted_over_a_kill,
         a_failed_core_log_write_ends_the_process,
@@ -69,6 +68,7 @@ fn main() -> ExitCode {
         quotas_hold_over_cores_and_a_restart,
         without_descriptors_those_who_are_in_go_on,
         a_folder_in_use_is_left_alone,
+        a_limit_on_open_files_that_serves_nobody_is_refused,
         small_limits_are_gone_along_with,
         more_partitions_than_open_files_are_served_and_stopped,
         json_goes_to_stderr_alone,
@@ -606,6 +606,14 @@ fn refusals_have_their_codes_and_touch_nothing() {
     Plan { set: "node.id=2".into(), ..plan }.refused(Reason::IdentityMismatch, "belongs to node.id 1");
 }
 
+fn a_refusal_keeps_its_code_where_nobody_can_be_told() {
+    let dir = folder();
+    let plan = Plan { set: "num.partition=3".into(), ..Plan::within(&dir, "1") };
+    let full = || std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let status = plan.command().stdout(full()).stderr(full()).status().unwrap();
+    assert_eq!(status.code(), Some(i32::from(Reason::Config.code())), "{status}");
+}
+
 /// The disk is made to fail by a limit on file sizes: every further core-log write meets an error.
 fn a_failed_core_log_write_ends_the_process() {
     let dir = folder();
@@ -714,6 +722,19 @@ fn more_partitions_than_open_files_are_served_and_stopped() {
         assert!(text.contains("everything is flushed, destaged and checkpointed"), "{text}");
         assert!(!text.contains("offline") && !text.contains("Too many open files"), "{text}");
     }
+}
+
+fn a_limit_on_open_files_that_serves_nobody_is_refused() {
+    let dir = folder();
+    let plan = Plan { nofile: Some(60), ..Plan::within(&dir, "1") };
+    plan.refused(Reason::LimitsTooLow, "nofile is 60, and 1 core(s) need 65 open files");
+    assert!(!dir.path().join("data").exists(), "nothing was touched");
+    let plan = Plan { nofile: Some(65), ..Plan::within(&dir, "1") };
+    let broker = plan.start();
+    let mut client = Client::connect(broker.address);
+    client.create("orders");
+    assert_eq!(client.produce("orders", 0), 0);
+    broker.stop();
 }
 
 fn small_limits_are_gone_along_with() {

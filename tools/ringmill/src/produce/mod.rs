@@ -11,7 +11,7 @@ use clap::{Args, ValueEnum};
 use ringmill_client::{Acks, BatchBuilder, Client, Codec, Header, Producer, Record};
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::io::{IsTerminal, Read};
+use std::io::{IsTerminal, Read, Write as _};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -368,12 +368,13 @@ impl<'a> Sending<'a> {
             return;
         }
         self.shown = Some(now);
-        eprint!("\r{} records, {}    ", crate::output::grouped(self.acked), bytes(self.acked_bytes));
+        let (records, size) = (crate::output::grouped(self.acked), bytes(self.acked_bytes));
+        let _ = write!(std::io::stderr(), "\r{records} records, {size}    ");
     }
 
     fn wipe(&self) {
         if self.shown.is_some() {
-            eprint!("\r\x1b[K");
+            let _ = write!(std::io::stderr(), "\r\x1b[K");
         }
     }
 }
