@@ -21,7 +21,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::ops::Range;
 use std::path::Path;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 const BATCHES: usize = 8;
@@ -144,6 +144,15 @@ impl Backend for Watched {
     }
 }
 
+/// Wakes the core when it goes, be it in a panic.
+struct Wakes(Waker);
+
+impl Drop for Wakes {
+    fn drop(&mut self) {
+        self.0.wake();
+    }
+}
+
 /// One core on a folder, turned by hand.
 struct Rig {
     core: Core<Watched>,
@@ -185,17 +194,25 @@ impl Rig {
     /// Turns while a client does this.
     fn serve<T: Send + 'static>(&mut self, client: impl FnOnce(&mut TcpStream) -> T + Send + 'static) -> T {
         let (address, waker) = (self.address, self.waker.clone());
+        let (done, is_done) = mpsc::channel();
         let client = std::thread::spawn(move || {
+            // Said before the core is woken, or it would look too early and sleep on: it does for a minute, if it is alone.
+            let _wakes = Wakes(waker);
+            let done = done;
             let mut stream = TcpStream::connect(address).unwrap();
             stream.set_read_timeout(Some(PATIENCE)).unwrap();
-            let done = client(&mut stream);
-            waker.wake();
-            done
+            done.send(client(&mut stream)).unwrap();
         });
-        while !client.is_finished() {
-            self.core.turn();
+        loop {
+            match is_done.try_recv() {
+                Ok(value) => return value,
+                Err(mpsc::TryRecvError::Empty) => self.core.turn(),
+                Err(mpsc::TryRecvError::Disconnected) => {
+                    client.join().unwrap();
+                    unreachable!("a client that ends without a word has panicked");
+                }
+            }
         }
-        client.join().unwrap()
     }
 
     fn tell(&mut self, message: CoreMessage) {
