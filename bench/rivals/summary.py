@@ -1,15 +1,11 @@
 """The table of a run: medians of rounds, their spread, ratios; latencies from the samples of all rounds together."""
 import os, re, time
+from statistics import median
 
 NAMES = ('ours', 'kafka', 'kafka-flush')
 FIGURES = (('mb_s', 'MB/s'), ('rate', 'rec/s'), ('cpu_s_per_gb', 'CPU-s/GB'))
 QUANTILES = (('p50', .5), ('p99', .99), ('p999', .999))
 BEGIN, END = '<!-- rivals: written by bench/rivals/run --readme -->', '<!-- end of rivals -->'
-
-
-def median(values):
-    values = sorted(values)
-    return values[len(values) // 2]
 
 
 def pooled(samples):

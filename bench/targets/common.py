@@ -1,5 +1,6 @@
 """What the measurements of this folder share: a ringmill of their own, clients, CPU and memory from /proc, fio."""
 import http.client, json, os, random, re, shutil, signal, socket, struct, subprocess, sys, tempfile, threading, time
+from statistics import median
 
 REPO = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 RINGMILL = os.path.join(REPO, 'target/release/ringmill')
@@ -204,11 +205,6 @@ def raw_line(*command):
 
 # MB/s that fio reads at 1 MiB, 8 at a time; filled in by cold_read.
 FIO_READ = []
-
-
-def median(values):
-    values = sorted(values)
-    return values[len(values) // 2]
 
 
 def row(target, what, measured, goal, met, limit='', unit=''):
