@@ -36,7 +36,10 @@ const REMOTE_TICKET: u64 = 1 << 55;
 enum Owner {
     Local(Slot),
     Remote(CoreId, PartitionId),
-    Nobody(ErrorCode),
+    /// There is no such topic or partition. As in Kafka, the others are waited for all the same.
+    Unknown(ErrorCode),
+    /// This core's, and its log is not there (any more): an error of the read, which nobody waits beside.
+    Gone,
 }
 
 /// Record bytes that a partition may give at most. `None`: the client said a number below 0, for which Kafka has an error
@@ -253,12 +256,11 @@ impl<B: Backend> Core<B> {
         };
         let found = spec.and_then(|s| s.partitions.get(usize::try_from(key.index).ok()?));
         let owner = match (spec, found) {
-            (None, _) => Owner::Nobody(missing),
-            (Some(_), None) => Owner::Nobody(ErrorCode::UnknownTopicOrPartition),
-            (Some(_), Some(found)) if found.owner == self.settings.id => self
-                .log
-                .slot_of(found.id)
-                .map_or(Owner::Nobody(ErrorCode::UnknownTopicOrPartition), Owner::Local),
+            (None, _) => Owner::Unknown(missing),
+            (Some(_), None) => Owner::Unknown(ErrorCode::UnknownTopicOrPartition),
+            (Some(_), Some(found)) if found.owner == self.settings.id => {
+                self.log.slot_of(found.id).map_or(Owner::Gone, Owner::Local)
+            }
             (Some(_), Some(found)) => Owner::Remote(found.owner, found.id),
         };
         FetchPart {
@@ -319,7 +321,8 @@ impl<B: Backend> Core<B> {
             part.read.bufs.clear();
             (part.read.bytes, part.read.there) = (0, 0);
             match part.owner {
-                Owner::Nobody(code) => part.read.error = code,
+                Owner::Unknown(code) => part.read.error = code,
+                Owner::Gone => part.read.error = ErrorCode::UnknownTopicOrPartition,
                 Owner::Local(slot) => {
                     let ticket = key.pack();
                     part.read = self.read_one(
@@ -409,7 +412,8 @@ impl<B: Backend> Core<B> {
         // and waiting gives nothing more. Kafka counts so too.
         let there: usize = pending.parts.iter().map(|part| part.read.there).sum();
         let enough = bytes >= pending.min_bytes || bytes > 0 && there >= pending.min_bytes;
-        let failed = pending.parts.iter().any(|p| p.read.error != ErrorCode::None);
+        let mut known = pending.parts.iter().filter(|p| !p.is_unknown()).peekable();
+        let nothing_comes = known.peek().is_none() || known.any(|p| p.read.error != ErrorCode::None);
         let gone = self.conns.get(pending.conn).is_none_or(|conn| conn.ending || conn.eof);
         let late = now_ns >= pending.deadline_ns;
         // Data that exists and is being read is waited for, whatever the client's patience: an empty answer would only
@@ -417,7 +421,7 @@ impl<B: Backend> Core<B> {
         let cold = bytes == 0
             && pending.parts.iter().any(|p| p.read.cold)
             && now_ns < pending.deadline_ns + COLD_GRACE_NS;
-        if failed || gone || !cold && (late || enough) {
+        if nothing_comes || gone || !cold && (late || enough) {
             self.finish_fetch(key);
             return;
         }
@@ -476,7 +480,7 @@ impl<B: Backend> Core<B> {
                     foreign += part.read.bytes as u64;
                     owner = Some(core);
                 }
-                Owner::Nobody(_) => {}
+                Owner::Unknown(_) | Owner::Gone => {}
             }
         }
         self.count_bytes(pending.conn, own, foreign, owner);
@@ -662,13 +666,19 @@ impl PartRead {
 }
 
 impl FetchPart {
+    fn is_unknown(&self) -> bool {
+        matches!(self.owner, Owner::Unknown(_))
+    }
+
     fn answer(&self, isolation: IsolationLevel) -> FetchPartitionAnswer<'static> {
         let read = &self.read;
         FetchPartitionAnswer {
             high_watermark: read.high_watermark,
             last_stable_offset: read.high_watermark,
             log_start_offset: read.log_start,
-            aborted: (isolation == IsolationLevel::ReadCommitted && read.error == ErrorCode::None)
+            // As Kafka says it.
+            aborted: (self.is_unknown()
+                || isolation == IsolationLevel::ReadCommitted && read.error == ErrorCode::None)
                 .then_some(&[]),
             records_bytes: read.bytes as u32,
             ..FetchPartitionAnswer::error(self.key.index, read.error)

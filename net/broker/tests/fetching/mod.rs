@@ -1,7 +1,7 @@
 //! Fetches that wait, and those that do not.
 
 use crate::client::{Client, Terms};
-use crate::{Broker, Plan, check_transcript, folder};
+use crate::{Broker, Plan, check_transcript, folder, hex, unhex};
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -174,5 +174,31 @@ pub fn sizes_below_zero_are_answered_as_kafka_does() {
     let broker = Plan::within(&dir, "2").start();
     let mut client = Client::connect(broker.address);
     assert!(check_transcript(&mut client, include_str!("../golden/kafka-4.3.1-fetch.txt")) > 30);
+    broker.stop();
+}
+
+/// What ends the wait of a fetch, and what does not. The topic's partitions lie on both cores.
+pub fn fetches_wait_as_in_kafka() {
+    const SESSION: &str = "SESSION*";
+    let dir = folder();
+    let broker = Plan::within(&dir, "2").start();
+    let mut client = Client::connect(broker.address);
+    let mut session = None;
+    for line in include_str!("../golden/kafka-4.3.1-fetch-waits.txt").lines().skip(1) {
+        let fields: Vec<&str> = line.split('\t').collect();
+        let [label, waited_ms, request, answer] = fields[..] else { panic!("{line}") };
+        let begun = Instant::now();
+        let ours = hex(&client.exchange(&unhex(&request.replace(SESSION, session.as_deref().unwrap_or("")))));
+        let took = begun.elapsed();
+        if let (None, Some(at)) = (&session, answer.find(SESSION)) {
+            session = Some(ours[at..at + SESSION.len()].to_string());
+        }
+        assert_eq!(ours, answer.replace(SESSION, session.as_deref().unwrap_or("")), "{label}");
+        match waited_ms.parse().unwrap() {
+            -1 => {}
+            0 => assert!(took < AT_ONCE, "{label} took {took:?}"),
+            ms => assert!(took >= Duration::from_millis(ms as u64), "{label} took {took:?}"),
+        }
+    }
     broker.stop();
 }
