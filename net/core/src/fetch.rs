@@ -564,7 +564,7 @@ impl<B: Backend> Core<B> {
         max_bytes: usize,
         watch_below_bytes: usize,
     ) {
-        let mut total = 0;
+        let (mut total, mut counted) = (0, 0);
         let mut failed = false;
         let mut slots = Vec::new();
         let mut results = Vec::with_capacity(reads.len());
@@ -595,10 +595,12 @@ impl<B: Backend> Core<B> {
                 None => PartRead::nothing(ErrorCode::UnknownTopicOrPartition),
             };
             total += got.bytes;
+            // A first batch beyond its partition's limit may not be the first of all.
+            counted += got.bytes.min(read.max_bytes.unwrap_or(0));
             failed |= got.error != ErrorCode::None;
             results.push(RemoteReadDone { part: read.part, read: got });
         }
-        let watched = total < watch_below_bytes && !failed;
+        let watched = counted < watch_below_bytes && !failed;
         if watched {
             self.waiters.watch(Watcher::There(from, key), slots.into_iter());
         }
@@ -636,12 +638,16 @@ impl<B: Backend> Core<B> {
 }
 
 impl FetchPending {
-    /// Leaves out what several cores together read beyond the limit: partitions count in their order, and the first batch
-    /// goes out however large it is (KIP-74). The bytes that are left.
+    /// Leaves out what several cores together read beyond the limits, of the answer and of a partition: partitions count
+    /// in their order, and the first batch of all goes out however large it is (KIP-74). The bytes that are left.
     fn fit(&mut self) -> usize {
         let mut bytes = 0;
-        for read in self.parts.iter_mut().map(|part| &mut part.read) {
-            if bytes > 0 && bytes + read.bytes > self.max_bytes {
+        for part in &mut self.parts {
+            let part_bytes_max = part.max_bytes.unwrap_or(0);
+            let read = &mut part.read;
+            read.there = read.there.min(part_bytes_max);
+            let too_large = read.bytes > part_bytes_max || bytes + read.bytes > self.max_bytes;
+            if bytes > 0 && too_large {
                 read.bufs.clear();
                 read.bytes = 0;
             }

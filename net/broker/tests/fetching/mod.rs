@@ -177,7 +177,8 @@ pub fn sizes_below_zero_are_answered_as_kafka_does() {
     broker.stop();
 }
 
-/// What ends the wait of a fetch, and what does not. The topic's partitions lie on both cores.
+/// What ends the wait of a fetch, and what does not; and which of its partitions may give more than was asked of them. The
+/// topics' partitions lie on both cores.
 pub fn fetches_wait_as_in_kafka() {
     const SESSION: &str = "SESSION*";
     let dir = folder();
