@@ -166,19 +166,19 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let unit = match self.kind {
-            FileKind::Segment => "batches",
-            FileKind::CoreLogFile | FileKind::CoreLogChain => "groups",
-            FileKind::Checkpoint | FileKind::HandedOn => "partitions",
-            FileKind::MetadataJournal => "records",
-            FileKind::SwapRecord => "groups",
-            FileKind::GivenUp => "gaps",
+        let (one, many) = match self.kind {
+            FileKind::Segment => ("batch", "batches"),
+            FileKind::CoreLogFile | FileKind::CoreLogChain | FileKind::SwapRecord => ("group", "groups"),
+            FileKind::Checkpoint | FileKind::HandedOn => ("partition", "partitions"),
+            FileKind::MetadataJournal => ("record", "records"),
+            FileKind::GivenUp => ("gap", "gaps"),
             FileKind::OffsetIndex
             | FileKind::TimeIndex
             | FileKind::LeaderEpochs
             | FileKind::PartitionMetadata
-            | FileKind::NodeIdentity => "entries",
+            | FileKind::NodeIdentity => ("entry", "entries"),
         };
+        let unit = if self.rows == 1 { one } else { many };
         let verdict = match (self.is_sound(), self.is_newer()) {
             (true, _) => "ok",
             (false, true) => "NEWER",

@@ -140,7 +140,10 @@ impl Change<'_> {
 
 fn what_changes(old: &Generation, wanted: &Wanted) -> String {
     if old.cores != wanted.cores {
-        return format!("the core logs are those of {} cores, {} are wanted", old.cores, wanted.cores);
+        return format!(
+            "the core logs are those of --cores {}, and --cores {} is wanted",
+            old.cores, wanted.cores
+        );
     }
     if old.log_dir == wanted.log_dir {
         return "the change of the core logs that was under way goes on".to_string();

@@ -200,9 +200,14 @@ pub fn grouped(number: u64) -> String {
     out
 }
 
-/// `12 records`, `1 record`.
+/// `12 records`, `1 record`, `3 losses`.
 pub fn counted(number: u64, one: &str) -> String {
-    let plural = if number == 1 { "" } else { "s" };
+    let hisses = ["s", "x", "ch", "sh"].iter().any(|end| one.ends_with(end));
+    let plural = match number {
+        1 => "",
+        _ if hisses => "es",
+        _ => "s",
+    };
     format!("{} {one}{plural}", grouped(number))
 }
 
@@ -241,6 +246,9 @@ mod tests {
         assert_eq!(bytes((1 << 20) - 1), "1.0 MiB");
         assert_eq!(bytes(u64::MAX), "16.0 EiB");
         assert_eq!(counted(1, "record"), "1 record");
+        assert_eq!(counted(1200, "record"), "1,200 records");
+        assert_eq!(counted(3, "loss"), "3 losses");
+        assert_eq!(counted(0, "batch"), "0 batches");
     }
 
     #[test]

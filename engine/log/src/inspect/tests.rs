@@ -18,6 +18,8 @@ fn a_recycled_file_tells_its_newest_groups() {
     let mut report = Report::new(Path::new("003.log"), FileKind::CoreLogFile);
     [28, 29, 5, 6].into_iter().for_each(|sequence| report.saw(sequence, sequence));
     assert!(report.to_string().contains("4 groups, the newest 28..=29,"), "{report}");
+    report.rows = 1;
+    assert!(report.to_string().contains("1 group, "), "{report}");
 }
 
 /// A data folder with one core, two ring files, one partition `t-0` of id 5 whose segments end at offset 0.

@@ -2,6 +2,7 @@
 //!
 //! Read with the code that reads them at a start, and reported like every other file. Nothing here changes a file.
 
+use crate::output::counted;
 use ringmill_broker::identity::{self, Identity};
 use ringmill_broker::{Reason, lacking, missing};
 use ringmill_log::inspect::{FileKind, Report, Severity};
@@ -152,11 +153,11 @@ impl fmt::Display for OwnRow {
             }
             OwnRow::Node(node) => write!(
                 f,
-                "node {} of cluster {}: core logs of generation {}, {} cores, {}{}, flush method {}",
+                "node {} of cluster {}: core logs of generation {}, {}, {}{}, flush method {}",
                 node.node_id,
                 node.cluster_id,
                 node.generation,
-                node.cores,
+                counted(node.cores.into(), "core"),
                 node.core_log_dir.as_deref().map_or("in the data folder".into(), |dir| dir.to_string_lossy()),
                 if node.drained { ", drained" } else { "" },
                 node.flush_method.unwrap_or("not measured yet")
