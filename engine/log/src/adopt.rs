@@ -26,6 +26,7 @@ use crate::format::checkpoint::{PartitionState, SegmentState};
 use crate::index::{INDEX_BYTES_MAX, SegmentIndex};
 use crate::producer::ProducerTable;
 use crate::segment::{self, ScanStop, SegmentFile, Verify};
+use ringmill_reactor::unfit::At;
 use ringmill_reactor::{FileHandle, Fs, OpenMode};
 use ringmill_record::{BatchHeader, Records};
 use ringmill_types::limits::PARTITIONS_MAX;
@@ -93,7 +94,7 @@ pub enum AdoptError {
 impl fmt::Display for AdoptError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            AdoptError::Io { path, error } => write!(f, "{}: {error}", path.display()),
+            AdoptError::Io { path, error } => At(path, error).fmt(f),
             AdoptError::Text { path, what } => {
                 write!(f, "{}: {what}. Copy the file again from the Kafka broker", path.display())
             }

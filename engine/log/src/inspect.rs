@@ -33,7 +33,8 @@ use crate::format::checkpoint::{HANDED_ON_NAME, SLOT_NAMES};
 use crate::format::given_up::GIVEN_UP_NAME;
 use crate::format::swap::SWAP_NAME;
 use crate::segment::{SegmentFile, parse_file_name};
-use ringmill_reactor::{DirEntry, Fs};
+use ringmill_reactor::unfit::At;
+use ringmill_reactor::{DirEntry, Fs, Unfit};
 use serde::Serialize;
 use std::fmt;
 use std::io;
@@ -123,6 +124,13 @@ impl Report {
             findings: Vec::new(),
             more_findings: 0,
         }
+    }
+
+    /// Of what cannot be looked at, because it is no file.
+    pub fn unfit(path: &Path, kind: FileKind, error: &io::Error) -> Report {
+        let mut report = Report::new(path, kind);
+        report.find(Severity::Damage, None, error.to_string());
+        report
     }
 
     /// Only so many are kept; the rest is counted.
@@ -225,7 +233,7 @@ pub enum InspectError {
 impl fmt::Display for InspectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            InspectError::Io { path, error } => write!(f, "{}: {error}", path.display()),
+            InspectError::Io { path, error } => At(path, error).fmt(f),
             InspectError::Unknown { path } => write!(
                 f,
                 "{}: not a segment, index, core-log file, checkpoint, journal, node.toml or a folder of these. \
@@ -252,7 +260,7 @@ pub fn dump(fs: &dyn Fs, path: &Path, emit: &mut dyn FnMut(&Row)) -> Result<Vec<
         Ok(_) => folder(fs, path, emit, &mut reports, 0)?,
         Err(_) => {
             let kind = kind_of(path).ok_or_else(|| InspectError::Unknown { path: path.to_path_buf() })?;
-            reports.push(file(fs, path, kind, emit)?);
+            reports.push(or_unfit(file(fs, path, kind, emit), path, kind)?);
         }
     }
     if reports.is_empty() {
@@ -285,18 +293,32 @@ fn folder(
             }
         } else if let Some(kind) = kind_of(&path) {
             has_core_log |= kind == FileKind::CoreLogFile;
-            reports.push(file(fs, &path, kind, emit)?);
+            reports.push(or_unfit(file(fs, &path, kind, emit), &path, kind)?);
         }
     }
     if has_core_log {
-        reports.push(core_files::chain(fs, dir)?);
+        reports.push(or_unfit(core_files::chain(fs, dir), dir, FileKind::CoreLogChain)?);
     }
     Ok(())
 }
 
-/// A folder, or a link to one, as `core-N` may be to a device of its own.
+/// What is no file at all, where one must be, is a finding like others: what lies beside it is still looked at.
+fn or_unfit(
+    looked: Result<Report, InspectError>,
+    path: &Path,
+    kind: FileKind,
+) -> Result<Report, InspectError> {
+    match looked {
+        Err(InspectError::Io { error, .. }) if Unfit::of(&error).is_some() => {
+            Ok(Report::unfit(path, kind, &error))
+        }
+        looked => looked,
+    }
+}
+
+/// A folder, or a link to one, as `core-N` may be to a device of its own. One that has the name of a file is looked at as that.
 fn leads_to_folder(fs: &dyn Fs, dir: &Path, entry: &DirEntry) -> bool {
-    entry.is_dir || kind_of(Path::new(&entry.name)).is_none() && fs.list(&dir.join(&entry.name)).is_ok()
+    kind_of(Path::new(&entry.name)).is_none() && (entry.is_dir || fs.list(&dir.join(&entry.name)).is_ok())
 }
 
 /// What a repair replaced: damaged, or it would not be there. Looked at only when it is named itself.

@@ -73,6 +73,7 @@ pub trait Fs: Send + Sync {
     fn remove_dir_all(&self, path: &Path) -> io::Result<()>;
     /// Entries in name order.
     fn list(&self, path: &Path) -> io::Result<Vec<DirEntry>>;
+    /// Something has the name, be it a link to what is not there: what is opened or made by that name fails then.
     fn exists(&self, path: &Path) -> bool;
     /// Bytes an unprivileged writer may still use on the file system that holds `path`.
     fn free_bytes(&self, path: &Path) -> io::Result<u64>;

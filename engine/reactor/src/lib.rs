@@ -20,6 +20,7 @@ pub mod ring;
 pub mod sim;
 pub mod stdfs;
 pub mod thread;
+pub mod unfit;
 
 pub use buffer::{AppendBuf, Buf, BufMut, Pool, PoolStats};
 pub use fs::{DirEntry, FileHandle, Fs, OpenMode};
@@ -28,3 +29,4 @@ pub use op::{
     Backend, Completion, Errno, FileId, Flush, Job, JobOutput, MovedSocket, Op, Payload, SocketId, Token,
     Waker, Work,
 };
+pub use unfit::Unfit;

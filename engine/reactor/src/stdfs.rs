@@ -2,6 +2,7 @@
 
 use crate::fs::{DirEntry, FileHandle, FileInner, FilePlace, Fs, OpenMode};
 use crate::reclaim;
+use crate::unfit::{check_file, explain};
 use ringmill_types::limits::PAGE_BYTES;
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -92,6 +93,15 @@ fn write_in_place(file: &File) {
     }
 }
 
+/// Opens what must be a file, and waits for nobody.
+///
+/// # Errors
+/// As `open(2)`; [`Unfit`](crate::Unfit) where that says more.
+pub fn open_file(path: &Path, options: &OpenOptions) -> io::Result<File> {
+    check_file(path)?;
+    options.open(path).map_err(|error| explain(path, error))
+}
+
 impl Fs for StdFs {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<FileHandle> {
         let (write, create, direct) = match mode {
@@ -110,10 +120,10 @@ impl Fs for StdFs {
                 .custom_flags(libc::O_CLOEXEC | if direct { libc::O_DIRECT } else { 0 });
             options
         };
-        let (file, direct) = match options(direct).open(path) {
+        let (file, direct) = match open_file(path, &options(direct)) {
             // tmpfs of old kernels, overlays on them: no direct I/O there, so buffered it is, and the handle says so.
             Err(error) if direct && error.raw_os_error() == Some(libc::EINVAL) => {
-                (options(false).open(path)?, false)
+                (open_file(path, &options(false))?, false)
             }
             other => (other?, direct),
         };
@@ -201,28 +211,29 @@ impl Fs for StdFs {
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        std::fs::create_dir_all(path)
+        std::fs::create_dir_all(path).map_err(|error| explain(path, error))
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        File::open(if path.as_os_str().is_empty() { Path::new(".") } else { path })?.sync_all()
+        let dir = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+        File::open(dir).map_err(|error| explain(path, error))?.sync_all()
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        std::fs::rename(from, to)
+        std::fs::rename(from, to).map_err(|error| explain(to, explain(from, error)))
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
-        reclaim::remove_file(path)
+        reclaim::remove_file(path).map_err(|error| explain(path, error))
     }
 
     fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
-        reclaim::remove_dir_all(path)
+        reclaim::remove_dir_all(path).map_err(|error| explain(path, error))
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
         let mut out = Vec::new();
-        for entry in std::fs::read_dir(path)? {
+        for entry in std::fs::read_dir(path).map_err(|error| explain(path, error))? {
             let entry = entry?;
             // A name that vanished since it was listed, or that is no text, is none of ours.
             let (Ok(meta), Ok(name)) = (entry.metadata(), entry.file_name().into_string()) else { continue };
@@ -237,7 +248,7 @@ impl Fs for StdFs {
     }
 
     fn exists(&self, path: &Path) -> bool {
-        path.exists()
+        path.exists() || path.is_symlink()
     }
 
     fn free_bytes(&self, path: &Path) -> io::Result<u64> {

@@ -9,6 +9,7 @@ use glommio::{GlommioError, Latency, Shares};
 use ringmill_log::CompactJob;
 use ringmill_log::compact::{Cleaned, Compaction, SUFFIX, Step};
 use ringmill_reactor::reclaim;
+use ringmill_reactor::unfit::check_file;
 use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -133,6 +134,7 @@ impl Files {
             if let Some((_, file)) = self.source.take() {
                 file.close().await?;
             }
+            check_file(&path)?;
             let file = ImmutableFileBuilder::new(&path).build_existing().await?;
             self.source = Some((path, file));
         }

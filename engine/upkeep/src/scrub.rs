@@ -11,6 +11,7 @@ use glommio::{
 };
 use ringmill_log::CompactJob;
 use ringmill_log::compact::Cleaned;
+use ringmill_reactor::unfit::check_file;
 use rustix::process::{Resource, getrlimit};
 use std::cell::Cell;
 use std::io::ErrorKind;
@@ -163,6 +164,9 @@ async fn look_twice(request: ScrubRequest, reins: Reins) -> Outcome {
 }
 
 async fn look(request: &ScrubRequest, reins: &Reins) -> Outcome {
+    if let Err(error) = check_file(&request.path) {
+        return Outcome::Unreadable { error: error.to_string() };
+    }
     let file = match ImmutableFileBuilder::new(&request.path).build_existing().await {
         Ok(file) => file,
         Err(error) => return unreadable(&error),

@@ -4,6 +4,7 @@
 use ringmill_types::Offset;
 use ringmill_upkeep::check::Damage;
 use ringmill_upkeep::{Outcome, Report, ScrubRequest, UpkeepOptions, spawn};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
@@ -107,6 +108,29 @@ fn a_round_reads_sealed_segments_only_and_absent_files_are_no_error() {
     assert_eq!(reports.recv_timeout(PATIENCE).unwrap().outcome, Outcome::Gone);
     upkeep.stop();
     assert!(reports.try_iter().next().is_none(), "one sealed segment, one report");
+}
+
+/// Opening a pipe would wait for somebody to write to it.
+#[test]
+fn a_pipe_in_the_place_of_a_segment_is_named_and_not_waited_for() {
+    let dir = folder();
+    let partition = dir.path().join("orders-0");
+    let piped = write_segment(&partition, 0, 3, 10);
+    std::fs::remove_file(&piped.path).unwrap();
+    mknodat(CWD, &piped.path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    let sound = write_segment(&partition, 3, 3, 10);
+    let (options, reports) = options(dir.path());
+    let upkeep = spawn(options).unwrap();
+    assert!(upkeep.scrub(piped.clone()));
+    assert!(upkeep.scrub(sound));
+    match reports.recv_timeout(PATIENCE).unwrap().outcome {
+        Outcome::Unreadable { error } => {
+            assert!(error.contains(&format!("{} is a named pipe", piped.path.display())), "{error}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(reports.recv_timeout(PATIENCE).unwrap().outcome, Outcome::Clean { bytes: 3 * 71, batches: 3 });
+    upkeep.stop();
 }
 
 #[test]

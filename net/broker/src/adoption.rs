@@ -8,7 +8,7 @@
 //! remembers what was deleted until a start has done so.
 
 use crate::exit::{Failure, Reason};
-use crate::identity::DataFolder;
+use crate::identity::{self, DataFolder};
 use crate::lacking;
 use ringmill_log::format::checkpoint;
 use ringmill_log::inspect::Depth;
@@ -36,9 +36,7 @@ pub fn clear_deleted(
     if !fs.exists(&dir) {
         return Ok(());
     }
-    let unusable = |error: std::io::Error| {
-        Failure::new(Reason::DataUnusable, format!("{} cannot be used ({error}).", dir.display()))
-    };
+    let unusable = |error: std::io::Error| identity::unusable_as("--data", &dir, "used", &error);
     let strangers = strangers(fs.as_ref(), &dir, image).map_err(unusable)?;
     if !strangers.is_empty() {
         // They may be of topics that the journal lacks, and that nothing but a core log knows.
@@ -106,8 +104,7 @@ pub fn settle(
     image: &mut Image,
 ) -> Result<(), Failure> {
     let dir = data.join("topics");
-    let unread =
-        |error| Failure::new(Reason::DataUnusable, format!("{} cannot be read ({error}).", dir.display()));
+    let unread = |error: std::io::Error| identity::unusable_as("--data", &dir, "read", &error);
     if !fs.exists(&dir) || strangers(fs, &dir, image).map_err(unread)?.is_empty() {
         return Ok(());
     }

@@ -27,7 +27,7 @@ use ringmill_log::inspect::repair;
 use ringmill_metadata::JournalError;
 use ringmill_reactor::ring::{RingBackend, RingError, RingFeatures, RingOptions};
 use ringmill_reactor::stdfs::StdFs;
-use ringmill_reactor::{Doorbell, Fs};
+use ringmill_reactor::{Doorbell, Fs, Unfit};
 use ringmill_types::{CoreId, TopicSpec};
 use std::collections::HashMap;
 use std::io::Write as _;
@@ -177,6 +177,7 @@ fn told(reason: Reason, error: &dyn std::error::Error) -> Failure {
 pub fn journal_failure(error: &JournalError) -> Failure {
     let reason = match error {
         JournalError::Io { error, .. } if error.kind() == std::io::ErrorKind::StorageFull => Reason::DiskFull,
+        JournalError::Io { error, .. } if Unfit::of(error).is_some() => Reason::DataUnusable,
         JournalError::Io { .. } => Reason::JournalFailed,
         JournalError::Damaged { .. } => Reason::DataDamaged,
         JournalError::Newer { .. } => Reason::NewerFormat,

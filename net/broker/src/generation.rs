@@ -226,7 +226,7 @@ pub fn under_way(generation: &Generation, data: &Path, fs: &dyn Fs) -> Option<Ve
 /// Writes down, durably, what generation `number` begins with: the envelope and the archive of a checkpoint.
 ///
 /// # Errors
-/// [`Reason::DataUnusable`].
+/// [`Reason::DataUnusable`] or [`Reason::DiskFull`].
 pub fn hand_on(
     data: &Path,
     number: u64,
@@ -280,7 +280,7 @@ pub fn forget(data: &Path, fs: &dyn Fs) -> Result<(), Failure> {
 }
 
 fn unusable(path: &Path, what: &str, error: &std::io::Error) -> Failure {
-    Failure::new(Reason::DataUnusable, format!("{} cannot be {what} ({error}).", path.display()))
+    identity::unusable_as("--data", path, what, error)
 }
 
 fn stop_all(mut links: Vec<CoreLink>, handles: Vec<CoreHandle>) -> Result<(), Failure> {

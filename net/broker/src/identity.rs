@@ -7,9 +7,10 @@
 //! Order at start: [`look`] (reads, touches nothing), then listeners are bound, then [`claim`] (creates, locks, writes).
 
 use crate::exit::{Failure, Reason};
-use ringmill_reactor::Fs;
+use ringmill_reactor::stdfs::open_file;
+use ringmill_reactor::{Fs, Unfit};
 use std::fmt::Write as _;
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -120,8 +121,12 @@ fn node_toml(data: &Path) -> PathBuf {
 /// # Errors
 /// [`Reason::DataInUse`], [`Reason::NewerFormat`], [`Reason::DataUnusable`], [`Reason::DataDamaged`].
 pub fn look(fs: &dyn Fs, data: &Path) -> Result<Option<Identity>, Failure> {
-    if let Ok(mut lock) = File::open(data.join("LOCK")) {
-        take_lock(&mut lock, data)?;
+    let lock_path = data.join("LOCK");
+    match open_file(&lock_path, File::options().read(true)) {
+        Ok(mut lock) => take_lock(&mut lock, data)?,
+        Err(error) if Unfit::of(&error).is_some() => return Err(unusable(&lock_path, "opened", &error)),
+        // Not there yet, or not this user's: whoever claims the folder says so.
+        Err(_) => {}
     }
     read_identity(fs, data)
 }
@@ -138,12 +143,7 @@ pub fn claim(fs: &dyn Fs, data: &Path, wanted: &Wanted) -> Result<DataFolder, Fa
     }
     make_dir(fs, data).map_err(|error| unusable(data, "created", &error))?;
     let lock_path = data.join("LOCK");
-    let mut lock = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&lock_path)
+    let mut lock = open_file(&lock_path, File::options().read(true).write(true).create(true).truncate(false))
         .map_err(|error| unusable(&lock_path, "opened", &error))?;
     take_lock(&mut lock, data)?;
     // Read again under the lock: another process may have made the folder its own since.
@@ -293,6 +293,16 @@ fn unusable(path: &Path, verb: &str, error: &std::io::Error) -> Failure {
 
 /// A folder that was chosen by `setting` and cannot be used: why, and what to do.
 pub fn unusable_as(setting: &str, path: &Path, verb: &str, error: &std::io::Error) -> Failure {
+    if let Some(unfit) = Unfit::of(error) {
+        let way_out = match unfit {
+            // It may be the whole of it that was named wrong.
+            Unfit::NotAFolder { path: found, .. } if path.starts_with(found) => {
+                format!("; or choose another {setting}")
+            }
+            _ => String::new(),
+        };
+        return Failure::new(Reason::DataUnusable, format!("{unfit}{way_out}."));
+    }
     let reason =
         if error.kind() == std::io::ErrorKind::StorageFull { Reason::DiskFull } else { Reason::DataUnusable };
     let advice = match error.kind() {

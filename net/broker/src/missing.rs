@@ -16,7 +16,7 @@ use crate::identity::{self, DataFolder, Generation, Identity};
 use ringmill_log::format::checkpoint::HANDED_ON_NAME;
 use ringmill_metadata::Image;
 use ringmill_metadata::journal::{Flaw, JOURNAL_DIR, JOURNAL_NAME, frames};
-use ringmill_reactor::Fs;
+use ringmill_reactor::{Fs, OpenMode};
 use std::path::{Path, PathBuf};
 
 /// What a start would refuse to make anew, as sentences; what cannot be read is told elsewhere. Changes nothing.
@@ -50,15 +50,17 @@ pub fn journal(generation: &Generation, data: &Path, fs: &dyn Fs) -> Result<(), 
     let path = data.join(JOURNAL_DIR).join(JOURNAL_NAME);
     let core_log = core_dirs(generation, data).find(|dir| fs.exists(dir));
     match core_log {
-        Some(core_log) if is_gone(fs, &path, "--data")? => Err(damaged(format!(
-            "{} is missing although core logs are there ({}): it says which topics there are, and whose the records in the \
+        Some(core_log) if is_gone(fs.open(&path, OpenMode::Read).map(drop), &path, "--data")? => {
+            Err(damaged(format!(
+                "{} is missing although core logs are there ({}): it says which topics there are, and whose the records in the \
              core logs are. Nothing was changed. Put it back from a copy made since the last change of \
              --cores; without one, keep this folder as it is, give the broker an empty --data, and put the partition folders \
              of {} there: their segments are adopted, and what was only in the core logs is lost.",
-            path.display(),
-            core_log.display(),
-            data.join("topics").display(),
-        ))),
+                path.display(),
+                core_log.display(),
+                data.join("topics").display(),
+            )))
+        }
         Some(_) | None => Ok(()),
     }
 }
@@ -77,7 +79,7 @@ pub fn core_logs(generation: &Generation, data: &Path, image: &Image, fs: &dyn F
     };
     let setting = if generation.log_dir.is_some() { "core.log.dir" } else { "--data" };
     for (_, dir) in core_dirs(generation, data).enumerate().filter(|(core, _)| placed(*core)) {
-        if is_gone(fs, &dir, setting)? {
+        if is_gone(fs.list(&dir).map(drop), &dir, setting)? {
             return Err(damaged(format!(
                 "{} is missing, and it may hold acknowledged records. Nothing was changed. Put it back{}; or make an empty \
                  folder of that name to go on without what it held.",
@@ -93,15 +95,11 @@ pub fn core_logs(generation: &Generation, data: &Path, image: &Image, fs: &dyn F
 ///
 /// # Errors
 /// [`Reason::DataUnusable`].
-fn is_gone(fs: &dyn Fs, path: &Path, setting: &str) -> Result<bool, Failure> {
-    if fs.exists(path) {
-        return Ok(false);
-    }
-    match fs.list(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(identity::unusable_as(setting, path, "looked at", &error))
-        }
-        Ok(_) | Err(_) => Ok(true),
+fn is_gone(looked: std::io::Result<()>, path: &Path, setting: &str) -> Result<bool, Failure> {
+    match looked {
+        Ok(()) => Ok(false),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(identity::unusable_as(setting, path, "looked at", &error)),
     }
 }
 

@@ -356,7 +356,7 @@ fn core_logs_move_to_a_folder_of_their_own() {
     std::fs::write(dir.path().join("file"), "").unwrap();
     for path in ["file", "file/below"] {
         let unusable = Plan { set: format!("core.log.dir={}/{path}", dir.path().display()), ..moved.clone() };
-        let text = unusable.refused(Reason::DataUnusable, "a file is in the way");
+        let text = unusable.refused(Reason::DataUnusable, "is a file, and a folder must be there");
         assert!(text.contains("choose another core.log.dir"), "{text}");
         assert!(!text.contains("moving"), "{text}");
     }

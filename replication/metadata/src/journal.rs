@@ -6,6 +6,7 @@
 
 use crate::image::Image;
 use crate::records::{Record, RecordError, has_only_a_wrong_length, is_together};
+use ringmill_reactor::unfit::At;
 use ringmill_reactor::{FileHandle, Fs, OpenMode};
 use std::fmt;
 use std::io;
@@ -41,7 +42,7 @@ pub enum JournalError {
 impl fmt::Display for JournalError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            JournalError::Io { path, error } => write!(f, "metadata journal {}: {error}", path.display()),
+            JournalError::Io { path, error } => write!(f, "metadata journal {}", At(path, error)),
             JournalError::Damaged { path, offset, error, .. } => {
                 let path = path.display();
                 write!(

@@ -1,6 +1,7 @@
 //! How a command ends: a code for scripts, a sentence for people.
 
 use ringmill_client::ClientError;
+use ringmill_reactor::Unfit;
 use std::fmt::Display;
 use std::io;
 use std::process::ExitCode;
@@ -39,7 +40,11 @@ impl Failed {
 
     /// A failure of something on this machine, such as a file.
     pub fn local(what: impl Display, error: &io::Error) -> Failed {
-        Failed::new(Code::Local, format!("{what}: {error}"))
+        match Unfit::of(error) {
+            // It names the file itself.
+            Some(unfit) => Failed::new(Code::Local, unfit.to_string()),
+            None => Failed::new(Code::Local, format!("{what}: {error}")),
+        }
     }
 }
 

@@ -7,9 +7,11 @@
 #[allow(dead_code, reason = "each test binary uses a part of it")]
 mod common;
 
-use common::{ANYBODY, Author, Broker, Client, NONE, PATIENCE, Refusal, batch, creatable, run};
+use common::{ANYBODY, Author, Broker, Client, NONE, PATIENCE, Refusal, batch, creatable, run, skipped};
 use ringmill_types::limits::PAGE_BYTES;
 use std::collections::BTreeMap;
+use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use tempfile::TempDir;
@@ -18,6 +20,8 @@ use tempfile::TempDir;
 const DATA_DAMAGED: i32 = 8;
 /// `NewerFormat` there.
 const NEWER_FORMAT: i32 = 5;
+/// `DataUnusable` there.
+const DATA_UNUSABLE: i32 = 7;
 const RECORDS: usize = 20;
 /// Behind this record, one goes to each of the other partitions; one of them is on the same core.
 const BESIDE_AT: usize = 10;
@@ -234,6 +238,82 @@ fn both_checkpoint_slots_damaged_are_refused_and_repaired() {
     // What had reached segments is adopted; the rest was in the core log alone.
     let stored = stored(&data);
     assert!(stored.iter().enumerate().all(|(n, record)| *record == value(n)), "{stored:?}");
+}
+
+/// What somebody put where a file of the broker's was, or did to it.
+fn spoil(path: &Path, how: &str) -> bool {
+    let ran = |command: &mut Command| command.status().is_ok_and(|status| status.success());
+    if how == "immutable" {
+        return ran(Command::new("chattr").arg("+i").arg(path));
+    }
+    std::fs::remove_file(path).unwrap();
+    match how {
+        "a named pipe" => assert!(ran(Command::new("mkfifo").arg(path))),
+        "a socket" => drop(UnixListener::bind(path).unwrap()),
+        "a device" => symlink("/dev/null", path).unwrap(),
+        "a folder" => std::fs::create_dir(path).unwrap(),
+        "a link to /nowhere" => symlink("/nowhere", path).unwrap(),
+        _ => panic!("{how}"),
+    }
+    true
+}
+
+/// None is waited for, and each is named: by a start, by verify where it shows, and by a repair, which changes nothing.
+#[test]
+fn what_lies_in_the_place_of_a_file_is_named_and_waited_for_by_nobody() {
+    let left = Left::behind();
+    let ringmill = |args: &[&str]| {
+        let mut command = Command::new("timeout");
+        let output =
+            command.args(["-s", "KILL", "20", env!("CARGO_BIN_EXE_ringmill")]).args(args).output().unwrap();
+        let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert!(!text.contains("os error"), "{text}");
+        (output.status.code(), text)
+    };
+    let kinds = ["a named pipe", "a socket", "a device", "a folder", "a link to /nowhere", "immutable"];
+    let files =
+        ["node.toml", "meta/journal", "LOCK", "core-0/checkpoint-a", "core-1/checkpoint-b", "core-1/001.log"];
+    for (number, (how, name)) in kinds.iter().flat_map(|how| files.map(|name| (how, name))).enumerate() {
+        // A start has nothing to write there.
+        if (*how, name) == ("immutable", "node.toml") {
+            continue;
+        }
+        let data = left.copy(&format!("spoilt-{number}"));
+        let file = data.join(name);
+        if !spoil(&file, how) {
+            skipped("immutable files", "chattr +i is refused here");
+            break;
+        }
+        let (folder, expected) = (data.to_str().unwrap(), format!("{} is {how}", file.display()));
+        let start = ringmill(&[
+            "serve",
+            "--data",
+            folder,
+            "--cores",
+            "2",
+            "--listen",
+            "127.0.0.1:0",
+            "--admin",
+            "127.0.0.1:0",
+        ]);
+        let verify = ringmill(&["log", "verify", "--only-findings", folder]);
+        let repair = ringmill(&["log", "repair", folder, "--accept-loss", "--yes"]);
+        if *how == "immutable" {
+            assert!(Command::new("chattr").arg("-i").arg(&file).status().unwrap().success());
+        }
+        std::fs::remove_dir_all(&data).unwrap();
+        // Whoever only looks has nothing against what cannot be changed.
+        if *how != "immutable" {
+            assert!(
+                matches!(repair.0, Some(1 | 5)) && repair.1.contains(&expected),
+                "{expected:?}: {repair:?}"
+            );
+            let shows = name == "LOCK" || verify.0 == Some(1) && verify.1.contains(&expected);
+            assert!(shows, "{expected:?}: {verify:?}");
+        }
+        assert_eq!(start.0, Some(DATA_UNUSABLE), "{expected:?}: {start:?}");
+        assert!(start.1.contains(&expected), "{expected:?} is not in: {}", start.1);
+    }
 }
 
 /// A metadata record of one kind that nobody writes yet.

@@ -2,6 +2,7 @@
 
 use crate::adopt::AdoptError;
 use crate::inspect::{InspectError, Newer, exchanged_cores, repair};
+use ringmill_reactor::unfit::At;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -61,7 +62,7 @@ pub enum RecoveryError {
 impl fmt::Display for RecoveryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            RecoveryError::Io { path, error } => write!(f, "{}: {error}", path.display()),
+            RecoveryError::Io { path, error } => At(path, error).fmt(f),
             RecoveryError::Damaged { data_dir, path, offset, sequence, partitions, what } => write!(
                 f,
                 "acked data is damaged: {} at byte {offset} (flush group {sequence}): {what}; partitions: {}. Nothing was changed. \

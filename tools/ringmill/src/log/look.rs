@@ -8,6 +8,7 @@ use clap::Args;
 use ringmill_broker::identity::NODE_TOML;
 use ringmill_log::inspect::repair;
 use ringmill_log::inspect::{self, FileKind, InspectError, Report, Severity};
+use ringmill_reactor::Unfit;
 use ringmill_reactor::stdfs::StdFs;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -99,7 +100,10 @@ fn own_file(path: &Path, kind: FileKind, emit: &mut dyn FnMut(OwnRow)) -> Result
     } else {
         own::journal(&StdFs, path, emit)
     };
-    looked.map_err(|error| Failed::local(path.display(), &error))
+    match looked {
+        Err(error) if Unfit::of(&error).is_some() => Ok(Report::unfit(path, kind, &error)),
+        looked => looked.map_err(|error| Failed::local(path.display(), &error)),
+    }
 }
 
 /// `path`, and the core logs that belong to it and lie elsewhere: acked records may be nowhere else.
@@ -132,13 +136,15 @@ fn walk(dir: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), Failed
     }
     entries.sort();
     for path in entries {
-        if path.is_dir() {
+        // By its name a file, whatever lies there.
+        let is_looked_at = inspect::kind_of(&path).or_else(|| own::kind_of(&path)).is_some();
+        if is_looked_at {
+            files.push(path);
+        } else if path.is_dir() {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             if depth < DEPTH_MAX && !inspect::is_set_aside(&name) {
                 walk(&path, depth + 1, files)?;
             }
-        } else if inspect::kind_of(&path).or_else(|| own::kind_of(&path)).is_some() {
-            files.push(path);
         }
     }
     Ok(())

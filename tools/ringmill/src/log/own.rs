@@ -224,7 +224,7 @@ pub fn core_logs_elsewhere(fs: &dyn Fs, data: &Path) -> Vec<PathBuf> {
         return Vec::new();
     }
     let dirs = (0..generation.cores).map(|core| generation.core_dir(data, core));
-    dirs.filter(|dir| fs.exists(dir)).collect()
+    dirs.filter(|dir| fs.list(dir).is_ok()).collect()
 }
 
 /// Shows the rows of a metadata journal and says what is wrong with it.

@@ -14,7 +14,7 @@ use ringmill_log::inspect::repair::{self, Action, Loss, Plan, Scope};
 use ringmill_metadata::journal::{self, Flaw, JOURNAL_DIR, JOURNAL_NAME};
 use ringmill_metadata::{Image, RecordError};
 use ringmill_reactor::Fs as _;
-use ringmill_reactor::stdfs::StdFs;
+use ringmill_reactor::stdfs::{StdFs, open_file};
 use serde::Serialize;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -138,7 +138,7 @@ impl Repair {
 /// Keeps a broker from starting meanwhile, and finds out one that runs.
 fn lock(data: &Path) -> Result<File, Failed> {
     let path = data.join("LOCK");
-    let lock = File::options().read(true).write(true).open(&path).map_err(|error| {
+    let lock = open_file(&path, File::options().read(true).write(true)).map_err(|error| {
         let what = format!("{} is not the data folder of a broker ({})", data.display(), path.display());
         Failed::local(what, &error)
     })?;
