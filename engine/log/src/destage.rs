@@ -11,7 +11,7 @@ use crate::index::SegmentIndex;
 use crate::jobs::{JobDone, JobFor};
 use crate::log::{Log, LogEvent};
 use crate::open_files::{HeldFile, JobFile, is_shortage};
-use crate::partition::{DestageStep, OpenFile, Partition, Segment, segment_path};
+use crate::partition::{DestageStep, OpenFile, Partition, Segment, is_shorter, segment_path};
 use crate::token::{self, token};
 use ringmill_reactor::{Backend, Errno, Flush, Fs, Op, OpenMode};
 use ringmill_record::BatchHeader;
@@ -625,11 +625,8 @@ fn run_prepare(fs: &dyn Fs, names: &FolderNames, order: &Prepare) -> io::Result<
         fs.set_len(handle, 0)?;
         size = 0;
     }
-    if size < order.bytes {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            format!("{} holds {size} bytes, the checkpoint says {}", order.path.display(), order.bytes),
-        ));
+    if let Some(shorter) = is_shorter(&order.path, size, order.bytes) {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, shorter));
     }
     // Allocate from the start: a file that an earlier life left behind may have holes or a short extent.
     if size < order.want_bytes

@@ -8,6 +8,7 @@
 mod contradiction;
 mod core_files;
 mod kafka_files;
+mod lengths;
 mod newer;
 pub mod repair;
 mod rows;
@@ -24,6 +25,7 @@ pub use rows::{
     SwapOutput, SwapRow, TimeRow,
 };
 
+pub use lengths::compare;
 pub(crate) use newer::newer_in_core;
 pub use newer::{Newer, newer};
 

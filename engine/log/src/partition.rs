@@ -4,6 +4,7 @@
 
 use crate::carry::Carry;
 use crate::epochs::EpochCache;
+use crate::format::checkpoint::PartitionState;
 use crate::index::SegmentIndex;
 use crate::open_files::HeldFile;
 use crate::producer::ProducerTable;
@@ -156,6 +157,44 @@ impl Partition {
         }
     }
 
+    /// As a checkpoint names it, and nothing that it knows of it yet.
+    pub(crate) fn named(state: &PartitionState, data_dir: &Path) -> Partition {
+        Partition::new(
+            PartitionId(state.id),
+            state.topic.as_str().into(),
+            TopicId(state.topic_id),
+            state.index,
+            data_dir,
+            Arc::default(),
+            LeaderEpoch(0),
+        )
+    }
+
+    /// Puts back what the checkpoint knew of it. Its segments are named from `first_uid` on.
+    pub(crate) fn restore(&mut self, state: &PartitionState, first_uid: u64) {
+        self.log_start = Offset(state.log_start);
+        self.destaged = Offset(state.next_offset);
+        self.log_end = Offset(state.next_offset);
+        self.last_append_ms = state.max_timestamp_ms;
+        self.epochs =
+            EpochCache::from_entries(state.epochs.iter().map(|(e, s)| (LeaderEpoch(*e), Offset(*s))));
+        self.producers = ProducerTable::restore(&state.producers);
+        self.segments = state
+            .segments
+            .iter()
+            .zip(first_uid..)
+            .map(|(s, uid)| Segment {
+                bytes: s.bytes,
+                max_timestamp_ms: s.max_timestamp_ms,
+                offset_of_max: Offset(s.offset_of_max_timestamp),
+                sealed: s.sealed,
+                index: None,
+                tail_page_known: false,
+                ..Segment::fresh(Offset(s.base_offset), uid, s.created_ms, 0)
+            })
+            .collect();
+    }
+
     /// The epochs, as Kafka has them: a leadership begins where the log ends, also when nothing was written under it yet.
     pub fn epochs_till_now(&self) -> EpochCache {
         let mut epochs = self.epochs.clone();
@@ -235,6 +274,15 @@ impl Partition {
         }
         self.hints.push_back((offset, uid, position));
     }
+}
+
+/// Why a partition whose active segment is not there is offline.
+pub(crate) const MISSES_ACTIVE: &str = "its active segment is missing";
+
+/// The sentence for a segment's file that is shorter than what a checkpoint says to be in it.
+pub(crate) fn is_shorter(path: &Path, file_bytes: u64, bytes: u64) -> Option<String> {
+    (file_bytes < bytes)
+        .then(|| format!("{} holds {file_bytes} bytes, the checkpoint says {bytes}", path.display()))
 }
 
 /// `DATA/topics/NAME-N`.

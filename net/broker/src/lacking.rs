@@ -162,6 +162,12 @@ pub fn told(fs: &dyn Fs, data: &Path, generation: &Generation) -> Option<Failure
     found.refusal(data, &decisions(&now))
 }
 
+/// What the journal decided; `None` where not all of it can be read.
+pub fn decided(fs: &dyn Fs, data: &Path) -> Option<Decisions> {
+    let (image, whole) = missing::readable(fs, data);
+    whole.then(|| decisions(&image))
+}
+
 /// What a repair decided again, beside what is in the image.
 #[derive(Debug, Default)]
 pub struct Recalled {

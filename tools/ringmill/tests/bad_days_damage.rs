@@ -316,6 +316,39 @@ fn what_lies_in_the_place_of_a_file_is_named_and_waited_for_by_nobody() {
     }
 }
 
+/// A start takes such a partition offline, and only when it is used. The batches that are left are good each for itself.
+#[test]
+fn a_segment_that_lacks_what_the_checkpoint_says_is_found_by_verify() {
+    let left = Left::behind();
+    let verify =
+        |data: &Path, more: &[&str]| run(&[&["log", "verify", data.to_str().unwrap()], more].concat());
+    assert_eq!(verify(&left.copy("whole"), &[]).0, 0);
+    for (how, says) in [
+        ("missing", "it is missing"),
+        ("empty", "holds 0 bytes, the checkpoint says"),
+        ("a folder", "is a folder"),
+    ] {
+        let data = left.copy(how);
+        let segment = data.join("topics/well-0/00000000000000000000.log");
+        std::fs::remove_file(&segment).unwrap();
+        match how {
+            "missing" => {}
+            "empty" => std::fs::write(&segment, "").unwrap(),
+            _ => std::fs::create_dir(&segment).unwrap(),
+        }
+        let (code, said) = verify(&data, &["--only-findings"]);
+        let named = format!("{}: DAMAGED", segment.display());
+        assert!(code == 1 && said.contains(&named) && said.contains(says), "{how}: {code} {said}");
+        let (code, said) = verify(&data, &["--json"]);
+        let line = said.lines().find(|line| line.contains("well-0/00000000000000000000.log\"")).unwrap();
+        let found: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert!(
+            code == 1 && found["sound"] == false && found["findings"][0]["severity"] == "damage",
+            "{line}"
+        );
+    }
+}
+
 /// A metadata record of one kind that nobody writes yet.
 fn record_of_kind(kind: u8) -> Vec<u8> {
     let payload = [kind, 1, 2, 3];

@@ -379,6 +379,8 @@ pub struct ChainGroup {
     pub named: BTreeSet<PartitionId>,
     /// Those of them that it says were deleted.
     pub deleted: BTreeSet<PartitionId>,
+    /// Where it says that a partition's log begins from then on.
+    pub log_starts: Vec<(PartitionId, i64)>,
 }
 
 /// Walks the groups from where the checkpoint says, by sequence, incarnation and header CRC, as recovery does, and behind
@@ -504,6 +506,8 @@ impl Walk {
         let named = of_partitions.map(|entry| entry.partition).collect();
         let tombstones = group.entries.iter().filter(|entry| entry.kind == EntryKind::Tombstone);
         let deleted = tombstones.map(|entry| entry.partition).collect();
+        let log_starts = group.entries.iter().filter(|entry| entry.kind == EntryKind::LogStart);
+        let log_starts = log_starts.map(|entry| (entry.partition, entry.arg)).collect();
         self.prev_header_crc = file.stored_crc(fs, position)?;
         self.durable = self.durable.max(header.durable.0);
         self.chain.groups.push(ChainGroup {
@@ -514,6 +518,7 @@ impl Walk {
             batches,
             named,
             deleted,
+            log_starts,
         });
         self.chain.next_sequence += 1;
         self.chain.end_position = end;

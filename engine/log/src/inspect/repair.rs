@@ -15,6 +15,8 @@
 
 mod segments;
 
+pub(super) use segments::lies_at;
+
 use super::core_files::{
     Chain, LogFile, exchanged_cores, exchanged_files, first_with_groups, foreign_core, log_file_number,
     log_path, lost_checkpoints, walk_chain,

@@ -19,12 +19,12 @@ fn a_recycled_file_tells_its_newest_groups() {
     [28, 29, 5, 6].into_iter().for_each(|sequence| report.saw(sequence, sequence));
     assert!(report.to_string().contains("4 groups, the newest 28..=29,"), "{report}");
     report.rows = 1;
-    assert!(report.to_string().contains("1 group, "), "{report}");
+    assert!(report.to_string().contains("1 group 28..=29, "), "{report}");
 }
 
 /// A data folder with one core, two ring files, one partition `t-0` of id 5 whose segments end at offset 0.
-struct Home {
-    dir: tempfile::TempDir,
+pub(super) struct Home {
+    pub(super) dir: tempfile::TempDir,
     prev_header_crc: u32,
     file: u32,
     position: u64,
@@ -33,7 +33,7 @@ struct Home {
 }
 
 impl Home {
-    fn new() -> Home {
+    pub(super) fn new() -> Home {
         let home = Home {
             dir: tempfile::tempdir().unwrap(),
             prev_header_crc: 0,
@@ -51,7 +51,7 @@ impl Home {
         home
     }
 
-    fn core(&self) -> PathBuf {
+    pub(super) fn core(&self) -> PathBuf {
         self.dir.path().join("core-0")
     }
 
@@ -59,7 +59,7 @@ impl Home {
         self.core().join(format!("{file:03}.log"))
     }
 
-    fn checkpoint(&self, change: impl FnOnce(&mut Checkpoint)) {
+    pub(super) fn checkpoint(&self, change: impl FnOnce(&mut Checkpoint)) {
         let newest = checkpoint::read_newest(&StdFs, &self.core()).unwrap();
         let mut next = newest.unwrap_or_else(|| Checkpoint {
             lives: vec![(LIFE, 1)],
@@ -81,7 +81,7 @@ impl Home {
     }
 
     /// Appends a group with one entry, and says where it went.
-    fn append(&mut self, id: u64, kind: EntryKind, content: Vec<u8>, arg: i64) -> (u32, u64) {
+    pub(super) fn append(&mut self, id: u64, kind: EntryKind, content: Vec<u8>, arg: i64) -> (u32, u64) {
         let header = GroupHeader {
             incarnation: LIFE,
             sequence: GroupSeq(self.sequence),

@@ -3,15 +3,12 @@
 
 use super::error::{RecoveryError, at};
 use crate::checkpointing::sync_names;
-use crate::epochs::EpochCache;
 use crate::format::checkpoint::PartitionState;
 use crate::log::Log;
-use crate::partition::{Partition, Segment};
-use crate::producer::ProducerTable;
+use crate::partition::{MISSES_ACTIVE, Partition, Segment};
 use ringmill_reactor::Fs;
-use ringmill_types::{GroupSeq, LeaderEpoch, Offset, PartitionId, TopicId};
+use ringmill_types::{GroupSeq, Offset};
 use std::io;
-use std::sync::Arc;
 
 /// Segments that a checkpoint names, whose active one is not there.
 pub(super) struct Retired {
@@ -27,40 +24,12 @@ impl Log {
         let first_uid = self.next_serial + 1;
         self.next_serial += state.segments.len() as u64 + 1;
         let Some(part) = self.parts.get_mut(slot) else { return };
-        part.log_start = Offset(state.log_start);
-        part.destaged = Offset(state.next_offset);
-        part.log_end = Offset(state.next_offset);
-        part.last_append_ms = state.max_timestamp_ms;
-        part.epochs =
-            EpochCache::from_entries(state.epochs.iter().map(|(e, s)| (LeaderEpoch(*e), Offset(*s))));
-        part.producers = ProducerTable::restore(&state.producers);
-        part.segments = state
-            .segments
-            .iter()
-            .zip(first_uid..)
-            .map(|(s, uid)| Segment {
-                bytes: s.bytes,
-                max_timestamp_ms: s.max_timestamp_ms,
-                offset_of_max: Offset(s.offset_of_max_timestamp),
-                sealed: s.sealed,
-                index: None,
-                tail_page_known: false,
-                ..Segment::fresh(Offset(s.base_offset), uid, s.created_ms, 0)
-            })
-            .collect();
+        part.restore(state, first_uid);
     }
 
     /// A partition that only the checkpoint knows: its topic was deleted.
     pub(super) fn add_doomed(&mut self, state: &PartitionState) -> u32 {
-        let mut part = Partition::new(
-            PartitionId(state.id),
-            state.topic.as_str().into(),
-            TopicId(state.topic_id),
-            state.index,
-            &self.options.data_dir,
-            Arc::default(),
-            LeaderEpoch(0),
-        );
+        let mut part = Partition::named(state, &self.options.data_dir);
         part.deleted = true;
         self.parts.push(part)
     }
@@ -100,7 +69,7 @@ impl Log {
             active.sealed = false;
         }
         if is_lost {
-            self.take_offline(retired.slot, "its active segment is missing", &io::ErrorKind::NotFound.into());
+            self.take_offline(retired.slot, MISSES_ACTIVE, &io::ErrorKind::NotFound.into());
         }
     }
 

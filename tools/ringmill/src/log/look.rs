@@ -196,8 +196,10 @@ impl Verify {
         let (mut files, mut damaged, mut newer) = (0, 0, 0);
         for path in &self.paths {
             let places = with_core_logs(path);
-            let reports = places.iter().map(|place| reports_of(place)).collect::<Result<Vec<_>, _>>()?;
-            for report in reports.into_iter().flatten() {
+            let mut reports =
+                places.iter().map(|place| reports_of(place)).collect::<Result<Vec<_>, _>>()?.concat();
+            own::compare_segments(&StdFs, path, &mut reports).map_err(failed)?;
+            for report in reports {
                 files += 1;
                 newer += u64::from(report.is_newer());
                 damaged += u64::from(!report.is_sound() && !report.is_newer());

@@ -5,7 +5,7 @@
 use crate::output::counted;
 use ringmill_broker::identity::{self, Identity};
 use ringmill_broker::{Reason, lacking, missing};
-use ringmill_log::inspect::{FileKind, Report, Severity};
+use ringmill_log::inspect::{self, FileKind, InspectError, Report, Severity};
 use ringmill_metadata::journal::{Flaw, JOURNAL_NAME, frames};
 use ringmill_metadata::records::{Configs, QuotaEntity};
 use ringmill_metadata::{PartitionRecord, Record, RecordError};
@@ -225,6 +225,20 @@ pub fn core_logs_elsewhere(fs: &dyn Fs, data: &Path) -> Vec<PathBuf> {
     }
     let dirs = (0..generation.cores).map(|core| generation.core_dir(data, core));
     dirs.filter(|dir| fs.list(dir).is_ok()).collect()
+}
+
+/// What segments of a data folder lack of what its cores' checkpoints say, into the reports on them. Nothing is asked of
+/// anything else, nor where the journal cannot say which partitions there are.
+///
+/// # Errors
+/// Something cannot be read at all.
+pub fn compare_segments(fs: &dyn Fs, data: &Path, reports: &mut Vec<Report>) -> Result<(), InspectError> {
+    let Ok(identity) = identity::read(fs, &data.join(identity::NODE_TOML)) else { return Ok(()) };
+    let Some(decisions) = lacking::decided(fs, data) else { return Ok(()) };
+    let generation = identity.generation;
+    (0..generation.cores)
+        .map(|core| generation.core_dir(data, core))
+        .try_for_each(|dir| inspect::compare(fs, data, &dir, &decisions, reports))
 }
 
 /// Shows the rows of a metadata journal and says what is wrong with it.

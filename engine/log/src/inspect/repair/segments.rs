@@ -70,7 +70,12 @@ pub(super) fn plan(
 }
 
 /// Where a segment is now: what compaction wrote may not have its name yet.
-fn lies_at(fs: &dyn Fs, dir: &Path, base: Offset, swap: Option<&SwapRecord>) -> PathBuf {
+pub(in crate::inspect) fn lies_at(
+    fs: &dyn Fs,
+    dir: &Path,
+    base: Offset,
+    swap: Option<&SwapRecord>,
+) -> PathBuf {
     let mut outputs = swap.into_iter().flat_map(|record| &record.groups).filter_map(|group| group.output);
     let cleaned = cleaned_path(dir, base, "log");
     if outputs.any(|output| output.base == base) && fs.exists(&cleaned) {
