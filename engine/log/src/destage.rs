@@ -257,9 +257,7 @@ impl Log {
         let serial = self.serial();
         let Some(part) = self.parts.get_mut(slot) else { return };
         let Some(segment) = part.segments.last() else { return };
-        let ceiling =
-            (ALLOCATE_TOTAL_BYTES / partitions.max(1)).clamp(ALLOCATE_MIN_BYTES, ALLOCATE_MAX_BYTES);
-        let step = segment.bytes.max(ALLOCATE_MIN_BYTES).min(ceiling);
+        let step = ahead_bytes(segment.bytes, partitions);
         let limit = part.config.segment_bytes.next_multiple_of(PAGE_BYTES as u64).max(need_bytes);
         let order = Prepare {
             path: segment_path(&part.dir, segment.base, "log"),
@@ -575,6 +573,12 @@ impl Segment {
             tail_page_known: true,
         }
     }
+}
+
+/// Room that a segment of so many bytes is given ahead, where there is any, beside those of the other partitions.
+pub(crate) fn ahead_bytes(segment_bytes: u64, partitions: u64) -> u64 {
+    let ceiling = (ALLOCATE_TOTAL_BYTES / partitions.max(1)).clamp(ALLOCATE_MIN_BYTES, ALLOCATE_MAX_BYTES);
+    segment_bytes.max(ALLOCATE_MIN_BYTES).min(ceiling)
 }
 
 /// Bytes the next write moves: at least one batch, whole batches up to a write's worth or the segment's end.

@@ -49,4 +49,4 @@ pub use producer::ProducerView;
 pub use read::{ReadError, ReadOutcome, ReadRequest};
 pub use recovery::{RecoveryError, RecoveryReport};
 pub use time::TimeFound;
-pub use view::{LogMetrics, PartitionView};
+pub use view::{LogMetrics, PartitionView, WithoutRoom};

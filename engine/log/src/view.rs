@@ -2,9 +2,11 @@
 //!
 //! Only looks; nothing here changes what is stored.
 
+use crate::destage::ahead_bytes;
 use crate::log::{Log, Slot};
-use crate::partition::Partition;
+use crate::partition::{DestageStep, Partition};
 use crate::producer::ProducerView;
+use ringmill_types::limits::PAGE_BYTES;
 use ringmill_types::{GroupSeq, LeaderEpoch, Offset, PartitionId};
 
 /// Numbers of one partition, for answers and metrics.
@@ -47,6 +49,23 @@ pub struct LogMetrics {
     pub dirty_ppm: u64,
 }
 
+/// Batches that a full disk keeps from their segments.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WithoutRoom {
+    pub bytes: u64,
+    /// With this much they surely fit: what segments take ahead included.
+    pub room_bytes: u64,
+}
+
+impl WithoutRoom {
+    pub fn plus(self, other: WithoutRoom) -> WithoutRoom {
+        WithoutRoom { bytes: self.bytes + other.bytes, room_bytes: self.room_bytes + other.room_bytes }
+    }
+}
+
+/// What a segment takes beside its batches: its folder, both indexes, and what the file system notes of them.
+const SEGMENT_EXTRA_BYTES: u64 = 16 * PAGE_BYTES as u64;
+
 impl Log {
     /// Bytes of the tail ring, undestaged bytes, core-log used and capacity, cache.
     pub fn gauges(&self) -> (u64, u64, u64, u64, u64) {
@@ -65,6 +84,24 @@ impl Log {
 
     pub fn durable_group(&self) -> GroupSeq {
         self.core_log.durable()
+    }
+
+    /// What found no room in segments on the full disk: after a stop it stays in the core log.
+    pub fn without_room(&self) -> WithoutRoom {
+        let partitions = self.by_id.len() as u64;
+        let waiting =
+            self.parts.iter().map(|(_, part)| part).filter(|p| !p.deleted && p.step == DestageStep::NoSpace);
+        let room = waiting.map(|part| {
+            let held = part.segments.last().map_or(0, |s| if s.sealed { 0 } else { s.bytes });
+            let pages = part.undestaged_bytes.next_multiple_of(PAGE_BYTES as u64);
+            WithoutRoom {
+                bytes: part.undestaged_bytes,
+                room_bytes: pages
+                    + SEGMENT_EXTRA_BYTES
+                    + ahead_bytes(held + part.undestaged_bytes, partitions),
+            }
+        });
+        room.fold(WithoutRoom::default(), WithoutRoom::plus)
     }
 
     pub fn is_storage_full(&self) -> bool {

@@ -73,8 +73,8 @@ reasons! {
         "The data folder is damaged where acknowledged data lies.",
         "Read the message: it names file, offset and partitions. `ringmill log verify --only-findings DIR` shows more, DIR being the data folder; `ringmill log repair --data DIR --accept-loss` goes on without what is lost, and says first what that is.";
     DiskFull = 9, Sensible,
-        "There is no room to start: the first core-log files could not be reserved.",
-        "Free space on the device of the data folder, or lower core.log.bytes.";
+        "There is no room to start: the first core-log files could not be reserved, or what core logs hold has no room in segments, where it has to go before a change of --cores or core.log.dir.",
+        "Free what the message says on the device of the data folder, start as before the change, or lower core.log.bytes.";
     FlushFailed = 10, Sensible,
         "Writing or flushing the core log failed. What the device holds is unknown, and the kernel reports such an error once, so the broker does not go on; what was not acknowledged by then was not acknowledged at all.",
         "Read the kernel log (`dmesg`, `journalctl -k`) for the device of the folder named. If the device is failing, copy the data folder off it before anything else. A start recovers all that was acknowledged, or refuses with code 8 and names what cannot be read.";

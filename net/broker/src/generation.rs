@@ -20,6 +20,7 @@ use crate::identity::{self, DataFolder, Generation, Method, Wanted};
 use crate::planes;
 use ringmill_core::thread::{CoreHandle, CoreOptions};
 use ringmill_core::{ControlMessage, CoreLink, CoreMessage};
+use ringmill_log::WithoutRoom;
 use ringmill_log::format::checkpoint::{self, Checkpoint, HANDED_ON_NAME, PartitionState};
 use ringmill_metadata::{FileJournal, Image, Journal as _, Record};
 use ringmill_reactor::{Doorbell, Fs};
@@ -33,6 +34,8 @@ use std::time::{Duration, Instant};
 const DRAIN_MAX: Duration = Duration::from_secs(600);
 /// Open files of all draining cores: they serve nobody.
 const DRAIN_FILES: u64 = 1024;
+/// Files that the log of a new core begins with.
+const CORE_LOG_FILES_MIN: u64 = 2;
 /// Between two looks at the draining cores.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 
@@ -109,12 +112,14 @@ impl Change<'_> {
         before.config.settings.core_log_dir = old.log_dir.clone();
         let files = planes::share_files(Some(DRAIN_FILES), 1, before.cores.len());
         let mut cores = Vec::new();
+        let mut first_file_bytes = 0;
         for core in &before.cores {
             // Nobody is told this address; a core has a listener, and this one is closed before the real one is used.
             let listener = TcpListener::bind("127.0.0.1:0").map_err(|error| {
                 Failure::new(Reason::Internal, format!("The old core logs cannot be drained: {error}."))
             })?;
             let plan = planes::core_plan(&before, *core, folder.identity.node_id, Method::Fdatasync, files);
+            first_file_bytes = plan.log.first_file_bytes;
             cores.push(CoreOptions {
                 settings: plan.settings,
                 log: plan.log,
@@ -133,8 +138,51 @@ impl Change<'_> {
             .map_err(|error| Failure::new(Reason::LimitsTooLow, format!("No eventfd ({error}).")))?;
         let (links, handles) = ringmill_core::thread::start(cores, Arc::new(topics), &Arc::default(), &bell)
             .map_err(|error| crate::boot::start_failure(&error))?;
-        stop_all(links, handles)?;
-        (0..old.cores).try_for_each(|core| check_drained(&old.core_dir(&folder.path, core), self.fs))
+        let without_room = stop_all(links, handles)?;
+        if without_room.bytes > 0 {
+            return Err(self.no_room(&folder.path, old, without_room, first_file_bytes));
+        }
+        (0..old.cores).try_for_each(|core| self.check_drained(old, &old.core_dir(&folder.path, core)))
+    }
+
+    /// The last word of a drained core log is a checkpoint that says so; without it the log must stay.
+    fn check_drained(&self, old: &Generation, dir: &Path) -> Result<(), Failure> {
+        match checkpoint::read_newest(self.fs, dir) {
+            Ok(Some(checkpoint)) if checkpoint.clean => Ok(()),
+            Ok(_) => Err(Failure::new(
+                Reason::DataUnusable,
+                format!(
+                    "The core log in {} holds what could not be written to segments, as the lines above say; nothing of it was \
+                     removed. Put that right, or start with {}, as before.",
+                    dir.display(),
+                    as_before(old, self.wanted)
+                ),
+            )),
+            Err(error) => Err(Failure::new(Reason::DataDamaged, format!("{}: {error}.", dir.display()))),
+        }
+    }
+
+    /// What has to be moved does not fit: how much is to be freed, or what starts without.
+    fn no_room(&self, data: &Path, old: &Generation, without: WithoutRoom, first_file_bytes: u64) -> Failure {
+        let free_bytes = self.fs.free_bytes(data).unwrap_or(0);
+        // The blocks of the old core logs come back step by step, too late for those of the new ones.
+        let new_logs = match self.wanted.log_dir {
+            None => u64::from(self.wanted.cores) * CORE_LOG_FILES_MIN * first_file_bytes,
+            Some(_) => 0,
+        };
+        let to_free = (without.room_bytes + new_logs).saturating_sub(free_bytes).max(without.bytes);
+        let what = format!(
+            "The disk of {} is full: {}, and {} bytes in them have to go to segments before, where they find no room. Nothing \
+             was removed.",
+            data.display(),
+            what_changes(old, self.wanted),
+            without.bytes
+        );
+        let way_out = format!(
+            "free {to_free} bytes there, or start with {}, as before, which needs none",
+            as_before(old, self.wanted)
+        );
+        Failure::new(Reason::DiskFull, format!("{what} So {way_out}."))
     }
 }
 
@@ -191,19 +239,20 @@ pub fn check_vacant(wanted: &Wanted, data: &Path, fs: &dyn Fs) -> Result<(), Fai
     Ok(())
 }
 
-/// The last word of a drained core log is a checkpoint that says so; without it the log must stay.
-fn check_drained(dir: &Path, fs: &dyn Fs) -> Result<(), Failure> {
-    match checkpoint::read_newest(fs, dir) {
-        Ok(Some(checkpoint)) if checkpoint.clean => Ok(()),
-        Ok(_) => Err(Failure::new(
-            Reason::Internal,
-            format!(
-                "The core log in {} did not end with a clean checkpoint; nothing of it was removed. Start again.",
-                dir.display()
-            ),
-        )),
-        Err(error) => Err(Failure::new(Reason::DataDamaged, format!("{}: {error}.", dir.display()))),
+/// The settings that start without a change.
+fn as_before(old: &Generation, wanted: &Wanted) -> String {
+    let mut settings = Vec::new();
+    if old.cores != wanted.cores {
+        settings.push(format!("--cores {}", old.cores));
     }
+    if old.log_dir != wanted.log_dir {
+        settings.push(
+            old.log_dir
+                .as_ref()
+                .map_or("no core.log.dir".to_string(), |dir| format!("core.log.dir={}", dir.display())),
+        );
+    }
+    settings.join(" and ")
 }
 
 /// The partitions in the clean checkpoints of drained cores. What cannot be read is found again by reading segments.
@@ -283,7 +332,8 @@ fn unusable(path: &Path, what: &str, error: &std::io::Error) -> Failure {
     identity::unusable_as("--data", path, what, error)
 }
 
-fn stop_all(mut links: Vec<CoreLink>, handles: Vec<CoreHandle>) -> Result<(), Failure> {
+/// Ends them in order; what they had no room for.
+fn stop_all(mut links: Vec<CoreLink>, handles: Vec<CoreHandle>) -> Result<WithoutRoom, Failure> {
     for link in &mut links {
         // The queue is new and holds thousands.
         let _ = link.to_core.push(CoreMessage::Stop);
@@ -292,11 +342,15 @@ fn stop_all(mut links: Vec<CoreLink>, handles: Vec<CoreHandle>) -> Result<(), Fa
     }
     let begun = Instant::now();
     let mut stopped = 0;
+    let mut without_room = WithoutRoom::default();
     while stopped < links.len() {
         for link in &mut links {
             while let Ok(message) = link.from_core.pop() {
                 match message {
-                    ControlMessage::Stopped { .. } => stopped += 1,
+                    ControlMessage::Stopped { without_room: left, .. } => {
+                        without_room = without_room.plus(left);
+                        stopped += 1;
+                    }
                     ControlMessage::Fatal { core, reason } => {
                         return Err(core_failure(core, &reason));
                     }
@@ -334,7 +388,7 @@ fn stop_all(mut links: Vec<CoreLink>, handles: Vec<CoreHandle>) -> Result<(), Fa
             return Err(Failure::new(Reason::Internal, "A core panicked after draining its log."));
         }
     }
-    Ok(())
+    Ok(without_room)
 }
 
 fn remove_old(old: &Generation, data: &Path, fs: &dyn Fs) -> Result<(), Failure> {

@@ -355,7 +355,7 @@ impl Control {
             ControlMessage::Limits { core, client, now_ns } => self.tell_limits(core, client, now_ns),
             ControlMessage::Address { core, address, now_ns } => self.tell_rate(core, address, now_ns),
             ControlMessage::Drained { core } => self.drained(core),
-            ControlMessage::Stopped { core } => {
+            ControlMessage::Stopped { core, .. } => {
                 self.stopped.insert(core);
             }
         }

@@ -602,7 +602,8 @@ impl<B: Backend> Core<B> {
         if self.log.is_stopped() {
             self.stopped = true;
             let core = self.settings.id;
-            self.tell_control(ControlMessage::Stopped { core });
+            let without_room = self.log.without_room();
+            self.tell_control(ControlMessage::Stopped { core, without_room });
             self.flush_messages();
         }
     }

@@ -88,6 +88,8 @@ pub enum ControlMessage {
     /// The core has drained, flushed, destaged and written its last checkpoint.
     Stopped {
         core: CoreId,
+        /// It stays in the core log.
+        without_room: ringmill_log::WithoutRoom,
     },
 }
 

@@ -298,6 +298,58 @@ fn a_stop_on_a_full_disk_says_what_it_left() {
     assert!(broker.said().contains("everything is flushed, destaged and checkpointed"), "{}", broker.said());
 }
 
+/// The old core logs hold what has no room in segments: the start says how much is to be freed, which is enough, and that
+/// the old number of cores starts, which it does.
+#[test]
+fn another_number_of_cores_on_a_full_disk_says_what_to_free() {
+    let disk = match SmallDisk::make(128) {
+        Ok(disk) => disk,
+        Err(why) => return not_mounted("a change of cores on a full disk", &why),
+    };
+    let options = small_logs(&[]);
+    let start = |cores: &str| {
+        let options = [&options[..], &["--cores", cores]].concat();
+        Broker::try_start_by(disk.ringmill(), &disk.data(), &options)
+    };
+    let mut broker = start("2").unwrap();
+    let mut client = broker.client();
+    assert_eq!(client.create(TOPIC, 2, &[]).unwrap(), NONE);
+    disk.fill(4 << 20);
+    let mut acked = [0; 2];
+    for partition in [0, 1].into_iter().cycle() {
+        let values: Vec<_> = (acked[partition]..acked[partition] + COUNT).map(|n| record(0, n)).collect();
+        match client.produce(TOPIC, partition as i32, &batch(ANYBODY, &values)).unwrap() {
+            NONE => acked[partition] += COUNT,
+            KAFKA_STORAGE_ERROR | REQUEST_TIMED_OUT => break,
+            code => panic!("error {code} after {acked:?} records"),
+        }
+    }
+    broker.kill();
+    let check = |broker: &Broker| {
+        for (partition, acked) in (0..).zip(acked) {
+            assert!(
+                broker.client().read_from(TOPIC, partition, 0).len() as u64 >= acked,
+                "partition {partition}"
+            );
+        }
+    };
+
+    let refusal = start("3").err().expect("there is no room for what has to be moved");
+    assert_eq!(refusal.code, Some(DISK_FULL), "{}", refusal.said);
+    assert!(refusal.said.contains("or start with --cores 2, as before"), "{}", refusal.said);
+    let to_free = refusal.said.split_once("So free ").and_then(|(_, rest)| rest.split_once(" bytes there"));
+    let to_free: u64 = to_free.expect("it says how much").0.parse().unwrap();
+    let mut broker = start("2").expect("the old number starts");
+    check(&broker);
+    broker.kill();
+
+    disk.free();
+    disk.fill(to_free);
+    let mut broker = start("3").expect("what it said to free is enough");
+    check(&broker);
+    assert_eq!(broker.stop().code(), Some(0), "{}", broker.said());
+}
+
 /// A hundred MiB in one batch: larger than a flush group, a chunk of the tail ring, and the default of everything.
 #[test]
 fn a_batch_of_a_hundred_mebibytes_is_stored_and_survives() {
