@@ -4,7 +4,7 @@
 //! answered. Each of these waits is an entry in a table with a deadline; nothing is awaited per request.
 
 use crate::admin::{AdminConnection, AdminConnections, AdminPartition, AdminRequest, AdminTopic};
-use crate::api::{self, Outcome};
+use crate::api::{self, Outcome, Reply};
 use crate::configs::{self, BrokerDefaults, DynamicValues, Resource};
 use crate::groups::{Coordinator, GroupSettings};
 use crate::limits::{LimitsGiven, Work};
@@ -93,12 +93,12 @@ struct Waiting {
 
 enum WaitKind {
     /// Bytes ready; cores that have not yet applied this version.
-    Applied { version: u64, left: HashSet<CoreId>, bytes: Vec<u8> },
+    Applied { version: u64, left: HashSet<CoreId>, reply: Reply },
     /// Replies of cores, by query id; `finish` makes the answer of them.
     Replies {
         left: usize,
         replies: HashMap<u64, CoreReply>,
-        finish: Box<dyn FnOnce(HashMap<u64, CoreReply>) -> Vec<u8> + Send>,
+        finish: Box<dyn FnOnce(HashMap<u64, CoreReply>) -> Reply + Send>,
     },
 }
 
@@ -377,11 +377,11 @@ impl Control {
         let pause_ms = self.mutations.take_pause_ms();
         self.limits.worked(frame.conn, frame.slot, &self.image, (began, pause_ms));
         match outcome {
-            Ok(Outcome::Now(bytes)) => self.answer(frame.conn, frame.slot, bytes),
-            Ok(Outcome::Applied(bytes)) => {
+            Ok(Outcome::Now(reply)) => self.answer(frame.conn, frame.slot, reply),
+            Ok(Outcome::Applied(reply)) => {
                 let version = self.version;
                 let left = self.links.iter().map(|l| l.core).collect();
-                self.wait(frame.conn, frame.slot, head, WaitKind::Applied { version, left, bytes });
+                self.wait(frame.conn, frame.slot, head, WaitKind::Applied { version, left, reply });
             }
             Ok(Outcome::Ask(queries, finish)) => self.ask(frame.conn, frame.slot, head, queries, finish),
             Ok(Outcome::Coordinate(ask, finish)) => self.coordinate(frame.conn, frame.slot, ask, finish),
@@ -407,15 +407,17 @@ impl Control {
                 slot: frame.slot,
                 bytes: Vec::new(),
                 refusal: Some(reason),
+                failed: true,
                 busy_ns,
                 pause_ms,
             }),
         );
     }
 
-    pub(crate) fn answer(&mut self, conn: ringmill_core::ConnKey, slot: u64, bytes: Vec<u8>) {
+    pub(crate) fn answer(&mut self, conn: ringmill_core::ConnKey, slot: u64, reply: Reply) {
         let Work { busy_ns, pause_ms } = self.limits.work_of(conn, slot);
-        let answer = Answer { conn, slot, bytes, refusal: None, busy_ns, pause_ms };
+        let Reply { bytes, failed } = reply;
+        let answer = Answer { conn, slot, bytes, refusal: None, failed, busy_ns, pause_ms };
         self.send(conn.core, CoreMessage::Answer(answer));
     }
 
@@ -439,8 +441,8 @@ impl Control {
         finish: api::Finish,
     ) {
         if queries.is_empty() {
-            let bytes = finish(HashMap::new());
-            return self.answer(conn, slot, bytes);
+            let reply = finish(HashMap::new());
+            return self.answer(conn, slot, reply);
         }
         let left = queries.len();
         let wait = self.wait(conn, slot, head, WaitKind::Replies { left, replies: HashMap::new(), finish });
@@ -472,11 +474,11 @@ impl Control {
 
     fn finish_wait(&mut self, wait: u64) {
         let Some(waiting) = self.waits.remove(&wait) else { return };
-        let bytes = match waiting.kind {
-            WaitKind::Applied { bytes, .. } => bytes,
+        let reply = match waiting.kind {
+            WaitKind::Applied { reply, .. } => reply,
             WaitKind::Replies { replies, finish, .. } => finish(replies),
         };
-        self.answer(waiting.conn, waiting.slot, bytes);
+        self.answer(waiting.conn, waiting.slot, reply);
     }
 
     fn applied(&mut self, core: CoreId, version: u64) {

@@ -7,6 +7,7 @@ use crate::clients::Client;
 use crate::closing::Closing;
 use crate::limits::ClientId;
 use crate::messages::ConnKey;
+use crate::metrics::ApiKind;
 use ringmill_reactor::{Buf, BufMut, SocketId};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -20,17 +21,9 @@ const FRAME_BYTES_PER_SECOND_MIN: u64 = 64 << 10;
 /// An answer's place in the connection's order.
 pub(crate) enum AnswerState {
     Waiting,
-    Ready(Vec<Buf>, SentKind),
+    Ready(Vec<Buf>, ApiKind),
     /// acks=0: nothing is sent.
     Nothing,
-}
-
-/// For the send histogram.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum SentKind {
-    Produce,
-    Fetch,
-    Other,
 }
 
 /// A request whose bytes are all here.
@@ -80,6 +73,12 @@ pub(crate) struct Conn {
     pub receiving: bool,
     /// When the frame that is arriving began, or was last held up by us.
     pub frame_since_ns: u64,
+    /// When bytes of it came last.
+    pub received_ns: u64,
+    /// How long the frame that was taken last was on its way; 0 when that was told.
+    frame_us: u64,
+    /// When the request was taken that control is deciding.
+    pub control_since_ns: Option<u64>,
     /// Slot of the oldest unanswered request; `answers[i]` is slot `head + i`.
     head: u64,
     answers: VecDeque<AnswerState>,
@@ -94,7 +93,7 @@ pub(crate) struct Conn {
     pub out: VecDeque<Buf>,
     pub sending: bool,
     pub send_since_ns: u64,
-    pub out_kinds: Vec<(SentKind, u64)>,
+    pub out_kinds: Vec<(ApiKind, u64)>,
     pub last_active_ns: u64,
     /// Takes no further request; closes when what it is owed has left.
     pub ending: bool,
@@ -124,6 +123,9 @@ impl Conn {
             receiving: false,
             // One that comes from another core may bring half a frame.
             frame_since_ns: now_ns,
+            received_ns: now_ns,
+            frame_us: 0,
+            control_since_ns: None,
             head: 0,
             answers: VecDeque::new(),
             barrier: false,
@@ -174,6 +176,24 @@ impl Conn {
         if self.answers.is_empty() {
             self.barrier = false;
         }
+    }
+
+    /// All of the next frame is in `input`; what comes then belongs to those behind it.
+    pub fn holds_frame(&self) -> bool {
+        let prefix = self.input.first_chunk::<4>().filter(|_| self.large_need == 0);
+        prefix.is_some_and(|prefix| self.input.len() - 4 >= u32::from_be_bytes(*prefix) as usize)
+    }
+
+    /// A frame is whole; what else is here belongs to the next one. One that waits behind others, with all of it here, is
+    /// taken twice: it came once.
+    pub fn frame_ends(&mut self, now_ns: u64) {
+        self.frame_us += self.received_ns.saturating_sub(self.frame_since_ns) / 1000;
+        self.frame_since_ns = now_ns;
+    }
+
+    /// How long the frame that was taken last was on its way.
+    pub fn take_received_us(&mut self) -> u64 {
+        std::mem::take(&mut self.frame_us)
     }
 
     /// Takes the next send's worth from the output.

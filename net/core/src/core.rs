@@ -4,13 +4,13 @@ use crate::accept::Accepting;
 use crate::addresses::Addresses;
 use crate::clients::Client;
 use crate::closing::Closing;
-use crate::conn::{AnswerState, Conn, SentKind};
+use crate::conn::{AnswerState, Conn};
 use crate::fetch::{FetchPending, Sessions, Waiters};
 use crate::heartbeat::{Heartbeat, Phase};
 use crate::limits::Limits;
 use crate::live::Live;
 use crate::messages::{Answer, ConnKey, ControlMessage, CoreMessage};
-use crate::metrics::CoreMetrics;
+use crate::metrics::{ApiKind, CoreMetrics};
 use crate::peer::PeerMessage;
 use crate::produce::{ProducePending, RemoteWork};
 use crate::slab::{Key, Slab};
@@ -375,6 +375,7 @@ impl<B: Backend> Core<B> {
 
     /// Closes at once: the peer is gone, or does not take what it is owed.
     pub(crate) fn close(&mut self, key: Key, reason: Option<Closing>) {
+        self.decided(key, false);
         let Some(conn) = self.conns.remove(key) else { return };
         self.metrics.connections -= 1;
         self.metrics.muted_connections -= u64::from(conn.stalled);
@@ -449,7 +450,9 @@ impl<B: Backend> Core<B> {
 
     fn control_answered(&mut self, mut answer: Answer) {
         let key = Key { slot: answer.conn.slot, serial: answer.conn.serial as u32 };
-        if let Some(why) = answer.refusal.take() {
+        let refusal = answer.refusal.take();
+        self.decided(key, answer.failed || refusal.is_some());
+        if let Some(why) = refusal {
             self.answer_nothing(key, answer.slot, Closing::Refused(why));
             return;
         }
@@ -457,7 +460,15 @@ impl<B: Backend> Core<B> {
         bytes.extend_from_slice(&(answer.bytes.len() as u32).to_be_bytes());
         bytes.extend_from_slice(&answer.bytes);
         self.charge_for_control(key, &answer, &mut bytes);
-        self.answer(key, answer.slot, AnswerState::Ready(vec![Buf::from_vec(bytes)], SentKind::Other));
+        self.answer(key, answer.slot, AnswerState::Ready(vec![Buf::from_vec(bytes)], ApiKind::Other));
+    }
+
+    /// The wait of a request for control is over: it is answered, or its connection has gone.
+    fn decided(&mut self, key: Key, failed: bool) {
+        let since_ns = self.conns.get_mut(key).and_then(|conn| conn.control_since_ns.take());
+        if let Some(since_ns) = since_ns {
+            self.metrics.other.answered(self.now_ns.saturating_sub(since_ns) / 1000, failed);
+        }
     }
 
     fn apply_log_events(&mut self) {

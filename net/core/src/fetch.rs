@@ -4,9 +4,10 @@
 //! cold blocks arrive, or at its deadline; each look reads anew. Answers hold whole batches only.
 
 use crate::closing::Closing;
-use crate::conn::{AnswerState, FrameBytes, SentKind};
+use crate::conn::{AnswerState, FrameBytes};
 use crate::core::Core;
 use crate::limits::{ClientId, Limited};
+use crate::metrics::ApiKind;
 use crate::peer::{PeerMessage, RemoteRead, RemoteReadDone};
 use crate::session::{Opened, PartKey};
 use crate::slab::Key;
@@ -178,7 +179,6 @@ impl Waiters {
 
 impl<B: Backend> Core<B> {
     pub(crate) fn handle_fetch(&mut self, key: Key, frame: FrameBytes) -> bool {
-        self.metrics.fetch.requests += 1;
         let client = self.limits.fetching.take();
         let parsed = RequestHeader::parse(&frame).map_err(Closing::Header).and_then(|header| {
             let (api, version) = (header.api_key, header.api_version);
@@ -187,10 +187,7 @@ impl<B: Backend> Core<B> {
         });
         let (header, request) = match parsed {
             Ok(parsed) => parsed,
-            Err(closing) => {
-                self.end(key, Some(closing));
-                return false;
-            }
+            Err(closing) => return self.refuse(key, ApiKind::Fetch, closing),
         };
         let opened = self.sessions.open(&request, self.now_ns);
         let (session_id, incremental, keys) = match opened {
@@ -199,11 +196,12 @@ impl<B: Backend> Core<B> {
             Opened::Refused(error) => {
                 let Some(conn) = self.conns.get_mut(key) else { return false };
                 let slot = conn.reserve();
+                self.metrics.fetch.answered(0, true);
                 if let Ok(frame) = FetchResponse::begin(header.response_head(), 0, error, 0, 0).finish(&[]) {
                     self.answer(
                         key,
                         slot,
-                        AnswerState::Ready(vec![Buf::from_vec(frame.head)], SentKind::Fetch),
+                        AnswerState::Ready(vec![Buf::from_vec(frame.head)], ApiKind::Fetch),
                     );
                 }
                 return true;
@@ -467,11 +465,11 @@ impl<B: Backend> Core<B> {
         for core in std::mem::take(&mut pending.watched_at) {
             self.tell_peer(core, PeerMessage::Unwatch { from, key });
         }
+        let micros = self.now_ns.saturating_sub(pending.began_ns) / 1000;
+        let failed = pending.parts.iter().any(|p| p.read.error != ErrorCode::None);
+        self.metrics.fetch.answered(micros, failed);
         let Some(conn) = self.conns.get_mut(pending.conn) else { return };
         conn.fetch = None;
-        let micros = self.now_ns.saturating_sub(pending.began_ns) / 1000;
-        self.metrics.fetch.wait_us.record(micros);
-        self.metrics.fetch.errors += u64::from(pending.parts.iter().any(|p| p.read.error != ErrorCode::None));
         let (mut own, mut foreign, mut owner) = (0, 0, None);
         for part in &pending.parts {
             match part.owner {
@@ -489,7 +487,7 @@ impl<B: Backend> Core<B> {
         }
         let (conn, slot) = (pending.conn, pending.slot);
         match self.encode_fetch(pending) {
-            Some(bufs) => self.answer(conn, slot, AnswerState::Ready(bufs, SentKind::Fetch)),
+            Some(bufs) => self.answer(conn, slot, AnswerState::Ready(bufs, ApiKind::Fetch)),
             None => self.answer_nothing(conn, slot, Closing::AnswerTooLarge),
         }
     }

@@ -8,6 +8,7 @@ use crate::closing::Closing;
 use crate::conn::{Conn, FrameBytes};
 use crate::core::Core;
 use crate::messages::{ControlMessage, Frame};
+use crate::metrics::ApiKind;
 use crate::slab::Key;
 use crate::token;
 use ringmill_log::token::token;
@@ -67,6 +68,9 @@ impl<B: Backend> Core<B> {
             }
             (Ok(_), Payload::Received(bytes)) => {
                 conn.last_active_ns = self.now_ns;
+                if !conn.holds_frame() {
+                    conn.received_ns = self.now_ns;
+                }
                 self.metrics.bytes_received += bytes.len() as u64;
                 conn.client.received_bytes += bytes.len() as u64;
                 if conn.input.is_empty() {
@@ -90,7 +94,7 @@ impl<B: Backend> Core<B> {
         };
         self.metrics.bytes_received += u64::from(got);
         conn.client.received_bytes += u64::from(got);
-        conn.last_active_ns = self.now_ns;
+        (conn.last_active_ns, conn.received_ns) = (self.now_ns, self.now_ns);
         if got == 0 {
             conn.eof = true;
             self.end(key, None);
@@ -280,18 +284,14 @@ impl<B: Backend> Core<B> {
                 Some(part) if part.len() >= conn.large_need => {
                     conn.large_seen = conn.large_seen.max(conn.large_need);
                     conn.large_need = 0;
-                    self.metrics
-                        .produce
-                        .receive_us
-                        .record(self.now_ns.saturating_sub(conn.frame_since_ns) / 1000);
-                    conn.frame_since_ns = self.now_ns;
+                    conn.frame_ends(self.now_ns);
                     NextFrame::Frame(FrameBytes::Large(part.freeze()))
                 }
                 // Its rest came with an ordinary receive, which was under way before the frame was known to be large.
                 None if conn.input.len() >= conn.large_need => {
                     let rest = conn.input.split_off(conn.large_need);
                     conn.large_need = 0;
-                    conn.frame_since_ns = self.now_ns;
+                    conn.frame_ends(self.now_ns);
                     NextFrame::Frame(FrameBytes::Small(std::mem::replace(&mut conn.input, rest)))
                 }
                 part => {
@@ -318,7 +318,7 @@ impl<B: Backend> Core<B> {
         if conn.input.len() >= 4 + need {
             let frame = conn.input.get(4..4 + need).unwrap_or_default().to_vec();
             conn.input.drain(..4 + need);
-            conn.frame_since_ns = self.now_ns;
+            conn.frame_ends(self.now_ns);
             if conn.input.is_empty() && conn.input.capacity() > SMALL_MAX {
                 conn.input = Vec::new();
             }
@@ -354,6 +354,8 @@ impl<B: Backend> Core<B> {
             return true;
         }
         conn.client.request(header.client_id);
+        let received_us = conn.take_received_us();
+        self.metrics.of(ApiKind::of(api)).taken(received_us);
         if !self.live.quotas {
             return self.dispatch(key, api, frame);
         }
@@ -372,12 +374,12 @@ impl<B: Backend> Core<B> {
     fn forward(&mut self, key: Key, api: ApiKey, frame: FrameBytes) -> bool {
         let bytes = frame.len();
         if bytes > CONTROL_REQUEST_BYTES_MAX {
-            self.end(key, Some(Closing::TooLargeForControl { api, bytes }));
-            return false;
+            return self.refuse(key, ApiKind::Other, Closing::TooLargeForControl { api, bytes });
         }
         let Some(conn) = self.conns.get_mut(key) else { return false };
         let slot = conn.reserve();
         conn.barrier = true;
+        conn.control_since_ns = Some(self.now_ns);
         let frame = Frame {
             conn: conn.key,
             slot,
@@ -387,8 +389,14 @@ impl<B: Backend> Core<B> {
                 FrameBytes::Large(buf) => buf.to_vec(),
             },
         };
-        self.metrics.other.requests += 1;
         self.tell_control(ControlMessage::Frame(frame));
         true
+    }
+
+    /// Closes instead of answering a request that was taken and cannot be understood; false, for who handles it.
+    pub(crate) fn refuse(&mut self, key: Key, kind: ApiKind, reason: Closing) -> bool {
+        self.metrics.of(kind).answered(0, true);
+        self.end(key, Some(reason));
+        false
     }
 }

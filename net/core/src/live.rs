@@ -1,8 +1,9 @@
 //! What may change while cores run and is no topic's: decided by control, published like the topics.
 
 use crate::closing::Closing;
-use crate::conn::{AnswerState, SentKind};
+use crate::conn::AnswerState;
 use crate::core::Core;
+use crate::metrics::ApiKind;
 use crate::slab::Key;
 use ringmill_reactor::{Backend, Buf};
 use ringmill_wire::RequestHeader;
@@ -65,17 +66,17 @@ impl<B: Backend> Core<B> {
     }
 
     pub(crate) fn handle_api_versions(&mut self, key: Key, frame: &[u8]) -> bool {
-        self.metrics.other.requests += 1;
         let mut out = Vec::new();
         let Ok(header) = RequestHeader::parse(frame) else { return false };
         if let Err(error) = self.versions.answer(&header, frame, &mut out) {
             let (api, version) = (header.api_key, header.api_version);
-            self.end(key, Some(Closing::Request { api, version, error }));
-            return false;
+            return self.refuse(key, ApiKind::Other, Closing::Request { api, version, error });
         }
-        if let Ok(request) = ApiVersionsRequest::parse(&header, frame)
+        let request = ApiVersionsRequest::parse(&header, frame);
+        let request = request.ok().filter(|request| request.is_valid(header.api_version));
+        self.metrics.other.answered(0, request.is_none());
+        if let Some(request) = request
             && header.api_version >= 3
-            && request.is_valid(header.api_version)
         {
             let (name, version) = (request.client_software_name, request.client_software_version);
             self.metrics.client_software.note(name, version);
@@ -85,7 +86,7 @@ impl<B: Backend> Core<B> {
         }
         let Some(conn) = self.conns.get_mut(key) else { return false };
         let slot = conn.reserve();
-        self.answer(key, slot, AnswerState::Ready(vec![Buf::from_vec(out)], SentKind::Other));
+        self.answer(key, slot, AnswerState::Ready(vec![Buf::from_vec(out)], ApiKind::Other));
         true
     }
 }

@@ -42,6 +42,8 @@ pub struct Answer {
     pub bytes: Vec<u8>,
     /// Close the connection instead: why the request could not be understood.
     pub refusal: Option<String>,
+    /// An error code is in it.
+    pub failed: bool,
     /// How long control worked on the request, where anybody has quotas.
     pub busy_ns: u64,
     /// How long the client has to pause for what it had created or deleted.

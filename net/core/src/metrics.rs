@@ -1,5 +1,7 @@
 //! Counters and histograms of one core: plain fields, touched by its thread only, copied out when control asks.
 
+use ringmill_wire::ApiKey;
+
 /// Log-scaled histogram of microseconds or bytes: eight buckets per power of two, so a value is known within 12.5 %.
 #[derive(Clone, Debug)]
 pub struct Histogram {
@@ -84,7 +86,26 @@ impl Default for Histogram {
     }
 }
 
-/// Request kinds that a core times itself.
+/// What requests are counted and timed as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ApiKind {
+    Produce,
+    Fetch,
+    /// ApiVersions and everything that control decides.
+    Other,
+}
+
+impl ApiKind {
+    pub fn of(api: ApiKey) -> ApiKind {
+        match api {
+            ApiKey::PRODUCE => ApiKind::Produce,
+            ApiKey::FETCH => ApiKind::Fetch,
+            _ => ApiKind::Other,
+        }
+    }
+}
+
+/// Requests of one kind. Each that was taken has one receive time and one wait, and one send time if it was answered.
 #[derive(Clone, Debug, Default)]
 pub struct ApiMetrics {
     pub requests: u64,
@@ -95,6 +116,22 @@ pub struct ApiMetrics {
     pub wait_us: Histogram,
     /// Answer ready to last byte taken by the kernel.
     pub send_us: Histogram,
+}
+
+impl ApiMetrics {
+    /// A request is here, as a whole, and its header can be read.
+    #[inline]
+    pub fn taken(&mut self, receive_us: u64) {
+        self.requests += 1;
+        self.receive_us.record(receive_us);
+    }
+
+    /// Its answer is ready, or it will have none.
+    #[inline]
+    pub fn answered(&mut self, wait_us: u64, failed: bool) {
+        self.wait_us.record(wait_us);
+        self.errors += u64::from(failed);
+    }
 }
 
 /// Connections by what their clients call themselves (KIP-511). Bounded: names come from clients.
@@ -208,6 +245,17 @@ pub struct CoreMetrics {
     pub pool_mapped_bytes: u64,
     pub pool_used_bytes: u64,
     pub storage_full: bool,
+}
+
+impl CoreMetrics {
+    #[inline]
+    pub fn of(&mut self, kind: ApiKind) -> &mut ApiMetrics {
+        match kind {
+            ApiKind::Produce => &mut self.produce,
+            ApiKind::Fetch => &mut self.fetch,
+            ApiKind::Other => &mut self.other,
+        }
+    }
 }
 
 #[cfg(test)]

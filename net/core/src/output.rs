@@ -3,7 +3,7 @@
 //! Owns no state of its own, it lies in [`crate::conn::Conn`].
 
 use crate::closing::Closing;
-use crate::conn::{AnswerState, SentKind};
+use crate::conn::AnswerState;
 use crate::core::Core;
 use crate::slab::Key;
 use crate::token;
@@ -78,11 +78,7 @@ impl<B: Backend> Core<B> {
         }
         for (kind, ready_ns) in conn.out_kinds.drain(..) {
             let micros = now_ns.saturating_sub(ready_ns) / 1000;
-            match kind {
-                SentKind::Produce => self.metrics.produce.send_us.record(micros),
-                SentKind::Fetch => self.metrics.fetch.send_us.record(micros),
-                SentKind::Other => self.metrics.other.send_us.record(micros),
-            }
+            self.metrics.of(kind).send_us.record(micros);
         }
         if conn.ending {
             self.close_if_done(key);

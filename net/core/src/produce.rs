@@ -6,9 +6,10 @@
 mod unpack;
 
 use crate::closing::Closing;
-use crate::conn::{AnswerState, FrameBytes, SentKind};
+use crate::conn::{AnswerState, FrameBytes};
 use crate::core::Core;
 use crate::messages::{ControlMessage, CoreReply};
+use crate::metrics::ApiKind;
 use crate::peer::{Asker, PeerMessage, Refused, RemoteAppend, RemoteDone};
 use crate::slab::Key;
 use crate::topics::TopicName;
@@ -113,13 +114,9 @@ pub(crate) struct RemoteWork {
 impl<B: Backend> Core<B> {
     pub(crate) fn handle_produce(&mut self, key: Key, frame: FrameBytes) -> bool {
         let now_ns = self.now_ns;
-        self.metrics.produce.requests += 1;
         let plan = match self.plan_produce(&frame) {
             Ok(plan) => plan,
-            Err(reason) => {
-                self.end(key, Some(reason));
-                return false;
-            }
+            Err(reason) => return self.refuse(key, ApiKind::Produce, reason),
         };
         let Some(conn) = self.conns.get_mut(key) else { return false };
         let slot = conn.reserve();
@@ -424,7 +421,6 @@ impl<B: Backend> Core<B> {
         }
         let Some(pending) = self.produces.remove(key) else { return };
         let micros = self.now_ns.saturating_sub(pending.began_ns) / 1000;
-        self.metrics.produce.wait_us.record(micros);
         if micros > self.slow_request_ms() * 1000 {
             crate::warn::limited(self.now_ns, || {
                 tracing::warn!(
@@ -437,7 +433,7 @@ impl<B: Backend> Core<B> {
             });
         }
         let failed = pending.parts.iter().map(|p| &p.answer).find(|a| a.error != ErrorCode::None);
-        self.metrics.produce.errors += u64::from(failed.is_some());
+        self.metrics.produce.answered(micros, failed.is_some());
         if pending.acks == 0 {
             if let Some(answer) = failed {
                 // The client asked for no answer; closing is the only way to tell it.
@@ -453,7 +449,7 @@ impl<B: Backend> Core<B> {
         self.answer(
             pending.conn,
             pending.slot,
-            AnswerState::Ready(vec![Buf::from_vec(bytes)], SentKind::Produce),
+            AnswerState::Ready(vec![Buf::from_vec(bytes)], ApiKind::Produce),
         );
     }
 

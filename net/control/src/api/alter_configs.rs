@@ -2,7 +2,7 @@
 
 use super::configs::Problem;
 use super::create::valid_name;
-use super::{Call, Outcome, Refusal, code, message, text};
+use super::{Call, Outcome, Refusal, Reply, code, message, text};
 use crate::configs::dynamic::{self, Refused};
 use crate::configs::groups::{GROUP_CONFIGS, check_group, check_metrics};
 use crate::configs::{self, Kind, Resource};
@@ -197,8 +197,8 @@ fn null(name: &str) -> Problem {
     (ErrorCode::InvalidRequest, format!("Null value not supported for : {name}"))
 }
 
-fn outcome(changed: bool, bytes: Vec<u8>) -> Outcome {
-    if changed { Outcome::Applied(bytes) } else { Outcome::Now(bytes) }
+fn outcome(changed: bool, reply: Reply) -> Outcome {
+    if changed { Outcome::Applied(reply) } else { Outcome::Now(reply) }
 }
 
 fn said(result: Result<bool, Problem>, changed: &mut bool) -> (i16, Option<StrBytes>) {

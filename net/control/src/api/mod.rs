@@ -1,6 +1,7 @@
 //! One file per group of APIs. A handler decides and answers; it never waits.
 
 mod alter_configs;
+mod answered;
 mod cluster;
 mod configs;
 mod consumer_groups;
@@ -23,6 +24,8 @@ mod resources;
 mod throttle_tests;
 mod users;
 
+use answered::Answered;
+pub(crate) use answered::Reply;
 pub use create::new_topic_id;
 pub(crate) use create::plan as plan_topic;
 
@@ -48,13 +51,13 @@ const ELEMENTS_MAX: usize = 20_000;
 const STRING_BYTES_MAX: usize = i16::MAX as usize;
 
 /// Makes the answer out of the cores' replies, by the place of their queries; a core that did not reply is missing.
-pub(crate) type Finish = Box<dyn FnOnce(HashMap<u64, CoreReply>) -> Vec<u8> + Send>;
+pub(crate) type Finish = Box<dyn FnOnce(HashMap<u64, CoreReply>) -> Reply + Send>;
 
 /// When the answer leaves.
 pub(crate) enum Outcome {
-    Now(Vec<u8>),
+    Now(Reply),
     /// When every core applied the newest delta.
-    Applied(Vec<u8>),
+    Applied(Reply),
     /// When these cores replied.
     Ask(Vec<(CoreId, CoreQuery)>, Finish),
     /// When the group coordinator says so.
@@ -118,19 +121,19 @@ impl Call<'_> {
         Err(format!("a request {api} of version {version} with {items} items; it may have {ELEMENTS_MAX}"))
     }
 
-    pub fn encode<T: KafkaMessage + KafkaEncode + ProtocolEq>(
+    pub fn encode<T: KafkaMessage + KafkaEncode + ProtocolEq + Answered>(
         &self,
         response: &T,
-    ) -> Result<Vec<u8>, Refusal> {
+    ) -> Result<Reply, Refusal> {
         encode(self.header.response_head(), response)
     }
 }
 
 /// Header and body of an answer, without the length.
-pub(crate) fn encode<T: KafkaEncode>(
+pub(crate) fn encode<T: KafkaEncode + Answered>(
     head: ringmill_wire::ResponseHead,
     response: &T,
-) -> Result<Vec<u8>, Refusal> {
+) -> Result<Reply, Refusal> {
     let mut out = Vec::new();
     let start = head.begin(&mut out);
     out.drain(start..start + 4);
@@ -139,7 +142,7 @@ pub(crate) fn encode<T: KafkaEncode>(
     response.encode(&mut Encoder::new(&mut out), ApiVersion::new(head.api_version)).map_err(|error| {
         format!("an answer of version {} that cannot be written: {error}", head.api_version)
     })?;
-    Ok(out.into())
+    Ok(Reply { bytes: out.into(), failed: response.failed() })
 }
 
 pub(crate) fn text(text: impl Into<String>) -> StrBytes {

@@ -1,6 +1,6 @@
 //! ListOffsets and OffsetForLeaderEpoch: the owner of a partition answers, control collects.
 
-use super::{Call, Finish, Outcome, Refusal, code, encode, message};
+use super::{Answered, Call, Finish, Outcome, Refusal, Reply, code, encode, message};
 use crate::control::Control;
 use kafka_wire::list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse};
 use kafka_wire::offset_for_leader_epoch_response::{EpochEndOffset, OffsetForLeaderTopicResult};
@@ -150,12 +150,12 @@ pub(crate) fn offset_for_leader_epoch(control: &mut Control, call: &Call<'_>) ->
 
 /// Encodes a collected answer. That cannot fail for what handlers build; if it does, the client sees an empty frame and
 /// the log says why.
-pub(crate) fn answer_or_log<T: kafka_wire_core::KafkaEncode>(
+pub(crate) fn answer_or_log<T: kafka_wire_core::KafkaEncode + Answered>(
     head: ringmill_wire::ResponseHead,
     response: &T,
-) -> Vec<u8> {
+) -> Reply {
     encode(head, response).unwrap_or_else(|reason| {
         tracing::error!(reason, "an answer could not be encoded");
-        head.correlation_id.to_be_bytes().to_vec()
+        Reply { bytes: head.correlation_id.to_be_bytes().to_vec(), failed: true }
     })
 }

@@ -2,7 +2,7 @@
 //!
 //! What they decide lies in the image; [`crate::limits`] makes limits of it, and cores keep clients within them.
 
-use super::{Call, Outcome, Refusal, code, message, text};
+use super::{Call, Outcome, Refusal, Reply, code, message, text};
 use crate::control::Control;
 use kafka_wire::alter_client_quotas_request::EntryData as Alteration;
 use kafka_wire::alter_client_quotas_response::{EntityData as AlteredEntity, EntryData as Altered};
@@ -183,7 +183,7 @@ pub(crate) fn alter_client_quotas(control: &mut Control, call: &Call<'_>) -> Res
 fn answer<'a>(
     call: &Call<'_>,
     results: impl Iterator<Item = (&'a QuotaEntity, ErrorCode, &'a Result<(), String>)>,
-) -> Result<Vec<u8>, Refusal> {
+) -> Result<Reply, Refusal> {
     let entries = results.map(|(entity, error, result)| {
         let known = in_order(entity).map(|(kind, name)| (kind, name.as_deref()));
         let others = entity.iter().filter(|(kind, _)| ![USER, CLIENT_ID, IP].contains(&kind.as_str()));

@@ -13,6 +13,7 @@ mod topic;
 pub use ringmill_groups::{GroupConfig, Migration};
 pub use topic::{OFFSETS_TOPIC, offsets_configs};
 
+use crate::api::Reply;
 use crate::configs::Resource;
 use crate::control::Control;
 use loading::Loading;
@@ -44,7 +45,7 @@ impl Default for GroupSettings {
 }
 
 /// Makes the bytes of an answer; of the error alone when the coordinator was not asked or is gone.
-pub(crate) type FinishGroup = Box<dyn FnOnce(Result<Answer, ErrorCode>) -> Vec<u8> + Send>;
+pub(crate) type FinishGroup = Box<dyn FnOnce(Result<Answer, ErrorCode>) -> Reply + Send>;
 /// Makes the event once the request has its number.
 pub(crate) type AskGroup = Box<dyn FnOnce(Ticket) -> Event + Send>;
 

@@ -113,15 +113,15 @@ metrics! {
         "One turn of the loop without the wait in the kernel. A long one delays everything on the core.";
 
     "ringmill_requests_total" ApiCounter(|a| Int(a.requests)),
-        "Requests answered. The API Other is ApiVersions and all that control decides.";
+        "Requests taken up. The API Other is ApiVersions and all that control decides.";
     "ringmill_request_errors_total" ApiCounter(|a| Int(a.errors)),
-        "Requests answered with an error.";
+        "Of them, answered with an error in any part, or with the end of the connection.";
     "ringmill_request_receive_seconds" ApiHistogram(Unit::Micros, |a| &a.receive_us),
-        "From a request's first byte to its last.";
+        "From a request's first byte to its last; 0 where they came together.";
     "ringmill_request_wait_seconds" ApiHistogram(Unit::Micros, |a| &a.wait_us),
-        "From a whole request to its answer: for Produce the wait for the flush, for Fetch the wait for records.";
+        "From a whole request to its answer: for Produce the wait for the flush, for Fetch the wait for records, for Other the wait for control.";
     "ringmill_request_send_seconds" ApiHistogram(Unit::Micros, |a| &a.send_us),
-        "From an answer to the last byte that the kernel took of it.";
+        "From an answer to the last byte that the kernel took of it; Produce with acks=0 has none.";
 
     "ringmill_connections" CoreGauge(|m| Int(m.connections)),
         "Open Kafka connections.";
