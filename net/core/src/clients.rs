@@ -47,6 +47,11 @@ impl Client {
         self.id = Some(String::from_utf8_lossy(shown).into());
     }
 
+    /// Empty where it sends none.
+    pub fn id(&self) -> &str {
+        self.id.as_deref().unwrap_or_default()
+    }
+
     /// From an ApiVersions request (KIP-511).
     pub fn runs(&mut self, name: &str, version: &str) {
         if SoftwareCounts::is_shown(name, version) {
@@ -95,7 +100,7 @@ impl<B: Backend> Core<B> {
             ConnectionView {
                 core: self.settings.id,
                 peer: conn.peer,
-                client_id: client.id.as_deref().unwrap_or_default().to_string(),
+                client_id: client.id().to_string(),
                 software: software.map_or("", |(name, _)| name).to_string(),
                 software_version: software.map_or("", |(_, version)| version).to_string(),
                 age_ms: since(client.since_ns) / 1_000_000,

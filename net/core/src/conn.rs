@@ -7,7 +7,7 @@ use crate::clients::Client;
 use crate::closing::Closing;
 use crate::limits::ClientId;
 use crate::messages::ConnKey;
-use crate::metrics::ApiKind;
+use crate::served::{Deciding, Served};
 use ringmill_reactor::{Buf, BufMut, SocketId};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -21,7 +21,7 @@ const FRAME_BYTES_PER_SECOND_MIN: u64 = 64 << 10;
 /// An answer's place in the connection's order.
 pub(crate) enum AnswerState {
     Waiting,
-    Ready(Vec<Buf>, ApiKind),
+    Ready(Vec<Buf>, Served),
     /// acks=0: nothing is sent.
     Nothing,
 }
@@ -75,10 +75,11 @@ pub(crate) struct Conn {
     pub frame_since_ns: u64,
     /// When bytes of it came last.
     pub received_ns: u64,
-    /// How long the frame that was taken last was on its way; 0 when that was told.
+    /// How long the frame that was cut last was on its way; 0 when its request was taken.
     frame_us: u64,
-    /// When the request was taken that control is deciding.
-    pub control_since_ns: Option<u64>,
+    /// The same of the request that was taken last.
+    pub received_us: u64,
+    pub deciding: Option<Deciding>,
     /// Slot of the oldest unanswered request; `answers[i]` is slot `head + i`.
     head: u64,
     answers: VecDeque<AnswerState>,
@@ -93,7 +94,8 @@ pub(crate) struct Conn {
     pub out: VecDeque<Buf>,
     pub sending: bool,
     pub send_since_ns: u64,
-    pub out_kinds: Vec<(ApiKind, u64)>,
+    /// What of it is in `out` or on its way, and since when.
+    pub leaving: Vec<(Served, u64)>,
     pub last_active_ns: u64,
     /// Takes no further request; closes when what it is owed has left.
     pub ending: bool,
@@ -125,7 +127,8 @@ impl Conn {
             frame_since_ns: now_ns,
             received_ns: now_ns,
             frame_us: 0,
-            control_since_ns: None,
+            received_us: 0,
+            deciding: None,
             head: 0,
             answers: VecDeque::new(),
             barrier: false,
@@ -135,7 +138,7 @@ impl Conn {
             out: VecDeque::new(),
             sending: false,
             send_since_ns: 0,
-            out_kinds: Vec::new(),
+            leaving: Vec::new(),
             last_active_ns: now_ns,
             ending: false,
             eof: false,
@@ -168,9 +171,9 @@ impl Conn {
         }
         while let Some(AnswerState::Ready(..) | AnswerState::Nothing) = self.answers.front() {
             self.head += 1;
-            if let Some(AnswerState::Ready(bufs, kind)) = self.answers.pop_front() {
+            if let Some(AnswerState::Ready(bufs, served)) = self.answers.pop_front() {
                 self.out.extend(bufs);
-                self.out_kinds.push((kind, now_ns));
+                self.leaving.push((served, now_ns));
             }
         }
         if self.answers.is_empty() {
@@ -191,9 +194,10 @@ impl Conn {
         self.frame_since_ns = now_ns;
     }
 
-    /// How long the frame that was taken last was on its way.
+    /// The request of the frame that was cut last is taken: how long it was on its way.
     pub fn take_received_us(&mut self) -> u64 {
-        std::mem::take(&mut self.frame_us)
+        self.received_us = std::mem::take(&mut self.frame_us);
+        self.received_us
     }
 
     /// Takes the next send's worth from the output.

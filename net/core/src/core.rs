@@ -10,12 +10,14 @@ use crate::heartbeat::{Heartbeat, Phase};
 use crate::limits::Limits;
 use crate::live::Live;
 use crate::messages::{Answer, ConnKey, ControlMessage, CoreMessage};
-use crate::metrics::{ApiKind, CoreMetrics};
+use crate::metrics::CoreMetrics;
 use crate::peer::PeerMessage;
 use crate::produce::{ProducePending, RemoteWork};
+use crate::served::Served;
 use crate::slab::{Key, Slab};
 use crate::token;
 use crate::topics::Topics;
+use crate::warn::About;
 use ringmill_log::token::{is_logs, split, token};
 use ringmill_log::{Log, LogEvent, Slot};
 use ringmill_reactor::mailbox::Doorbell;
@@ -367,7 +369,7 @@ impl<B: Backend> Core<B> {
     fn note_closing(&mut self, peer: std::net::SocketAddr, reason: Option<Closing>) {
         if let Some(reason) = reason {
             self.metrics.connections_closed_error += 1;
-            crate::warn::limited(self.now_ns, || {
+            crate::warn::limited(About::Peers, self.now_ns, || {
                 tracing::warn!(core = self.settings.id.0, %peer, "closed a connection: {reason}");
             });
         }
@@ -375,7 +377,9 @@ impl<B: Backend> Core<B> {
 
     /// Closes at once: the peer is gone, or does not take what it is owed.
     pub(crate) fn close(&mut self, key: Key, reason: Option<Closing>) {
-        self.decided(key, false);
+        if let Some(served) = self.decided(key, None, false) {
+            self.look_if_slow(key, &served);
+        }
         let Some(conn) = self.conns.remove(key) else { return };
         self.metrics.connections -= 1;
         self.metrics.muted_connections -= u64::from(conn.stalled);
@@ -451,8 +455,9 @@ impl<B: Backend> Core<B> {
     fn control_answered(&mut self, mut answer: Answer) {
         let key = Key { slot: answer.conn.slot, serial: answer.conn.serial as u32 };
         let refusal = answer.refusal.take();
-        self.decided(key, answer.failed || refusal.is_some());
+        let Some(served) = self.decided(key, Some(answer.slot), answer.failed) else { return };
         if let Some(why) = refusal {
+            self.look_if_slow(key, &served);
             self.answer_nothing(key, answer.slot, Closing::Refused(why));
             return;
         }
@@ -460,15 +465,16 @@ impl<B: Backend> Core<B> {
         bytes.extend_from_slice(&(answer.bytes.len() as u32).to_be_bytes());
         bytes.extend_from_slice(&answer.bytes);
         self.charge_for_control(key, &answer, &mut bytes);
-        self.answer(key, answer.slot, AnswerState::Ready(vec![Buf::from_vec(bytes)], ApiKind::Other));
+        self.answer(key, answer.slot, AnswerState::Ready(vec![Buf::from_vec(bytes)], served));
     }
 
     /// The wait of a request for control is over: it is answered, or its connection has gone.
-    fn decided(&mut self, key: Key, failed: bool) {
-        let since_ns = self.conns.get_mut(key).and_then(|conn| conn.control_since_ns.take());
-        if let Some(since_ns) = since_ns {
-            self.metrics.other.answered(self.now_ns.saturating_sub(since_ns) / 1000, failed);
-        }
+    fn decided(&mut self, key: Key, slot: Option<u64>, failed: bool) -> Option<Served> {
+        let deciding = &mut self.conns.get_mut(key)?.deciding;
+        let deciding = deciding.take_if(|deciding| slot.is_none_or(|slot| slot == deciding.slot))?;
+        let served = deciding.served(self.now_ns);
+        self.metrics.other.answered(served.wait_us, failed);
+        Some(served)
     }
 
     fn apply_log_events(&mut self) {

@@ -9,6 +9,7 @@ use crate::core::Core;
 use crate::limits::{ClientId, Limited};
 use crate::metrics::ApiKind;
 use crate::peer::{PeerMessage, RemoteRead, RemoteReadDone};
+use crate::served::Served;
 use crate::session::{Opened, PartKey};
 use crate::slab::Key;
 use crate::topics::TopicName;
@@ -16,7 +17,7 @@ use ringmill_log::{ReadError, ReadOutcome, ReadRequest, Slot};
 use ringmill_reactor::{Backend, Buf};
 use ringmill_types::{CoreId, ErrorCode, LeaderEpoch, Offset, PartitionId};
 use ringmill_wire::fetch::{FetchPartitionAnswer, FetchRequest, FetchResponse, IsolationLevel, Piece};
-use ringmill_wire::{RequestHeader, ResponseHead};
+use ringmill_wire::{ApiKey, RequestHeader, ResponseHead};
 use std::collections::{BTreeSet, HashMap};
 
 pub(crate) use crate::session::Sessions;
@@ -82,6 +83,11 @@ pub(crate) struct FetchPending {
     max_bytes: usize,
     deadline_ns: u64,
     began_ns: u64,
+    receive_us: u64,
+    /// Since when it waits for records alone, with none on their way from disk or from other cores.
+    polls_since_ns: Option<u64>,
+    /// How long it did so before.
+    polled_ns: u64,
     session_id: i32,
     /// Answers leave out partitions with nothing new.
     incremental: bool,
@@ -197,12 +203,9 @@ impl<B: Backend> Core<B> {
                 let Some(conn) = self.conns.get_mut(key) else { return false };
                 let slot = conn.reserve();
                 self.metrics.fetch.answered(0, true);
+                let served = Served::at_once(header.api_key, conn.received_us);
                 if let Ok(frame) = FetchResponse::begin(header.response_head(), 0, error, 0, 0).finish(&[]) {
-                    self.answer(
-                        key,
-                        slot,
-                        AnswerState::Ready(vec![Buf::from_vec(frame.head)], ApiKind::Fetch),
-                    );
+                    self.answer(key, slot, AnswerState::Ready(vec![Buf::from_vec(frame.head)], served));
                 }
                 return true;
             }
@@ -218,7 +221,7 @@ impl<B: Backend> Core<B> {
         if session_id != 0 {
             conn.session = Some(session_id as u32);
         }
-        let slot = conn.reserve();
+        let (slot, receive_us) = (conn.reserve(), conn.received_us);
         conn.barrier = true;
         let pending = FetchPending {
             conn: key,
@@ -230,6 +233,9 @@ impl<B: Backend> Core<B> {
             max_bytes,
             deadline_ns: self.now_ns + request.max_wait_ms.max(0) as u64 * 1_000_000,
             began_ns: self.now_ns,
+            receive_us,
+            polls_since_ns: None,
+            polled_ns: 0,
             session_id,
             incremental,
             parts,
@@ -307,6 +313,7 @@ impl<B: Backend> Core<B> {
             return;
         }
         pending.poked = false;
+        pending.end_poll(self.now_ns);
         pending.round += 1;
         let round = pending.round;
         // Every core reads as if the whole answer were its own; what is too much then goes in `FetchPending::fit`.
@@ -430,6 +437,9 @@ impl<B: Backend> Core<B> {
             self.poke.push(key);
             return;
         }
+        if !pending.parts.iter().any(|part| part.read.cold) {
+            pending.polls_since_ns = Some(now_ns);
+        }
         // Waiting holds no memory of the log.
         let mut slots = Vec::new();
         for part in &mut pending.parts {
@@ -465,10 +475,14 @@ impl<B: Backend> Core<B> {
         for core in std::mem::take(&mut pending.watched_at) {
             self.tell_peer(core, PeerMessage::Unwatch { from, key });
         }
-        let micros = self.now_ns.saturating_sub(pending.began_ns) / 1000;
+        pending.end_poll(self.now_ns);
+        let served = pending.served(self.now_ns);
         let failed = pending.parts.iter().any(|p| p.read.error != ErrorCode::None);
-        self.metrics.fetch.answered(micros, failed);
-        let Some(conn) = self.conns.get_mut(pending.conn) else { return };
+        self.metrics.fetch.answered(served.wait_us, failed);
+        let Some(conn) = self.conns.get_mut(pending.conn) else {
+            self.look_if_slow(pending.conn, &served);
+            return;
+        };
         conn.fetch = None;
         let (mut own, mut foreign, mut owner) = (0, 0, None);
         for part in &pending.parts {
@@ -487,7 +501,7 @@ impl<B: Backend> Core<B> {
         }
         let (conn, slot) = (pending.conn, pending.slot);
         match self.encode_fetch(pending) {
-            Some(bufs) => self.answer(conn, slot, AnswerState::Ready(bufs, ApiKind::Fetch)),
+            Some(bufs) => self.answer(conn, slot, AnswerState::Ready(bufs, served)),
             None => self.answer_nothing(conn, slot, Closing::AnswerTooLarge),
         }
     }
@@ -636,6 +650,26 @@ impl<B: Backend> Core<B> {
 }
 
 impl FetchPending {
+    /// Whatever wakes a long poll ends it. What it waited beyond its deadline was not asked for.
+    fn end_poll(&mut self, now_ns: u64) {
+        if let Some(since_ns) = self.polls_since_ns.take() {
+            self.polled_ns += now_ns.min(self.deadline_ns).saturating_sub(since_ns);
+        }
+    }
+
+    /// Where its time went so far.
+    fn served(&self, now_ns: u64) -> Served {
+        let only = self.parts.first().filter(|_| self.parts.len() == 1);
+        Served {
+            api: ApiKey::FETCH,
+            receive_us: self.receive_us,
+            wait_us: now_ns.saturating_sub(self.began_ns) / 1000,
+            poll_us: self.polled_ns / 1000,
+            partitions: Some(self.parts.len() as u32),
+            topic: only.map(|part| part.key.topic.clone()),
+        }
+    }
+
     /// Leaves out what several cores together read beyond the limits, of the answer and of a partition: partitions count
     /// in their order, and the first batch of all goes out however large it is (KIP-74). The bytes that are left.
     fn fit(&mut self) -> usize {

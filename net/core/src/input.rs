@@ -9,6 +9,7 @@ use crate::conn::{Conn, FrameBytes};
 use crate::core::Core;
 use crate::messages::{ControlMessage, Frame};
 use crate::metrics::ApiKind;
+use crate::served::Deciding;
 use crate::slab::Key;
 use crate::token;
 use ringmill_log::token::token;
@@ -379,7 +380,7 @@ impl<B: Backend> Core<B> {
         let Some(conn) = self.conns.get_mut(key) else { return false };
         let slot = conn.reserve();
         conn.barrier = true;
-        conn.control_since_ns = Some(self.now_ns);
+        conn.deciding = Some(Deciding { api, slot, since_ns: self.now_ns, receive_us: conn.received_us });
         let frame = Frame {
             conn: conn.key,
             slot,

@@ -23,6 +23,7 @@ mod peer;
 mod produce;
 mod queries;
 mod reading;
+mod served;
 mod session;
 mod slab;
 pub mod thread;

@@ -4,6 +4,7 @@ use crate::closing::Closing;
 use crate::conn::AnswerState;
 use crate::core::Core;
 use crate::metrics::ApiKind;
+use crate::served::Served;
 use crate::slab::Key;
 use ringmill_reactor::{Backend, Buf};
 use ringmill_wire::RequestHeader;
@@ -48,11 +49,11 @@ impl<B: Backend> Core<B> {
     }
 
     /// A request that took longer is logged.
-    pub(crate) fn slow_request_ms(&self) -> u64 {
+    pub(crate) fn slow_request_us(&self) -> u64 {
         match self.live.slow_request_ms {
-            Some(0) => u64::MAX / 2_000_000,
-            Some(ms) => ms.min(u64::MAX / 2_000_000),
-            None => self.settings.slow_request_ms,
+            Some(0) => u64::MAX,
+            Some(ms) => ms.saturating_mul(1000),
+            None => self.settings.slow_request_ms.saturating_mul(1000),
         }
     }
 
@@ -86,7 +87,8 @@ impl<B: Backend> Core<B> {
         }
         let Some(conn) = self.conns.get_mut(key) else { return false };
         let slot = conn.reserve();
-        self.answer(key, slot, AnswerState::Ready(vec![Buf::from_vec(out)], ApiKind::Other));
+        let served = Served::at_once(header.api_key, conn.received_us);
+        self.answer(key, slot, AnswerState::Ready(vec![Buf::from_vec(out)], served));
         true
     }
 }

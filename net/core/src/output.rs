@@ -5,6 +5,7 @@
 use crate::closing::Closing;
 use crate::conn::AnswerState;
 use crate::core::Core;
+use crate::served::SlowLog;
 use crate::slab::Key;
 use crate::token;
 use ringmill_log::token::token;
@@ -63,6 +64,7 @@ impl<B: Backend> Core<B> {
 
     pub(crate) fn sent(&mut self, key: Key, completion: Completion) {
         let now_ns = self.now_ns;
+        let (core, slow_us, topics) = (self.settings.id, self.slow_request_us(), &self.topics);
         let Some(conn) = self.conns.get_mut(key) else { return };
         conn.sending = false;
         let Ok(bytes) = completion.result else {
@@ -76,10 +78,14 @@ impl<B: Backend> Core<B> {
             self.send_next(key);
             return;
         }
-        for (kind, ready_ns) in conn.out_kinds.drain(..) {
+        let mut leaving = std::mem::take(&mut conn.leaving);
+        let log = SlowLog { core, now_ns, slow_us, topics };
+        for (served, ready_ns) in leaving.drain(..) {
             let micros = now_ns.saturating_sub(ready_ns) / 1000;
-            self.metrics.of(kind).send_us.record(micros);
+            self.metrics.of(served.kind()).send_us.record(micros);
+            log.look(Some(conn), &served, Some(micros));
         }
+        conn.leaving = leaving;
         if conn.ending {
             self.close_if_done(key);
         } else if conn.move_to.is_some() {

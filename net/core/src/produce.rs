@@ -11,6 +11,7 @@ use crate::core::Core;
 use crate::messages::{ControlMessage, CoreReply};
 use crate::metrics::ApiKind;
 use crate::peer::{Asker, PeerMessage, Refused, RemoteAppend, RemoteDone};
+use crate::served::Served;
 use crate::slab::Key;
 use crate::topics::TopicName;
 use ringmill_log::examine;
@@ -22,7 +23,7 @@ use ringmill_types::{CoreId, ErrorCode, GroupSeq, PartitionId, TopicSpec};
 use ringmill_wire::produce::{
     ProducePartition, ProducePartitionAnswer, ProduceRequest, ProduceResponse, RecordError,
 };
-use ringmill_wire::{RequestHeader, ResponseHead, TopicRef};
+use ringmill_wire::{ApiKey, RequestHeader, ResponseHead, TopicRef};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -103,6 +104,22 @@ pub(crate) struct ProducePending {
     waits: u32,
     deadline_ns: u64,
     began_ns: u64,
+    receive_us: u64,
+}
+
+impl ProducePending {
+    /// Where its time went so far.
+    fn served(&self, now_ns: u64) -> Served {
+        let topic = self.topics.first().filter(|_| self.parts.len() == 1);
+        Served {
+            api: ApiKey::PRODUCE,
+            receive_us: self.receive_us,
+            wait_us: now_ns.saturating_sub(self.began_ns) / 1000,
+            poll_us: 0,
+            partitions: Some(self.parts.len() as u32),
+            topic: topic.cloned(),
+        }
+    }
 }
 
 /// An append that another core asked for and that waits here: for room, or for its group.
@@ -119,7 +136,7 @@ impl<B: Backend> Core<B> {
             Err(reason) => return self.refuse(key, ApiKind::Produce, reason),
         };
         let Some(conn) = self.conns.get_mut(key) else { return false };
-        let slot = conn.reserve();
+        let (slot, receive_us) = (conn.reserve(), conn.received_us);
         let wait_ms = u64::from(plan.timeout_ms.max(0) as u32).min(ROOM_WAIT_MS_MAX);
         let pending = self.produces.insert(|_| ProducePending {
             conn: key,
@@ -133,6 +150,7 @@ impl<B: Backend> Core<B> {
             waits: 0,
             deadline_ns: now_ns + wait_ms * 1_000_000,
             began_ns: now_ns,
+            receive_us,
         });
         self.count_produce(key, pending);
         if self.unpack(pending) {
@@ -420,20 +438,12 @@ impl<B: Backend> Core<B> {
             return;
         }
         let Some(pending) = self.produces.remove(key) else { return };
-        let micros = self.now_ns.saturating_sub(pending.began_ns) / 1000;
-        if micros > self.slow_request_ms() * 1000 {
-            crate::warn::limited(self.now_ns, || {
-                tracing::warn!(
-                    core = self.settings.id.0,
-                    api = "Produce",
-                    ms = micros / 1000,
-                    partitions = pending.parts.len(),
-                    "slow request"
-                );
-            });
-        }
+        let served = pending.served(self.now_ns);
         let failed = pending.parts.iter().map(|p| &p.answer).find(|a| a.error != ErrorCode::None);
-        self.metrics.produce.answered(micros, failed.is_some());
+        self.metrics.produce.answered(served.wait_us, failed.is_some());
+        if pending.acks == 0 || self.conns.get(pending.conn).is_none() {
+            self.look_if_slow(pending.conn, &served);
+        }
         if pending.acks == 0 {
             if let Some(answer) = failed {
                 // The client asked for no answer; closing is the only way to tell it.
@@ -446,11 +456,7 @@ impl<B: Backend> Core<B> {
         }
         let throttle_ms = self.conns.get(pending.conn).map_or(0, |conn| conn.throttle_ms(self.now_ns));
         let bytes = encode(&pending, throttle_ms);
-        self.answer(
-            pending.conn,
-            pending.slot,
-            AnswerState::Ready(vec![Buf::from_vec(bytes)], ApiKind::Produce),
-        );
+        self.answer(pending.conn, pending.slot, AnswerState::Ready(vec![Buf::from_vec(bytes)], served));
     }
 
     /// Another core's client produced to a partition of ours.

@@ -1,13 +1,20 @@
-//! Where the time of requests went, as `/metrics` tells it: every request, by API, whatever became of it.
+//! Where the time of requests went, as `/metrics` and the log tell it: of every request, by API, whatever became of it, and of each
+//! slow one.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 #[allow(dead_code, reason = "each test binary uses a part of it")]
 mod common;
 
-use common::{ANYBODY, Broker, Client, NONE, PATIENCE, batch, samples};
-use kafka_wire::{ApiVersionsRequest, ApiVersionsResponse, MetadataRequest, MetadataResponse};
+use common::{ANYBODY, Broker, Client, NONE, PATIENCE, batch, fetch_request, produce_request, samples};
+use kafka_wire::{
+    ApiVersionsRequest, ApiVersionsResponse, FetchResponse, MetadataRequest, MetadataResponse,
+    ProduceResponse,
+};
 use std::io::{Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 const APIS: [&str; 3] = ["Produce", "Fetch", "Other"];
@@ -105,4 +112,77 @@ fn every_request_is_timed_in_all_its_parts_and_counted_where_it_fails() {
     let text = quiet(&broker, [1.0, 1.0, 2.0]);
     assert_eq!(APIS.map(|api| of(&text, "s_total", api)), [6.0, 7.0, 7.0]);
     assert_eq!(APIS.map(|api| of(&text, "_errors_total", api)), [2.0, 2.0, 4.0]);
+}
+
+/// The lines about slow requests of one API.
+fn slow(broker: &Broker, api: &str) -> Vec<String> {
+    let api = format!("api=\"{api}\"");
+    let said = broker.said();
+    said.lines()
+        .filter(|line| line.contains("slow request") && line.contains(&api))
+        .map(String::from)
+        .collect()
+}
+
+/// The number behind `name=` in a line.
+fn number(line: &str, name: &str) -> Option<u64> {
+    let from = line.find(&format!(" {name}="))? + name.len() + 2;
+    line[from..].split(' ').next()?.parse().ok()
+}
+
+/// Frames of a negative length until told to stop; each has its connection closed with a warning.
+fn bad_peers(address: String, stop: Arc<AtomicBool>) -> JoinHandle<()> {
+    std::thread::spawn(move || {
+        while !stop.load(Ordering::Relaxed) {
+            let mut stream = Client::connect(&address).unwrap().stream;
+            stream.write_all(&[0xff; 4]).unwrap();
+            assert_eq!(stream.read(&mut [0; 8]).unwrap(), 0);
+        }
+    })
+}
+
+#[test]
+fn a_slow_request_is_logged_with_where_its_time_went_whatever_else_is_logged() {
+    const SLOW_MS: u64 = 400;
+    let dir = tempfile::tempdir().unwrap();
+    let setting = format!("slow.request.ms={SLOW_MS}");
+    let broker = Broker::start(dir.path(), &["--cores", "1", "--set", &setting]);
+    let mut client = broker.client();
+    assert_eq!(client.create("t", 1, &[]).unwrap(), NONE);
+    let large = batch(ANYBODY, &[vec![b'x'; 1_000_000]]);
+    for _ in 0..16 {
+        assert_eq!(client.produce("t", 0, &large).unwrap(), NONE);
+    }
+    // A long poll is as long as it was asked to be.
+    client.send(&fetch_request("t", 0, 16, 1 << 20, 4 * SLOW_MS as i32), 4).unwrap();
+    client.receive::<FetchResponse>(4).unwrap();
+
+    // Answers that leave late, as the client does not read, amid connections that are closed with a warning each.
+    let stop = Arc::new(AtomicBool::new(false));
+    let peers = bad_peers(broker.address.clone(), stop.clone());
+    broker.wait_until_said("more warnings about connections", PATIENCE);
+    client.send(&fetch_request("t", 0, 0, 16 << 20, 0), 4).unwrap();
+    client.send(&MetadataRequest::default(), 1).unwrap();
+    client.send(&produce_request("t", 0, &batch(ANYBODY, &["x"])), 7).unwrap();
+    std::thread::sleep(Duration::from_millis(3 * SLOW_MS));
+    client.receive::<FetchResponse>(4).unwrap();
+    client.receive::<MetadataResponse>(1).unwrap();
+    client.receive::<ProduceResponse>(7).unwrap();
+    broker.wait_until_said("api=\"Produce\"", PATIENCE);
+    stop.store(true, Ordering::Relaxed);
+    peers.join().unwrap();
+
+    for api in ["Fetch", "Metadata", "Produce"] {
+        let lines = slow(&broker, api);
+        let late = lines.iter().find(|line| number(line, "send_ms").is_some_and(|ms| ms > SLOW_MS));
+        let line = late.unwrap_or_else(|| panic!("no line about {api}: {lines:?}"));
+        assert!(line.contains("client_id=\"test\"") && line.contains("peer=127.0.0.1:"), "{line}");
+        assert!(number(line, "receive_ms").is_some() && number(line, "wait_ms").is_some(), "{line}");
+        if api != "Metadata" {
+            assert!(line.contains("topic=\"t\"") && number(line, "partitions") == Some(1), "{line}");
+        }
+    }
+    let polls: Vec<String> =
+        slow(&broker, "Fetch").into_iter().filter(|line| line.contains("poll_ms=")).collect();
+    assert_eq!(polls, [""; 0], "a long poll is not slow");
 }

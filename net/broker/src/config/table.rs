@@ -538,7 +538,7 @@ settings! {
     }
     Diagnostics {
         slow_request_ms: i64, "slow.request.ms", Ringmill, Kind::Time { unit: TimeUnit::Millis, min: 0, max: MS_MAX }, Some("1000"),
-            "A request that takes longer, long polls aside, is logged with where its time went (rate-limited); 0 switches that off.", "200";
+            "A request that takes longer from its last byte to the last byte of its answer is logged with where its time went, ten lines a second and core. What a Fetch waits for records within its max wait, and JoinGroup and SyncGroup for other members, does not count. 0 switches that off.", "200";
     }
 }
 

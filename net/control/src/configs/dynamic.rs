@@ -52,7 +52,7 @@ dynamic! {
     "num.replica.fetchers": Int = "1", Valid::AtLeast(1), false, "No effect: there is one replica.";
     "producer.id.expiration.ms": Int = "86400000", Valid::AtLeast(1), true, "An idempotent producer that wrote nothing for this long is forgotten.";
     "replica.alter.log.dirs.io.max.bytes.per.second": Long = "9223372036854775807", Valid::AtLeast(0), false, "No effect: there is one folder.";
-    "slow.request.ms": Long = "1000", Valid::AtLeast(0), true, "A request that takes longer, long polls aside, is logged with where its time went; 0 switches that off.";
+    "slow.request.ms": Long = "1000", Valid::AtLeast(0), true, "A request that takes longer from its last byte to the last byte of its answer is logged with where its time went, ten lines a second and core. What a Fetch waits for records within its max wait, and JoinGroup and SyncGroup for other members, does not count. 0 switches that off.";
     "transaction.partition.verification.enable": Bool = "true", Valid::Any, false, "No effect: there are no transactions yet.";
 }
 

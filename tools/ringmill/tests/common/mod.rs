@@ -309,17 +309,7 @@ impl Client {
 
     /// acks=all; the partition's error code.
     pub fn produce(&mut self, topic: &str, partition: i32, records: &[u8]) -> io::Result<i16> {
-        let mut data = PartitionProduceData::default();
-        data.index = partition;
-        data.records = Some(Bytes::copy_from_slice(records));
-        let mut of = TopicProduceData::default();
-        of.name = StrBytes::from(topic);
-        of.partition_data = vec![data];
-        let mut request = ProduceRequest::default();
-        request.acks = -1;
-        request.timeout_ms = 10_000;
-        request.topic_data = vec![of];
-        let answer: ProduceResponse = self.call(&request, 7)?;
+        let answer: ProduceResponse = self.call(&produce_request(topic, partition, records), 7)?;
         Ok(answer.responses[0].partition_responses[0].error_code)
     }
 
@@ -385,6 +375,21 @@ pub struct Stored {
     pub value: Vec<u8>,
     pub producer: i64,
     pub sequence: i32,
+}
+
+/// acks=all.
+pub fn produce_request(topic: &str, partition: i32, records: &[u8]) -> ProduceRequest {
+    let mut data = PartitionProduceData::default();
+    data.index = partition;
+    data.records = Some(Bytes::copy_from_slice(records));
+    let mut of = TopicProduceData::default();
+    of.name = StrBytes::from(topic);
+    of.partition_data = vec![data];
+    let mut request = ProduceRequest::default();
+    request.acks = -1;
+    request.timeout_ms = 10_000;
+    request.topic_data = vec![of];
+    request
 }
 
 pub fn fetch_request(topic: &str, partition: i32, offset: i64, bytes: i32, wait_ms: i32) -> FetchRequest {
