@@ -52,6 +52,7 @@ fn main() -> ExitCode {
         an_answer_keeps_to_its_bytes_over_all_cores,
         fetching::what_is_there_is_not_waited_for,
         fetching::records_are_sent_from_where_they_lie,
+        fetching::ten_readers_of_old_records_share_the_reads,
         fetching::a_deleted_topic_is_not_waited_for,
         fetching::sizes_below_zero_are_answered_as_kafka_does,
         fetching::fetches_wait_as_in_kafka,

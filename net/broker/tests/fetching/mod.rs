@@ -103,6 +103,60 @@ pub fn records_are_sent_from_where_they_lie() {
     }
 }
 
+/// Ten readers of one cold range, each on a connection of its own, cost little more than one reading of it, though the core's
+/// cache holds a quarter of it: they come to each part together.
+pub fn ten_readers_of_old_records_share_the_reads() {
+    const READERS: usize = 10;
+    const PARTS: usize = 16;
+    const BATCHES_A_PART: usize = 4;
+    let dir = folder();
+    let plan = Plan { set: "cache.bytes=32MiB;scrub.bytes.per.second=0".into(), ..Plan::within(&dir, "2") };
+    let broker = plan.start();
+    let mut client = Client::connect(broker.address);
+    // The one segment that is not sealed is read for its index as well.
+    client.create_with("t", 1, "segment.bytes", "8388608");
+    for _ in 0..PARTS * BATCHES_A_PART {
+        client.produce_throttled("t", 0, 990_000);
+    }
+    let sizes = client.fetch_on("t", &[(0, 0)], Terms { wait_ms: PATIENCE_MS, min_bytes: 1, max_bytes: 1 });
+    let part_bytes = BATCHES_A_PART * sizes[0].1.unwrap();
+    broker.stop();
+    let broker = plan.start();
+    let (before, before_disk) = (Sent::of(&broker), disk_read_bytes(&broker));
+    let together = std::sync::Barrier::new(READERS);
+    std::thread::scope(|scope| {
+        for _ in 0..READERS {
+            scope.spawn(|| {
+                let mut client = Client::connect(broker.address);
+                for part in 0..PARTS {
+                    together.wait();
+                    let from = (part * BATCHES_A_PART) as i64;
+                    let (min_bytes, max_bytes) = (part_bytes as i32, part_bytes as i32);
+                    let terms = Terms { wait_ms: PATIENCE_MS, min_bytes, max_bytes };
+                    assert_eq!(client.fetch_on("t", &[(0, from)], terms), [(0, Ok(part_bytes))], "{part}");
+                }
+            });
+        }
+    });
+    let after = Sent::of(&broker);
+    let pass = (PARTS * part_bytes) as u64;
+    let read = after.cold_read - before.cold_read;
+    let said = format!("{read} bytes were read for {READERS} readings of {pass}");
+    assert_eq!(after.in_place - before.in_place, READERS as u64 * pass, "{said}");
+    assert!(read >= pass, "{said}: it was not cold");
+    assert!(read < 2 * pass, "{said}");
+    // And as the kernel counts it.
+    let disk = disk_read_bytes(&broker) - before_disk;
+    assert!(disk < 2 * pass, "{disk} from the device; {said}");
+    broker.stop();
+}
+
+/// What this process had the device read.
+fn disk_read_bytes(broker: &Broker) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{}/io", broker.child.id())).unwrap();
+    text.lines().find_map(|line| line.strip_prefix("read_bytes: ")).unwrap().parse().unwrap()
+}
+
 /// Bytes to clients since the broker's start, of all cores.
 #[derive(Clone, Copy, Debug)]
 struct Sent {
@@ -114,33 +168,37 @@ struct Sent {
 
 impl Sent {
     fn of(broker: &Broker) -> Sent {
-        let at = broker.banner.split("http://").nth(1).and_then(|rest| rest.split('/').next()).unwrap();
-        let mut stream = TcpStream::connect(at).unwrap();
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
-        let mut text = String::new();
-        stream.read_to_string(&mut text).unwrap();
-        let sum = |name: &str| {
-            let rows: Vec<u64> = text
-                .lines()
-                .filter_map(|line| {
-                    line.strip_prefix(name)?.strip_prefix('{')?.rsplit(' ').next()?.parse().ok()
-                })
-                .collect();
-            assert_eq!(rows.len(), 2, "{name} of two cores in {text}");
-            rows.iter().sum()
-        };
+        let text = scrape(broker);
         Sent {
-            in_place: sum("ringmill_fetch_in_place_bytes_total"),
-            copied: sum("ringmill_fetch_copied_bytes_total"),
-            sent: sum("ringmill_sent_bytes_total"),
-            cold_read: sum("ringmill_cold_read_bytes_total"),
+            in_place: of_two_cores(&text, "ringmill_fetch_in_place_bytes_total"),
+            copied: of_two_cores(&text, "ringmill_fetch_copied_bytes_total"),
+            sent: of_two_cores(&text, "ringmill_sent_bytes_total"),
+            cold_read: of_two_cores(&text, "ringmill_cold_read_bytes_total"),
         }
     }
+}
+
+fn scrape(broker: &Broker) -> String {
+    let at = broker.banner.split("http://").nth(1).and_then(|rest| rest.split('/').next()).unwrap();
+    let mut stream = TcpStream::connect(at).unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text
+}
+
+/// A metric that two cores have, both together.
+fn of_two_cores(metrics: &str, name: &str) -> u64 {
+    let value = |line: &str| line.strip_prefix(name)?.strip_prefix('{')?.rsplit(' ').next()?.parse().ok();
+    let rows: Vec<u64> = metrics.lines().filter_map(value).collect();
+    assert_eq!(rows.len(), 2, "{name} of two cores in {metrics}");
+    rows.iter().sum()
 }
 
 /// Whoever waits for records of a topic is told when it is deleted, on whatever core its partitions are.
 pub fn a_deleted_topic_is_not_waited_for() {
     const UNKNOWN_TOPIC_OR_PARTITION: i64 = 3;
+    const READERS: i32 = 6;
     let dir = folder();
     let broker = Plan::within(&dir, "2").start();
     let address = broker.address;
@@ -148,7 +206,7 @@ pub fn a_deleted_topic_is_not_waited_for() {
     client.create_with("t", 2, "retention.ms", "-1");
     let begun = Instant::now();
     std::thread::scope(|scope| {
-        let waiting: Vec<_> = (0..6)
+        let waiting: Vec<_> = (0..READERS)
             .map(|at| {
                 scope.spawn(move || {
                     let terms = Terms { wait_ms: PATIENCE_MS, min_bytes: 1, max_bytes: 1 << 20 };
@@ -156,8 +214,9 @@ pub fn a_deleted_topic_is_not_waited_for() {
                 })
             })
             .collect();
-        // Some are there by then; those that come later find no topic, and are answered the same.
-        std::thread::sleep(Duration::from_millis(300));
+        while of_two_cores(&scrape(&broker), "ringmill_fetch_waiting") < READERS as u64 {
+            assert!(begun.elapsed() < AT_ONCE, "not all of them wait");
+        }
         assert_eq!(client.delete_topic("t"), 0);
         for (at, waiting) in waiting.into_iter().enumerate() {
             let said = [(at as i32 % 2, Err(UNKNOWN_TOPIC_OR_PARTITION))];
