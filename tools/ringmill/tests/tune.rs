@@ -2,7 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use rustix::process::{Pid, Signal, kill_process};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use serde_json::Value;
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -70,21 +73,31 @@ fn an_impossible_goal_is_answered_with_the_nearest() {
 fn ctrl_c_gives_the_results_so_far_and_leaves_nothing() {
     let data = tempfile::tempdir().unwrap();
     let args = ["--rate", "1MB/s", "--slo", "p99=2s", "--budget", "5m", "--json"];
-    let mut command = tune(data.path(), &SMALL);
-    let child = command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    // The broker's folder is made when the first run is near; then some runs pass.
-    let begun = std::time::Instant::now();
-    while begun.elapsed().as_secs() < 60 && is_empty(data.path()) {
-        std::thread::sleep(std::time::Duration::from_millis(20));
+    // Only on a terminal does it say which run it is at.
+    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+    grantpt(&terminal).unwrap();
+    unlockpt(&terminal).unwrap();
+    let name = ptsname(&terminal, Vec::new()).unwrap();
+    let side = File::options().read(true).write(true).open(name.to_str().unwrap()).unwrap();
+    let child = {
+        let mut command = tune(data.path(), &SMALL);
+        command.args(args).stdout(Stdio::piped()).stderr(side).spawn().unwrap()
+    };
+    let mut terminal = File::from(terminal);
+    let (mut shown, mut part) = (String::new(), [0; 4096]);
+    // Ends, or reading fails, when the search does.
+    while !shown.contains("run   3") {
+        let got = terminal.read(&mut part).unwrap_or_else(|e| panic!("{e} after {shown:?}"));
+        shown += &String::from_utf8_lossy(&part[..got]);
     }
-    std::thread::sleep(std::time::Duration::from_secs(8));
     kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    // Nobody reads on, but it has room for the few lines to come.
     let output = child.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(130), "{}", text(&output.stderr));
+    assert_eq!(output.status.code(), Some(130), "{shown}");
     let found = json(&output);
     assert_eq!(found["complete"], false);
     assert!(
-        found["runs"].as_u64().unwrap() > 0 && !found["trials"].as_array().unwrap().is_empty(),
+        found["runs"].as_u64().unwrap() >= 2 && !found["trials"].as_array().unwrap().is_empty(),
         "{found}"
     );
     assert!(is_empty(data.path()));
