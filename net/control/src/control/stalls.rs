@@ -5,6 +5,8 @@
 //! The ordinary run makes each of them once, small, and looks at the answers only: `cargo test -p ringmill-control`. The
 //! one that counts makes them large and holds the longest step against [`STEP_MAX`]:
 //! `cargo test --release -p ringmill-control stalls -- --ignored --nocapture --test-threads 1`
+//! CI does not run that: it is elapsed time, and the nearest kind keeps within a thirtieth of the bar on a quiet machine
+//! (`bench/runs/2026-11-22-two-cpus-stalls-2`), so that a neighbour there would fail it. To be run by hand after a change here.
 
 use super::*;
 use kafka_wire::consumer_group_heartbeat_request::TopicPartitions;
@@ -662,7 +664,7 @@ fn an_answer_full_of_offsets_has_no_more_groups() {
 }
 
 #[test]
-#[ignore = "counts only in a release build on a quiet machine"]
+#[ignore = "counts only in a release build on a quiet machine; the module says how to run it"]
 fn no_request_keeps_control_for_long() {
     let all = all(LARGE, TRIES);
     for (what, took) in &all {
