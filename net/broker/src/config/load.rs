@@ -7,6 +7,8 @@ use super::units::show_bytes;
 use ringmill_types::{TopicConfig, limits};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::Path;
 
 /// Everything wrong with a configuration, one sentence each.
@@ -20,6 +22,9 @@ impl fmt::Display for ConfigErrors {
 }
 
 impl std::error::Error for ConfigErrors {}
+
+/// Largest configuration file: what is larger, or has no end, is something else.
+const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// Keys as they were written, by name, from one or several places. Later places override earlier ones.
 #[derive(Clone, Debug, Default)]
@@ -68,8 +73,13 @@ const ELSEWHERE: &[(&str, &str)] = &[
 impl Given {
     /// Reads a TOML file. Tables, dotted and quoted keys mean the same.
     pub fn read_file(&mut self, path: &Path) {
-        match std::fs::read_to_string(path) {
-            Ok(text) => self.read_toml(&text, &path.display().to_string()),
+        match read_bounded(path) {
+            Ok(Some(text)) => self.read_toml(&text, &path.display().to_string()),
+            Ok(None) => self.errors.push(format!(
+                "The configuration file {} is larger than {}; give --config a file of keys and values.",
+                path.display(),
+                show_bytes(FILE_BYTES_MAX as i64)
+            )),
             Err(error) => {
                 let path = path.display();
                 self.errors.push(format!("The configuration file {path} cannot be read ({error}); check the path and its permissions."));
@@ -97,6 +107,16 @@ impl Given {
                     .span()
                     .map_or(1, |span| 1 + text.bytes().take(span.start).filter(|b| *b == b'\n').count());
                 let what = error.message().trim_end_matches('.').replace('\n', ", ");
+                if let Some(number) =
+                    error.span().and_then(|span| text.get(span)).filter(|part| is_number(part))
+                {
+                    self.errors.push(format!(
+                        "{source} line {line}: {number} is out of range; whole numbers are {} to {}.",
+                        i64::MIN,
+                        i64::MAX
+                    ));
+                    return;
+                }
                 self.errors.push(format!(
                     "{source} line {line} is not TOML ({what}); strings need quotes, as in log.dirs = \"/data\"."
                 ));
@@ -168,6 +188,20 @@ impl Given {
 /// The row of a key.
 pub fn find(name: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.name == name)
+}
+
+/// The text of a file, or `None` where it is larger than [`FILE_BYTES_MAX`].
+fn read_bounded(path: &Path) -> io::Result<Option<String>> {
+    let mut text = String::new();
+    let read = File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)? as u64;
+    Ok((read <= FILE_BYTES_MAX).then_some(text))
+}
+
+/// A whole number of TOML, of any size, in any of its bases.
+fn is_number(text: &str) -> bool {
+    let digits = text.trim_start_matches(['+', '-']);
+    digits.starts_with(|first: char| first.is_ascii_digit())
+        && digits.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
 fn flatten(prefix: &str, table: toml::Table, out: &mut Vec<(String, toml::Value)>) {
@@ -459,6 +493,40 @@ mod tests {
         assert!(found.iter().any(|e| e.contains("given twice")), "{found:?}");
         let found = errors("node.id = 1\nlog.dirs=/tmp/kafka\n", &[]);
         assert!(found.iter().any(|e| e.starts_with("broker.toml line 2 is not TOML")), "{found:?}");
+    }
+
+    #[test]
+    fn a_number_too_large_for_any_key_is_called_that() {
+        for number in [
+            "9999999999999999999",
+            "-9999999999999999999",
+            "99_999_999_999_999_999_999",
+            "0xffffffffffffffff",
+            &"9".repeat(60),
+        ] {
+            let found = errors(&format!("node.id = 1\nlog.retention.ms = {number}\n"), &[]);
+            let start = format!("broker.toml line 2: {number} is out of range; ");
+            assert!(found.len() == 1 && found.iter().all(|e| e.starts_with(&start)), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_without_end_is_not_read_to_it() {
+        let dir = tempfile::tempdir().expect("temp folder");
+        let large = dir.path().join("large.toml");
+        let read = |path: &Path| {
+            let mut given = Given::default();
+            given.read_file(path);
+            given.errors
+        };
+        let fits = "#".repeat(FILE_BYTES_MAX as usize);
+        std::fs::write(&large, &fits).expect("written");
+        assert_eq!(read(&large), Vec::<String>::new());
+        std::fs::write(&large, fits + "#").expect("written");
+        for path in [large.as_path(), Path::new("/dev/zero")] {
+            let found = read(path);
+            assert!(found.len() == 1 && found.iter().all(|e| e.contains("is larger than 1MiB")), "{found:?}");
+        }
     }
 
     #[test]

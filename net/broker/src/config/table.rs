@@ -157,9 +157,8 @@ impl Key {
             Kind::Cores => match text.parse::<usize>() {
                 Ok(count) if (1..=CORES_MAX).contains(&count) => Ok(Value::Text(text.into())),
                 Ok(_) => Err(format!("`{text}` is not a number of cores: 1 to {CORES_MAX}")),
-                Err(_) => parse_cpus(text)
-                    .map(|_| Value::Text(text.into()))
-                    .map_err(|_| format!("`{text}` is neither a count nor a list such as `0-3` or `0,2`")),
+                Err(_) if text.contains([',', '-']) => parse_cpus(text).map(|_| Value::Text(text.into())),
+                Err(_) => Err(format!("`{text}` is neither a count nor a list such as `0-3` or `0,2`")),
             },
         }
     }
@@ -603,7 +602,7 @@ mod tests {
         for good in ["4", "0-3", "0,2"] {
             assert!(key.parse(good).is_ok(), "{good}");
         }
-        for bad in ["0", "none", "3-1", "100000"] {
+        for bad in ["0", "none", "3-1", "1,1", "100000"] {
             assert!(key.parse(bad).is_err(), "{bad}");
         }
     }

@@ -125,7 +125,7 @@ pub fn show_bytes(bytes: i64) -> String {
 /// Highest CPU number accepted; also bounds what a range may expand to.
 pub const CPU_MAX: usize = 4095;
 
-/// `0-3`, `0,2`, `0-1,4-5`: sorted, without repetition.
+/// `0-3`, `0,2`, `0-1,4-5`: sorted. A CPU that is named twice is a slip: as many were meant as were written.
 ///
 /// # Errors
 /// A phrase that fits after "KEY: ".
@@ -142,7 +142,9 @@ pub fn parse_cpus(text: &str) -> Result<Vec<usize>, String> {
         cpus.extend(from..=to);
     }
     cpus.sort_unstable();
-    cpus.dedup();
+    if let Some((twice, _)) = cpus.iter().zip(cpus.iter().skip(1)).find(|(one, next)| one == next) {
+        return Err(format!("`{text}` names CPU {twice} twice"));
+    }
     if cpus.is_empty() { Err(bad()) } else { Ok(cpus) }
 }
 
@@ -211,7 +213,10 @@ mod tests {
     #[test]
     fn cpu_lists() {
         assert_eq!(parse_cpus("0-3"), Ok(vec![0, 1, 2, 3]));
-        assert_eq!(parse_cpus("4,0-1, 1"), Ok(vec![0, 1, 4]));
+        assert_eq!(parse_cpus("4,0-1, 2"), Ok(vec![0, 1, 2, 4]));
+        for (text, cpu) in [("1,1", 1), ("4,0-2, 2", 2)] {
+            assert_eq!(parse_cpus(text), Err(format!("`{text}` names CPU {cpu} twice")));
+        }
         for text in ["", "3-1", "a", "0-99999999", "-1"] {
             assert!(parse_cpus(text).is_err(), "{text}");
         }
