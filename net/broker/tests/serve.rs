@@ -56,6 +56,7 @@ fn main() -> ExitCode {
         fetching::a_deleted_topic_is_not_waited_for,
         fetching::sizes_below_zero_are_answered_as_kafka_does,
         fetching::fetches_wait_as_in_kafka,
+        fetching::what_no_client_sends_is_taken_as_compatibility_says,
         a_reader_that_leaves_is_let_go,
         what_was_taken_is_answered_before_a_connection_ends,
         a_large_frame_whose_rest_comes_late_is_taken,

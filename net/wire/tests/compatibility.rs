@@ -32,12 +32,14 @@ const DIFFERENCES: &[(ApiKey, &[&str])] = &[
         "Where compression.type is not producer, a batch that comes in another compression is unpacked, checked as for compacted topics, and packed anew beside the core. Kafka unpacks and checks batches that need no packing too, gives records whose offsets have holes new ones, and makes the first record's time the batch's base.",
         "Records that break their topic's rules (`record_errors`) are named in Kafka's words, the first 1,000 of a batch; Kafka names them all. Other refusals carry a sentence where Kafka's is null, and the log start is -1 in all of them, where Kafka gives it in some.",
         "Null records are answered with INVALID_RECORD (Kafka never answers); batches of magic 0 and 1 with UNSUPPORTED_FOR_MESSAGE_FORMAT (Kafka: INVALID_RECORD); unknown compression codes and impossible lengths with INVALID_RECORD (Kafka: UNKNOWN_SERVER_ERROR); bytes behind the batch with INVALID_RECORD (Kafka drops them); a negative epoch beside a producer id with INVALID_RECORD (Kafka takes it).",
+        "A partition that a request has twice gets both batches, in order, and the answer has both offsets; Kafka keeps the last and drops the other without a word. No client sends it.",
     ]),
     (ApiKey::FETCH, &[
         "On compacted topics, batches of transactions and control batches that a Kafka wrote stay as they are; records without a key that are older than the topic's compaction go, as in Kafka; a batch all of whose records went is gone too, where Kafka keeps an empty one for the producer's sequence, which is kept elsewhere here.",
         "read_committed sees what read_uncommitted does: there are no transactions, so the last stable offset is the high watermark.",
         "An answer of older records may be shorter than asked for; the next fetch gets the rest.",
         "An answer has whole batches, at most 16 MiB of them or one larger; Kafka's has up to 55 MiB (fetch.max.bytes), the last batch cut. A client that waits for more is answered with what fits, as by Kafka.",
+        "An isolation level that does not exist closes the connection, like everything else that cannot be read, with the reason in the log; Kafka answers UNKNOWN_SERVER_ERROR for every partition. No client sends it.",
     ]),
     (ApiKey::LIST_OFFSETS, &[
         "Timestamps -5 (from version 9) and -6 (from 11), of tiered storage, answer unknown, as Kafka does without tiering.",

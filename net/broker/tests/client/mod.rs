@@ -144,6 +144,38 @@ impl Client {
         answer.int(2)
     }
 
+    /// Two batches for one partition in one request (Produce 3): the offsets of the answer.
+    pub fn produce_two_in_one(&mut self, topic: &str, partition: i32) -> Vec<i64> {
+        let mut body = [-1i16, -1].map(i16::to_be_bytes).concat();
+        body.extend([30_000, 1i32].map(i32::to_be_bytes).concat());
+        string(&mut body, topic);
+        body.extend(2i32.to_be_bytes());
+        for batch in [batch(), batch()] {
+            body.extend(partition.to_be_bytes());
+            body.extend((batch.len() as i32).to_be_bytes());
+            body.extend(batch);
+        }
+        let mut answer = self.ask(0, 3, &body);
+        answer.int(4);
+        answer.string();
+        (0..answer.int(4))
+            .map(|_| {
+                assert_eq!((answer.int(4), answer.int(2)), (i64::from(partition), 0), "index and error");
+                let offset = answer.int(8);
+                answer.int(8);
+                offset
+            })
+            .collect()
+    }
+
+    /// Fetch 4 on an isolation level of any number.
+    pub fn send_fetch_isolated(&mut self, topic: &str, isolation: u8) {
+        const ISOLATION_AT: usize = 16;
+        let mut body = fetch_body(topic, 0, 0, 0, 1 << 20);
+        body[ISOLATION_AT] = isolation;
+        self.send(1, 4, &body);
+    }
+
     /// The same without waiting for its answer.
     pub fn send_produce(&mut self, topic: &str, partition: i32) {
         self.send(0, 3, &produce_body(topic, partition, &batch()));

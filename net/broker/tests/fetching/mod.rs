@@ -262,3 +262,22 @@ pub fn fetches_wait_as_in_kafka() {
     }
     broker.stop();
 }
+
+/// Differences from Kafka that COMPATIBILITY.md states: a partition twice in one produce, an isolation level that is none.
+pub fn what_no_client_sends_is_taken_as_compatibility_says() {
+    let dir = folder();
+    let broker = Plan::within(&dir, "2").start();
+    let mut client = Client::connect(broker.address);
+    client.create_with("t", 2, "retention.ms", "-1");
+    // Whatever core the client is at, one partition is another's.
+    for partition in [0, 1] {
+        assert_eq!(client.produce_two_in_one("t", partition), [0, 1], "partition {partition}");
+        assert_eq!(client.end_offset("t", partition), 2, "partition {partition}");
+    }
+    for isolation in [2, 7, u8::MAX] {
+        let mut stranger = Client::connect(broker.address);
+        stranger.send_fetch_isolated("t", isolation);
+        assert!(stranger.is_cut_off(), "isolation level {isolation}");
+    }
+    broker.stop();
+}
