@@ -5,20 +5,22 @@
 //! everything they can. Nothing here changes a file except [`repair::apply`]. A broker that runs on the same folder is
 //! not disturbed, but what it is writing may look torn.
 
+mod chain;
 mod contradiction;
 mod core_files;
 mod kafka_files;
 mod lengths;
 mod newer;
 pub mod repair;
+mod ring_files;
 mod rows;
 #[cfg(test)]
 mod tests;
 
-pub use core_files::{Chain, Hole, LostEnd, walk_chain};
-pub(crate) use core_files::{
-    CutOff, cut_off, exchanged_cores, exchanged_files, first_elsewhere, first_with_groups, losers_of,
-    lost_checkpoints,
+pub(crate) use chain::losers_of;
+pub use chain::{Chain, Hole, LostEnd, walk_chain};
+pub(crate) use ring_files::{
+    CutOff, cut_off, exchanged_cores, exchanged_files, first_elsewhere, first_with_groups, lost_checkpoints,
 };
 pub use rows::{
     BatchRow, CheckpointRow, EntryRow, EpochRow, GroupRow, MetadataRow, OffsetRow, PartitionRow, Row,
@@ -361,7 +363,7 @@ pub fn kind_of(path: &Path) -> Option<FileKind> {
             SegmentFile::TimeIndex => FileKind::TimeIndex,
         });
     }
-    if core_files::log_file_number(name).is_some() {
+    if ring_files::log_file_number(name).is_some() {
         return Some(FileKind::CoreLogFile);
     }
     match name {

@@ -3,7 +3,7 @@
 //!
 //! Says what cores know. Whether it can be decided again is the matter of whoever reads the journal.
 
-use super::core_files::walk_chain;
+use super::chain::{ChainGroup, walk_chain};
 use super::{InspectError, at, repair};
 use crate::format::checkpoint::{self, CheckpointError, PartitionState};
 use ringmill_reactor::Fs;
@@ -135,7 +135,7 @@ impl CoreKnows {
             Depth::Checkpoint => Vec::new(),
             Depth::Log => walk_chain(fs, dir, &newest).map_err(at(dir))?.groups,
         };
-        let ids = |of: fn(&super::core_files::ChainGroup) -> &BTreeSet<PartitionId>| {
+        let ids = |of: fn(&ChainGroup) -> &BTreeSet<PartitionId>| {
             groups.iter().flat_map(of).map(|id| id.0).collect()
         };
         let mut ends = BTreeMap::new();

@@ -4,7 +4,7 @@
 //! Judged as a start judges, with its code, and as uptight nowhere: what retention has unlinked may be gone, what a compaction
 //! puts in place may lie under its other name, and what the journal no longer has belongs to nobody.
 
-use super::core_files::walk_chain;
+use super::chain::walk_chain;
 use super::repair::lies_at;
 use super::{Decisions, FileKind, Finding, InspectError, Report, Severity, at};
 use crate::compaction::{SwapError, follow_swap, read_swap};

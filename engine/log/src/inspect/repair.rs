@@ -17,9 +17,10 @@ mod segments;
 
 pub(super) use segments::lies_at;
 
-use super::core_files::{
-    Chain, LogFile, exchanged_cores, exchanged_files, first_with_groups, foreign_core, log_file_number,
-    log_path, lost_checkpoints, walk_chain,
+use super::chain::{Chain, walk_chain};
+use super::ring_files::{
+    LogFile, exchanged_cores, exchanged_files, first_with_groups, foreign_core, log_file_number, log_path,
+    lost_checkpoints,
 };
 use super::{InspectError, at, leads_to_folder, newer_in_core};
 use crate::compaction::{SwapError, follow_swap, forget_swap, put_in_place, read_swap};
