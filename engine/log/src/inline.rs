@@ -67,6 +67,10 @@ impl<B: Backend> Backend for Inline<'_, B> {
         self.ready.pop_front()
     }
 
+    fn submits(&self) -> bool {
+        false
+    }
+
     fn in_flight(&self) -> usize {
         self.ready.len()
     }

@@ -151,6 +151,9 @@ pub trait Backend {
     /// Submits what is queued, then waits until something completed, a waker fired, or the monotonic clock reached
     /// `until_ns` (`Some(0)`: do not wait; `None`: no deadline).
     fn enter(&mut self, until_ns: Option<u64>);
+    /// The next [`Backend::enter`] has operations to hand to the kernel. That may take the kernel long: a file system does a write
+    /// at once and blocks in it, where it cannot do it otherwise.
+    fn submits(&self) -> bool;
     /// The next completion; `None` when all were taken.
     fn pop(&mut self) -> Option<Completion>;
     /// Operations pushed and not completed.

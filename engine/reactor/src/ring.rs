@@ -714,6 +714,10 @@ impl Backend for RingBackend {
         self.take_job_results();
     }
 
+    fn submits(&self) -> bool {
+        !self.backlog.is_empty()
+    }
+
     fn pop(&mut self) -> Option<Completion> {
         self.done.pop_front()
     }

@@ -6,7 +6,7 @@
 //!
 //! [`watch_step`] is the whole judgement, without clock or thread.
 
-use ringmill_core::heartbeat::{Beat, Heartbeat, Phase};
+use ringmill_core::heartbeat::{Beat, Heartbeat, Phase, SUBMIT_WAIT_NS_MAX};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
@@ -22,6 +22,8 @@ const LOOK_BUSY: Duration = Duration::from_micros(12_500);
 const LOOK_IDLE: Duration = Duration::from_millis(100);
 
 const _: () = assert!(LOOK_BUSY.as_nanos() * 2 <= STALL.as_nanos());
+// A core without work is no stall while it waits where it submitted.
+const _: () = assert!(SUBMIT_WAIT_NS_MAX as u128 * 2 <= STALL.as_nanos());
 
 /// What the watch remembers of one core between two looks.
 #[derive(Clone, Copy, Debug)]
@@ -174,12 +176,12 @@ mod tests {
 
     #[test]
     fn a_stall_is_said_once_with_its_phase_and_its_end() {
-        let mut beats = vec![(7, Phase::Destaging); 6];
+        let mut beats = vec![(7, Phase::Submitting); 6];
         beats.push((8, Phase::Requests));
         assert_eq!(
             looks(&beats),
             [
-                (2, Remark::Stalled { phase: Phase::Destaging, for_at_least: STALL, unsaid: 0 }),
+                (2, Remark::Stalled { phase: Phase::Submitting, for_at_least: STALL, unsaid: 0 }),
                 (6, Remark::Over { lasted_about: LOOK_BUSY * 6 }),
             ]
         );

@@ -6,7 +6,7 @@ use crate::clients::Client;
 use crate::closing::Closing;
 use crate::conn::{AnswerState, Conn};
 use crate::fetch::{FetchPending, Sessions, Waiters};
-use crate::heartbeat::{Heartbeat, Phase};
+use crate::heartbeat::{Heartbeat, Phase, SUBMIT_WAIT_NS_MAX};
 use crate::limits::Limits;
 use crate::live::Live;
 use crate::messages::{Answer, ConnKey, ControlMessage, CoreMessage};
@@ -122,6 +122,7 @@ pub struct Core<B: Backend> {
     pub(crate) metrics: CoreMetrics,
     pub(crate) heartbeat: Arc<Heartbeat>,
     pub(crate) now_ns: u64,
+    last_turn: Option<LastTurn>,
     next_sweep_ns: u64,
     /// Bytes received up to the last sweep that saw more than the one before it, and when that was.
     swept_bytes: u64,
@@ -145,6 +146,13 @@ pub struct Core<B: Backend> {
     pub(crate) live: Arc<Live>,
     pub(crate) limits: Limits,
     pub(crate) addresses: Addresses,
+}
+
+/// The turn before this one.
+struct LastTurn {
+    worked_ns: u64,
+    /// When it was to be back from the kernel, if it had operations for it.
+    until_ns: u64,
 }
 
 /// How long a stop waits for requests that are in flight.
@@ -199,6 +207,7 @@ impl<B: Backend> Core<B> {
             metrics: CoreMetrics::default(),
             heartbeat,
             now_ns,
+            last_turn: None,
             next_sweep_ns: now_ns + SWEEP_NS,
             swept_bytes: 0,
             swept_ns: now_ns,
@@ -243,6 +252,7 @@ impl<B: Backend> Core<B> {
     pub fn turn(&mut self) {
         let began = self.io.now_ns();
         self.now_ns = began;
+        self.count_last_turn();
         self.metrics.turns += 1;
         self.heartbeat.turn(began);
         self.heartbeat.set_phase(Phase::Completions);
@@ -266,19 +276,37 @@ impl<B: Backend> Core<B> {
         self.run_pokes();
         self.heartbeat.set_phase(Phase::Timers);
         self.run_timers();
-        self.heartbeat.set_phase(Phase::Sealing);
+        self.heartbeat.set_phase(Phase::Log);
         self.log.poll(&mut self.io);
         self.apply_log_events();
         self.run_pokes();
         self.heartbeat.set_phase(Phase::Answering);
         self.flush_sends();
         self.flush_messages();
-        self.check_stop();
+        let has_more = self.check_stop() || handled >= TURN_COMPLETIONS_MAX;
         let now = self.io.now_ns();
-        self.metrics.turn_us.record(now.saturating_sub(began) / 1000);
-        let deadline = if handled >= TURN_COMPLETIONS_MAX || self.stopped { 0 } else { self.deadline_ns() };
-        self.heartbeat.set_phase(Phase::Waiting);
+        let mut deadline = if has_more { 0 } else { self.deadline_ns() };
+        let (phase, until_ns) = if self.stopped {
+            (Phase::Stopping, u64::MAX)
+        } else if self.io.submits() {
+            deadline = deadline.min(now + SUBMIT_WAIT_NS_MAX);
+            (Phase::Submitting, deadline.max(now))
+        } else {
+            (Phase::Waiting, u64::MAX)
+        };
+        self.last_turn = Some(LastTurn { worked_ns: now.saturating_sub(began), until_ns });
+        self.heartbeat.set_phase(phase);
         self.io.enter(Some(deadline));
+    }
+
+    /// A turn is counted when the next one begins: only then is known whether the kernel took its operations in time.
+    fn count_last_turn(&mut self) {
+        const LATE_NS_MIN: u64 = 1_000_000;
+        if let Some(LastTurn { worked_ns, until_ns }) = self.last_turn.take() {
+            let late_ns = self.now_ns.saturating_sub(until_ns);
+            let late_ns = if late_ns < LATE_NS_MIN { 0 } else { late_ns };
+            self.metrics.turn_us.record((worked_ns + late_ns) / 1000);
+        }
     }
 
     fn deadline_ns(&self) -> u64 {
@@ -593,9 +621,10 @@ impl<B: Backend> Core<B> {
         }
     }
 
-    fn check_stop(&mut self) {
+    /// Goes on with the stop, as far as it can; whether there is more to do at once.
+    fn check_stop(&mut self) -> bool {
         if !self.stopping || self.stopped {
-            return;
+            return self.stopped;
         }
         let idle = self.conns.len() == 0
             && self.produces.len() == 0
@@ -613,7 +642,8 @@ impl<B: Backend> Core<B> {
             self.tell_control(ControlMessage::Drained { core });
             self.flush_messages();
         }
-        if self.drained && std::mem::take(&mut self.may_finish) {
+        let finishes = self.drained && std::mem::take(&mut self.may_finish);
+        if finishes {
             self.log.stop();
         }
         if self.log.is_stopped() {
@@ -623,6 +653,8 @@ impl<B: Backend> Core<B> {
             self.tell_control(ControlMessage::Stopped { core, without_room });
             self.flush_messages();
         }
+        // The log begins its last work in the next turn.
+        finishes || self.stopped
     }
 
     fn drain_peers(&mut self) {

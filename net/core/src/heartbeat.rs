@@ -26,21 +26,22 @@ macro_rules! phases {
     };
 }
 
+/// Submitting and waiting are one call of the kernel, in which nobody can tell them apart: so a core waits no longer than this in a
+/// call that submits, and for the rest in another one. What takes longer is a submission that blocks.
+pub const SUBMIT_WAIT_NS_MAX: u64 = 10_000_000;
+
 phases! {
     Starting = 0, "starting";
     Recovering = 1, "replaying its core log";
     Waiting = 2, "waiting in the kernel for work";
     Submitting = 3, "submitting operations to the kernel";
-    Completions = 4, "taking completions";
-    Requests = 5, "handling requests";
+    Completions = 4, "taking completions and their requests";
+    Requests = 5, "looking at waiting fetches again";
     Control = 6, "handling messages of control and other cores";
-    Sealing = 7, "sealing a flush group";
+    Log = 7, "working on its log: flush groups, destage, checkpoints, retention";
     Answering = 8, "sending answers";
-    Destaging = 9, "planning destage";
-    Retention = 10, "applying retention";
-    Checkpointing = 11, "writing a checkpoint";
-    Timers = 12, "running timers";
-    Stopping = 13, "stopping";
+    Timers = 9, "running timers";
+    Stopping = 10, "stopping";
 }
 
 impl Phase {

@@ -2,6 +2,7 @@
 //! a block as it was read. Over a real ring whose operations are looked at on their way, with `SENDMSG_ZC` and without it.
 #![allow(clippy::unwrap_used)]
 
+use ringmill_core::heartbeat::{Heartbeat, Phase, SUBMIT_WAIT_NS_MAX};
 use ringmill_core::metrics::CoreMetrics;
 use ringmill_core::{ControlMessage, Core, CoreEnds, CoreMessage, CoreQuery, CoreReply, CoreSettings};
 use ringmill_log::{Log, LogOptions};
@@ -38,6 +39,17 @@ struct Seen {
     /// The parts of each send, and whether it may go as `SENDMSG_ZC`.
     sent: Vec<(Vec<Range<usize>>, bool)>,
     reading: HashSet<Token>,
+    entered: Vec<Entered>,
+    /// The next submission blocks for so long.
+    block: Duration,
+}
+
+/// A call of the kernel.
+#[derive(Clone, Copy, Debug)]
+struct Entered {
+    submits: bool,
+    phase: Phase,
+    wait: Duration,
 }
 
 fn place(bytes: &[u8]) -> Range<usize> {
@@ -64,6 +76,7 @@ impl Seen {
 struct Watched {
     io: RingBackend,
     seen: Rc<RefCell<Seen>>,
+    heartbeat: Arc<Heartbeat>,
 }
 
 impl Backend for Watched {
@@ -97,6 +110,15 @@ impl Backend for Watched {
     }
 
     fn enter(&mut self, until_ns: Option<u64>) {
+        let submits = self.io.submits();
+        let wait = until_ns.expect("a core has a deadline").saturating_sub(self.io.now_ns());
+        let (phase, wait) = (self.heartbeat.look().phase, Duration::from_nanos(wait));
+        let mut seen = self.seen.borrow_mut();
+        seen.entered.push(Entered { submits, phase, wait });
+        if submits {
+            std::thread::sleep(std::mem::take(&mut seen.block));
+        }
+        drop(seen);
         self.io.enter(until_ns);
     }
 
@@ -109,6 +131,10 @@ impl Backend for Watched {
             seen.read.push(place(buf));
         }
         Some(completion)
+    }
+
+    fn submits(&self) -> bool {
+        self.io.submits()
     }
 
     fn in_flight(&self) -> usize {
@@ -167,7 +193,8 @@ impl Rig {
     fn open(data: &Path, zero_copy_from_bytes: usize, features: RingFeatures, life: u128) -> Rig {
         let ring = RingBackend::new(RingOptions { pool_limit_bytes: 256 << 20, features }).unwrap();
         let seen = Rc::new(RefCell::new(Seen::default()));
-        let mut io = Watched { io: ring, seen: seen.clone() };
+        let heartbeat = Arc::<Heartbeat>::default();
+        let mut io = Watched { io: ring, seen: seen.clone(), heartbeat: heartbeat.clone() };
         let partition =
             PartitionSpec { index: 0, id: PartitionId(1), owner: CoreId(0), leader_epoch: LeaderEpoch(0) };
         let topic = TopicSpec {
@@ -186,7 +213,7 @@ impl Rig {
         let (to_control, from_core) = rtrb::RingBuffer::new(MAILBOX_SLOTS);
         let ends = CoreEnds { to_control, from_control, control_bell: Doorbell::new().unwrap() };
         let settings = CoreSettings { zero_copy_from_bytes, ..CoreSettings::new(CoreId(0), 1) };
-        let mut core = Core::new(io, log, settings, ends, Arc::default(), Some(socket));
+        let mut core = Core::new(io, log, settings, ends, heartbeat, Some(socket));
         core.know(&[topic]);
         Rig { core, seen, address, waker, to_core, from_core }
     }
@@ -250,6 +277,7 @@ impl Rig {
             self.core.turn();
             while let Ok(message) = self.from_core.pop() {
                 if let ControlMessage::Drained { .. } = message {
+                    self.seen.borrow_mut().entered.clear();
                     self.tell(CoreMessage::Finish);
                 }
             }
@@ -376,4 +404,42 @@ fn records_leave_from_where_the_log_has_them() {
         check(&mut rig, &whole, true, zero_copy_from_bytes);
         rig.stop();
     }
+}
+
+#[test]
+fn a_core_that_blocks_where_it_submits_is_seen_and_counted_and_one_without_work_rests() {
+    const BLOCKED: Duration = Duration::from_millis(300);
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let mut rig = Rig::open(dir.path(), usize::MAX, RingFeatures::ALL, 1);
+    rig.serve(|stream| {
+        produce(stream, &batch(0, 100));
+        std::thread::sleep(Duration::from_millis(50));
+    });
+    let entered = std::mem::take(&mut rig.seen.borrow_mut().entered);
+    for call in &entered {
+        let phase = if call.submits { Phase::Submitting } else { Phase::Waiting };
+        assert_eq!(call.phase, phase, "{call:?}");
+        assert!(!call.submits || call.wait <= Duration::from_nanos(SUBMIT_WAIT_NS_MAX), "{call:?}");
+    }
+    let longest = entered.iter().map(|call| call.wait).max().unwrap();
+    assert!(longest > Duration::from_millis(100), "it rests when there is nothing to do: {longest:?}");
+
+    let blocked_us = BLOCKED.as_micros() as u64;
+    rig.seen.borrow_mut().block = BLOCKED;
+    rig.serve(|stream| produce(stream, &batch(1, 100)));
+    let longest_us = rig.metrics().turn_us.max();
+    // It may have waited for 10 ms in that call, so the first of them are not told from a wait.
+    assert!(longest_us >= blocked_us - SUBMIT_WAIT_NS_MAX / 1000, "{longest_us} us");
+    rig.stop();
+}
+
+#[test]
+fn a_log_that_may_finish_begins_at_once() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let rig = Rig::open(dir.path(), usize::MAX, RingFeatures::ALL, 1);
+    let seen = rig.seen.clone();
+    rig.stop();
+    let entered = std::mem::take(&mut seen.borrow_mut().entered);
+    // Of the turn that heard that the log may finish: there is nothing to wait for before the next one, which begins with that.
+    assert!(entered[0].wait.is_zero(), "{:?}", entered[0]);
 }

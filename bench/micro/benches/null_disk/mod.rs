@@ -55,6 +55,10 @@ impl Backend for NullDisk {
         self.done.pop_front().or_else(|| self.inner.pop())
     }
 
+    fn submits(&self) -> bool {
+        self.inner.submits()
+    }
+
     fn in_flight(&self) -> usize {
         self.inner.in_flight() + self.done.len()
     }

@@ -214,6 +214,11 @@ impl Backend for SimBackend {
         }
     }
 
+    /// Nothing blocks here.
+    fn submits(&self) -> bool {
+        false
+    }
+
     fn pop(&mut self) -> Option<Completion> {
         self.world.borrow_mut().cores.get_mut(self.core)?.ready.pop_front()
     }

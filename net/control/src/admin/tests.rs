@@ -74,7 +74,7 @@ async fn answer(manner: Manner, path: &str) -> Reply {
     let loop_of_control = control(questions, manner, move || {
         for beat in &beats {
             beat.turn(1);
-            beat.set_phase(Phase::Destaging);
+            beat.set_phase(Phase::Log);
         }
     });
     let port = AdminPort { requests, heartbeats, scrub: None, data: PathBuf::from("/") };
@@ -123,7 +123,7 @@ async fn a_silent_core_is_reported_by_its_heartbeat_and_misses_in_metrics() {
         "{}",
         cores.body
     );
-    assert!(cores.body.contains("it is planning destage (turn 1)"), "{}", cores.body);
+    assert!(cores.body.contains(&format!("it is {} (turn 1)", Phase::Log.text())), "{}", cores.body);
     let metrics = answer(Manner::LacksACore, "/metrics").await.body;
     assert!(metrics.contains("ringmill_core_answered{core=\"0\"} 1\nringmill_core_answered{core=\"1\"} 0\n"));
     assert!(
@@ -166,14 +166,16 @@ async fn a_control_loop_that_is_gone_is_the_end() {
 #[test]
 fn a_stuck_core_is_told_from_a_busy_one() {
     let beat = |turns, phase| Beat { turns, phase, turn_since_ns: 0 };
-    let stuck = silent_core(CoreId(3), beat(5, Phase::Sealing), beat(5, Phase::Sealing));
+    let stuck = silent_core(CoreId(3), beat(5, Phase::Log), beat(5, Phase::Log));
     assert_eq!(
         stuck,
-        "core 3: NO ANSWER; its loop has not turned since it was asked; it is sealing a flush group (turn 5)"
+        format!(
+            "core 3: NO ANSWER; its loop has not turned since it was asked; it is {} (turn 5)",
+            Phase::Log.text()
+        )
     );
     assert!(
-        silent_core(CoreId(3), beat(5, Phase::Sealing), beat(9, Phase::Requests))
-            .contains("has turned 4 times")
+        silent_core(CoreId(3), beat(5, Phase::Log), beat(9, Phase::Requests)).contains("has turned 4 times")
     );
 }
 

@@ -110,7 +110,7 @@ metrics! {
     "ringmill_core_turns_total" CoreCounter(|m| Int(m.turns)),
         "Turns of the core's loop.";
     "ringmill_core_turn_seconds" CoreHistogram(Unit::Micros, |m| &m.turn_us),
-        "One turn of the loop without the wait in the kernel. A long one delays everything on the core.";
+        "One turn of the loop without the wait in the kernel; with what the kernel took for its operations beyond 10 ms of waiting. A long one delays everything on the core.";
 
     "ringmill_requests_total" ApiCounter(|a| Int(a.requests)),
         "Requests taken up. The API Other is ApiVersions and all that control decides.";

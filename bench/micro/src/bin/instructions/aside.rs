@@ -71,6 +71,10 @@ impl Backend for Aside {
         aside_pop(&mut self.0)
     }
 
+    fn submits(&self) -> bool {
+        false
+    }
+
     fn in_flight(&self) -> usize {
         aside_in_flight(&self.0)
     }
