@@ -667,14 +667,15 @@ fn without_descriptors_those_who_are_in_go_on() {
     knocking.iter_mut().for_each(|client| client.send_produce("t", 0));
     let spent = cpu_ms(broker.child.id());
     let begun = std::time::Instant::now();
-    // The attempt to accept that was under way goes by the old limit, so one gets in.
-    let mut produced = 1;
+    // The attempt to accept that was under way goes by the old limit, so one gets in; so does one for each file that the
+    // broker closes meanwhile.
+    let (mut let_in, mut produced) = (0, 1);
     while begun.elapsed() < std::time::Duration::from_secs(2) {
-        let offset = client.produce("t", 0);
-        assert!((produced..=produced + 1).contains(&offset), "{offset} after {produced}");
-        produced = offset + 1;
+        let_in = client.produce("t", 0) - produced;
+        produced += 1;
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
+    assert!((0..=4).contains(&let_in), "{let_in} of 100 got in");
     let spent = cpu_ms(broker.child.id()) - spent;
     assert!(spent < 1000, "{spent} ms of CPU in two seconds of waiting");
     limit(1024);
