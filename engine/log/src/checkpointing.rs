@@ -6,6 +6,7 @@
 use crate::destage::Trim;
 use crate::fatal::Fatal;
 use crate::format::checkpoint::{self, Checkpoint, PartitionState, SegmentState};
+use crate::index::SegmentIndex;
 use crate::jobs::{JobDone, JobFor};
 use crate::log::Log;
 use crate::open_files::{HeldFile, is_shortage};
@@ -213,7 +214,6 @@ impl Log {
         };
         for slot in changed {
             let Some(part) = self.parts.get_mut(slot).filter(|p| !p.deleted) else { continue };
-            order.updates.push(capture(part));
             if std::mem::take(&mut part.dirty) {
                 order.sync.extend(part.segments.last().and_then(|s| s.open.as_ref()).map(|o| o.file.clone()));
             }
@@ -228,6 +228,8 @@ impl Log {
                     order.trims.push((Trim::of(&dir, segment), epochs, dir));
                 }
             }
+            // As the trim leaves it: with the last entry of the time index.
+            order.updates.push(capture(part));
         }
         self.checkpoint.in_progress = Some(InProgress { upto, deleted, dirs });
         self.jobs.insert(serial, JobFor::Checkpoint);
@@ -309,14 +311,15 @@ pub(crate) fn capture(part: &Partition) -> PartitionState {
         segments: part
             .segments
             .iter()
-            .map(|s| SegmentState {
+            .map(|s| (s, s.index.as_ref().map(SegmentIndex::entries).or(s.index_left).unwrap_or_default()))
+            .map(|(s, (index_entries, time_entries))| SegmentState {
                 base_offset: s.base.0,
                 bytes: s.bytes,
                 max_timestamp_ms: s.max_timestamp_ms,
                 offset_of_max_timestamp: s.offset_of_max.0,
                 created_ms: s.created_ms,
-                index_entries: s.index.as_ref().map_or(0, |i| i.offset_entries()),
-                time_entries: s.index.as_ref().map_or(0, |i| i.time_entries()),
+                index_entries,
+                time_entries,
                 sealed: s.sealed,
             })
             .collect(),

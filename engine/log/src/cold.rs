@@ -10,9 +10,9 @@ use crate::log::{Log, LogEvent};
 use crate::open_files::{HeldFile, JobFile, is_shortage};
 use crate::partition::{OpenFile, segment_path};
 use crate::read::{ReadError, ReadOutcome, ReadRequest};
-use crate::segment;
+use crate::segment::IndexSource;
 use crate::token::{self, token};
-use ringmill_reactor::{Backend, Buf, Errno, FileHandle, FileId, Fs, Op, OpenMode, Payload, Pool};
+use ringmill_reactor::{Backend, Buf, Errno, FileId, Fs, Op, OpenMode, Payload, Pool};
 use ringmill_record::{BatchHeader, HEADER_BYTES};
 use ringmill_types::Offset;
 use ringmill_types::limits::PAGE_BYTES;
@@ -215,13 +215,10 @@ impl Log {
         let Some(segment) = part.segments.get(at) else { return };
         self.cache.opening.insert(uid, vec![ticket]);
         let order = OpenCold {
-            dir: part.dir.clone(),
-            base: segment.base,
-            bytes: segment.bytes,
+            path: segment_path(&part.dir, segment.base, "log"),
             sealed: segment.sealed,
-            interval_bytes: part.config.index_interval_bytes as u32,
             file,
-            need_index: segment.index.is_none(),
+            index: part.index_source(segment),
         };
         self.jobs.insert(serial, JobFor::OpenCold(slot, uid));
         io.push(
@@ -409,36 +406,17 @@ impl SegmentView<'_> {
 
 /// Order for the file thread.
 struct OpenCold {
-    dir: PathBuf,
-    base: Offset,
-    bytes: u64,
+    path: PathBuf,
     sealed: bool,
-    interval_bytes: u32,
     file: JobFile,
-    need_index: bool,
+    index: Option<IndexSource>,
 }
 
 impl OpenCold {
     fn run(&self, fs: &dyn Fs) -> io::Result<ColdOpened> {
         let mode = if self.sealed { OpenMode::ReadDirect } else { OpenMode::CreateDirect };
-        let path = segment_path(&self.dir, self.base, "log");
-        let file = self.file.get(|| fs.open(&path, mode))?;
-        let index = if self.need_index { Some(self.load_index(fs, &file.handle)?) } else { None };
+        let file = self.file.get(|| fs.open(&self.path, mode))?;
+        let index = self.index.as_ref().map(|source| source.load(fs, &file.handle)).transpose()?;
         Ok(ColdOpened { file: (!self.file.is_open()).then_some(file), index })
-    }
-
-    /// The index beside a sealed segment, or a fresh one from its batches: after a crash the active segment has none.
-    fn load_index(&self, fs: &dyn Fs, handle: &FileHandle) -> io::Result<SegmentIndex> {
-        if self.sealed {
-            let offsets = fs.read_all(&segment_path(&self.dir, self.base, "index"));
-            let times = fs.read_all(&segment_path(&self.dir, self.base, "timeindex"));
-            if let (Ok(offsets), Ok(times)) = (offsets, times)
-                && let Ok(index) =
-                    SegmentIndex::load(self.base, self.interval_bytes, &offsets, &times, self.bytes)
-            {
-                return Ok(index);
-            }
-        }
-        segment::rebuild_index(fs, handle, self.base, self.interval_bytes, self.bytes)
     }
 }

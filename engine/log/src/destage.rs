@@ -12,6 +12,7 @@ use crate::jobs::{JobDone, JobFor};
 use crate::log::{Log, LogEvent};
 use crate::open_files::{HeldFile, JobFile, is_shortage};
 use crate::partition::{DestageStep, OpenFile, Partition, Segment, is_shorter, segment_path};
+use crate::segment::IndexSource;
 use crate::token::{self, token};
 use ringmill_reactor::{Backend, Errno, Flush, Fs, Op, OpenMode};
 use ringmill_record::BatchHeader;
@@ -85,8 +86,7 @@ struct Prepare {
     want_bytes: u64,
     file: JobFile,
     need_tail_page: bool,
-    need_index: bool,
-    index_interval_bytes: u32,
+    index: Option<IndexSource>,
     clean_strays: bool,
     /// Segments below it were retired.
     retired_below: Offset,
@@ -271,8 +271,7 @@ impl Log {
             file,
             need_tail_page: !segment.tail_page_known,
             // Also of a segment without a byte, as a checkpoint may leave it: without an index it would be prepared for ever.
-            need_index: segment.index.is_none(),
-            index_interval_bytes: part.config.index_interval_bytes as u32,
+            index: part.index_source(segment),
             clean_strays: !part.folder_known,
             retired_below: part.segments.first().map_or(Offset::ZERO, |first| first.base.min(part.log_start)),
         };
@@ -569,6 +568,7 @@ impl Segment {
             allocated_bytes: 0,
             open: None,
             index: Some(SegmentIndex::new(base, interval_bytes)),
+            index_left: None,
             tail_page: Vec::new(),
             tail_page_known: true,
         }
@@ -651,12 +651,7 @@ fn run_prepare(fs: &dyn Fs, names: &FolderNames, order: &Prepare) -> io::Result<
     } else {
         None
     };
-    // After a crash the active segment has no index beside it; it is read back once, before the segment grows.
-    let index = if order.need_index {
-        Some(crate::segment::rebuild_index(fs, handle, order.base, order.index_interval_bytes, order.bytes)?)
-    } else {
-        None
-    };
+    let index = order.index.as_ref().map(|source| source.load(fs, handle)).transpose()?;
     Ok(Some(Prepared { allocated_bytes: fs.len(handle)?, file, tail_page, index, made }))
 }
 

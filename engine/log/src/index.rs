@@ -133,6 +133,11 @@ impl SegmentIndex {
         self.lookup(self.lookup_time(timestamp_ms))
     }
 
+    /// Of offsets and of times.
+    pub fn entries(&self) -> (u32, u32) {
+        (self.offset_entries(), self.time_entries())
+    }
+
     pub fn offset_entries(&self) -> u32 {
         self.offsets.len() as u32
     }

@@ -8,6 +8,7 @@ use crate::format::checkpoint::PartitionState;
 use crate::index::SegmentIndex;
 use crate::open_files::HeldFile;
 use crate::producer::ProducerTable;
+use crate::segment::IndexSource;
 use ringmill_reactor::{Buf, FileId, Fs};
 use ringmill_record::BatchHeader;
 use ringmill_types::{GroupSeq, LeaderEpoch, Offset, PartitionId, TopicConfig, TopicId};
@@ -40,6 +41,8 @@ pub struct Segment {
     pub allocated_bytes: u64,
     pub open: Option<OpenFile>,
     pub index: Option<SegmentIndex>,
+    /// Entries of offsets and of times that an orderly stop left beside the active segment, until it is loaded.
+    pub index_left: Option<(u32, u32)>,
     /// Bytes past the last whole page, kept so that the next write can begin with them.
     pub tail_page: Vec<u8>,
     /// The in-memory `tail_page` is valid (not so after recovery until the file was opened).
@@ -171,7 +174,8 @@ impl Partition {
     }
 
     /// Puts back what the checkpoint knew of it. Its segments are named from `first_uid` on.
-    pub(crate) fn restore(&mut self, state: &PartitionState, first_uid: u64) {
+    /// `is_clean`: an orderly stop wrote it, and the indexes beside its active segment.
+    pub(crate) fn restore(&mut self, state: &PartitionState, first_uid: u64, is_clean: bool) {
         self.log_start = Offset(state.log_start);
         self.destaged = Offset(state.next_offset);
         self.log_end = Offset(state.next_offset);
@@ -189,10 +193,24 @@ impl Partition {
                 offset_of_max: Offset(s.offset_of_max_timestamp),
                 sealed: s.sealed,
                 index: None,
+                index_left: (is_clean && !s.sealed && s.index_entries > 0)
+                    .then_some((s.index_entries, s.time_entries)),
                 tail_page_known: false,
                 ..Segment::fresh(Offset(s.base_offset), uid, s.created_ms, 0)
             })
             .collect();
+    }
+
+    /// Where the segment's index comes from, if it is not in memory.
+    pub(crate) fn index_source(&self, segment: &Segment) -> Option<IndexSource> {
+        segment.index.is_none().then(|| IndexSource {
+            dir: self.dir.clone(),
+            base: segment.base,
+            bytes: segment.bytes,
+            interval_bytes: self.config.index_interval_bytes as u32,
+            sealed: segment.sealed,
+            left: segment.index_left,
+        })
     }
 
     /// The epochs, as Kafka has them: a leadership begins where the log ends, also when nothing was written under it yet.

@@ -5,12 +5,14 @@
 //! end. Reads only; never repairs.
 
 use crate::index::SegmentIndex;
+use crate::partition::segment_path;
 use ringmill_reactor::{FileHandle, Fs};
 use ringmill_record::batch::{CRC_FROM, HEADER_BYTES};
 use ringmill_record::{BatchError, BatchHeader};
 use ringmill_types::Offset;
 use std::io;
 use std::ops::Range;
+use std::path::PathBuf;
 
 /// One read while walking. A batch larger than this gets a buffer of its own size.
 const READ_BYTES: usize = 1 << 20;
@@ -256,6 +258,38 @@ impl Reader<'_> {
             at += bytes.len() as u64;
         }
         Ok(ScanStop::Zeros)
+    }
+}
+
+/// Where the indexes of a segment come from when they are needed in memory.
+pub(crate) struct IndexSource {
+    pub dir: PathBuf,
+    pub base: Offset,
+    pub bytes: u64,
+    pub interval_bytes: u32,
+    pub sealed: bool,
+    /// Of an active one: how many entries of offsets and of times an orderly stop left beside it.
+    pub left: Option<(u32, u32)>,
+}
+
+impl IndexSource {
+    /// The indexes beside a segment that is sealed, or was left by an orderly stop; else fresh ones from its batches, which is
+    /// to read all of it: after a crash the active segment has none, or those of an earlier stop.
+    pub fn load(&self, fs: &dyn Fs, log: &FileHandle) -> io::Result<SegmentIndex> {
+        if let Some(index) = self.beside(fs) {
+            return Ok(index);
+        }
+        rebuild_index(fs, log, self.base, self.interval_bytes, self.bytes)
+    }
+
+    fn beside(&self, fs: &dyn Fs) -> Option<SegmentIndex> {
+        if !self.sealed && self.left.is_none() {
+            return None;
+        }
+        let read = |extension| fs.read_all(&segment_path(&self.dir, self.base, extension)).ok();
+        let (offsets, times) = (read("index")?, read("timeindex")?);
+        let index = SegmentIndex::load(self.base, self.interval_bytes, &offsets, &times, self.bytes).ok()?;
+        self.left.is_none_or(|left| left == index.entries()).then_some(index)
     }
 }
 
@@ -512,6 +546,35 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
         let error = rebuild_index(&StdFs, &handle, Offset(0), 1000, bytes + 4096).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidData, "padding is no batch");
+    }
+
+    #[test]
+    fn an_index_beside_a_segment_counts_where_it_is_known_to_be_whole() {
+        let parts = batches(&[500; 20]);
+        let (_file, handle) = file_of(&parts.concat());
+        let bytes = parts.iter().map(|p| p.len() as u64).sum::<u64>();
+        let rebuilt = rebuild_index(&StdFs, &handle, Offset(0), 1000, bytes).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        // Without the last entry: an earlier stop left it.
+        let mut older = SegmentIndex::new(Offset(0), 1000);
+        scan(&StdFs, &handle, 0, bytes - 2000, Verify::Headers, |header, position, _| {
+            older.append(header, position as u32);
+        })
+        .unwrap();
+        assert!(older.entries() < rebuilt.entries());
+        for (extension, content) in [("index", older.offset_bytes()), ("timeindex", older.time_bytes())] {
+            std::fs::write(segment_path(dir.path(), Offset(0), extension), content).unwrap();
+        }
+        let load = |sealed, left| {
+            let base = Offset(0);
+            let dir = dir.path().to_path_buf();
+            let source = IndexSource { dir, base, bytes, interval_bytes: 1000, sealed, left };
+            source.load(&StdFs, &handle).unwrap().entries()
+        };
+        assert_eq!(load(true, None), older.entries());
+        assert_eq!(load(false, Some(older.entries())), older.entries());
+        assert_eq!(load(false, Some(rebuilt.entries())), rebuilt.entries(), "not what the stop left");
+        assert_eq!(load(false, None), rebuilt.entries(), "after a crash");
     }
 
     proptest! {

@@ -7,6 +7,8 @@ use common::{Core, PARTITIONS, batch};
 use ringmill_log::inspect::{self, Row, Severity};
 use ringmill_reactor::Backend;
 use ringmill_reactor::stdfs::StdFs;
+use ringmill_record::HEADER_BYTES;
+use ringmill_types::Offset;
 
 #[test]
 fn files_after_an_orderly_stop_are_sound_and_come_back() {
@@ -59,4 +61,38 @@ fn files_after_an_orderly_stop_are_sound_and_come_back() {
         drop(core);
         std::fs::rename(home.path(), keep).unwrap();
     }
+}
+
+/// The first read or write of an active segment after an orderly stop takes the index that the stop left: what is in front of
+/// it is not read again, however much it is. After a crash it is.
+#[test]
+fn the_index_that_an_orderly_stop_left_is_used() {
+    let home = tempfile::tempdir().unwrap();
+    let (mut core, _) = Core::open(home.path(), 1);
+    for _ in 0..30 {
+        let now_ms = core.io.wall_ms();
+        core.append(0, &batch(1, 900, now_ms));
+        core.settle();
+    }
+    core.stop();
+    // A life that does not touch it.
+    Core::open(home.path(), 2).0.stop();
+    // Were all of it read, this would be met.
+    let log = home.path().join("topics/orders-0/00000000000000000000.log");
+    let mut bytes = std::fs::read(&log).unwrap();
+    bytes[3 * (900 + HEADER_BYTES) + 16] = 0;
+    std::fs::write(&log, bytes).unwrap();
+
+    let (mut core, report) = Core::open(home.path(), 3);
+    assert!(report.clean);
+    assert_eq!(core.read_from(0, Offset(25)).unwrap().len(), 5);
+    let now_ms = core.io.wall_ms();
+    core.append(0, &batch(1, 900, now_ms));
+    core.stop();
+    let (mut core, _) = Core::open(home.path(), 4);
+    assert_eq!(core.read_from(0, Offset(25)).unwrap().len(), 6, "and it went on from there");
+    drop(core);
+    let (mut core, report) = Core::open(home.path(), 5);
+    assert!(!report.clean);
+    assert!(core.read_from(0, Offset(25)).is_err(), "it may have grown since");
 }

@@ -105,7 +105,7 @@ fn of_partition(
     swap: Option<&SwapRecord>,
 ) -> Result<Vec<(PathBuf, String)>, (PathBuf, io::Error)> {
     let mut part = Partition::named(state, data_dir);
-    part.restore(state, 0);
+    part.restore(state, 0, false);
     part.log_start = part.log_start.max(log_start);
     part.drop_below_start(fs);
     let mut found = Vec::new();

@@ -85,7 +85,7 @@ impl Replay {
         for (topic, spec) in topics {
             let slot = log.upsert(topic, spec);
             if let Some(state) = states.remove(&spec.id.0) {
-                log.restore(slot.0, state);
+                log.restore(slot.0, state, start.clean);
                 restored.insert(slot.0, ());
             }
         }

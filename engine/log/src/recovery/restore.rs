@@ -20,11 +20,11 @@ pub(super) struct Retired {
 
 impl Log {
     /// Puts back what the checkpoint knew of a partition.
-    pub(super) fn restore(&mut self, slot: u32, state: &PartitionState) {
+    pub(super) fn restore(&mut self, slot: u32, state: &PartitionState, is_clean: bool) {
         let first_uid = self.next_serial + 1;
         self.next_serial += state.segments.len() as u64 + 1;
         let Some(part) = self.parts.get_mut(slot) else { return };
-        part.restore(state, first_uid);
+        part.restore(state, first_uid, is_clean);
     }
 
     /// A partition that only the checkpoint knows: its topic was deleted.
@@ -114,7 +114,7 @@ impl Log {
         let adopted = crate::adopt::adopt(fs, &dir, id, config.index_interval_bytes as u32)
             .map_err(RecoveryError::Adopt)?;
         let Some(state) = adopted else { return Ok(false) };
-        self.restore(slot, &state);
+        self.restore(slot, &state, false);
         if let Some(part) = self.parts.get_mut(slot) {
             part.folder_known = true;
         }
