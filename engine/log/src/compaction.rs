@@ -17,6 +17,7 @@ use crate::compact::{Cleaned, Group, Order, Output, Source, cleaned_path};
 use crate::folder;
 use crate::format::checkpoint::{PartitionState, SegmentState};
 use crate::format::compacted_to::{self, COMPACTED_TO_NAME};
+use crate::format::sealed_text;
 use crate::format::swap::{SWAP_NAME, SwapRecord};
 use crate::jobs::{JobDone, JobFor};
 use crate::log::{Log, LogEvent, Slot};
@@ -270,7 +271,7 @@ impl Log {
         let dir = self.options.log_dir.clone();
         self.jobs.insert(serial, JobFor::ClearSwap);
         io.push(
-            Op::Run { job: Box::new(move |fs| Box::new(JobDone::SwapCleared(remove_record(fs, &dir)))) },
+            Op::Run { job: Box::new(move |fs| Box::new(JobDone::SwapCleared(forget_swap(fs, &dir)))) },
             token(token::JOB, serial),
         );
     }
@@ -418,15 +419,6 @@ pub(crate) fn put_in_place(fs: &dyn Fs, dir: &Path, groups: &[Group]) -> io::Res
     fs.sync_dir(dir)
 }
 
-fn remove_record(fs: &dyn Fs, log_dir: &Path) -> io::Result<()> {
-    match fs.remove_file(&log_dir.join(SWAP_NAME)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        other => other?,
-    }
-    // Were it to come back after a power cut, it would be applied to what has changed since.
-    fs.sync_dir(log_dir)
-}
-
 /// The record in a core's folder; `None` when there is none, and an error in it is [`SwapError::Unreadable`].
 pub(crate) fn read_swap(fs: &dyn Fs, log_dir: &Path) -> Result<Option<SwapRecord>, SwapError> {
     let path = log_dir.join(SWAP_NAME);
@@ -490,7 +482,7 @@ pub(crate) fn follow_swap(record: &SwapRecord, state: &mut PartitionState) {
 }
 
 pub(crate) fn forget_swap(fs: &dyn Fs, log_dir: &Path) -> io::Result<()> {
-    remove_record(fs, log_dir)
+    sealed_text::forget(fs, log_dir, SWAP_NAME)
 }
 
 fn state_of(output: &Output) -> SegmentState {

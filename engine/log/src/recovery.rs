@@ -13,7 +13,8 @@ pub use error::RecoveryError;
 
 use crate::compaction::{finish_swap, forget_swap};
 use crate::format::checkpoint::{self, Checkpoint};
-use crate::format::given_up;
+use crate::format::given_up::{self, GIVEN_UP_NAME};
+use crate::format::sealed_text;
 use crate::inspect::{Decisions, Known, first_with_groups, lost_checkpoints, newer_in_core};
 use crate::log::Log;
 use crate::options::LogOptions;
@@ -100,7 +101,7 @@ impl Log {
         }
         // Both slots begin behind it now.
         if is_past {
-            given_up::forget(io.fs(), &log_dir).map_err(at(&log_dir))?;
+            sealed_text::forget(io.fs(), &log_dir, GIVEN_UP_NAME).map_err(at(&log_dir))?;
         }
         log.load_compacted_to(io.fs());
         Ok((log, report))

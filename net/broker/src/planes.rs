@@ -66,25 +66,19 @@ pub struct FileShare {
     pub segments: usize,
 }
 
-fn files_to_share(open_files: Option<u64>, cores: u64) -> u64 {
-    open_files.unwrap_or(u64::MAX).saturating_sub(FILES_RESERVED + cores * FILES_OF_CORE)
-}
-
 /// Refuses a limit on open files with which no core could serve a connection.
 ///
 /// # Errors
 /// A [`Failure`] that says how many are needed.
 pub fn enough_files(open_files: Option<u64>, cores: usize) -> Result<(), Failure> {
-    let cores = cores as u64;
-    let of_core = FILES_OF_CORE + SEGMENT_FILES_MIN + 1;
-    match open_files.filter(|_| files_to_share(open_files, cores) < cores * (SEGMENT_FILES_MIN + 1)) {
+    let needed = FILES_RESERVED + cores as u64 * (FILES_OF_CORE + SEGMENT_FILES_MIN + 1);
+    match open_files.filter(|most| *most < needed) {
         None => Ok(()),
         Some(most) => Err(Failure::new(
             Reason::LimitsTooLow,
             format!(
-                "nofile is {most}, and {cores} core(s) need {} open files to serve one connection each, {OPEN_FILES_MIN} to serve as \
-                 they should. Raise it (LimitNOFILE=, ulimit -n), or take fewer cores (--cores). Nothing was touched.",
-                FILES_RESERVED + cores * of_core
+                "nofile is {most}, and {cores} core(s) need {needed} open files to serve one connection each, {OPEN_FILES_MIN} to serve as \
+                 they should. Raise it (LimitNOFILE=, ulimit -n), or take fewer cores (--cores). Nothing was touched."
             ),
         )),
     }
@@ -93,7 +87,8 @@ pub fn enough_files(open_files: Option<u64>, cores: usize) -> Result<(), Failure
 /// Divides the limit on open files between cores, connections and segments; `open_files: None` is no limit.
 pub fn share_files(open_files: Option<u64>, connections_max: u32, cores: usize) -> FileShare {
     let cores = cores as u64;
-    let free = files_to_share(open_files, cores) / cores;
+    let kept_back = FILES_RESERVED + cores * FILES_OF_CORE;
+    let free = open_files.unwrap_or(u64::MAX).saturating_sub(kept_back) / cores;
     let segments = (free / SEGMENT_FILES_SHARE).clamp(SEGMENT_FILES_MIN, SEGMENT_FILES_MAX);
     let asked = u64::from(connections_max).div_ceil(cores);
     let connections = asked.min(free.saturating_sub(segments)).max(1);

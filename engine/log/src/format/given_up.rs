@@ -61,11 +61,7 @@ fn parse_gap(line: &str) -> Option<Gap> {
 
 /// What to say of a record that a newer version wrote.
 pub fn newer(text: &str) -> Option<String> {
-    let version = sealed_text::newer_version(MAGIC, GIVEN_UP_VERSION, text)?;
-    Some(format!(
-        "a record of groups that were given up in version {version}, where this version knows up to {GIVEN_UP_VERSION}; it was \
-         written by a newer version: run that"
-    ))
+    sealed_text::newer("a record of groups that were given up", MAGIC, GIVEN_UP_VERSION, text)
 }
 
 /// What was given up of a core's log. Nothing where the record cannot be read: the damage is found again then.
@@ -79,19 +75,6 @@ pub fn read(fs: &dyn Fs, log_dir: &Path) -> io::Result<Vec<Gap>> {
     }
     let text = fs.read_all(&path)?;
     Ok(parse(&String::from_utf8_lossy(&text)).unwrap_or_default())
-}
-
-/// Removes the record, if there is one.
-///
-/// # Errors
-/// Whatever the file system says.
-pub fn forget(fs: &dyn Fs, log_dir: &Path) -> io::Result<()> {
-    let path = log_dir.join(GIVEN_UP_NAME);
-    if !fs.exists(&path) {
-        return Ok(());
-    }
-    fs.remove_file(&path)?;
-    fs.sync_dir(log_dir)
 }
 
 #[cfg(test)]

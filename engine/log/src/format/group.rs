@@ -287,20 +287,6 @@ pub enum GroupError {
     },
 }
 
-impl GroupError {
-    /// Partitions that lose records by this damage; empty when even that cannot be told.
-    pub fn partitions(&self) -> &[PartitionId] {
-        match self {
-            GroupError::Payload { damaged, .. } => damaged,
-            GroupError::NoHeader
-            | GroupError::Version(_)
-            | GroupError::Header(_)
-            | GroupError::Short { .. }
-            | GroupError::Table(_) => &[],
-        }
-    }
-}
-
 impl fmt::Display for GroupError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -465,6 +451,12 @@ mod tests {
         }
     }
 
+    /// Those that lose records by it.
+    fn partitions(error: &GroupError) -> &[PartitionId] {
+        let GroupError::Payload { damaged, .. } = error else { panic!("{error}") };
+        damaged
+    }
+
     #[test]
     fn damage_in_a_payload_names_its_partition_only() {
         let clean = sample();
@@ -473,7 +465,7 @@ mod tests {
             let mut bytes = clean.clone();
             bytes[at] ^= 1;
             let error = decode_group(&bytes).unwrap_err();
-            assert_eq!(error.partitions(), [PartitionId(8)], "byte {at}");
+            assert_eq!(partitions(&error), [PartitionId(8)], "byte {at}");
             let good = salvage_group(&bytes).unwrap();
             let kinds: Vec<EntryKind> = good.entries.iter().map(|entry| entry.kind).collect();
             assert_eq!(kinds, [EntryKind::Batch, EntryKind::NoOp, EntryKind::LogStart, EntryKind::Carry]);
@@ -492,7 +484,7 @@ mod tests {
     fn a_batch_moved_to_another_place_is_damage() {
         let batch = BatchSpec { base_offset: 3, ..BatchSpec::default() }.bytes();
         let error = decode_group(&group_of(header(), &[(1, EntryKind::Batch, batch, 4)])).unwrap_err();
-        assert_eq!(error.partitions(), [PartitionId(1)]);
+        assert_eq!(partitions(&error), [PartitionId(1)]);
     }
 
     #[test]

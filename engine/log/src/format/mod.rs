@@ -7,7 +7,7 @@ pub mod checkpoint;
 pub mod compacted_to;
 pub mod given_up;
 pub mod group;
-mod sealed_text;
+pub(crate) mod sealed_text;
 pub mod swap;
 
 /// Little-endian fields at fixed places; `None` past the end.

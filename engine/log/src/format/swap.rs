@@ -53,11 +53,7 @@ impl SwapRecord {
 
 /// What to say of a record that a newer version wrote.
 pub fn newer(text: &str) -> Option<String> {
-    let version = sealed_text::newer_version(SWAP_MAGIC, SWAP_VERSION, text)?;
-    Some(format!(
-        "a record of a compaction in version {version}, where this version knows up to {SWAP_VERSION}; it was written by a newer \
-         version: run that"
-    ))
+    sealed_text::newer("a record of a compaction", SWAP_MAGIC, SWAP_VERSION, text)
 }
 
 fn parse_group(line: &str) -> Option<Group> {

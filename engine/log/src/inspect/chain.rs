@@ -72,59 +72,60 @@ impl Chain {
     /// What partitions lose by [`damage`](Self::damage), by id, and the core-log files where what cannot follow any more lies.
     pub fn lost_ends(&self, start: &Checkpoint) -> (Vec<LostEnd>, BTreeSet<u32>) {
         let mut ends: BTreeMap<u64, i64> = start.partitions.iter().map(|p| (p.id, p.next_offset)).collect();
-        let mut lost: BTreeMap<u64, LostEnd> = BTreeMap::new();
-        // By a hole that was given up already: told then.
-        let mut was_lost = BTreeSet::new();
+        let mut losses = Losses::default();
         let mut files = BTreeSet::new();
         let mut holes = self.holes.iter().peekable();
         let mut is_damaged = false;
         for group in &self.groups {
             while let Some(hole) = holes.next_if(|hole| hole.sequence < group.sequence) {
                 is_damaged |= !hole.is_given_up;
-                lose_damaged(hole, &ends, &mut lost, &mut was_lost);
+                losses.take_hole(hole, &ends);
             }
             for (id, first, last) in &group.batches {
                 let end = ends.entry(id.0).or_insert(0);
                 if first == end {
                     *end = last.saturating_add(1);
-                    was_lost.remove(&id.0);
-                } else if first > end && is_damaged && !was_lost.contains(&id.0) {
-                    lose(&mut lost, *id, *end, *first);
+                    losses.before.remove(&id.0);
+                } else if first > end && losses.take(*id, *end, *first, !is_damaged) {
                     files.insert(group.file);
-                } else if first > end {
-                    was_lost.insert(id.0);
                 }
             }
         }
-        for hole in holes {
-            lose_damaged(hole, &ends, &mut lost, &mut was_lost);
-        }
-        (lost.into_values().collect(), files)
+        holes.for_each(|hole| losses.take_hole(hole, &ends));
+        (losses.now.into_values().collect(), files)
     }
 }
 
-fn lose_damaged(
-    hole: &Hole,
-    ends: &BTreeMap<u64, i64>,
-    lost: &mut BTreeMap<u64, LostEnd>,
-    was_lost: &mut BTreeSet<u64>,
-) {
-    for entry in hole.damaged.iter().flatten().filter(|entry| entry.kind.holds_batch()) {
-        let (id, end) = (entry.partition.0, ends.get(&entry.partition.0).copied().unwrap_or(0));
-        if entry.arg < end {
-            continue;
-        }
-        if hole.is_given_up {
-            was_lost.insert(id);
-        } else if !was_lost.contains(&id) {
-            lose(lost, entry.partition, end, entry.arg);
-        }
-    }
+/// What partitions lose, by id.
+#[derive(Default)]
+struct Losses {
+    now: BTreeMap<u64, LostEnd>,
+    /// By a hole that was given up already: told then.
+    before: BTreeSet<u64>,
 }
 
-fn lose(lost: &mut BTreeMap<u64, LostEnd>, partition: PartitionId, first: i64, newest: i64) {
-    let known = lost.entry(partition.0).or_insert(LostEnd { partition, first, newest });
-    known.newest = newest.max(known.newest);
+impl Losses {
+    /// A batch that begins at `first` cannot be had, or cannot follow on `end`; true where that is told now.
+    fn take(&mut self, partition: PartitionId, end: i64, first: i64, is_given_up: bool) -> bool {
+        if is_given_up {
+            self.before.insert(partition.0);
+        }
+        if self.before.contains(&partition.0) {
+            return false;
+        }
+        let lost = self.now.entry(partition.0).or_insert(LostEnd { partition, first: end, newest: first });
+        lost.newest = first.max(lost.newest);
+        true
+    }
+
+    fn take_hole(&mut self, hole: &Hole, ends: &BTreeMap<u64, i64>) {
+        for entry in hole.damaged.iter().flatten().filter(|entry| entry.kind.holds_batch()) {
+            let end = ends.get(&entry.partition.0).copied().unwrap_or(0);
+            if entry.arg >= end {
+                self.take(entry.partition, end, entry.arg, hole.is_given_up);
+            }
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

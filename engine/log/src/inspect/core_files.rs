@@ -187,25 +187,43 @@ pub(super) fn handed_on(
     Ok(report)
 }
 
-/// `core-N/swap`: there from the moment new segments count until two checkpoints know them.
-pub(super) fn swap(fs: &dyn Fs, path: &Path, emit: &mut dyn FnMut(&Row)) -> Result<Report, InspectError> {
-    let mut report = Report::new(path, FileKind::SwapRecord);
+/// A record in text, and what it says; nothing where the report has why that cannot be told.
+fn text_record<T>(
+    fs: &dyn Fs,
+    path: &Path,
+    kind: FileKind,
+    newer: fn(&str) -> Option<String>,
+    parse: fn(&str) -> Option<T>,
+    unreadable: &str,
+) -> Result<(Report, Option<T>), InspectError> {
+    let mut report = Report::new(path, kind);
     let bytes = fs.read_all(path).map_err(at(path))?;
     report.file_bytes = bytes.len() as u64;
     let text = String::from_utf8_lossy(&bytes);
-    if let Some(newer) = swap::newer(&text) {
+    if let Some(newer) = newer(&text) {
         report.newer(0, newer);
-        return Ok(report);
+        return Ok((report, None));
     }
-    let Some(record) = SwapRecord::parse(&text) else {
-        report.damage(
-            0,
-            "the record of a compaction cannot be read: a start does not follow it, and a partition whose segments were \
-             being exchanged goes offline when they are read",
-        );
-        return Ok(report);
-    };
-    report.used_bytes = report.file_bytes;
+    let record = parse(&text);
+    match record {
+        Some(_) => report.used_bytes = report.file_bytes,
+        None => report.damage(0, unreadable),
+    }
+    Ok((report, record))
+}
+
+/// `core-N/swap`: there from the moment new segments count until two checkpoints know them.
+pub(super) fn swap(fs: &dyn Fs, path: &Path, emit: &mut dyn FnMut(&Row)) -> Result<Report, InspectError> {
+    let (mut report, record) = text_record(
+        fs,
+        path,
+        FileKind::SwapRecord,
+        swap::newer,
+        SwapRecord::parse,
+        "the record of a compaction cannot be read: a start does not follow it, and a partition whose segments were \
+         being exchanged goes offline when they are read",
+    )?;
+    let Some(record) = record else { return Ok(report) };
     for group in &record.groups {
         for base in &group.sources {
             report.first = report.first.or(Some(base.0));
@@ -220,20 +238,15 @@ pub(super) fn swap(fs: &dyn Fs, path: &Path, emit: &mut dyn FnMut(&Row)) -> Resu
 
 /// `core-N/given-up`: there until the checkpoint is past all that it names.
 pub(super) fn given_up(fs: &dyn Fs, path: &Path, emit: &mut dyn FnMut(&Row)) -> Result<Report, InspectError> {
-    let mut report = Report::new(path, FileKind::GivenUp);
-    let bytes = fs.read_all(path).map_err(at(path))?;
-    report.file_bytes = bytes.len() as u64;
-    let text = String::from_utf8_lossy(&bytes);
-    if let Some(newer) = given_up::newer(&text) {
-        report.newer(0, newer);
-        return Ok(report);
-    }
-    let Some(gaps) = given_up::parse(&text) else {
-        report.damage(0, "what a repair gave up cannot be read: a start finds that damage again");
-        return Ok(report);
-    };
-    report.used_bytes = report.file_bytes;
-    for gap in gaps {
+    let (mut report, gaps) = text_record(
+        fs,
+        path,
+        FileKind::GivenUp,
+        given_up::newer,
+        given_up::parse,
+        "what a repair gave up cannot be read: a start finds that damage again",
+    )?;
+    for gap in gaps.into_iter().flatten() {
         report.saw(gap.first as i64, gap.next as i64 - 1);
         emit(&Row::Gap(gap));
     }
