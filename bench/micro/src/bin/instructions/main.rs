@@ -21,6 +21,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+/// As in the binary that is shipped.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Every request of a produce case is the same; so is every one of a fetch case but for its epoch.
 #[derive(Clone, Copy)]
 enum Case {
