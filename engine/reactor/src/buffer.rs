@@ -25,6 +25,7 @@ pub struct PoolStats {
     pub registered_bytes: u64,
 }
 
+use crate::past_cache;
 use ringmill_types::limits::PAGE_BYTES;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -375,10 +376,8 @@ impl BufMut {
     /// Beyond the capacity.
     pub fn extend(&mut self, bytes: &[u8]) {
         let (at, end) = (self.len, self.len + bytes.len());
-        self.as_mut_full()
-            .get_mut(at..end)
-            .expect("callers take buffers large enough")
-            .copy_from_slice(bytes);
+        let room = self.as_mut_full().get_mut(at..end).expect("callers take buffers large enough");
+        past_cache::copy(room, bytes);
         self.len = end;
     }
 
@@ -541,7 +540,7 @@ impl AppendBuf {
     /// Beyond [`AppendBuf::room`].
     pub fn append(&mut self, bytes: &[u8]) -> usize {
         let at = self.open_len();
-        self.spare(bytes.len()).copy_from_slice(bytes);
+        past_cache::copy(self.spare(bytes.len()), bytes);
         self.end += bytes.len();
         at
     }

@@ -14,6 +14,7 @@ pub mod fs;
 mod listen;
 pub mod mailbox;
 pub mod op;
+mod past_cache;
 mod provided;
 pub mod reclaim;
 pub mod ring;

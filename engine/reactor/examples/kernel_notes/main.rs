@@ -24,7 +24,7 @@ pub struct Scene {
 
 type Measure = fn(&Scene);
 
-const TECHNIQUES: [(&str, Measure); 15] = [
+const TECHNIQUES: [(&str, Measure); 16] = [
     ("flush", disk::flush),
     ("files", disk::files),
     ("partitions", disk::partitions),
@@ -40,6 +40,7 @@ const TECHNIQUES: [(&str, Measure); 15] = [
     ("wake", wake::wake),
     ("memory", memory::first_touch),
     ("pages", memory::direct_writes),
+    ("copies", memory::copies),
 ];
 
 fn main() {

@@ -1,8 +1,9 @@
-//! Small and huge pages: the first touch, and direct writes from them.
+//! Small and huge pages: the first touch, and direct writes from them. Copies into memory that is in no cache.
 
 use crate::Scene;
 use crate::tools::{Memory, alternate, heading, repeat, ring, succeed, zeroed};
 use io_uring::{opcode, types};
+use ringmill_reactor::{BufMut, Pool};
 use std::os::fd::AsRawFd;
 
 const REGION_BYTES: usize = 64 << 20;
@@ -46,6 +47,34 @@ pub fn direct_writes(scene: &Scene) {
             let write = opcode::Write::new(types::Fd(fd.as_raw_fd()), memory.ptr(), LEN as u32).offset(at);
             succeed(&mut ring, &[write.build()]);
             at = (at + LEN as u64) % (32 << 20);
+        })
+    });
+}
+
+/// Copies of 1 MiB that is in cache, to one after the other of 256 buffers: as batches go to the tail ring. The CPU looked at
+/// what it copies just before, as a broker checks its CRC.
+pub fn copies(scene: &Scene) {
+    const LEN: usize = 1 << 20;
+    const COPIES: usize = 256;
+    let pool = Pool::new((COPIES * 2 * LEN) as u64);
+    let mut buffers: Vec<BufMut> = (0..COPIES).filter_map(|_| pool.take(LEN)).collect();
+    buffers.iter_mut().for_each(|buffer| buffer.as_mut_full().fill(1));
+    let source = vec![0x5a; LEN];
+    let mut next = 0;
+    println!("one operation is a copy of 1 MiB");
+    heading();
+    let ways = vec![("through the caches".to_owned(), false), ("past the caches".to_owned(), true)];
+    alternate(ways, |past| {
+        repeat(scene.span, || {
+            std::hint::black_box(source.iter().step_by(64).map(|byte| u64::from(*byte)).sum::<u64>());
+            next = (next + 1) % buffers.len();
+            let buffer = &mut buffers[next];
+            if *past {
+                buffer.set_len(0);
+                buffer.extend(&source);
+            } else {
+                buffer.as_mut_full()[..LEN].copy_from_slice(&source);
+            }
         })
     });
 }
