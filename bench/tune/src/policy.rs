@@ -1,5 +1,7 @@
 //! Flush policies: what a broker can be set to, and how one lies beside another.
 
+use ringmill_types::limits;
+
 /// How a flush group becomes durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Method {
@@ -49,7 +51,13 @@ pub struct Policy {
 impl Policy {
     /// A broker's own defaults. `method` is what `auto` comes to on this device.
     pub const fn default_with(method: Method) -> Policy {
-        Policy { ack: Ack::Durable, method, depth: 1, linger_us: 0, group_bytes: 1 << 20 }
+        Policy {
+            ack: Ack::Durable,
+            method,
+            depth: 1,
+            linger_us: 0,
+            group_bytes: limits::GROUP_BYTES_DEFAULT as u64,
+        }
     }
 
     /// Every key, for a run that depends on no default.
@@ -73,7 +81,7 @@ impl Policy {
         self.settings().into_iter().filter(|own| !theirs.contains(own)).collect()
     }
 
-    /// One line: `fdatasync depth 1 linger 0 µs group 1 MiB durable`.
+    /// One line: `fdatasync depth 1 linger 0 µs group 4032 KiB durable`.
     pub fn label(&self) -> String {
         let group = match self.group_bytes {
             bytes if bytes.is_multiple_of(1 << 20) => format!("{} MiB", bytes >> 20),
@@ -96,15 +104,15 @@ pub struct Space {
 }
 
 impl Space {
-    /// What can be told apart by measuring: depths beyond 4 and lingers beyond 2 ms never won anywhere, groups beyond
-    /// 2 MiB do not fill.
+    /// What can be told apart by measuring: depths beyond 4 and lingers beyond 2 ms never won anywhere; the largest
+    /// group is what the broker does by itself.
     pub fn usual(acks: &[Ack]) -> Space {
         Space {
             acks: acks.to_vec(),
             methods: vec![Method::Fdatasync, Method::Dsync],
             depths: vec![1, 2, 4],
             lingers_us: vec![0, 100, 300, 1000],
-            group_bytes: vec![256 << 10, 1 << 20],
+            group_bytes: vec![256 << 10, limits::GROUP_BYTES_DEFAULT as u64],
         }
     }
 
@@ -164,6 +172,6 @@ mod tests {
         let other = Policy { linger_us: 300, ack: Ack::Relaxed, ..default };
         let keys: Vec<&str> = other.changes_from(&default).iter().map(|(key, _)| *key).collect();
         assert_eq!(keys, ["group.linger.us", "relaxed.topics.enable", "log.flush.interval.messages"]);
-        assert_eq!(default.label(), "fdatasync depth 1 linger 0 µs group 1 MiB durable");
+        assert_eq!(default.label(), "fdatasync depth 1 linger 0 µs group 4032 KiB durable");
     }
 }

@@ -16,7 +16,7 @@ use crate::segment::IndexSource;
 use crate::token::{self, token};
 use ringmill_reactor::{Backend, Errno, Flush, Fs, Op, OpenMode};
 use ringmill_record::BatchHeader;
-use ringmill_types::limits::{DESTAGE_BYTES, PAGE_BYTES};
+use ringmill_types::limits::{DESTAGE_BYTES, DESTAGE_BYTES_MAX, PAGE_BYTES};
 use ringmill_types::{GroupSeq, Offset, PartitionId, TopicId};
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -26,6 +26,9 @@ use std::path::PathBuf;
 const ALLOCATE_TOTAL_BYTES: u64 = 4 << 30;
 const ALLOCATE_MIN_BYTES: u64 = 256 << 10;
 const ALLOCATE_MAX_BYTES: u64 = 64 << 20;
+
+/// What waits of a partition is moved in about so many writes, as far as their size has bounds.
+const BACKLOG_WRITES: u64 = 4;
 
 /// A full disk is tried again this often.
 const NO_SPACE_RETRY_NS: u64 = 1_000_000_000;
@@ -124,6 +127,10 @@ impl Log {
         }
     }
 
+    fn destage_bytes_max(&self) -> u64 {
+        write_bytes_max(self.options.tail_bytes, self.options.destage_depth)
+    }
+
     fn under_pressure(&self) -> bool {
         self.stopping
             || self.held_bytes > self.options.tail_bytes / 4
@@ -201,7 +208,7 @@ impl Log {
     /// The next step of one partition: prepare its segment, seal it, or write.
     fn start_destage<B: Backend>(&mut self, io: &mut B, slot: u32) {
         let (partitions, wall_ms) = (self.by_id.len() as u64, io.wall_ms());
-        let uid = self.serial();
+        let (uid, write_bytes_max) = (self.serial(), self.destage_bytes_max());
         let Some(part) = self.parts.get_mut(slot) else { return };
         part.step = DestageStep::Idle;
         if part.deleted || part.offline.is_some() {
@@ -235,7 +242,7 @@ impl Log {
             ));
             part.changed = true;
         }
-        let planned = planned_bytes(part);
+        let planned = planned_bytes(part, write_bytes_max);
         let Some(segment) = part.segments.last() else { return };
         let need = (segment.bytes + planned).next_multiple_of(PAGE_BYTES as u64);
         let ready = segment.allocated_bytes >= need && segment.tail_page_known && segment.index.is_some();
@@ -367,9 +374,9 @@ impl Log {
 
     /// Copies a run of durable batches into one aligned buffer and hands it to the disk.
     fn write_run<B: Backend>(&mut self, io: &mut B, slot: u32) {
-        let turn = self.turn;
+        let (turn, write_bytes_max) = (self.turn, self.destage_bytes_max());
         let Some(part) = self.parts.get_mut(slot) else { return };
-        let planned = planned_bytes(part) as usize;
+        let planned = planned_bytes(part, write_bytes_max) as usize;
         let Some(segment) = part.segments.last_mut() else { return };
         let start = segment.bytes - segment.tail_page.len() as u64;
         let Some(mut staging) =
@@ -581,14 +588,25 @@ pub(crate) fn ahead_bytes(segment_bytes: u64, partitions: u64) -> u64 {
     segment_bytes.max(ALLOCATE_MIN_BYTES).min(ceiling)
 }
 
-/// Bytes the next write moves: at least one batch, whole batches up to a write's worth or the segment's end.
-fn planned_bytes(part: &Partition) -> u64 {
+/// One write at most: all that are under way at one time take an eighth of the tail ring's memory.
+fn write_bytes_max(tail_bytes: u64, depth: usize) -> u64 {
+    (tail_bytes / 8 / depth.max(1) as u64).clamp(DESTAGE_BYTES as u64, DESTAGE_BYTES_MAX as u64)
+}
+
+/// A write's worth of a partition of which so much waits.
+fn write_bytes(waiting_bytes: u64, max: u64) -> u64 {
+    (waiting_bytes / BACKLOG_WRITES).clamp(DESTAGE_BYTES as u64, max)
+}
+
+/// Bytes the next write moves: at least one batch, whole batches up to a write's worth or the segment's end. Writes grow with
+/// what waits: a partition has one under way at a time, and small ones fall behind a fast producer.
+fn planned_bytes(part: &Partition, write_bytes_max: u64) -> u64 {
     let used = part.segments.last().map_or(0, |s| if s.sealed { 0 } else { s.bytes });
+    let wanted = write_bytes(part.undestaged_bytes, write_bytes_max);
     let mut bytes = 0;
     for entry in part.tail.iter().skip(part.tail_destaged).take_while(|e| e.last < part.durable) {
         let len = entry.buf.len() as u64;
-        if bytes > 0 && (bytes + len > DESTAGE_BYTES as u64 || used + bytes + len > part.config.segment_bytes)
-        {
+        if bytes > 0 && (bytes + len > wanted || used + bytes + len > part.config.segment_bytes) {
             break;
         }
         bytes += len;
@@ -712,5 +730,24 @@ impl Trim {
             }
         }
         Ok(sync_names(fs, [&self.dir])?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn a_write_grows_with_what_waits_as_far_as_memory_allows() {
+        let roomy = write_bytes_max(256 * MIB, 4);
+        assert_eq!(
+            [1, 2, 8, 12, 16, 200].map(|waiting| write_bytes(waiting * MIB, roomy)),
+            [MIB / 2, MIB / 2, 2 * MIB, 3 * MIB, 4 * MIB - PAGE_BYTES as u64, 4 * MIB - PAGE_BYTES as u64]
+        );
+        // An eighth of 32 MiB for four writes; no less than a write's worth, however little there is.
+        assert_eq!(write_bytes(200 * MIB, write_bytes_max(32 * MIB, 4)), MIB);
+        assert_eq!(write_bytes(200 * MIB, write_bytes_max(4 * MIB, 4)), MIB / 2);
     }
 }

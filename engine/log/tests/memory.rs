@@ -183,7 +183,8 @@ fn a_topic_deleted_while_its_segment_is_written_goes_and_the_core_goes_on() {
 fn every_group_that_became_durable_is_told_of_once_however_many_at_a_time() {
     const BATCHES: u32 = 24;
     let home = tempfile::tempdir().unwrap();
-    let options = LogOptions::new(CoreId(0), home.path().to_path_buf());
+    let options =
+        LogOptions { group_bytes: 1 << 20, ..LogOptions::new(CoreId(0), home.path().to_path_buf()) };
     let (mut core, _) = Core::open_with(128 << 20, options, 1);
     let before = core.log.metrics();
     while core.log.take_flush_sample().is_some() {}
