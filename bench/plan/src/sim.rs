@@ -24,7 +24,7 @@ const RECORD_FRAME_BYTES: u64 = 10;
 const ROOM_BYTES: u64 = 32;
 /// As a core log has it: a group of this size is full, and so many are on their way, one of them with the flush.
 const GROUP_BYTES: u64 = limits::GROUP_BYTES_DEFAULT as u64;
-const PENDING_MAX: usize = 1 + limits::RUN_AHEAD_GROUPS_MAX;
+const PENDING_MAX: usize = 1 + limits::run_ahead_groups(limits::GROUP_BYTES_DEFAULT);
 /// Bytes in a core log between two checkpoints: one begins when three eighths of it are used, and what memory holds back
 /// from segments stays in it.
 const CHECKPOINT_BYTES: u64 =

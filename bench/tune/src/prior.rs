@@ -44,7 +44,7 @@ fn guess_ms(policy: &Policy, rows: &[DeviceRow], core_bytes_per_second: f64) -> 
         bytes = (core_bytes_per_second * period_ms / 1e3).clamp(4096.0, policy.group_bytes as f64);
         flush = at(policy, rows, bytes)?;
     }
-    let carried = flush.per_second * policy.group_bytes as f64;
+    let carried = flush.per_second * policy.group_bytes.min(flush.size_bytes) as f64;
     // More than it carries is a queue that grows.
     let overload = (core_bytes_per_second / carried.max(1.0)).max(1.0);
     Some((linger_ms + 2.0 * flush.p99_ms) * overload * overload)

@@ -11,7 +11,7 @@ use crate::format::group::{self, Entry, EntryKind, GROUP_HEADER_BYTES, GroupHead
 use crate::options::{Faults, LogOptions};
 use crate::token::{self, token};
 use ringmill_reactor::{AppendBuf, Backend, Buf, Errno, FileId, Flush, Op, Pool};
-use ringmill_types::limits::{GROUP_OVERHEAD_BYTES_MAX, PAGE_BYTES, RUN_AHEAD_GROUPS_MAX, TAIL_CHUNK_BYTES};
+use ringmill_types::limits::{GROUP_OVERHEAD_BYTES_MAX, PAGE_BYTES, TAIL_CHUNK_BYTES, run_ahead_groups};
 use ringmill_types::{GroupSeq, LeaderEpoch, Offset, PartitionId};
 use std::collections::VecDeque;
 
@@ -308,7 +308,7 @@ impl CoreLog {
         let (Some(open), Some(chunk)) = (self.open.as_mut(), self.chunk.as_mut()) else {
             return Err(NoRoom::Busy);
         };
-        let at = chunk.append(bytes);
+        let at = chunk.append_past_cache(bytes);
         let placed = chunk.open_mut().get_mut(at..at + bytes.len()).unwrap_or_default();
         patch(placed);
         let crc = crc32c::crc32c(
@@ -427,7 +427,7 @@ impl CoreLog {
         if self.slots_busy() < self.flush_depth {
             return self.linger_ns == 0 || full || now_ns >= open.since_ns + self.linger_ns;
         }
-        full && self.pending.len() < RUN_AHEAD_GROUPS_MAX + self.flush_depth
+        full && self.pending.len() < run_ahead_groups(self.group_bytes) + self.flush_depth
     }
 
     /// Flushes in flight; a DSYNC write is its own flush.

@@ -14,6 +14,7 @@ use crate::open_files::{HeldFile, JobFile, is_shortage};
 use crate::partition::{DestageStep, OpenFile, Partition, Segment, is_shorter, segment_path};
 use crate::segment::IndexSource;
 use crate::token::{self, token};
+use ringmill_reactor::buffer::CLASSES_BYTES;
 use ringmill_reactor::{Backend, Errno, Flush, Fs, Op, OpenMode};
 use ringmill_record::BatchHeader;
 use ringmill_types::limits::{DESTAGE_BYTES, DESTAGE_BYTES_MAX, PAGE_BYTES};
@@ -27,8 +28,13 @@ const ALLOCATE_TOTAL_BYTES: u64 = 4 << 30;
 const ALLOCATE_MIN_BYTES: u64 = 256 << 10;
 const ALLOCATE_MAX_BYTES: u64 = 64 << 20;
 
+const _: () = assert!(DESTAGE_BYTES_MAX + PAGE_BYTES <= CLASSES_BYTES[CLASSES_BYTES.len() - 1]);
+
 /// What waits of a partition is moved in about so many writes, as far as their size has bounds.
 const BACKLOG_WRITES: u64 = 4;
+
+/// A turn that copied as much into staging starts no further write: one large copy holds a core for half a millisecond.
+const COPIED_BYTES_MAX: usize = 2 << 20;
 
 /// A full disk is tried again this often.
 const NO_SPACE_RETRY_NS: u64 = 1_000_000_000;
@@ -46,6 +52,8 @@ pub(crate) struct DestageState {
     pub names_ns: Option<u64>,
     pub remove_dirs: VecDeque<u32>,
     preparing: usize,
+    /// This turn.
+    copied_bytes: usize,
 }
 
 impl DestageState {
@@ -115,7 +123,11 @@ impl Log {
             self.queue_oldest();
         }
         let mut tries = self.destage.queue.len();
-        while tries > 0 && self.destage.in_flight() + self.destage.preparing < self.options.destage_depth {
+        self.destage.copied_bytes = 0;
+        while tries > 0
+            && self.destage.in_flight() + self.destage.preparing < self.options.destage_depth
+            && self.destage.copied_bytes < COPIED_BYTES_MAX
+        {
             tries -= 1;
             let Some(slot) = self.destage.queue.pop_front() else { break };
             self.start_destage(io, slot);
@@ -376,16 +388,22 @@ impl Log {
     fn write_run<B: Backend>(&mut self, io: &mut B, slot: u32) {
         let (turn, write_bytes_max) = (self.turn, self.destage_bytes_max());
         let Some(part) = self.parts.get_mut(slot) else { return };
-        let planned = planned_bytes(part, write_bytes_max) as usize;
-        let Some(segment) = part.segments.last_mut() else { return };
-        let start = segment.bytes - segment.tail_page.len() as u64;
-        let Some(mut staging) =
-            io.pool().take((segment.tail_page.len() + planned).next_multiple_of(PAGE_BYTES))
-        else {
+        let before = part.segments.last().map_or(0, |segment| segment.tail_page.len());
+        // Where there is no room for a large write, a small one makes some.
+        let staging = [write_bytes_max, DESTAGE_BYTES as u64].into_iter().find_map(|max| {
+            let planned = planned_bytes(part, max) as usize;
+            let staging = io.pool().take((before + planned).next_multiple_of(PAGE_BYTES))?;
+            Some((planned, staging))
+        });
+        let Some((planned, mut staging)) = staging else {
             part.step = DestageStep::Queued;
             self.destage.queue.push_back(slot);
+            self.give_up_memory();
             return;
         };
+        let Some(segment) = part.segments.last_mut() else { return };
+        let start = segment.bytes - before as u64;
+        self.destage.copied_bytes += planned;
         staging.extend(&segment.tail_page);
         let mut batches = 0;
         let mut bytes = 0u64;
@@ -588,9 +606,12 @@ pub(crate) fn ahead_bytes(segment_bytes: u64, partitions: u64) -> u64 {
     segment_bytes.max(ALLOCATE_MIN_BYTES).min(ceiling)
 }
 
-/// One write at most: all that are under way at one time take an eighth of the tail ring's memory.
+/// One write at most: the pooled buffers of all that are under way at one time take an eighth of the tail ring's memory.
 fn write_bytes_max(tail_bytes: u64, depth: usize) -> u64 {
-    (tail_bytes / 8 / depth.max(1) as u64).clamp(DESTAGE_BYTES as u64, DESTAGE_BYTES_MAX as u64)
+    let share = tail_bytes / 8 / depth.max(1) as u64;
+    let class =
+        CLASSES_BYTES.iter().rev().map(|class| *class as u64).find(|class| *class <= share).unwrap_or(0);
+    (class.saturating_sub(PAGE_BYTES as u64)).clamp(DESTAGE_BYTES as u64, DESTAGE_BYTES_MAX as u64)
 }
 
 /// A write's worth of a partition of which so much waits.
@@ -746,8 +767,8 @@ mod tests {
             [1, 2, 8, 12, 16, 200].map(|waiting| write_bytes(waiting * MIB, roomy)),
             [MIB / 2, MIB / 2, 2 * MIB, 3 * MIB, 4 * MIB - PAGE_BYTES as u64, 4 * MIB - PAGE_BYTES as u64]
         );
-        // An eighth of 32 MiB for four writes; no less than a write's worth, however little there is.
-        assert_eq!(write_bytes(200 * MIB, write_bytes_max(32 * MIB, 4)), MIB);
+        // An eighth of 64 MiB for four writes; no less than a write's worth, however little there is.
+        assert_eq!(write_bytes(200 * MIB, write_bytes_max(64 * MIB, 4)), MIB - PAGE_BYTES as u64);
         assert_eq!(write_bytes(200 * MIB, write_bytes_max(4 * MIB, 4)), MIB / 2);
     }
 }

@@ -376,8 +376,10 @@ impl BufMut {
     /// Beyond the capacity.
     pub fn extend(&mut self, bytes: &[u8]) {
         let (at, end) = (self.len, self.len + bytes.len());
-        let room = self.as_mut_full().get_mut(at..end).expect("callers take buffers large enough");
-        past_cache::copy(room, bytes);
+        self.as_mut_full()
+            .get_mut(at..end)
+            .expect("callers take buffers large enough")
+            .copy_from_slice(bytes);
         self.len = end;
     }
 
@@ -539,6 +541,18 @@ impl AppendBuf {
     /// # Panics
     /// Beyond [`AppendBuf::room`].
     pub fn append(&mut self, bytes: &[u8]) -> usize {
+        let at = self.open_len();
+        self.spare(bytes.len()).copy_from_slice(bytes);
+        self.end += bytes.len();
+        at
+    }
+
+    /// As [`AppendBuf::append`], for bytes that nobody reads soon: all but the first of a large piece go to memory without
+    /// a place in the caches.
+    ///
+    /// # Panics
+    /// Beyond [`AppendBuf::room`].
+    pub fn append_past_cache(&mut self, bytes: &[u8]) -> usize {
         let at = self.open_len();
         past_cache::copy(self.spare(bytes.len()), bytes);
         self.end += bytes.len();

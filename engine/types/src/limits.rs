@@ -7,8 +7,14 @@ pub const PAGE_BYTES: usize = 4096;
 /// the tail ring takes: what arrives during a flush shares the next one (`kernel-notes/large-writes.md`).
 pub const GROUP_BYTES_DEFAULT: usize = TAIL_CHUNK_BYTES - GROUP_OVERHEAD_BYTES_MAX;
 
-/// Full groups that may be written ahead of the flushes under way.
-pub const RUN_AHEAD_GROUPS_MAX: usize = 4;
+/// Full groups that may be written ahead of the flushes under way, for groups of at most so many bytes: what comes next waits for
+/// all of them.
+pub const fn run_ahead_groups(group_bytes: usize) -> usize {
+    const GROUPS_MAX: usize = 4;
+    const BYTES_MAX: usize = 4 << 20;
+    let groups = BYTES_MAX / group_bytes;
+    if groups > GROUPS_MAX { GROUPS_MAX } else { groups }
+}
 
 /// Memory of the tail ring is carved from pieces of this size; a group never straddles two.
 pub const TAIL_CHUNK_BYTES: usize = 4 << 20;

@@ -14,7 +14,8 @@ use ringmill_types::GroupSeq;
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub(super) const READ_CHUNK_BYTES: usize = 4 << 20;
+/// Several groups of the usual size: one that a stretch ends in is read again with the next.
+pub(super) const READ_CHUNK_BYTES: usize = 16 << 20;
 
 /// One core-log file during recovery.
 pub(super) struct LogFile {

@@ -3,7 +3,8 @@
 use crate::Scene;
 use crate::tools::{Memory, alternate, heading, repeat, ring, succeed, zeroed};
 use io_uring::{opcode, types};
-use ringmill_reactor::{BufMut, Pool};
+use ringmill_reactor::{AppendBuf, Pool};
+use std::collections::VecDeque;
 use std::os::fd::AsRawFd;
 
 const REGION_BYTES: usize = 64 << 20;
@@ -51,30 +52,33 @@ pub fn direct_writes(scene: &Scene) {
     });
 }
 
-/// Copies of 1 MiB that is in cache, to one after the other of 256 buffers: as batches go to the tail ring. The CPU looked at
-/// what it copies just before, as a broker checks its CRC.
+/// Copies of 1 MiB that is in cache, to memory that is used in turns: as batches go to the tail ring. The CPU looked at what
+/// it copies just before, as a broker checks its CRC.
 pub fn copies(scene: &Scene) {
     const LEN: usize = 1 << 20;
-    const COPIES: usize = 256;
-    let pool = Pool::new((COPIES * 2 * LEN) as u64);
-    let mut buffers: Vec<BufMut> = (0..COPIES).filter_map(|_| pool.take(LEN)).collect();
-    buffers.iter_mut().for_each(|buffer| buffer.as_mut_full().fill(1));
+    const CHUNK_BYTES: usize = 4 << 20;
+    const CHUNKS: usize = 64;
+    let pool = Pool::new(((CHUNKS + 2) * CHUNK_BYTES) as u64);
+    let mut chunks: VecDeque<AppendBuf> = (0..CHUNKS).filter_map(|_| pool.append_buf(CHUNK_BYTES)).collect();
+    chunks.iter_mut().for_each(|chunk| chunk.append_zeros(CHUNK_BYTES));
     let source = vec![0x5a; LEN];
-    let mut next = 0;
     println!("one operation is a copy of 1 MiB");
     heading();
     let ways = vec![("through the caches".to_owned(), false), ("past the caches".to_owned(), true)];
     alternate(ways, |past| {
         repeat(scene.span, || {
             std::hint::black_box(source.iter().step_by(64).map(|byte| u64::from(*byte)).sum::<u64>());
-            next = (next + 1) % buffers.len();
-            let buffer = &mut buffers[next];
-            if *past {
-                buffer.set_len(0);
-                buffer.extend(&source);
-            } else {
-                buffer.as_mut_full()[..LEN].copy_from_slice(&source);
+            if chunks.back().is_none_or(|chunk| chunk.room() < LEN) {
+                // What was written longest ago goes back to the pool, which hands it out again.
+                chunks.pop_front();
+                chunks.push_back(pool.append_buf(CHUNK_BYTES).unwrap());
             }
+            let chunk = chunks.back_mut().unwrap();
+            if *past {
+                chunk.append_past_cache(&source)
+            } else {
+                chunk.append(&source)
+            };
         })
     });
 }

@@ -501,7 +501,7 @@ settings! {
         group_linger_us: u64, "group.linger.us", Ringmill, Kind::Time { unit: TimeUnit::Micros, min: 0, max: 1_000_000 }, Some("0"),
             "How long a flush group waits for company when no flush is under way. 0 sends the first one at once; the next collects what arrives meanwhile anyway.", "200";
         group_bytes: u64, "group.bytes", Ringmill, Kind::Bytes { min: 64 << 10, max: (limits::TAIL_CHUNK_BYTES - limits::GROUP_OVERHEAD_BYTES_MAX) as i64 }, Some("4032KiB"),
-            "A flush group is sealed when it holds this much. A larger batch travels alone. Smaller groups cost more flushes and more CPU under a heavy load, and change nothing under a light one.", "1MiB";
+            "A flush group is sealed when it holds this much. A larger batch travels alone. Smaller groups cost more flushes and more CPU under a heavy load; what comes while one is written and flushed waits less. Under a light load nothing changes.", "1MiB";
         core_log_bytes: Option<u64>, "core.log.bytes", Ringmill, Kind::Bytes { min: 16 << 20, max: 1 << 40 }, None,
             "Size of one core's log, a ring of recycled files. Not set: eight files of core.log.file.bytes. Larger gives destaging more slack and takes longer to replay.", "512MiB";
         core_log_file_bytes: Option<u64>, "core.log.file.bytes", Ringmill, Kind::Bytes { min: limits::CORE_LOG_FIRST_FILE_BYTES as i64, max: 4 << 30 }, None,
@@ -598,6 +598,8 @@ mod tests {
     fn bounds_are_enforced_with_their_unit() {
         let key = KEYS.iter().find(|key| key.name == "group.bytes").expect("in the table");
         assert_eq!(key.parse("1KiB"), Err("1024 is below the minimum, 64KiB".into()));
+        let default = i64::try_from(limits::GROUP_BYTES_DEFAULT).expect("fits");
+        assert_eq!(key.parse(&key.default_text()), Ok(Value::Int(default)), "what plan and tune go by");
         let key = KEYS.iter().find(|key| key.name == "cores").expect("in the table");
         for good in ["4", "0-3", "0,2"] {
             assert!(key.parse(good).is_ok(), "{good}");
