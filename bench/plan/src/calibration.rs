@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// Of the file's format. A reader takes its own only.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 /// A file larger than this is not one of ours.
 pub const FILE_BYTES_MAX: u64 = 4 << 20;
 
@@ -516,7 +516,7 @@ pub(crate) mod tests {
     fn what_cannot_be_is_refused() {
         let text = example().to_toml();
         let replaced = |from: &str, to: &str| Calibration::parse(&text.replacen(from, to, 1));
-        assert_eq!(replaced("version = 4", "version = 2"), Err(CalibrationError::Version(2)));
+        assert_eq!(replaced("version = 5", "version = 2"), Err(CalibrationError::Version(2)));
         assert_eq!(
             replaced("wake_us = 10.0", "wake_us = nan"),
             Err(CalibrationError::Number("waits.wake_us"))
