@@ -63,7 +63,7 @@ fn full_groups_are_written_ahead_of_a_flush_and_covered_by_the_next() {
     assert!((done.rate / 1500.0 - 1.0).abs() < 0.03, "{}", done.rate);
     let batch = GROUP_BYTES as f64 + 71.0;
     assert!(
-        (done.group_bytes as f64 / done.groups as f64 - batch).abs() < 2.0,
+        (done.group_bytes as f64 / done.groups as f64 - batch).abs() < 1.0,
         "{}",
         done.group_bytes / done.groups
     );
