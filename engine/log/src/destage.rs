@@ -17,7 +17,7 @@ use crate::token::{self, token};
 use ringmill_reactor::buffer::CLASSES_BYTES;
 use ringmill_reactor::{Backend, Errno, Flush, Fs, Op, OpenMode};
 use ringmill_record::BatchHeader;
-use ringmill_types::limits::{DESTAGE_BYTES, DESTAGE_BYTES_MAX, PAGE_BYTES};
+use ringmill_types::limits::{DESTAGE_BYTES, PAGE_BYTES};
 use ringmill_types::{GroupSeq, Offset, PartitionId, TopicId};
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -27,8 +27,6 @@ use std::path::PathBuf;
 const ALLOCATE_TOTAL_BYTES: u64 = 4 << 30;
 const ALLOCATE_MIN_BYTES: u64 = 256 << 10;
 const ALLOCATE_MAX_BYTES: u64 = 64 << 20;
-
-const _: () = assert!(DESTAGE_BYTES_MAX + PAGE_BYTES <= CLASSES_BYTES[CLASSES_BYTES.len() - 1]);
 
 /// What waits of a partition is moved in about so many writes, as far as their size has bounds.
 const BACKLOG_WRITES: u64 = 4;
@@ -606,12 +604,13 @@ pub(crate) fn ahead_bytes(segment_bytes: u64, partitions: u64) -> u64 {
     segment_bytes.max(ALLOCATE_MIN_BYTES).min(ceiling)
 }
 
-/// One write at most: the pooled buffers of all that are under way at one time take an eighth of the tail ring's memory.
+/// One write at most: with the page before it, it fills a pooled buffer, and the buffers of all that are under way at one time
+/// take an eighth of the tail ring's memory.
 fn write_bytes_max(tail_bytes: u64, depth: usize) -> u64 {
     let share = tail_bytes / 8 / depth.max(1) as u64;
     let class =
         CLASSES_BYTES.iter().rev().map(|class| *class as u64).find(|class| *class <= share).unwrap_or(0);
-    (class.saturating_sub(PAGE_BYTES as u64)).clamp(DESTAGE_BYTES as u64, DESTAGE_BYTES_MAX as u64)
+    class.saturating_sub(PAGE_BYTES as u64).max(DESTAGE_BYTES as u64)
 }
 
 /// A write's worth of a partition of which so much waits.

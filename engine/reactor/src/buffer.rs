@@ -541,10 +541,7 @@ impl AppendBuf {
     /// # Panics
     /// Beyond [`AppendBuf::room`].
     pub fn append(&mut self, bytes: &[u8]) -> usize {
-        let at = self.open_len();
-        self.spare(bytes.len()).copy_from_slice(bytes);
-        self.end += bytes.len();
-        at
+        self.append_with(bytes, <[u8]>::copy_from_slice)
     }
 
     /// As [`AppendBuf::append`], for bytes that nobody reads soon: all but the first of a large piece go to memory without
@@ -553,8 +550,12 @@ impl AppendBuf {
     /// # Panics
     /// Beyond [`AppendBuf::room`].
     pub fn append_past_cache(&mut self, bytes: &[u8]) -> usize {
+        self.append_with(bytes, past_cache::copy)
+    }
+
+    fn append_with(&mut self, bytes: &[u8], copy: impl FnOnce(&mut [u8], &[u8])) -> usize {
         let at = self.open_len();
-        past_cache::copy(self.spare(bytes.len()), bytes);
+        copy(self.spare(bytes.len()), bytes);
         self.end += bytes.len();
         at
     }

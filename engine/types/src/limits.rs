@@ -5,7 +5,10 @@ pub const PAGE_BYTES: usize = 4096;
 
 /// A flush group is sealed when it holds this much, by default; one batch larger than this travels alone. As much as a chunk of
 /// the tail ring takes: what arrives during a flush shares the next one (`kernel-notes/large-writes.md`).
-pub const GROUP_BYTES_DEFAULT: usize = TAIL_CHUNK_BYTES - GROUP_OVERHEAD_BYTES_MAX;
+pub const GROUP_BYTES_DEFAULT: usize = GROUP_BYTES_MAX;
+
+/// What a setting may ask for: a group and what it adds fit one chunk.
+pub const GROUP_BYTES_MAX: usize = TAIL_CHUNK_BYTES - GROUP_OVERHEAD_BYTES_MAX;
 
 /// Full groups that may be written ahead of the flushes under way, for groups of at most so many bytes: what comes next waits for
 /// all of them.
@@ -44,11 +47,8 @@ pub const GROUP_OVERHEAD_BYTES_MAX: usize = 64 << 10;
 /// Cache block for cold reads, and the unit of read-ahead.
 pub const CACHE_BLOCK_BYTES: usize = 256 << 10;
 
-/// A partition is destaged when this much of it waits, in one write.
+/// A partition is destaged when this much of it waits, in one write; in a larger one when far more waits.
 pub const DESTAGE_BYTES: usize = 512 << 10;
-
-/// One destage write of a partition of which far more waits: with the page before it, it fits the largest pooled buffer.
-pub const DESTAGE_BYTES_MAX: usize = (4 << 20) - PAGE_BYTES;
 
 /// Requests a connection may have waiting for answers before it is not read from.
 pub const PIPELINE_MAX: usize = 64;
@@ -78,4 +78,3 @@ const _: () = assert!(TAIL_CHUNK_BYTES as u64 <= CORE_LOG_FIRST_FILE_BYTES);
 const _: () = assert!(CORE_LOG_FIRST_FILE_BYTES <= CORE_LOG_FILE_BYTES_DEFAULT);
 const _: () = assert!(CACHE_BLOCK_BYTES.is_multiple_of(PAGE_BYTES));
 const _: () = assert!(DESTAGE_BYTES.is_multiple_of(PAGE_BYTES));
-const _: () = assert!(DESTAGE_BYTES <= DESTAGE_BYTES_MAX);

@@ -500,7 +500,7 @@ settings! {
             "Flushes under way at one time on a core. 1 is best with fdatasync; devices with RWF_DSYNC through FUA may gain from 2 to 4.", "1";
         group_linger_us: u64, "group.linger.us", Ringmill, Kind::Time { unit: TimeUnit::Micros, min: 0, max: 1_000_000 }, Some("0"),
             "How long a flush group waits for company when no flush is under way. 0 sends the first one at once; the next collects what arrives meanwhile anyway.", "200";
-        group_bytes: u64, "group.bytes", Ringmill, Kind::Bytes { min: 64 << 10, max: (limits::TAIL_CHUNK_BYTES - limits::GROUP_OVERHEAD_BYTES_MAX) as i64 }, Some("4032KiB"),
+        group_bytes: u64, "group.bytes", Ringmill, Kind::Bytes { min: 64 << 10, max: limits::GROUP_BYTES_MAX as i64 }, Some("4032KiB"),
             "A flush group is sealed when it holds this much. A larger batch travels alone. Smaller groups cost more flushes and more CPU under a heavy load; what comes while one is written and flushed waits less. Under a light load nothing changes.", "1MiB";
         core_log_bytes: Option<u64>, "core.log.bytes", Ringmill, Kind::Bytes { min: 16 << 20, max: 1 << 40 }, None,
             "Size of one core's log, a ring of recycled files. Not set: eight files of core.log.file.bytes. Larger gives destaging more slack and takes longer to replay.", "512MiB";
