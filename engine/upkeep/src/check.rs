@@ -17,6 +17,8 @@ pub enum Damage {
     Crc { stored: u32, computed: u32 },
     /// Offsets do not grow from batch to batch.
     Order,
+    /// Offsets that belong to a later segment: a batch's base offset is outside its CRC.
+    Beyond { base: Offset, bound: Offset },
     /// Zeros up to a page boundary are padding; after them came something else.
     Padding,
 }
@@ -33,6 +35,9 @@ impl fmt::Display for Damage {
                 write!(f, "the batch's CRC is {computed:08x}, its header says {stored:08x}")
             }
             Damage::Order => f.write_str("the batch's offset does not follow the one before it"),
+            Damage::Beyond { base, bound } => {
+                write!(f, "the batch's offset is {base}, but the segment ends before {bound}")
+            }
             Damage::Padding => f.write_str("bytes follow the zero padding at the end"),
         }
     }
@@ -58,6 +63,7 @@ pub struct SegmentCheck {
     header: Vec<u8>,
     body: Option<Body>,
     next_offset: Offset,
+    bound: Offset,
     batches: u64,
     padding: bool,
     end: Option<Verdict>,
@@ -80,8 +86,9 @@ const MAGIC_END: usize = 17;
 const PADDING_MAX: u64 = ringmill_types::limits::PAGE_BYTES as u64;
 
 impl SegmentCheck {
-    /// `file_bytes`: the length of the whole file; `base_offset`: the offset in its name.
-    pub fn new(file_bytes: u64, base_offset: Offset) -> SegmentCheck {
+    /// `file_bytes`: the length of the whole file; `base_offset`: the offset in its name; `bound`: none of its offsets
+    /// reaches this one.
+    pub fn new(file_bytes: u64, base_offset: Offset, bound: Offset) -> SegmentCheck {
         SegmentCheck {
             file_bytes,
             position: 0,
@@ -89,6 +96,7 @@ impl SegmentCheck {
             header: Vec::with_capacity(HEADER_BYTES),
             body: None,
             next_offset: base_offset,
+            bound,
             batches: 0,
             padding: false,
             end: None,
@@ -159,6 +167,10 @@ impl SegmentCheck {
         if header.base_offset < self.next_offset || header.last_offset_delta < 0 {
             return self.damaged(Damage::Order);
         }
+        // A base so high that the end overflows has no next offset to compare.
+        if header.base_offset >= self.bound || header.next_offset() > self.bound {
+            return self.damaged(Damage::Beyond { base: header.base_offset, bound: self.bound });
+        }
         self.body = Some(Body {
             left: (header.size_bytes - HEADER_BYTES) as u64,
             crc: crc32c::crc32c(self.header.get(CRC_FROM..).unwrap_or_default()),
@@ -211,7 +223,11 @@ mod tests {
     use proptest::prelude::*;
 
     fn check_in_pieces(bytes: &[u8], base: i64, piece: usize) -> Verdict {
-        let mut check = SegmentCheck::new(bytes.len() as u64, Offset(base));
+        check_below(bytes, base, i64::MAX, piece)
+    }
+
+    fn check_below(bytes: &[u8], base: i64, bound: i64, piece: usize) -> Verdict {
+        let mut check = SegmentCheck::new(bytes.len() as u64, Offset(base), Offset(bound));
         for piece in bytes.chunks(piece.max(1)) {
             if !check.feed(piece) {
                 break;
@@ -260,6 +276,27 @@ mod tests {
             Damage::Padding
         );
         assert_eq!(damage(&|b| b[16] = 1), Verdict::OldFormat { at: 0 });
+    }
+
+    /// The CRC begins behind a batch's base offset.
+    #[test]
+    fn a_flipped_bit_of_any_base_offset_is_found_where_offsets_are_dense() {
+        let sound = segment(40, 3, 100);
+        assert_eq!(check_below(&sound, 40, 43, 64), Verdict::Clean { batches: 3 });
+        for (batch, bit) in (0..3).flat_map(|batch| (0..64).map(move |bit| (batch, bit))) {
+            let mut bytes = sound.clone();
+            bytes[batch * sound.len() / 3 + bit / 8] ^= 0x80 >> (bit % 8);
+            let verdict = check_below(&bytes, 40, 43, 64);
+            assert!(matches!(verdict, Verdict::Damaged { .. }), "bit {bit} of batch {batch}: {verdict:?}");
+        }
+        let mut bytes = sound.clone();
+        let last = 2 * sound.len() / 3;
+        bytes[last] ^= 1;
+        let beyond = Damage::Beyond { base: Offset(42 | 1 << 56), bound: Offset(43) };
+        assert_eq!(
+            check_below(&bytes, 40, 43, 64),
+            Verdict::Damaged { at: last as u64, offset: Offset(42), what: beyond }
+        );
     }
 
     #[test]

@@ -31,6 +31,8 @@ pub struct ScrubRequest {
     pub partition: String,
     /// The offset in the file's name: the first batch may not lie below it.
     pub base_offset: Offset,
+    /// None of its offsets reaches this one: the base of the segment behind it. A batch's base offset is outside its CRC.
+    pub bound: Offset,
 }
 
 /// What a job found.

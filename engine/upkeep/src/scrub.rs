@@ -2,7 +2,7 @@
 
 use crate::check::{SegmentCheck, Verdict};
 use crate::compact::{self, Stopped};
-use crate::{Outcome, ScrubRequest};
+use crate::{Outcome, ScrubRequest, walk};
 use glommio::io::ImmutableFileBuilder;
 use glommio::timer::sleep;
 use glommio::{
@@ -150,8 +150,9 @@ impl Reins {
     }
 }
 
-/// A damaged segment is looked at again: retention may have been cutting it, a bit may have flipped in memory.
-async fn look_twice(request: ScrubRequest, reins: Reins) -> Outcome {
+/// A damaged segment is looked at again: retention may have been cutting it, compaction joining it with the next, a bit
+/// may have flipped in memory.
+async fn look_twice(mut request: ScrubRequest, reins: Reins) -> Outcome {
     let first = look(&request, &reins).await;
     if !matches!(first, Outcome::Damaged { .. }) {
         return first;
@@ -160,6 +161,7 @@ async fn look_twice(request: ScrubRequest, reins: Reins) -> Outcome {
     if !request.path.exists() {
         return Outcome::Gone;
     }
+    request.bound = walk::bound_of(&request.path, request.base_offset);
     look(&request, &reins).await
 }
 
@@ -172,7 +174,7 @@ async fn look(request: &ScrubRequest, reins: &Reins) -> Outcome {
         Err(error) => return unreadable(&error),
     };
     let size = file.file_size();
-    let mut check = SegmentCheck::new(size, request.base_offset);
+    let mut check = SegmentCheck::new(size, request.base_offset, request.bound);
     let mut position = 0;
     let mut failed = None;
     while position < size {

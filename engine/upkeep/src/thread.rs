@@ -147,6 +147,8 @@ struct Worker {
 
 /// While stopping is polled this often; requests wake the thread at once.
 const POLL: Duration = Duration::from_secs(1);
+/// A round that found no executor to run on is tried again after this, not a whole interval later.
+const RETRY: Duration = Duration::from_secs(600);
 
 impl Worker {
     fn run(&mut self) {
@@ -165,10 +167,13 @@ impl Worker {
                     }
                     self.scrubber = None;
                     if Instant::now() >= next_round && self.options.bytes_per_second > 0 {
-                        next_round = Instant::now() + self.options.round_every;
+                        let began = Instant::now();
                         self.stats.in_round.store(true, Ordering::Relaxed);
                         self.round();
                         self.stats.in_round.store(false, Ordering::Relaxed);
+                        let resting = self.stats.resting.load(Ordering::Relaxed);
+                        let every = self.options.round_every;
+                        next_round = began + if resting { every.min(RETRY) } else { every };
                     }
                 }
             }
@@ -206,10 +211,14 @@ impl Worker {
                     self.do_one(request);
                 }
                 self.compact_what_waits();
-                if self.stopped() || self.stats.resting.load(Ordering::Relaxed) {
+                if self.stopped() {
                     return;
                 }
                 self.do_one(segment);
+                // Said already; the rest of the round would say the same.
+                if self.stats.resting.load(Ordering::Relaxed) {
+                    return;
+                }
             }
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -1,6 +1,7 @@
 //! Which segments are sealed, seen from outside: every `.log` of a partition folder but the newest.
 
 use crate::ScrubRequest;
+use ringmill_log::segment::offsets_end;
 use ringmill_types::Offset;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -39,22 +40,44 @@ pub fn partitions(topics: &Path) -> io::Result<Vec<PathBuf>> {
 /// # Errors
 /// What reading the folder says; a folder that went away meanwhile holds none.
 pub fn sealed_segments(folder: &Path) -> io::Result<Vec<ScrubRequest>> {
+    let mut segments = segments(folder)?;
+    segments.sort_unstable();
+    let partition = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let followed = segments.iter().zip(segments.iter().skip(1));
+    Ok(followed
+        .map(|((base, path), (next, _))| ScrubRequest {
+            path: path.clone(),
+            partition: partition.clone(),
+            base_offset: *base,
+            bound: (*next).min(offsets_end(*base)),
+        })
+        .collect())
+}
+
+/// Where a segment's offsets end by what its folder holds now: compaction joins segments, and the one behind it may be
+/// part of it since the request was made.
+pub fn bound_of(path: &Path, base: Offset) -> Offset {
+    let folder = path.parent().unwrap_or(path);
+    // A folder that cannot be read says nothing against the segment.
+    let behind = segments(folder).unwrap_or_default().into_iter().map(|(other, _)| other);
+    behind.filter(|other| *other > base).chain([offsets_end(base)]).min().unwrap_or(offsets_end(base))
+}
+
+/// Bases and paths of the segments in a folder, in no order.
+fn segments(folder: &Path) -> io::Result<Vec<(Offset, PathBuf)>> {
     let mut segments = Vec::new();
     let entries = match std::fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(segments),
         Err(error) => return Err(error),
     };
-    let partition = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     for entry in entries {
         let path = entry?.path();
         let base = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".log"));
         let Some(base) = base.filter(|base| base.len() == NAME_DIGITS) else { continue };
         let Ok(base) = base.parse::<i64>() else { continue };
-        segments.push(ScrubRequest { path, partition: partition.clone(), base_offset: Offset(base) });
+        segments.push((Offset(base), path));
     }
-    segments.sort_by_key(|segment| segment.base_offset);
-    segments.pop();
     Ok(segments)
 }
 
@@ -115,6 +138,14 @@ mod tests {
         let sealed: Vec<i64> =
             sealed_segments(&found[0]).expect("readable").iter().map(|s| s.base_offset.0).collect();
         assert_eq!(sealed, [0, 100]);
+        let bounds: Vec<i64> =
+            sealed_segments(&found[0]).expect("readable").iter().map(|s| s.bound.0).collect();
+        assert_eq!(bounds, [100, 900]);
+        let first = found[0].join("00000000000000000000.log");
+        assert_eq!(bound_of(&first, Offset(0)), Offset(100));
+        std::fs::remove_file(found[0].join("00000000000000000100.log")).expect("joined to the one before it");
+        assert_eq!(bound_of(&first, Offset(0)), Offset(900));
+        assert_eq!(bound_of(&first, Offset(900)), Offset(900 + (1 << 31)), "nothing behind it");
         assert!(sealed_segments(&found[1]).expect("readable").is_empty());
         assert!(partitions(&dir.path().join("absent")).expect("none").is_empty());
         assert!(sealed_segments(&dir.path().join("absent")).expect("none").is_empty());

@@ -30,7 +30,7 @@ fn write_segment(folder: &Path, base: i64, batches: i64, body: usize) -> ScrubRe
     std::fs::write(&path, bytes).unwrap();
     std::fs::File::open(&path).unwrap().sync_all().unwrap();
     let partition = folder.file_name().unwrap().to_string_lossy().into_owned();
-    ScrubRequest { path, partition, base_offset: Offset(base) }
+    ScrubRequest { path, partition, base_offset: Offset(base), bound: Offset(base + batches) }
 }
 
 fn options(topics: &Path) -> (UpkeepOptions, Receiver<Report>) {
@@ -88,6 +88,32 @@ fn a_flipped_bit_on_disk_is_found_and_a_sound_segment_is_not_blamed() {
     assert!(read > 2 * 700 * 1000, "damage is looked at twice, read {read}");
 }
 
+/// What a request says is older than what the folder holds: segments are joined by compaction meanwhile.
+#[test]
+fn a_segment_that_took_in_the_next_one_is_not_blamed() {
+    let dir = folder();
+    let partition = dir.path().join("orders-0");
+    let joined = write_segment(&partition, 0, 20, 10);
+    write_segment(&partition, 20, 3, 10);
+    let (options, reports) = options(dir.path());
+    let upkeep = spawn(options).unwrap();
+    let listed_before = ScrubRequest { bound: Offset(10), ..joined };
+    assert!(upkeep.scrub(listed_before.clone()));
+    assert_eq!(
+        reports.recv_timeout(PATIENCE).unwrap().outcome,
+        Outcome::Clean { bytes: 20 * 71, batches: 20 }
+    );
+    write_segment(&partition, 10, 3, 10);
+    assert!(upkeep.scrub(listed_before));
+    match reports.recv_timeout(PATIENCE).unwrap().outcome {
+        Outcome::Damaged { offset, what, .. } => {
+            assert_eq!((offset, what), (Offset(10), Damage::Beyond { base: Offset(10), bound: Offset(10) }))
+        }
+        other => panic!("{other:?}"),
+    }
+    upkeep.stop();
+}
+
 #[test]
 fn a_round_reads_sealed_segments_only_and_absent_files_are_no_error() {
     let dir = folder();
@@ -103,7 +129,12 @@ fn a_round_reads_sealed_segments_only_and_absent_files_are_no_error() {
     let report = reports.recv_timeout(PATIENCE).unwrap();
     assert_eq!(report.request.partition, "a-0");
     assert_eq!(report.outcome, Outcome::Clean { bytes: 3 * 71, batches: 3 });
-    let absent = ScrubRequest { path: a.join("absent.log"), partition: "a-0".into(), base_offset: Offset(0) };
+    let absent = ScrubRequest {
+        path: a.join("absent.log"),
+        partition: "a-0".into(),
+        base_offset: Offset(0),
+        bound: Offset(3),
+    };
     assert!(upkeep.scrub(absent));
     assert_eq!(reports.recv_timeout(PATIENCE).unwrap().outcome, Outcome::Gone);
     upkeep.stop();
