@@ -203,8 +203,8 @@ def raw_line(*command):
     return json.loads(check([str(c) for c in command]).strip().splitlines()[-1])
 
 
-# MB/s that fio reads at 1 MiB, 8 at a time; filled in by cold_read.
-FIO_READ = []
+# MB/s of fio at 1 MiB, 8 at a time; filled in by cold_read and disk.
+FIO_READ, FIO_WRITE = [], []
 
 
 def row(target, what, measured, goal, met, limit='', unit=''):

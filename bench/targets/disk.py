@@ -11,6 +11,7 @@ def run(rounds, small):
         for _ in range(rounds):
             # Warm, then alternate, so that a drift of the machine meets both.
             disk = fio(folder, 'write', mebibytes)
+            FIO_WRITE.append(disk)
             ours = raw_line(LOG_DISK, 'stream', folder, mebibytes // 2)
             streams.append((ours['disk_mb_s'], disk, ours['disk_mb_s'] / disk))
             note(f'stream {ours}, fio {disk:.0f} MB/s')

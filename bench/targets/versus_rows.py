@@ -1,6 +1,6 @@
 """The targets that bench/peers/versus.py measures, read from its rows: medians of rounds, tails of pooled samples."""
 import os, re
-from common import FIO_READ, median, row
+from common import FIO_READ, FIO_WRITE, median, row
 
 # A client thread, or the machine, this busy is what limits a workload.
 BUSY = 0.9
@@ -47,6 +47,13 @@ def floor(data, workload, key):
     return f'the same client and a bare loop of receive, write, flush, send: {least:g}' if least else ''
 
 
+def disk_did(data, workload, kind, fio):
+    """How fast the disk read or wrote, and how fast fio has it do that."""
+    got = data.value(workload, 'ours', f'disk_{kind}_mb_s')
+    beside = f', fio {median(fio):.0f}' if fio else ''
+    return '' if got is None else f'disk {"read" if kind == "read" else "wrote"} {got:.0f} MB/s{beside}'
+
+
 def disk_limits(data, workload):
     """The disk was read as fast as fio reads it."""
     got = data.value(workload, 'ours', 'disk_read_mb_s')
@@ -59,12 +66,10 @@ def ratio(data, target, workload, key, against, goal, at_least, excuse=None):
         return row(target, f'{workload} {key} / {against}', None, f'{"≥" if at_least else "≤"} {goal} ×', None, 'not measured')
     got = ours / other
     met = got >= goal if at_least else got <= goal
-    limit = '; '.join(filter(None, [floor(data, workload, key), data.limit(workload) if at_least else '']))
-    if excuse == 'disk' and data.value(workload, 'ours', 'disk_read_mb_s') is not None:
-        fio = f', fio {median(FIO_READ):.0f}' if FIO_READ else ''
-        limit = f'disk read at {data.value(workload, "ours", "disk_read_mb_s"):.0f} MB/s{fio}; {limit}'
+    disk = [disk_did(data, workload, 'read', FIO_READ) if excuse == 'disk' else '', disk_did(data, workload, 'write', FIO_WRITE)]
+    limit = '; '.join(filter(None, [floor(data, workload, key), *disk, data.limit(workload)] if at_least else [floor(data, workload, key)]))
     if not met:
-        met = excuse == 'client' and limit.startswith('client') or excuse == 'disk' and disk_limits(data, workload)
+        met = excuse == 'client' and data.limit(workload).startswith('client') or excuse == 'disk' and disk_limits(data, workload)
     return row(target, f'{workload} {key}: {ours:g} / {other:g}', round(got, 3), f'{"≥" if at_least else "≤"} {goal} × {against}', met, limit, '×')
 
 
