@@ -77,8 +77,8 @@ fn read_full(file: &File, buf: &mut [u8], offset: u64) -> io::Result<usize> {
 }
 
 /// On btrfs: a new file's blocks are written where they lie. It would look for new ones at every write otherwise, so a
-/// recycled core-log file would grow old in pieces, and on a full disk an ack could find no room although its file has its
-/// size. Its checksums go with that; groups and batches have their own. Elsewhere, or when refused, nothing is lost.
+/// recycled core-log file would grow old in pieces, and on a full disk an ack or a checkpoint could find no room although
+/// its file has its size. Its checksums go with that; every format has its own. Elsewhere, or when refused, nothing is lost.
 fn write_in_place(file: &File) {
     use rustix::fs::{IFlags, fstatfs, ioctl_getflags, ioctl_setflags};
     const BTRFS_SUPER_MAGIC: i64 = 0x9123_683E;
@@ -127,7 +127,7 @@ impl Fs for StdFs {
             }
             other => (other?, direct),
         };
-        if create && direct {
+        if create {
             write_in_place(&file);
         }
         Ok(FileHandle(Arc::new(FileInner { place: FilePlace::Os(OwnedFd::from(file)), direct })))

@@ -166,7 +166,13 @@ pub fn claim(fs: &dyn Fs, data: &Path, wanted: &Wanted) -> Result<DataFolder, Fa
             flush: None,
         },
     };
-    write_pid(&mut lock).map_err(|error| unusable(&lock_path, "written", &error))?;
+    match write_pid(&mut lock) {
+        // The lock holds without it: only who holds it will not be named. A disk that is full is no reason not to serve reads.
+        Err(error) if error.kind() == std::io::ErrorKind::StorageFull => {
+            tracing::info!("{} does not say which process holds it: {error}", lock_path.display());
+        }
+        written => written.map_err(|error| unusable(&lock_path, "written", &error))?,
+    }
     let folder = DataFolder { path: data.to_path_buf(), identity, first_start, _lock: lock };
     if first_start {
         folder.save(fs)?;

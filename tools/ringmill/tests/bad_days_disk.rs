@@ -125,7 +125,7 @@ fn check_all(broker: &Broker, load: &Load) {
 #[test]
 fn a_full_disk_refuses_writes_serves_reads_and_heals() {
     match SmallDisk::make(128) {
-        Ok(disk) => assert!(fill_up(&disk), "a full disk is no reason not to start"),
+        Ok(disk) => assert!(fill_up(&disk), "a full disk is no reason not to start, or not to delete"),
         Err(why) => not_mounted("a disk that fills up under load", &why),
     }
 }
@@ -147,10 +147,12 @@ fn small_logs<'a>(sets: &[&'a str]) -> Vec<&'a str> {
     small.iter().chain(sets).flat_map(|set| ["--set", *set]).collect()
 }
 
-/// The whole story; whether the broker started again while the disk was full.
+/// The whole story; whether the broker started again while the disk was full, and a deleted topic was enough to heal it.
 fn fill_up(disk: &SmallDisk) -> bool {
     let options = small_logs(&["log.segment.delete.delay.ms=0"]);
     let start = || Broker::try_start_by(disk.ringmill(), &disk.data(), &options).unwrap();
+    // Nobody gets at it before it is needed, however fast they fill what else becomes free.
+    disk.hold_back(16 << 20);
     let mut broker = start();
     let mut client = broker.client();
     for topic in [TOPIC, "ballast"] {
@@ -204,7 +206,7 @@ fn fill_up(disk: &SmallDisk) -> bool {
     started_full
 }
 
-/// Where it comes up on the full disk, deleting a topic heals it; where it refuses to, room does. Whether it came up.
+/// Where it comes up on the full disk, deleting a topic heals it; where it refuses either, room does. Whether it did both.
 fn start_when_full(disk: &SmallDisk, options: &[&str], load: &Load) -> (Broker, bool) {
     // The room to come is small, so it is enough that somebody gets it.
     let all_acked = || vec![load.acked().iter().sum()];
@@ -218,16 +220,20 @@ fn start_when_full(disk: &SmallDisk, options: &[&str], load: &Load) -> (Broker, 
             let before = all_acked();
             let (code, said) =
                 run(&["topic", "delete", "ballast", "--yes", "--bootstrap-server", &broker.address]);
-            assert_eq!(code, 0, "{said}");
+            if code != 0 {
+                // One that writes little in place may not have room even for the decision.
+                assert!(said.contains("the metadata journal could not be written"), "{said}");
+                disk.give_back();
+            }
             wait_until_above("a deleted topic is room", &before, all_acked, &mut broker);
-            (broker, true)
+            (broker, code == 0)
         }
-        // A file system that writes little in place may not have room even for the lock.
+        // A file system that writes nothing in place may not have room for what a start writes.
         Err(refusal) => {
             assert_eq!(refusal.code, Some(DISK_FULL), "{}", refusal.said);
             assert!(refusal.said.contains("free space"), "{}", refusal.said);
             let before = all_acked();
-            disk.free();
+            disk.give_back();
             let mut broker = Broker::try_start_by(disk.ringmill(), &disk.data(), options).unwrap();
             *load.address.lock().unwrap() = broker.address.clone();
             check_all(&broker, load);

@@ -23,6 +23,7 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -41,6 +42,8 @@ pub struct Broker {
     pub address: String,
     pub admin: String,
     said: Arc<Mutex<Vec<String>>>,
+    /// Reads its standard error to the end, which comes with the process's.
+    listener: Option<JoinHandle<()>>,
 }
 
 /// A `ringmill serve` that did not come to serve.
@@ -95,7 +98,7 @@ impl Broker {
         // Keep reading, so that the broker never meets a closed pipe.
         std::thread::spawn(move || lines.for_each(drop));
         let admin = admin.trim_start_matches("http://").trim_end_matches('/').to_string();
-        Ok(Broker { child, address, admin, said })
+        Ok(Broker { child, address, admin, said, listener: Some(listener) })
     }
 
     pub fn client(&self) -> Client {
@@ -105,7 +108,16 @@ impl Broker {
     /// As kill -9 does, at whatever it was doing.
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
-        self.child.wait().unwrap();
+        self.wait();
+    }
+
+    /// For its end: then [`Broker::said`] is all that it said.
+    pub fn wait(&mut self) -> ExitStatus {
+        let status = self.child.wait().unwrap();
+        if let Some(listener) = self.listener.take() {
+            listener.join().unwrap();
+        }
+        status
     }
 
     /// Killed and started anew, so many times, after a second or so each; clients learn each new address.
@@ -121,7 +133,7 @@ impl Broker {
     /// SIGTERM, and how it ended.
     pub fn stop(&mut self) -> ExitStatus {
         kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
-        self.child.wait().unwrap()
+        self.wait()
     }
 
     #[track_caller]
@@ -189,7 +201,7 @@ impl Drop for Broker {
     fn drop(&mut self) {
         // Ended already, or the test failed: either way nothing is left to tell.
         let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.wait();
         if std::thread::panicking() {
             eprintln!("--- the broker said:\n{}", self.said());
         }

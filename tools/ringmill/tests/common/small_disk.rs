@@ -133,10 +133,25 @@ impl SmallDisk {
         }
     }
 
-    /// Gives back what [`SmallDisk::fill`] took. On btrfs that is room with the next commit only.
+    /// Gives back what [`SmallDisk::fill`] took.
     pub fn free(&self) {
+        self.remove("filler");
+    }
+
+    /// Room that is nobody's until [`SmallDisk::give_back`].
+    pub fn hold_back(&self, bytes: u64) {
+        let file = std::fs::File::create(self.as_seen_from_here().join("held-back")).unwrap();
+        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, bytes).unwrap();
+    }
+
+    pub fn give_back(&self) {
+        self.remove("held-back");
+    }
+
+    /// On btrfs that is room with the next commit only.
+    fn remove(&self, name: &str) {
         let root = self.as_seen_from_here();
-        std::fs::remove_file(root.join("filler")).unwrap();
+        std::fs::remove_file(root.join(name)).unwrap();
         rustix::fs::syncfs(std::fs::File::open(root).unwrap()).unwrap();
     }
 
