@@ -67,8 +67,6 @@ enum Pending {
         /// the file must be open until then, or the flush would hit whatever has that number by then.
         _file: FileHandle,
         len: usize,
-        left: u8,
-        error: Option<Errno>,
     },
     Sync {
         _file: FileHandle,
@@ -490,16 +488,17 @@ impl RingBackend {
         let Some(file) = self.file(file) else { return self.fail(token, Errno::IO, Payload::None) };
         let (fd, start, len) = (file.raw_fd(), buf.as_ptr(), buf.len());
         let linked = flush == Flush::Linked;
-        let left = if linked { 2 } else { 1 };
-        let pending = Pending::Write { _buf: buf, _file: file, len, left, error: None };
-        let at = self.insert(token, pending);
+        let at = self.insert(token, Pending::Write { _buf: buf, _file: file, len });
         let mut write = opcode::Write::new(types::Fd(fd), start, len as u32).offset(offset);
         if flush == Flush::Dsync {
             write = write.rw_flags(libc::RWF_DSYNC);
         }
         let write = write.build().user_data(self.user_data(at, 0));
         if linked {
-            self.backlog.push_back((write.flags(squeue::Flags::IO_LINK), true));
+            // The pair completes once: a write that is done leaves that to its flush, and one that fails takes the flush's
+            // completion along. The owner of the ring sleeps on in between, and the flush's worker need not wait for it.
+            let flags = squeue::Flags::IO_LINK | squeue::Flags::SKIP_SUCCESS;
+            self.backlog.push_back((write.flags(flags), true));
             let sync = opcode::Fsync::new(types::Fd(fd)).flags(types::FsyncFlags::DATASYNC).build();
             let data = self.user_data(at, 1);
             self.queue(sync.user_data(data));

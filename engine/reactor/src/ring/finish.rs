@@ -91,26 +91,14 @@ impl RingBackend {
         }
     }
 
-    /// One of a write's two completions, or its only one: `part` 0 is the write itself, others are its flush.
+    /// A write's only completion: `part` 0 is the write itself, others are its linked flush.
     fn written(&mut self, at: u32, token: Token, outcome: Result<u32, Errno>, part: u64) {
-        let Some(Slot { pending: Some(Pending::Write { len, left, error, .. }), .. }) =
-            self.slots.get_mut(at as usize)
-        else {
-            return;
+        let Some((_, Pending::Write { len, .. })) = self.remove(at) else { return };
+        let result = match outcome {
+            Ok(count) if part == 0 && count as usize != len => Err(Errno::IO),
+            other => other.map(|_| len as u32),
         };
-        *left -= 1;
-        match outcome {
-            Err(errno) if errno != Errno::CANCELED || error.is_none() => {
-                *error = Some(error.unwrap_or(errno))
-            }
-            Ok(count) if part == 0 && count as usize != *len => *error = Some(Errno::IO),
-            Ok(_) | Err(_) => {}
-        }
-        if *left == 0 {
-            let result = error.map_or(Ok(*len as u32), Err);
-            self.remove(at);
-            self.done.push_back(Completion { token, result, payload: Payload::None, more: false });
-        }
+        self.done.push_back(Completion { token, result, payload: Payload::None, more: false });
     }
 
     fn read(&mut self, at: u32, outcome: Result<u32, Errno>) {
