@@ -89,6 +89,17 @@ impl Catalog {
         self.create(COMPACTED, Arc::new(config), 2);
     }
 
+    /// Segments 64 times as large, for batches that would fill one each.
+    pub fn make_large(&mut self) {
+        let configs = self.topics.iter_mut().map(|t| &mut t.config);
+        for config in configs.chain(self.short_lived.as_mut().map(|(config, _)| config)) {
+            let config = Arc::make_mut(config);
+            config.segment_bytes *= 64;
+            config.retention_bytes =
+                if config.retention_bytes < 0 { -1 } else { config.retention_bytes * 64 };
+        }
+    }
+
     fn create(&mut self, name: &str, config: Arc<TopicConfig>, partitions: u64) {
         self.next_topic += 1;
         let id = TopicId(u128::from(self.next_topic).to_be_bytes());

@@ -25,6 +25,9 @@ struct Args {
     /// Flush groups of one page and short lives: what a cut leaves behind the chain lies where the next life writes.
     #[arg(long)]
     one_page: bool,
+    /// Batches of hundreds of kilobytes, flush groups and destage writes of megabytes.
+    #[arg(long)]
+    large: bool,
     /// Print a line for every seed.
     #[arg(long)]
     verbose: bool,
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
             full_disk: !args.no_full_disk,
             compaction: args.compaction,
             one_page: args.one_page,
+            large: args.large,
             narrate: args.verbose,
             ..Settings::default()
         };
@@ -68,7 +72,8 @@ fn main() -> ExitCode {
             }
             Err(violation) => {
                 broken += 1;
-                let modes = [("compaction", args.compaction), ("one-page", args.one_page)];
+                let modes =
+                    [("compaction", args.compaction), ("one-page", args.one_page), ("large", args.large)];
                 let modes: String =
                     modes.iter().filter(|(_, on)| *on).map(|(name, _)| format!(" --{name}")).collect();
                 println!(

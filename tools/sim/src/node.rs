@@ -111,6 +111,12 @@ impl Node {
         self.units.iter().map(|unit| unit.core.log().metrics().compactions).sum()
     }
 
+    /// Writes into segments, and their bytes.
+    pub fn destaged(&self) -> (u64, u64) {
+        let metrics = self.units.iter().map(|unit| unit.core.log().metrics());
+        metrics.fold((0, 0), |(writes, bytes), m| (writes + m.destage_writes, bytes + m.destage_bytes))
+    }
+
     /// A core to connect to: the kernel's choice.
     pub fn listener(&self, rng: &mut SimRng) -> Option<ListenerId> {
         self.units.get(rng.below(self.units.len() as u64) as usize).map(|u| u.listener)

@@ -3,6 +3,7 @@
 use crate::catalog::{Catalog, Place};
 use crate::frames::{Frames, Named, Naming, Produced, produce, read_produced};
 use crate::model::{Mark, Model, Violation};
+use crate::story::Settings;
 use ringmill_client::batch::{BatchBuilder, Identity};
 use ringmill_reactor::sim::{ListenerId, SimConn, SimRng, SimWorld};
 use std::collections::VecDeque;
@@ -107,10 +108,25 @@ impl Producer {
         }
     }
 
+    pub fn suit(&mut self, settings: Settings) {
+        if settings.one_page {
+            self.make_small();
+        }
+        if settings.large {
+            self.make_large();
+        }
+    }
+
     /// Small batches, close to each other: every flush group is one page then, and several are on their way.
-    pub fn make_small(&mut self) {
+    fn make_small(&mut self) {
         (self.bytes_max, self.records_max) = (40, 1);
         (self.depth, self.gap_ns) = (5, 500_000);
+    }
+
+    /// Batches of up to 800 KB, so close to each other that the disk is behind.
+    fn make_large(&mut self) {
+        (self.bytes_max, self.records_max) = (800_000, 4);
+        (self.depth, self.gap_ns) = (5, 200_000);
     }
 
     /// Nothing is waiting for an answer.

@@ -10,7 +10,7 @@ use ringmill_log::format::checkpoint::{self, PartitionState};
 use ringmill_log::{Faults, FlushMethod, LogOptions, RecoveryError};
 use ringmill_reactor::Fs;
 use ringmill_reactor::sim::{Cut, DiskFaults, SimOptions, SimRng, SimWorld};
-use ringmill_types::CoreId;
+use ringmill_types::{CoreId, limits};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -32,6 +32,8 @@ pub struct Settings {
     /// Every flush group is one page, several are on their way, and lives are short: what a cut leaves behind the end of
     /// the chain lies exactly where the next life goes on.
     pub one_page: bool,
+    /// Batches of hundreds of kilobytes, flush groups and destage writes of megabytes.
+    pub large: bool,
     /// Say on stderr what happens.
     pub narrate: bool,
 }
@@ -46,6 +48,7 @@ impl Default for Settings {
             full_disk: true,
             compaction: false,
             one_page: false,
+            large: false,
             narrate: false,
         }
     }
@@ -66,6 +69,9 @@ pub struct Report {
     pub superseded: u64,
     /// Delete markers among them whose time was over.
     pub markers_gone: u64,
+    /// Writes into segments, and their bytes.
+    pub destage_writes: u64,
+    pub destage_bytes: u64,
     /// Lives that began with another number of cores.
     pub resized: u64,
     pub crashes: u64,
@@ -164,6 +170,9 @@ fn log_options(rng: &mut SimRng, settings: Settings) -> LogOptions {
     if settings.one_page {
         make_small(&mut options);
     }
+    if settings.large {
+        make_large(&mut options);
+    }
     options
 }
 
@@ -174,6 +183,15 @@ fn make_small(options: &mut LogOptions) {
     options.files_max = 2;
     options.flush_depth = 4;
     options.linger_us = 0;
+}
+
+/// Groups as large as they become, and memory enough for the largest destage writes.
+fn make_large(options: &mut LogOptions) {
+    options.group_bytes = limits::GROUP_BYTES_MAX;
+    options.first_file_bytes = 16 << 20;
+    options.file_bytes = options.first_file_bytes;
+    options.files_max = 4;
+    options.tail_bytes = 128 << 20;
 }
 
 fn world_options(rng: &mut SimRng, lean: bool, settings: Settings) -> SimOptions {
@@ -198,6 +216,9 @@ impl Story {
         if settings.compaction {
             catalog.add_compacted(&mut rng);
         }
+        if settings.large {
+            catalog.make_large();
+        }
         let with_errors = settings.disk_errors && rng.below(4) == 0;
         let ppm = |rng: &mut SimRng| if with_errors { rng.below(2_000) as u32 } else { 0 };
         let faults = DiskFaults {
@@ -217,9 +238,7 @@ impl Story {
         for id in 0..rng.between(1, 6) {
             let (topic, short_lived) = name(&mut rng);
             let mut producer = Producer::new(id as u32, topic, short_lived, &mut rng);
-            if settings.one_page {
-                producer.make_small();
-            }
+            producer.suit(settings);
             producers.push(producer);
         }
         let mut consumers = Vec::new();
@@ -484,6 +503,9 @@ impl Story {
             eprintln!("{} ns: {cut:?} ends; {state}", self.world.now_ns());
         }
         self.report.compactions += self.node.as_ref().map_or(0, Node::compactions);
+        let (writes, bytes) = self.node.as_ref().map_or((0, 0), Node::destaged);
+        self.report.destage_writes += writes;
+        self.report.destage_bytes += bytes;
         self.passes.end_life();
         self.compactions_seen = 0;
         self.node = None;

@@ -3,6 +3,10 @@
 
 use ringmill_log::Faults;
 use ringmill_sim::{Settings, run};
+use ringmill_types::limits::DESTAGE_BYTES;
+
+/// They take longer each than others do.
+const LARGE_SEEDS: u64 = 6;
 
 /// Within so many a stale group is read.
 const STALE_SEEDS: u64 = 40;
@@ -30,6 +34,22 @@ fn an_honest_broker_keeps_its_promises() {
         let outcome = run(seed, settings(Faults::default()));
         assert!(outcome.is_ok(), "seed {seed}, 120 operations, sound disks: {}", outcome.unwrap_err());
     }
+}
+
+/// Batches of hundreds of kilobytes: groups and destage writes grow with what waits.
+#[test]
+fn an_honest_broker_keeps_its_promises_with_large_writes() {
+    let mut largest_mean = 0;
+    for seed in 0..LARGE_SEEDS {
+        let report = run(seed, Settings { ops: 40, large: true, ..Settings::default() });
+        let report =
+            report.unwrap_or_else(|why| panic!("ringmill-sim --large --seeds {seed} --ops 40: {why}"));
+        largest_mean = largest_mean.max(report.destage_bytes / report.destage_writes.max(1));
+    }
+    assert!(
+        largest_mean > DESTAGE_BYTES as u64,
+        "no destage write grew: {largest_mean} bytes a write at most"
+    );
 }
 
 #[test]
