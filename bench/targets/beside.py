@@ -5,6 +5,7 @@ while a neighbour wants CPU now and then.
 bench/targets/beside.py commits [--groups 10000] [--rate 50000] [--each 1] [--rounds 3] [--seconds 20]
 bench/targets/beside.py cleaning [--gigabytes 20] [--seconds 20] [--limit 64MiB]
 bench/targets/beside.py neighbour [--rounds 3] [--seconds 15]
+bench/targets/beside.py bulk [--rounds 3] [--seconds 15]
 
 commits:  two brokers run. P1 (rdkafka_performance, 2,000 rec/s x 1,000 B, acks=all, one partition) is measured at the first,
           while the same commits go to the first and then to the second, in turn: the CPU that clients and a coordinator take
@@ -14,10 +15,12 @@ cleaning: one broker with that much data in a compacted and in a deleting topic.
 neighbour: one broker, and a process of the same session that takes 150 ms of CPU once a second, with the scheduler's autogroup on
           and off in turn; beside P1, how long the kernel's workers, one of which ends every direct write, waited for a CPU
           (kernel-notes/completion-worker.md). Wants root, and puts the setting back.
+bulk:     one core, and a producer of another partition that takes all there is; flush groups of 4,032 KiB, as they are by default,
+          and of 1 MiB in turn (kernel-notes/large-writes.md).
 
 Prints a line of JSON for each round, then the ratios of the pooled samples. Wants target/release/ringmill and a quiet machine.
 """
-import argparse, json, os, re, subprocess, sys, tempfile, time
+import argparse, contextlib, json, os, re, subprocess, sys, tempfile, time
 import common
 from common import Broker, Client, Folder, check, commit_load, first_commit, free_port
 
@@ -208,16 +211,48 @@ def neighbour(asked):
     show(on=quantiles(pooled['1']), off=quantiles(pooled['0']), ratios=ratios(pooled['1'], pooled['0']))
 
 
+def bulk(asked):
+    sizes = {'4032KiB': ['--set', 'group.bytes=4032KiB'], '1MiB': ['--set', 'group.bytes=1MiB']}
+    pooled = {size: [] for size in sizes}
+    keep = ['--config', 'retention.bytes=268435456', '--config', 'segment.bytes=67108864']
+    with Folder('bulk') as folder, contextlib.ExitStack() as running:
+        brokers = {}
+        for size, options in sizes.items():
+            brokers[size] = running.enter_context(Broker(os.path.join(folder, size), '--cores', '1', '--memory', '512MiB', *options,
+                                                         '--set', 'log.retention.check.interval.ms=1000', port=free_port(), admin=free_port()))
+            brokers[size].create('p1', 1)
+            check([common.RINGMILL, 'topic', 'create', 'bulk', '--partitions', '1', *keep, '-b', brokers[size].address])
+            p1(brokers[size], 5)
+        for round_ in range(asked.rounds):
+            for size in list(sizes)[::1 if round_ % 2 == 0 else -1]:
+                broker = brokers[size]
+                producer = subprocess.Popen([common.LIBRDKAFKA, 'perf', '-P', '-t', 'bulk', '-p', '0', '-s', '1000', '-c', '1000000000', '-a', '-1', '-u', '-X', 'linger.ms=5',
+                                             '-X', 'batch.size=1000000', '-X', 'queue.buffering.max.messages=1000000', '-b', broker.address],
+                                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                try:
+                    time.sleep(2)
+                    before, begun = broker.metric('ringmill_received_bytes_total'), time.monotonic()
+                    samples = p1(broker, asked.seconds)
+                    rate = (broker.metric('ringmill_received_bytes_total') - before) / 1e6 / (time.monotonic() - begun)
+                finally:
+                    producer.kill()
+                    producer.wait()
+                pooled[size] += samples
+                show(round=round_, group_bytes=size, p1_ms=quantiles(samples), max_ms=max(samples), mb_s=round(rate))
+                time.sleep(5)
+    show(**{size: quantiles(samples) for size, samples in pooled.items()}, ratios=ratios(pooled['4032KiB'], pooled['1MiB']))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('what', choices=['commits', 'cleaning', 'neighbour'])
+    parser.add_argument('what', choices=['commits', 'cleaning', 'neighbour', 'bulk'])
     parser.add_argument('--groups', type=int, default=10000); parser.add_argument('--rate', type=int, default=50000)
     parser.add_argument('--each', type=int, default=1, help=f'offsets in a request, up to {TOPIC_PARTITIONS}')
     parser.add_argument('--gigabytes', type=float, default=20); parser.add_argument('--limit', default='1TiB', help='of compaction, in bytes a second')
     parser.add_argument('--rounds', type=int, default=3)
     parser.add_argument('--seconds', type=int, default=20)
     asked = parser.parse_args()
-    {'commits': commits, 'cleaning': cleaning, 'neighbour': neighbour}[asked.what](asked)
+    {'commits': commits, 'cleaning': cleaning, 'neighbour': neighbour, 'bulk': bulk}[asked.what](asked)
 
 
 if __name__ == '__main__':

@@ -38,7 +38,9 @@ class Rows:
             return ''
         total, cpus = (client or 0) + (broker or 0), os.cpu_count()
         who = 'client' if busiest >= BUSY else 'CPUs of the machine' if total >= BUSY * cpus else 'broker or disk'
-        return f'{who}: busiest client thread {busiest:.0%}, client {client:.2f} + broker {broker or 0:.2f} of {cpus} CPUs'
+        idle = self.value(workload, 'ours', 'idle_cpus')
+        rest = '' if idle is None else f', {idle:.2f} idle'
+        return f'{who}: busiest client thread {busiest:.0%}, client {client:.2f} + broker {broker or 0:.2f} of {cpus} CPUs{rest}'
 
 
 def floor(data, workload, key):
