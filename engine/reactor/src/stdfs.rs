@@ -78,7 +78,8 @@ fn read_full(file: &File, buf: &mut [u8], offset: u64) -> io::Result<usize> {
 
 /// On btrfs: a new file's blocks are written where they lie. It would look for new ones at every write otherwise, so a
 /// recycled core-log file would grow old in pieces, and on a full disk an ack or a checkpoint could find no room although
-/// its file has its size. Its checksums go with that; every format has its own. Elsewhere, or when refused, nothing is lost.
+/// its file has its size. Its checksums go with that, as other file systems have none: groups, batches, checkpoints and
+/// the journal have CRCs, Kafka's index files and `partition.metadata` do not. Elsewhere, or when refused, nothing is lost.
 fn write_in_place(file: &File) {
     use rustix::fs::{IFlags, fstatfs, ioctl_getflags, ioctl_setflags};
     const BTRFS_SUPER_MAGIC: i64 = 0x9123_683E;

@@ -745,6 +745,7 @@ fn small_limits_are_gone_along_with() {
     let dir = folder();
     let plan = Plan { memlock_kib: Some(64), ..Plan::within(&dir, "2") };
     let broker = plan.start();
+    assert!(broker.banner.contains("memlock is 64KiB, below 8MiB"), "{}", broker.banner);
     let mut client = Client::connect(broker.address);
     client.create("orders");
     assert_eq!(client.produce("orders", 0), 0);

@@ -20,7 +20,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 const TOPIC: &str = "crash";
-const PRODUCERS: usize = 4;
+/// Two for each partition, so that their batches lie between each other's.
+const PRODUCERS: usize = 8;
 const PARTITIONS: i32 = 4;
 
 fn start(data: &Path) -> Broker {
