@@ -127,6 +127,8 @@ impl Producer {
     fn make_large(&mut self) {
         (self.bytes_max, self.records_max) = (800_000, 4);
         (self.depth, self.gap_ns) = (5, 200_000);
+        // A request takes a hundred steps to arrive: with the chance of a small one none ever would.
+        self.reset_ppm /= 100;
     }
 
     /// Nothing is waiting for an answer.

@@ -194,7 +194,7 @@ impl World {
     pub fn reset_end(&mut self, socket: u64) {
         let Some(this) = self.sockets.get_mut(&socket) else { return };
         this.reset = true;
-        this.outbox.clear();
+        this.outbox = VecDeque::new();
         if let Some(op) = this.send.take() {
             self.finish(op, Err(Errno::CONNECTION_RESET), Payload::None);
         }
@@ -207,7 +207,7 @@ impl World {
         let ops = [this.recv.take(), this.send.take()];
         this.closed = true;
         this.closing = true;
-        this.outbox.clear();
+        this.outbox = VecDeque::new();
         for op in ops.into_iter().flatten() {
             self.finish(op, Err(Errno::CANCELED), Payload::None);
         }
@@ -220,7 +220,7 @@ impl World {
             socket.reset = true;
             socket.recv = None;
             socket.send = None;
-            socket.outbox.clear();
+            socket.outbox = VecDeque::new();
         }
     }
 }
@@ -268,7 +268,7 @@ impl SimConn {
         if let Some(this) = world.sockets.get_mut(&self.socket) {
             this.closed = true;
             this.reset = true;
-            this.outbox.clear();
+            (this.inbox, this.outbox) = (VecDeque::new(), VecDeque::new());
         }
         if let Some(peer) = peer {
             world.reset_end(peer);
