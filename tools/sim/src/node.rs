@@ -26,6 +26,8 @@ struct Unit {
 /// A running broker.
 pub(crate) struct Node {
     units: Vec<Unit>,
+    /// The largest write into a segment, of those that were a turn's only one.
+    destage_write_bytes_max: u64,
 }
 
 /// What a turn asked for.
@@ -65,7 +67,7 @@ impl Node {
         for unit in &mut units {
             unit.core.know(boot.topics);
         }
-        Ok(Node { units })
+        Ok(Node { units, destage_write_bytes_max: 0 })
     }
 
     /// Cores that have a reason to turn.
@@ -77,7 +79,12 @@ impl Node {
 
     pub fn turn(&mut self, world: &SimWorld, at: usize) -> Turned {
         let Some(unit) = self.units.get_mut(at) else { return Turned::Nothing };
+        let (writes, bytes) = unit.destaged();
         unit.core.turn();
+        let (writes_after, bytes_after) = unit.destaged();
+        if writes_after == writes + 1 {
+            self.destage_write_bytes_max = self.destage_write_bytes_max.max(bytes_after - bytes);
+        }
         let mut drained = false;
         while let Ok(message) = unit.from_core.pop() {
             match message {
@@ -111,10 +118,8 @@ impl Node {
         self.units.iter().map(|unit| unit.core.log().metrics().compactions).sum()
     }
 
-    /// Writes into segments, and their bytes.
-    pub fn destaged(&self) -> (u64, u64) {
-        let metrics = self.units.iter().map(|unit| unit.core.log().metrics());
-        metrics.fold((0, 0), |(writes, bytes), m| (writes + m.destage_writes, bytes + m.destage_bytes))
+    pub fn destage_write_bytes_max(&self) -> u64 {
+        self.destage_write_bytes_max
     }
 
     /// A core to connect to: the kernel's choice.
@@ -172,6 +177,12 @@ impl Node {
 }
 
 impl Unit {
+    /// Writes into segments, and their bytes.
+    fn destaged(&self) -> (u64, u64) {
+        let metrics = self.core.log().metrics();
+        (metrics.destage_writes, metrics.destage_bytes)
+    }
+
     fn open(
         world: &SimWorld,
         boot: &Boot<'_>,

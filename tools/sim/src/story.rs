@@ -69,9 +69,8 @@ pub struct Report {
     pub superseded: u64,
     /// Delete markers among them whose time was over.
     pub markers_gone: u64,
-    /// Writes into segments, and their bytes.
-    pub destage_writes: u64,
-    pub destage_bytes: u64,
+    /// The largest write into a segment, of those that were a turn's only one.
+    pub destage_write_bytes_max: u64,
     /// Lives that began with another number of cores.
     pub resized: u64,
     pub crashes: u64,
@@ -503,9 +502,8 @@ impl Story {
             eprintln!("{} ns: {cut:?} ends; {state}", self.world.now_ns());
         }
         self.report.compactions += self.node.as_ref().map_or(0, Node::compactions);
-        let (writes, bytes) = self.node.as_ref().map_or((0, 0), Node::destaged);
-        self.report.destage_writes += writes;
-        self.report.destage_bytes += bytes;
+        let largest = self.node.as_ref().map_or(0, Node::destage_write_bytes_max);
+        self.report.destage_write_bytes_max = self.report.destage_write_bytes_max.max(largest);
         self.passes.end_life();
         self.compactions_seen = 0;
         self.node = None;

@@ -6,7 +6,7 @@ use ringmill_sim::{Settings, run};
 use ringmill_types::limits::DESTAGE_BYTES;
 
 /// They take longer each than others do.
-const LARGE_SEEDS: u64 = 6;
+const LARGE_SEEDS: u64 = 3;
 
 /// Within so many a stale group is read.
 const STALE_SEEDS: u64 = 40;
@@ -39,17 +39,15 @@ fn an_honest_broker_keeps_its_promises() {
 /// Batches of hundreds of kilobytes: groups and destage writes grow with what waits.
 #[test]
 fn an_honest_broker_keeps_its_promises_with_large_writes() {
-    let mut largest_mean = 0;
+    let mut largest = 0;
     for seed in 0..LARGE_SEEDS {
-        let report = run(seed, Settings { ops: 40, large: true, ..Settings::default() });
+        let report = run(seed, Settings { ops: 150, large: true, ..Settings::default() });
         let report =
-            report.unwrap_or_else(|why| panic!("ringmill-sim --large --seeds {seed} --ops 40: {why}"));
-        largest_mean = largest_mean.max(report.destage_bytes / report.destage_writes.max(1));
+            report.unwrap_or_else(|why| panic!("ringmill-sim --large --seeds {seed} --ops 150: {why}"));
+        largest = largest.max(report.destage_write_bytes_max);
     }
-    assert!(
-        largest_mean > DESTAGE_BYTES as u64,
-        "no destage write grew: {largest_mean} bytes a write at most"
-    );
+    // With the page before its bytes and the rest of its last one.
+    assert!(largest > 3 * DESTAGE_BYTES as u64, "no destage write grew: {largest} bytes at most");
 }
 
 #[test]
