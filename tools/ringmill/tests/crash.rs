@@ -20,24 +20,27 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 const TOPIC: &str = "crash";
-/// Two for each partition, so that their batches lie between each other's.
+/// Two for each partition, so that their batches lie between each other's: one that waits for each answer, and one with as many
+/// requests in flight as an idempotent producer may have.
 const PRODUCERS: usize = 8;
 const PARTITIONS: i32 = 4;
+const IN_FLIGHT: [u64; 2] = [1, 5];
 
 fn start(data: &Path) -> Broker {
     Broker::start(data, &["--set", "log.segment.bytes=1048576"])
 }
 
-/// Produces until told to stop, through any number of crashes; returns how many records were acked.
-fn run_producer(number: usize, address: &Mutex<String>, stop: &AtomicBool) -> u64 {
-    const COUNT: i32 = 5;
+/// Produces until told to stop, through any number of crashes, with so many requests in flight; returns how many records were
+/// acked.
+fn run_producer(number: usize, in_flight_max: u64, address: &Mutex<String>, stop: &AtomicBool) -> u64 {
+    const COUNT: u64 = 5;
     let mut id = None;
-    let mut acked = 0u64;
-    let mut sequence = 0i32;
+    let (mut acked, mut in_flight) = (0u64, 0u64);
     let mut client: Option<Client> = None;
     while !stop.load(Ordering::Relaxed) {
         let Some(connected) = client.as_mut() else {
             let at = address.lock().unwrap().clone();
+            in_flight = 0;
             client = Client::connect(&at).ok();
             if client.is_none() {
                 std::thread::sleep(Duration::from_millis(5));
@@ -49,20 +52,27 @@ fn run_producer(number: usize, address: &Mutex<String>, stop: &AtomicBool) -> u6
                 Some(id) => id,
                 None => *id.insert(connected.producer_id()?),
             };
-            let values = (acked..acked + COUNT as u64).map(|n| format!("{number}/{n}/{}", "x".repeat(200)));
-            let records = batch(Author { id, sequence }, &values.collect::<Vec<_>>());
-            connected.produce(TOPIC, (number as i32) % PARTITIONS, &records)
+            while in_flight < in_flight_max {
+                let first = acked + in_flight * COUNT;
+                let values: Vec<_> =
+                    (first..first + COUNT).map(|n| format!("{number}/{n}/{}", "x".repeat(200))).collect();
+                let records = batch(Author { id, sequence: first as i32 }, &values);
+                connected.send_produce(TOPIC, (number as i32) % PARTITIONS, &records)?;
+                in_flight += 1;
+            }
+            connected.receive_produced()
         })();
         match outcome {
             Ok(NONE) => {
-                acked += COUNT as u64;
-                sequence += COUNT;
+                acked += COUNT;
+                in_flight -= 1;
             }
-            // Not there yet, or not now: the same batch again.
+            // Not there yet, or not now: the same batches again, and on a new connection, as those behind it may be out of order.
             Ok(UNKNOWN_TOPIC_OR_PARTITION | REQUEST_TIMED_OUT | KAFKA_STORAGE_ERROR) => {
                 std::thread::sleep(Duration::from_millis(5));
+                client = None;
             }
-            Ok(code) => panic!("producer {number}: error {code} at sequence {sequence}"),
+            Ok(code) => panic!("producer {number}: error {code} after {acked} records"),
             Err(_) => client = None,
         }
     }
@@ -109,7 +119,8 @@ fn acked_records_survive_kill_nine_under_load() {
     let producers: Vec<_> = (0..PRODUCERS)
         .map(|number| {
             let (address, stop) = (address.clone(), stop.clone());
-            std::thread::spawn(move || run_producer(number, &address, &stop))
+            let in_flight_max = IN_FLIGHT[number / PARTITIONS as usize];
+            std::thread::spawn(move || run_producer(number, in_flight_max, &address, &stop))
         })
         .collect();
     for round in 0..rounds {

@@ -321,7 +321,18 @@ impl Client {
 
     /// acks=all; the partition's error code.
     pub fn produce(&mut self, topic: &str, partition: i32, records: &[u8]) -> io::Result<i16> {
-        let answer: ProduceResponse = self.call(&produce_request(topic, partition, records), 7)?;
+        self.send_produce(topic, partition, records)?;
+        self.receive_produced()
+    }
+
+    /// acks=all.
+    pub fn send_produce(&mut self, topic: &str, partition: i32, records: &[u8]) -> io::Result<()> {
+        self.send(&produce_request(topic, partition, records), 7)
+    }
+
+    /// The error code of the partition that was written to.
+    pub fn receive_produced(&mut self) -> io::Result<i16> {
+        let answer: ProduceResponse = self.receive(7)?;
         Ok(answer.responses[0].partition_responses[0].error_code)
     }
 
