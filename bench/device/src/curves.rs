@@ -1,6 +1,6 @@
 //! Which points make the curves of a device.
 
-use crate::probe::{Method, Point};
+use crate::probe::{Method, Point, SIZE_BYTES_MAX};
 use std::time::Duration;
 
 /// How much time the curves may take.
@@ -27,8 +27,8 @@ impl Effort {
 
     fn sizes(self) -> &'static [u32] {
         match self {
-            Effort::Quick => &[PAGE, 64 << 10, MEBIBYTE],
-            Effort::Full => &[PAGE, 16 << 10, 64 << 10, 256 << 10, MEBIBYTE],
+            Effort::Quick => &[PAGE, 64 << 10, MEBIBYTE, SIZE_BYTES_MAX],
+            Effort::Full => &[PAGE, 16 << 10, 64 << 10, 256 << 10, MEBIBYTE, SIZE_BYTES_MAX],
         }
     }
 
@@ -51,7 +51,9 @@ pub fn matrix(effort: Effort) -> Vec<Point> {
             }
         }
     }
-    for (method, size_bytes) in [(Method::Write, MEBIBYTE), (Method::Read, 256 << 10)] {
+    for (method, size_bytes) in
+        [(Method::Write, MEBIBYTE), (Method::Write, SIZE_BYTES_MAX), (Method::Read, 256 << 10)]
+    {
         for depth in effort.depths() {
             points.push(Point { method, size_bytes, depth: *depth });
         }

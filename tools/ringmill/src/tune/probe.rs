@@ -9,10 +9,11 @@ use std::time::Duration;
 
 const FILE_BYTES: u64 = 64 << 20;
 const SPAN: Duration = Duration::from_millis(120);
-const SIZES: [u32; 3] = [4 << 10, 64 << 10, 1 << 20];
+/// From a page to a flush group at its largest.
+const SIZES: [u32; 4] = [4 << 10, 64 << 10, 1 << 20, 4 << 20];
 const DEPTHS: [u32; 3] = [1, 2, 4];
 
-/// Measures for about two seconds.
+/// Measures for about three seconds.
 pub fn device(folder: &Path, stop: &AtomicBool) -> Result<Vec<DeviceRow>, Failed> {
     let failed = |error: ringmill_device::ProbeError| Failed::new(Code::Local, error.to_string());
     let mut probe = Probe::open(folder, FILE_BYTES).map_err(failed)?;
