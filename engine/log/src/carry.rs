@@ -36,8 +36,10 @@ impl Log {
             self.parts.iter().filter(|(_, p)| p.offline.is_some()).map(|(_, p)| p.undestaged_bytes).sum();
         let room = self.options.tail_bytes.min(self.core_log.capacity_bytes());
         let Some(part) = self.parts.get_mut(slot) else { return };
-        // Every batch of it must be durable: what is carried is acked already.
-        let ready = part.undestaged_bytes > 0 && part.durable == part.log_end && !part.deleted;
+        // Every batch of it must be durable, as what is carried is acked already; and none on its way into a segment: a failed
+        // read may have taken the partition offline meanwhile.
+        let is_written = self.destage.writes_to(slot);
+        let ready = part.undestaged_bytes > 0 && part.durable == part.log_end && !part.deleted && !is_written;
         if self.stopping || !ready || part.carry.is_some() || self.held_bytes < held_back * 3 / 2 + room / 8 {
             return;
         }

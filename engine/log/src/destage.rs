@@ -59,6 +59,11 @@ impl DestageState {
         self.writes.len()
     }
 
+    /// A write into a segment of that partition is under way.
+    pub fn writes_to(&self, slot: u32) -> bool {
+        self.writes.contains_key(&slot)
+    }
+
     pub fn is_idle(&self) -> bool {
         self.writes.is_empty() && self.queue.is_empty() && self.preparing == 0 && self.remove_dirs.is_empty()
     }
