@@ -25,6 +25,7 @@ pub struct PoolStats {
     pub registered_bytes: u64,
 }
 
+use crate::features::HostFeature;
 use crate::past_cache;
 use ringmill_types::limits::PAGE_BYTES;
 use std::cell::{Cell, RefCell};
@@ -108,7 +109,9 @@ impl Mapping {
                 if spare > head {
                     libc::munmap(start.add(bytes).as_ptr().cast(), spare - head);
                 }
-                libc::madvise(start.as_ptr().cast(), bytes, libc::MADV_HUGEPAGE);
+                if HostFeature::HugePages.is_on() {
+                    libc::madvise(start.as_ptr().cast(), bytes, libc::MADV_HUGEPAGE);
+                }
             }
         }
         counters.mapped.fetch_add(bytes as u64, Ordering::Relaxed);

@@ -4,6 +4,7 @@ use io_uring::IoUring;
 use ringmill_types::limits::LOCKED_BYTES_MIN;
 use std::fmt;
 use std::io;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 /// Submission slots; more operations wait in a queue of ours.
 const ENTRIES: u32 = 1024;
@@ -47,6 +48,43 @@ impl RingFeatures {
             _ => return false,
         }
         true
+    }
+}
+
+/// Techniques with files and memory that can be switched off, each with a fallback that CI runs. They are the process's and no
+/// ring's: files are opened by cores, by the threads beside them and by a start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum HostFeature {
+    /// `O_DIRECT` for core logs and segments; else through the page cache. Upkeep opens its files itself, and as it always does.
+    DirectIo = 1,
+    /// `MADV_HUGEPAGE` for large memory; else pages of 4 KiB.
+    HugePages = 2,
+    /// `FS_NOCOW_FL` for new files on btrfs; else it looks for new blocks at every write.
+    Nocow = 4,
+}
+
+static SWITCHED_OFF: AtomicU8 = AtomicU8::new(0);
+
+impl HostFeature {
+    pub const ALL: [HostFeature; 3] = [HostFeature::DirectIo, HostFeature::HugePages, HostFeature::Nocow];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            HostFeature::DirectIo => "direct_io",
+            HostFeature::HugePages => "huge_pages",
+            HostFeature::Nocow => "nocow",
+        }
+    }
+
+    /// Sets which are off, for every file that is opened and all memory that is taken from now on.
+    pub fn set_off(off: &[HostFeature]) {
+        let bits = off.iter().fold(0, |bits, feature| bits | *feature as u8);
+        SWITCHED_OFF.store(bits, Ordering::Relaxed);
+    }
+
+    pub fn is_on(self) -> bool {
+        SWITCHED_OFF.load(Ordering::Relaxed) & self as u8 == 0
     }
 }
 

@@ -7,7 +7,7 @@
 
 use crate::buffer::{Buf, BufMut, Pool};
 use crate::features::setup;
-pub use crate::features::{RingError, RingFeatures, RingOptions};
+pub use crate::features::{HostFeature, RingError, RingFeatures, RingOptions};
 use crate::fs::{FileHandle, Fs};
 pub use crate::listen::listen;
 use crate::mailbox::Doorbell;

@@ -1,5 +1,6 @@
 //! [`Fs`] on the real file system.
 
+use crate::features::HostFeature;
 use crate::fs::{DirEntry, FileHandle, FileInner, FilePlace, Fs, OpenMode};
 use crate::reclaim;
 use crate::unfit::{check_file, explain};
@@ -83,6 +84,9 @@ fn read_full(file: &File, buf: &mut [u8], offset: u64) -> io::Result<usize> {
 fn write_in_place(file: &File) {
     use rustix::fs::{IFlags, fstatfs, ioctl_getflags, ioctl_setflags};
     const BTRFS_SUPER_MAGIC: i64 = 0x9123_683E;
+    if !HostFeature::Nocow.is_on() {
+        return;
+    }
     let is_btrfs = fstatfs(file).is_ok_and(|s| s.f_type & 0xFFFF_FFFF == BTRFS_SUPER_MAGIC);
     // The attribute counts only for a file without bytes.
     if is_btrfs
@@ -112,6 +116,7 @@ impl Fs for StdFs {
             OpenMode::ReadDirect => (false, false, true),
             OpenMode::CreateDirect => (true, true, true),
         };
+        let direct = direct && HostFeature::DirectIo.is_on();
         let options = |direct: bool| {
             let mut options = OpenOptions::new();
             options

@@ -23,6 +23,8 @@ pub struct Banner {
     pub data: PathBuf,
     pub first_start: bool,
     pub file_system: FileSystem,
+    /// Logs and segments bypass the page cache.
+    pub direct: bool,
     pub free_bytes: Option<u64>,
     pub cores: Vec<CorePlacement>,
     pub memory_bytes: u64,
@@ -123,10 +125,7 @@ impl Banner {
         let free = self
             .free_bytes
             .map_or(String::new(), |bytes| format!(", {:.1} GiB free", bytes as f64 / f64::from(1 << 30)));
-        let buffered = match self.file_system.footing {
-            Footing::Sound => "",
-            Footing::Buffered(_) | Footing::Memory | Footing::Refused(_) => ", buffered",
-        };
+        let buffered = if self.direct { "" } else { ", buffered" };
         let first = if self.first_start { ", first start" } else { "" };
         format!("{} ({}{buffered}{free}{first})", self.data.display(), self.file_system.name)
     }
@@ -189,6 +188,7 @@ mod tests {
             data: "/var/lib/ringmill".into(),
             first_start: true,
             file_system: FileSystem { name: "ext4".into(), footing: Footing::Sound },
+            direct: true,
             free_bytes: Some(3 << 29),
             cores: vec![
                 CorePlacement { core: CoreId(0), cpu: Some(0) },
@@ -233,6 +233,7 @@ mod tests {
     fn a_weaker_promise_is_not_dressed_up() {
         let mut on_memory = banner();
         on_memory.file_system = FileSystem { name: "tmpfs".into(), footing: Footing::Memory };
+        on_memory.direct = false;
         assert!(on_memory.text().contains("(tmpfs, buffered"), "{}", on_memory.text());
         assert!(on_memory.text().contains("a power cut takes it"), "{}", on_memory.text());
         let on_overlay = FileSystem { name: "overlay".into(), footing: Footing::Buffered("it is a layer") };

@@ -25,7 +25,7 @@ use ringmill_log::RecoveryError;
 use ringmill_log::format::checkpoint::PartitionState;
 use ringmill_log::inspect::repair;
 use ringmill_metadata::JournalError;
-use ringmill_reactor::ring::{RingBackend, RingError, RingFeatures, RingOptions};
+use ringmill_reactor::ring::{HostFeature, RingBackend, RingError, RingFeatures, RingOptions};
 use ringmill_reactor::stdfs::StdFs;
 use ringmill_reactor::{Doorbell, Fs, Unfit};
 use ringmill_types::{CoreId, TopicSpec};
@@ -101,6 +101,7 @@ struct Ground {
 impl Ground {
     fn survey(options: BrokerOptions, facts: HostFacts) -> Result<Ground, Failure> {
         let settings = &options.config.settings;
+        HostFeature::set_off(&planes::host_features_off(settings));
         // First: with too few, what comes next fails at random.
         let limits = host::raise_limits();
         planes::enough_files(limits.open_files, options.cores.len())?;
@@ -115,6 +116,11 @@ impl Ground {
         RingBackend::new(trial).map(drop).map_err(|error| ring_failure(&error))?;
         let kernel = host::kernel_release();
         Ok(Ground { options, facts, kernel, file_system, limits, listeners, listen, admin, admin_at })
+    }
+
+    /// Whether logs and segments bypass the page cache.
+    fn is_direct(&self) -> bool {
+        self.file_system.footing == Footing::Sound && HostFeature::DirectIo.is_on()
     }
 }
 
@@ -284,7 +290,8 @@ impl Running {
     fn banner(&self, begun: Instant) -> Banner {
         let ground = &self.ground;
         let settings = &ground.options.config.settings;
-        let Features { used, unused, without } = Features::of(&self.features, &settings.features_off);
+        let Features { used, unused, without } =
+            Features::of(&self.features, ground.is_direct(), &settings.features_off);
         Banner {
             kernel: ground.kernel.clone(),
             node_id: self.folder.identity.node_id,
@@ -295,6 +302,7 @@ impl Running {
             data: std::path::absolute(&self.folder.path).unwrap_or_else(|_| self.folder.path.clone()),
             first_start: self.folder.first_start,
             file_system: ground.file_system.clone(),
+            direct: ground.is_direct(),
             free_bytes: StdFs.free_bytes(&self.folder.path).ok(),
             cores: ground.options.cores.clone(),
             memory_bytes: ground.options.memory_bytes,
@@ -485,10 +493,11 @@ struct Features {
 }
 
 impl Features {
-    /// `found`: what the rings could set up; `off`: the names of `features.off`.
-    fn of(found: &RingFeatures, off: &[String]) -> Features {
+    /// `found`: what the rings could set up; `direct`: whether files are written with direct I/O; `off`: the names of
+    /// `features.off`.
+    fn of(found: &RingFeatures, direct: bool, off: &[String]) -> Features {
         let mut features = Features::default();
-        for (name, works) in found.list() {
+        for (name, works) in found.list().into_iter().chain([(HostFeature::DirectIo.name(), direct)]) {
             if off.iter().any(|off| off == name) {
                 features.without.push(format!("{name} (switched off)"));
             } else if !works {
@@ -497,6 +506,12 @@ impl Features {
                 features.unused.push(format!("{name} (it loses on loopback)"));
             } else {
                 features.used.push(name.to_string());
+            }
+        }
+        // Advice to the kernel, and what only btrfs has: not told where it is taken.
+        for name in [HostFeature::HugePages.name(), HostFeature::Nocow.name()] {
+            if off.iter().any(|off| off == name) {
+                features.without.push(format!("{name} (switched off)"));
             }
         }
         features
@@ -561,8 +576,8 @@ mod tests {
 
     #[test]
     fn features_are_told_as_they_are_used() {
-        let all = Features::of(&RingFeatures::ALL, &[]);
-        assert_eq!(all.used, ["defer_taskrun", "provided_buffers", "multishot_accept"]);
+        let all = Features::of(&RingFeatures::ALL, true, &[]);
+        assert_eq!(all.used, ["defer_taskrun", "provided_buffers", "multishot_accept", "direct_io"]);
         assert_eq!(all.unused, ["zero_copy (it loses on loopback)"]);
         assert!(all.without.is_empty());
         let found = RingFeatures {
@@ -571,10 +586,19 @@ mod tests {
             multishot_accept: false,
             ..RingFeatures::ALL
         };
-        let some = Features::of(&found, &["multishot_accept".into()]);
+        let some = Features::of(&found, false, &["multishot_accept".into(), "nocow".into()]);
         assert_eq!(some.used, ["defer_taskrun"]);
         assert!(some.unused.is_empty());
-        assert_eq!(some.without, ["provided_buffers", "multishot_accept (switched off)", "zero_copy"]);
+        assert_eq!(
+            some.without,
+            [
+                "provided_buffers",
+                "multishot_accept (switched off)",
+                "zero_copy",
+                "direct_io",
+                "nocow (switched off)"
+            ]
+        );
     }
 
     #[test]

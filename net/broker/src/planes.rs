@@ -12,7 +12,7 @@ use crate::probe;
 use ringmill_core::CoreSettings;
 use ringmill_device::Identity as Device;
 use ringmill_log::LogOptions;
-use ringmill_reactor::ring::{RingFeatures, RingOptions};
+use ringmill_reactor::ring::{HostFeature, RingFeatures, RingOptions};
 use ringmill_types::limits::{LOCKED_BYTES_MIN, OPEN_FILES_MIN};
 use std::path::{Path, PathBuf};
 
@@ -53,10 +53,17 @@ pub fn flush_method(
 pub fn features(settings: &Settings) -> RingFeatures {
     let mut features = RingFeatures::ALL;
     for name in &settings.features_off {
-        let known = features.switch_off(name);
-        assert!(known, "features.off was checked against the ring's own list");
+        let known =
+            features.switch_off(name) || HostFeature::ALL.iter().any(|feature| feature.name() == name);
+        assert!(known, "features.off was checked against these lists");
     }
     features
+}
+
+/// Of `features.off`, what is no ring's.
+pub fn host_features_off(settings: &Settings) -> Vec<HostFeature> {
+    let is_off = |feature: &HostFeature| settings.features_off.iter().any(|name| name == feature.name());
+    HostFeature::ALL.into_iter().filter(is_off).collect()
 }
 
 /// How many open files connections and segments of one core may take.

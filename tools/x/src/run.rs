@@ -27,9 +27,10 @@ pub fn ci() -> Result<(), String> {
     command("cargo run --quiet -p ringmill-sim -- --one-page --seeds 0..100")?;
     command("cargo build --release")?;
     crate::instructions::run(false)?;
-    // Nothing is sent with zero_copy yet, so alone it changes nothing here: engine/reactor/tests/ring.rs has both ways.
-    let each = ["", "defer_taskrun", "provided_buffers", "multishot_accept"];
-    let all = "defer_taskrun,provided_buffers,multishot_accept,zero_copy";
+    // No send is large enough for zero_copy, so alone it changes nothing here: engine/reactor/tests/ring.rs has both ways. nocow
+    // is for btrfs: tools/ci/filesystems.sh.
+    let each = ["", "defer_taskrun", "provided_buffers", "multishot_accept", "direct_io", "huge_pages"];
+    let all = "defer_taskrun,provided_buffers,multishot_accept,zero_copy,direct_io,huge_pages,nocow";
     for off in each.into_iter().chain([all]) {
         let set = if off.is_empty() { String::new() } else { format!("--set features.off={off}") };
         command(&format!("tools/ci/smoke.sh target/release/ringmill {set}"))?;

@@ -383,8 +383,16 @@ macro_rules! settings {
 /// Core threads one process may have.
 pub const CORES_MAX: usize = 256;
 
-/// Kernel features that `features.off` can name: those of `ringmill_reactor::ring::RingFeatures`.
-pub const FEATURES: &[&str] = &["defer_taskrun", "provided_buffers", "multishot_accept", "zero_copy"];
+/// Kernel features that `features.off` can name: those of `RingFeatures` and `HostFeature` in `ringmill_reactor::ring`.
+pub const FEATURES: &[&str] = &[
+    "defer_taskrun",
+    "provided_buffers",
+    "multishot_accept",
+    "zero_copy",
+    "direct_io",
+    "huge_pages",
+    "nocow",
+];
 
 const BYTES_MAX: i64 = 1 << 50;
 const MS_MAX: i64 = i64::MAX;
@@ -562,9 +570,11 @@ mod tests {
     }
 
     #[test]
-    fn features_off_names_what_the_ring_knows() {
+    fn features_off_names_what_the_reactor_knows() {
+        use ringmill_reactor::ring::{HostFeature, RingFeatures};
+        let of_rings = RingFeatures::ALL.list().into_iter().map(|(name, _)| name);
         let known: Vec<&str> =
-            ringmill_reactor::ring::RingFeatures::ALL.list().iter().map(|(name, _)| *name).collect();
+            of_rings.chain(HostFeature::ALL.iter().map(|feature| feature.name())).collect();
         assert_eq!(FEATURES, known);
     }
 
