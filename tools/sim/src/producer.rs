@@ -49,6 +49,8 @@ struct Target {
     sequence: i32,
     /// Records of it share keys.
     compacted: bool,
+    /// Refused as a topic that the core had not heard of yet, before anything was acked.
+    began_early: bool,
 }
 
 pub(crate) struct Producer {
@@ -160,6 +162,7 @@ impl Producer {
             producer_id: 1_000 + id + identity * 1_000_000 + at as i64 * 1_000,
             place,
             sequence: 0,
+            began_early: false,
         };
         self.targets = catalog.places(&self.topic).into_iter().enumerate().map(target).collect();
     }
@@ -293,9 +296,16 @@ impl Producer {
             let Some(part) = parts.iter().find(|p| p.index == target.place.index) else {
                 return Err(Violation(format!("an answer without partition {}", target.place.index)));
             };
+            let is_unknown = matches!(part.error, 3 | 100);
             match self.judge(&item, target, *part, catalog, model)? {
                 Fate::Done => {}
-                Fate::Retry => again.push(item),
+                Fate::Retry => {
+                    let is_first = item.identity.is_some_and(|identity| identity.base_sequence == 0);
+                    if let Some(target) = self.targets.get_mut(item.target) {
+                        target.began_early |= is_unknown && is_first;
+                    }
+                    again.push(item);
+                }
                 Fate::Dropped => dropped = true,
             }
         }
@@ -335,6 +345,11 @@ impl Producer {
             3 | 100 => Ok(Fate::Retry),
             // A relaxed topic lost what it had acked: a producer begins anew, as Kafka's do with a new epoch.
             45 if self.idempotent && relaxed => Ok(Fate::Dropped),
+            // What was in flight behind its first batch met the topic, and a partition takes any sequence of a producer that it
+            // does not know, as Kafka's do. Such a producer begins anew too.
+            45 if target.began_early && item.identity.is_some_and(|i| i.base_sequence == 0) => {
+                Ok(Fate::Dropped)
+            }
             45 if self.idempotent => Err(Violation(format!(
                 "producer {}: the batch after its last acked one is refused as out of order in partition {}",
                 self.id, place.id.0
