@@ -124,8 +124,9 @@ mod tests {
     fn ipv6_and_names_work_and_foreign_addresses_are_explained() {
         let (_held, bound) = bind("--listen", &address("localhost:0")).expect("loopback has a name");
         assert!(bound.ip().is_loopback());
-        if let Ok((_held, bound)) = bind("--listen", &address("[::1]:0")) {
-            assert!(bound.is_ipv6());
+        match bind("--listen", &address("[::1]:0")) {
+            Ok((_held, bound)) => assert!(bound.is_ipv6()),
+            Err(why) => eprintln!("SKIPPED: no IPv6 on this machine ({why})"),
         }
         // 192.0.2.0/24 is for documentation (RFC 5737): no machine has it.
         let failure = bind("--admin", &address("192.0.2.1:1")).expect_err("not ours");

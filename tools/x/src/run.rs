@@ -39,6 +39,10 @@ pub fn ci() -> Result<(), String> {
         command(&format!("tools/ci/smoke.sh target/release/ringmill --set flush.method={method}"))?;
     }
     command("AS_NOBODY=1 tools/ci/smoke.sh target/release/ringmill --cores 8")?;
+    match std::net::TcpListener::bind("[::1]:0") {
+        Ok(_) => command("LISTEN='[::1]:0' tools/ci/smoke.sh target/release/ringmill")?,
+        Err(error) => println!("*** SKIPPED: no IPv6 on this machine ({error}) ***"),
+    }
     command("tools/ci/forbidden.sh target/release/ringmill")?;
     command("RINGMILL_CRASH_ROUNDS=20 cargo test --release -p ringmill --test crash")?;
     command("tools/ci/filesystems.sh target/release/ringmill")?;
