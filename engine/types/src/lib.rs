@@ -9,6 +9,7 @@ pub mod internal;
 pub mod limits;
 pub mod random;
 pub mod topic;
+pub mod topic_name;
 
 pub use error_code::ErrorCode;
 pub use ids::{CoreId, GroupSeq, LeaderEpoch, Offset, PartitionId, ProducerEpoch, ProducerId, TopicId};

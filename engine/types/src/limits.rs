@@ -28,9 +28,13 @@ pub const MESSAGE_MAX_BYTES_DEFAULT: usize = (1 << 20) + 12;
 /// Kafka's `socket.request.max.bytes`: a larger frame closes the connection.
 pub const REQUEST_MAX_BYTES_DEFAULT: usize = 100 << 20;
 
-/// A request that control decides. Its thread reads each as a whole before anybody else has a turn: a few milliseconds for
-/// one this large. What carries records never goes there; ten thousand topics are named in less.
+/// A request that control decides, or Metadata. A thread reads each as a whole before anybody else has a turn: a few
+/// milliseconds for one this large. What carries records is none of these; ten thousand topics are named in less.
 pub const CONTROL_REQUEST_BYTES_MAX: usize = 4 << 20;
+
+/// Items of one list in a request that asks or decides: as many as twice the partitions that one broker is made for, and few
+/// enough to be gone through without keeping others waiting.
+pub const REQUEST_ITEMS_MAX: usize = 20_000;
 
 /// One core-log file, by default. The first file of a fresh folder is [`CORE_LOG_FIRST_FILE_BYTES`].
 pub const CORE_LOG_FILE_BYTES_DEFAULT: u64 = 64 << 20;

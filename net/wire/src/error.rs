@@ -29,6 +29,8 @@ pub enum WireErrorKind {
     Varint,
     /// A string that is not UTF-8.
     Utf8,
+    /// A string of so many bytes, more than the protocol's strings can have.
+    LongString(usize),
     /// A tagged field whose content ends before its length does; so many bytes are left.
     TagRest(usize),
     /// A value outside those the protocol defines.
@@ -60,6 +62,9 @@ impl fmt::Display for WireError {
                 write!(f, "the variable-length integer of {field} at byte {at} has no end")
             }
             WireErrorKind::Utf8 => write!(f, "{field} at byte {at} is not UTF-8"),
+            WireErrorKind::LongString(bytes) => {
+                write!(f, "{field} up to byte {at} has {bytes} bytes; a string may have {}", i16::MAX)
+            }
             WireErrorKind::TagRest(left) => {
                 write!(f, "the tagged field {field} at byte {at} is {left} bytes longer than its content")
             }

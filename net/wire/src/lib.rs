@@ -1,4 +1,5 @@
-//! Kafka's wire format for what cores read and write themselves: framing, ApiVersions, Produce and Fetch.
+//! Kafka's wire format for what cores read and write themselves: framing, ApiVersions, Metadata, Produce
+//! and Fetch.
 //!
 //! Owns the one table of what this broker advertises ([`supported::SUPPORTED`]). Parses borrow from the frame, check
 //! everything before they return, and allocate nothing; record bytes are never copied here. Never does I/O, never
@@ -14,6 +15,7 @@ pub mod error;
 pub mod features;
 pub mod fetch;
 pub mod frame;
+pub mod metadata;
 pub mod produce;
 pub mod reader;
 pub mod supported;

@@ -69,6 +69,12 @@ impl<'a> Reader<'a> {
         self.fixed(field).map(i8::from_be_bytes)
     }
 
+    /// Whatever is not 0 is true, as in Kafka.
+    #[inline]
+    pub fn bool(&mut self, field: &'static str) -> Result<bool> {
+        Ok(self.i8(field)? != 0)
+    }
+
     #[inline]
     pub fn i16(&mut self, field: &'static str) -> Result<i16> {
         self.fixed(field).map(i16::from_be_bytes)
@@ -178,6 +184,13 @@ impl<'a> Reader<'a> {
     /// that the rest of the frame cannot hold is refused before anything is done with it.
     #[inline]
     pub fn array(&mut self, field: &'static str, element_bytes_min: usize) -> Result<usize> {
+        let count = self.nullable_array(field, element_bytes_min)?;
+        count.ok_or_else(|| self.error(field, WireErrorKind::Null))
+    }
+
+    /// The same of an array that may be null.
+    #[inline]
+    pub fn nullable_array(&mut self, field: &'static str, element_bytes_min: usize) -> Result<Option<usize>> {
         let count = match self.encoding {
             Encoding::Flexible => self.compact_length(field)?,
             Encoding::Classic => {
@@ -185,12 +198,11 @@ impl<'a> Reader<'a> {
                 self.classic_length(i64::from(count), field)?
             }
         };
-        let count = count.ok_or_else(|| self.error(field, WireErrorKind::Null))?;
         let room = self.rest.len() / element_bytes_min.max(1);
-        if count > room {
-            return Err(self.error(field, WireErrorKind::Count { count: count as u64, room }));
+        match count.filter(|count| *count > room) {
+            Some(count) => Err(self.error(field, WireErrorKind::Count { count: count as u64, room })),
+            None => Ok(count),
         }
-        Ok(count)
     }
 
     /// Passes over the tagged fields that end a structure. Nothing in the classic encoding.

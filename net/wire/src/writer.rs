@@ -30,6 +30,11 @@ impl<'b> Writer<'b> {
     }
 
     #[inline]
+    pub fn bool(&mut self, value: bool) {
+        self.out.push(u8::from(value));
+    }
+
+    #[inline]
     pub fn i16(&mut self, value: i16) {
         self.out.extend_from_slice(&value.to_be_bytes());
     }

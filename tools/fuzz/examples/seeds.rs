@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use kafka_wire::{
-    alter_client_quotas_request, consumer_group_heartbeat_request, fetch_request, join_group_request,
+    alter_client_quotas_request, consumer_group_heartbeat_request, fetch_request, join_group_request, metadata_request,
     offset_commit_request, offset_fetch_request, produce_request, sync_group_request,
 };
 use kafka_wire_core::{ApiVersion, KafkaEncode, StrBytes, Uuid};
@@ -24,6 +24,13 @@ fn main() -> std::io::Result<()> {
     }
     for version in 4..=18 {
         write("fetch_request", format!("v{version}"), &body(&fetch(version), version))?;
+    }
+    for version in 0..=13 {
+        write("metadata_request", format!("v{version}"), &body(&metadata_of(version), version))?;
+    }
+    for version in [1, 13] {
+        let all = kafka_wire::MetadataRequest::default();
+        write("metadata_request", format!("v{version}-all"), &body(&all, version))?;
     }
     for version in 0..=4 {
         let mut request = kafka_wire::ApiVersionsRequest::default();
@@ -84,7 +91,7 @@ fn control() -> Vec<(String, Vec<u8>)> {
             frames
         }};
     }
-    frames!(ListOffsetsRequest MetadataRequest FindCoordinatorRequest CreateTopicsRequest DeleteTopicsRequest
+    frames!(ListOffsetsRequest FindCoordinatorRequest CreateTopicsRequest DeleteTopicsRequest
         InitProducerIdRequest OffsetForLeaderEpochRequest DescribeConfigsRequest AlterConfigsRequest
         DescribeLogDirsRequest CreatePartitionsRequest IncrementalAlterConfigsRequest
         ListPartitionReassignmentsRequest DescribeClusterRequest DescribeTopicPartitionsRequest
@@ -285,6 +292,21 @@ fn produce(version: i16) -> kafka_wire::ProduceRequest {
     request.transactional_id = Some(StrBytes::from("tx"));
     (request.acks, request.timeout_ms) = (-1, 30_000);
     request.topic_data = vec![topic.clone(), topic];
+    request
+}
+
+fn metadata_of(version: i16) -> kafka_wire::MetadataRequest {
+    let mut topic = metadata_request::MetadataRequestTopic::default();
+    topic.name = Some(StrBytes::from("topic"));
+    let mut by_id = topic.clone();
+    if version >= 10 {
+        (by_id.name, by_id.topic_id) = (None, Uuid::from_bytes([7; 16]));
+    }
+    let mut request = kafka_wire::MetadataRequest::default();
+    request.topics = Some(vec![topic, by_id]);
+    request.allow_auto_topic_creation = version < 4;
+    request.include_cluster_authorized_operations = (8..=10).contains(&version);
+    request.include_topic_authorized_operations = version >= 8;
     request
 }
 

@@ -10,7 +10,9 @@ mod wire;
 
 pub use disk::{checkpoint, core_log_group, metadata_record, produced_batch, stored_batches};
 pub use groups::group_records;
-pub use wire::{api_versions, control_request, fetch_request, produce_request, request_header};
+pub use wire::{
+    api_versions, control_request, fetch_request, metadata_request, produce_request, request_header,
+};
 
 /// A target by name.
 pub type Target = (&'static str, fn(&[u8]));
@@ -20,6 +22,7 @@ pub const TARGETS: &[Target] = &[
     ("request_header", request_header),
     ("produce_request", produce_request),
     ("fetch_request", fetch_request),
+    ("metadata_request", metadata_request),
     ("api_versions", api_versions),
     ("control_request", control_request),
     ("produced_batch", produced_batch),

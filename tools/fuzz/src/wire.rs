@@ -4,9 +4,10 @@ use bytes::Bytes;
 use kafka_wire_core::{ApiVersion, DecodeLimits, KafkaDecode, KafkaEncode};
 use ringmill_wire::api_versions::{ApiVersionsAnswers, Features};
 use ringmill_wire::fetch::FetchRequest;
+use ringmill_wire::metadata::MetadataRequest;
 use ringmill_wire::produce::ProduceRequest;
 use ringmill_wire::supported::is_served;
-use ringmill_wire::{ApiKey, FrameLength, RequestHeader};
+use ringmill_wire::{ApiKey, FrameLength, RequestHeader, WireErrorKind};
 
 /// A frame with its length prefix.
 pub fn request_header(data: &[u8]) {
@@ -124,6 +125,38 @@ pub fn fetch_request(data: &[u8]) {
     }
 }
 
+/// A Metadata version and body.
+pub fn metadata_request(data: &[u8]) {
+    let Some(frame) = with_header(ApiKey::METADATA, data) else { return };
+    let header = RequestHeader::parse(&frame).expect("the header is ours");
+    let theirs: Option<kafka_wire::MetadataRequest> = oracle(&header, &frame);
+    let ours = match MetadataRequest::parse(&header, &frame) {
+        Ok(ours) => ours,
+        Err(error) => {
+            assert!(error.at <= frame.len(), "{error}");
+            // The oracle takes longer lists and names.
+            let is_limit = matches!(error.kind, WireErrorKind::TooMany { .. } | WireErrorKind::LongString(_));
+            assert!(is_limit || theirs.is_none(), "{error}, yet the oracle reads it");
+            return;
+        }
+    };
+    assert_eq!(ours.topics().count(), ours.topic_count);
+    assert!(ours.topic_count * 2 <= frame.len());
+    if let Some(theirs) = theirs {
+        let is_empty = theirs.topics.as_ref().is_none_or(Vec::is_empty);
+        assert_eq!(ours.all, theirs.topics.is_none() || (header.api_version == 0 && is_empty));
+        assert_eq!(ours.may_create, theirs.allow_auto_topic_creation);
+        assert_eq!(ours.cluster_operations, theirs.include_cluster_authorized_operations);
+        assert_eq!(ours.topic_operations, theirs.include_topic_authorized_operations);
+        let theirs: Vec<_> = theirs.topics.unwrap_or_default();
+        assert_eq!(theirs.len(), ours.topic_count);
+        for (theirs, ours) in theirs.iter().zip(ours.topics()) {
+            let name = theirs.name.as_ref().map(|name| name.as_str());
+            assert_eq!((theirs.topic_id.to_bytes(), name), (ours.id.0, ours.name));
+        }
+    }
+}
+
 /// A frame of whatever API; ApiVersions is answered, and the answer is one frame.
 pub fn api_versions(data: &[u8]) {
     let Some(frame) = with_header(ApiKey::API_VERSIONS, data) else { return };
@@ -144,7 +177,6 @@ pub fn control_request(data: &[u8]) {
     }
     match header.api_key {
         ApiKey::LIST_OFFSETS => again::<kafka_wire::ListOffsetsRequest>(&header, data),
-        ApiKey::METADATA => again::<kafka_wire::MetadataRequest>(&header, data),
         ApiKey::FIND_COORDINATOR => again::<kafka_wire::FindCoordinatorRequest>(&header, data),
         ApiKey::CREATE_TOPICS => again::<kafka_wire::CreateTopicsRequest>(&header, data),
         ApiKey::DELETE_TOPICS => again::<kafka_wire::DeleteTopicsRequest>(&header, data),
@@ -188,7 +220,7 @@ pub fn control_request(data: &[u8]) {
             again::<kafka_wire::DescribeTopicPartitionsRequest>(&header, data)
         }
         // Read by cores, each with a target of its own.
-        ApiKey::PRODUCE | ApiKey::FETCH | ApiKey::API_VERSIONS => {}
+        ApiKey::PRODUCE | ApiKey::FETCH | ApiKey::METADATA | ApiKey::API_VERSIONS => {}
         other => panic!("{other} is served, and nothing here decodes it"),
     }
 }

@@ -1,7 +1,6 @@
 //! AlterConfigs and IncrementalAlterConfigs, of everything that may have configs.
 
 use super::configs::Problem;
-use super::create::valid_name;
 use super::{Call, Outcome, Refusal, Reply, code, message, text};
 use crate::configs::dynamic::{self, Refused};
 use crate::configs::groups::{GROUP_CONFIGS, check_group, check_metrics};
@@ -15,7 +14,7 @@ use kafka_wire::{
 use kafka_wire_core::StrBytes;
 use ringmill_metadata::Record;
 use ringmill_metadata::records::Configs;
-use ringmill_types::ErrorCode;
+use ringmill_types::{ErrorCode, topic_name};
 use std::collections::{HashMap, HashSet};
 
 const SET: i8 = 0;
@@ -49,7 +48,7 @@ impl<'a> Target<'a> {
                 return invalid("Default topic resources are not allowed.".into());
             }
             Resource::Topic => {
-                valid_name(name).map_err(|reason| (ErrorCode::InvalidTopicException, reason))?
+                topic_name::check(name).map_err(|bad| (ErrorCode::InvalidTopicException, bad.to_string()))?;
             }
             Resource::Broker if name.is_empty() => {}
             Resource::Broker | Resource::BrokerLogger => match name.parse::<i32>() {

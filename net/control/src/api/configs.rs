@@ -1,6 +1,5 @@
 //! DescribeConfigs. What changes them is in [`super::alter_configs`].
 
-use super::create::valid_name;
 use super::{Call, Outcome, Refusal, code, message, text};
 use crate::configs::groups::{describe_group, describe_metrics};
 use crate::configs::{self, Described, Resource, Source};
@@ -9,7 +8,7 @@ use kafka_wire::describe_configs_response::{
     DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym,
 };
 use kafka_wire::{DescribeConfigsRequest, DescribeConfigsResponse};
-use ringmill_types::ErrorCode;
+use ringmill_types::{ErrorCode, topic_name};
 use std::collections::HashSet;
 
 pub(super) type Problem = (ErrorCode, String);
@@ -65,8 +64,8 @@ fn described(control: &Control, kind: Resource, name: &str) -> Result<Vec<Descri
         Resource::Topic => match control.image.named(name) {
             Some(topic) => Ok(configs::describe_topic(&topic.configs, defaults)),
             // As Kafka: a bad name is explained, an unknown one is not.
-            None => Err(valid_name(name).map_or_else(
-                |reason| (ErrorCode::InvalidTopicException, reason),
+            None => Err(topic_name::check(name).map_or_else(
+                |bad| (ErrorCode::InvalidTopicException, bad.to_string()),
                 |()| (ErrorCode::UnknownTopicOrPartition, String::new()),
             )),
         },

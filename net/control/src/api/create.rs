@@ -14,7 +14,7 @@ use kafka_wire::{
 use kafka_wire_core::Uuid;
 use ringmill_metadata::records::Configs;
 use ringmill_metadata::{Image, PartitionRecord, Record};
-use ringmill_types::limits::TOPIC_NAME_BYTES_MAX;
+use ringmill_types::topic_name::{self, in_metrics};
 use ringmill_types::{ErrorCode, LeaderEpoch, PartitionId, TopicId};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::Read;
@@ -28,36 +28,15 @@ type Problem = (ErrorCode, String);
 const TOPICS_STRICT_SINCE: i16 = 6;
 const PARTITIONS_STRICT_SINCE: i16 = 3;
 
-/// What `Topic.validate` says of a name.
-pub(crate) fn valid_name(name: &str) -> Result<(), String> {
-    if name.is_empty() {
-        return Err("Topic name is invalid: the empty string is not allowed".into());
-    }
-    if name == "." || name == ".." {
-        return Err(format!("Topic name is invalid: '{name}' is not allowed"));
-    }
-    if name.len() > TOPIC_NAME_BYTES_MAX {
-        return Err(format!(
-            "Topic name is invalid: the length of '{name}' is longer than the max allowed length {TOPIC_NAME_BYTES_MAX}"
-        ));
-    }
-    if !name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-')) {
-        return Err(format!(
-            "Topic name is invalid: '{name}' contains one or more characters other than ASCII alphanumerics, '.', '_' and '-'"
-        ));
-    }
-    Ok(())
-}
-
 /// A valid name that does not collide with another topic's: '.' and '_' make the same metric name.
 pub(crate) fn check_name(image: &Image, name: &str) -> Result<(), String> {
-    valid_name(name)?;
-    if name.contains(['.', '_']) {
-        let plain = |byte: u8| if byte == b'.' { b'_' } else { byte };
-        let same = |other: &str| other.bytes().map(plain).eq(name.bytes().map(plain));
-        if let Some(other) = image.topics().find(|t| &*t.name != name && same(&t.name)) {
-            return Err(format!("Topic '{name}' collides with existing topic: {}", other.name));
-        }
+    topic_name::check(name).map_err(|bad| bad.to_string())?;
+    let same = |other: &str| match (in_metrics(other), in_metrics(name)) {
+        (Some(other), Some(name)) => other.eq(name),
+        (None, _) | (_, None) => false,
+    };
+    if let Some(other) = image.topics().find(|t| &*t.name != name && same(&t.name)) {
+        return Err(format!("Topic '{name}' collides with existing topic: {}", other.name));
     }
     Ok(())
 }

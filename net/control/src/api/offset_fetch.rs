@@ -1,7 +1,7 @@
 //! OffsetFetch: committed offsets, as far as they are durable. Answered at once.
 
 use super::group_views::each_once;
-use super::{Call, ELEMENTS_MAX, Outcome, Refusal, code, message, text};
+use super::{Call, Outcome, Refusal, code, message, text};
 use crate::control::Control;
 use kafka_wire::offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics};
 use kafka_wire::offset_fetch_response::{
@@ -12,6 +12,7 @@ use kafka_wire::{OffsetFetchRequest, OffsetFetchResponse};
 use kafka_wire_core::Uuid;
 use ringmill_groups::{Groups, OffsetEntry};
 use ringmill_metadata::Image;
+use ringmill_types::limits::REQUEST_ITEMS_MAX;
 use ringmill_types::{ErrorCode, TopicId};
 
 /// From this version on a request names several groups.
@@ -31,7 +32,7 @@ pub(crate) fn offset_fetch(control: &mut Control, call: &Call<'_>) -> Result<Out
         let mut offsets = 0;
         let groups = each_once(&request.groups, |group| &group.group_id).map(|group| {
             // Enough for one answer: who asked comes again for the rest, as to a coordinator that is not ready.
-            if offsets >= ELEMENTS_MAX {
+            if offsets >= REQUEST_ITEMS_MAX {
                 return failed_group(group, ErrorCode::CoordinatorLoadInProgress);
             }
             let fetched = fetched(control, group, version);

@@ -1,6 +1,5 @@
 //! InitProducerId: ids for idempotent producers, from journaled blocks. DescribeProducers: who used them where.
 
-use super::create::valid_name;
 use super::offsets::answer_or_log;
 use super::{Call, Finish, Outcome, Refusal, code, message, text};
 use crate::control::Control;
@@ -10,7 +9,7 @@ use kafka_wire::{
 };
 use ringmill_core::{CoreQuery, CoreReply, ProducerView};
 use ringmill_metadata::Record;
-use ringmill_types::{CoreId, ErrorCode, PartitionId};
+use ringmill_types::{CoreId, ErrorCode, PartitionId, topic_name};
 use std::collections::BTreeMap;
 
 /// Ids per journal record, as many as Kafka's controller gives out at once.
@@ -59,9 +58,9 @@ pub(crate) fn describe_producers(control: &mut Control, call: &Call<'_>) -> Resu
     for (t, topic) in request.topics.iter().enumerate() {
         let found = control.image.named(&topic.name);
         // A bad name is explained, and so is an unknown topic; an unknown partition of a topic is not.
-        let refused = match (found, valid_name(&topic.name)) {
+        let refused = match (found, topic_name::check(&topic.name)) {
             (Some(_), _) => None,
-            (None, Err(reason)) => Some((ErrorCode::InvalidTopicException, reason)),
+            (None, Err(bad)) => Some((ErrorCode::InvalidTopicException, bad.to_string())),
             (None, Ok(())) => Some((
                 ErrorCode::UnknownTopicOrPartition,
                 "This server does not host this topic-partition.".to_string(),

@@ -1,10 +1,11 @@
 //! Bytes nobody should send: every outcome is a value or an error, never a panic, and an error names its place.
 
-use crate::{common, fetch, produce};
+use crate::{common, fetch, metadata, produce};
 use proptest::prelude::*;
 use ringmill_wire::api::Encoding;
 use ringmill_wire::api_versions::{ApiVersionsAnswers, Features};
 use ringmill_wire::fetch::FetchRequest;
+use ringmill_wire::metadata::MetadataRequest;
 use ringmill_wire::produce::ProduceRequest;
 use ringmill_wire::reader::Reader;
 use ringmill_wire::{ApiKey, RequestHeader, WireErrorKind};
@@ -36,6 +37,12 @@ fn read_all(frame: &[u8]) -> usize {
             }
             seen
         }
+        ApiKey::METADATA => {
+            let Ok(request) = MetadataRequest::parse(&header, frame) else { return 0 };
+            assert_eq!(request.topics().count(), request.topic_count);
+            assert!(!request.all || request.topic_count == 0);
+            request.topic_count
+        }
         ApiKey::API_VERSIONS => {
             let mut out = Vec::new();
             let answered =
@@ -59,7 +66,7 @@ fn start_of(key: i16, version: i16) -> Vec<u8> {
 
 proptest! {
     #[test]
-    fn random_bodies(key in prop_oneof![Just(0i16), Just(1), Just(18)], version in -1i16..=20,
+    fn random_bodies(key in prop_oneof![Just(0i16), Just(1), Just(3), Just(18)], version in -1i16..=20,
                      body in prop::collection::vec(prop_oneof![3 => 0u8..4, 1 => any::<u8>()], 0..200)) {
         let mut frame = start_of(key, version);
         frame.extend(body);
@@ -86,6 +93,17 @@ proptest! {
     fn damaged_fetch(request in fetch::requests(), version in 4i16..=18,
                      damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4)) {
         let mut frame = common::frame(&fetch::oracle_request(&request, version), version, 1);
+        for (at, value) in damage {
+            let at = at.index(frame.len());
+            frame[at] = value;
+        }
+        read_all(&frame);
+    }
+
+    #[test]
+    fn damaged_metadata(request in metadata::requests(), version in 0i16..=13,
+                        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4)) {
+        let mut frame = common::frame(&metadata::oracle_request(&request, version), version, 1);
         for (at, value) in damage {
             let at = at.index(frame.len());
             frame[at] = value;

@@ -7,4 +7,5 @@ mod common;
 mod fetch;
 mod framing;
 mod hostile;
+mod metadata;
 mod produce;
