@@ -20,6 +20,7 @@ use crate::stall::StallWatch;
 use crate::{adoption, bind, control, generation, logging, newer, notify, probing, upkeep};
 use ringmill_core::core::ZERO_COPY_FROM_BYTES;
 use ringmill_core::thread::{CoreHandle, CoreOptions, StartError};
+use ringmill_core::{Advertised, CoreSettings};
 use ringmill_device::Identity as Device;
 use ringmill_log::RecoveryError;
 use ringmill_log::format::checkpoint::PartitionState;
@@ -237,8 +238,10 @@ impl Running {
         let live = ringmill_control::live_of(&image, ground.options.cores.len() as u16);
         let bell = doorbell()?;
         let listeners = std::mem::take(&mut ground.listeners);
-        let mut cores =
-            core_options(&ground.options, &folder, method, files, listeners, image.next_partition());
+        let (advertised, advertised_by_name) =
+            ground.options.advertised(ground.listen.port(), &ground.facts.hostname);
+        let next = image.next_partition();
+        let mut cores = core_options(&ground.options, &folder, &advertised, method, files, listeners, next);
         bequeath(inherited, &topics, &mut cores);
         let (compactor, passes) = std::sync::mpsc::sync_channel(cores.len());
         for core in &mut cores {
@@ -248,8 +251,6 @@ impl Running {
             .map_err(|error| start_failure(&error))?;
         generation::forget(&folder.path, fs.as_ref())?;
         let features = cores.first().map_or(RingFeatures::ALL, |core| core.features);
-        let (advertised, advertised_by_name) =
-            ground.options.advertised(ground.listen.port(), &ground.facts.hostname);
 
         let admin = ground.admin.try_clone().map_err(|error| internal("the admin listener", &error))?;
         let brief = control::Brief {
@@ -521,16 +522,23 @@ impl Features {
 fn core_options(
     options: &BrokerOptions,
     folder: &DataFolder,
+    advertised: &Address,
     method: Method,
     files: FileShare,
     listeners: Vec<TcpListener>,
     next_partition_id: u64,
 ) -> Vec<CoreOptions> {
+    let advertised = Advertised {
+        host: advertised.host.clone(),
+        port: advertised.port,
+        cluster_id: folder.identity.cluster_id.clone(),
+    };
     let node_id = folder.identity.node_id;
     let placed = options.cores.iter().zip(listeners);
     placed
         .map(|(core, listener)| {
             let CorePlan { settings, log, ring } = planes::core_plan(options, *core, node_id, method, files);
+            let settings = CoreSettings { advertised: advertised.clone(), ..settings };
             CoreOptions {
                 settings,
                 log,

@@ -142,7 +142,6 @@ pub fn start(brief: &Brief<'_>, wiring: Wiring, events: Sender<Event>) -> Result
         port: brief.advertised.port,
         cores: brief.options.cores.len() as u16,
         num_partitions: settings.num_partitions,
-        auto_create: settings.auto_create_topics_enable,
         delete_topics: settings.delete_topic_enable,
         partitions_max: limits::PARTITIONS_MAX,
         data_dir: brief.data.to_path_buf(),

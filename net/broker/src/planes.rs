@@ -169,6 +169,7 @@ pub fn core_plan(
     core_settings.slow_request_ms =
         bounded(if settings.slow_request_ms == 0 { -1 } else { settings.slow_request_ms });
     core_settings.connections_max = files.connections;
+    core_settings.auto_create = settings.auto_create_topics_enable;
     let mut log = LogOptions::new(core.core, options.data.clone());
     log.log_dir = log_root(&options.data, settings).join(format!("core-{}", core.core));
     log.flush_method = match method {

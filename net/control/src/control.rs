@@ -42,7 +42,6 @@ pub struct ControlOptions {
     pub port: u16,
     pub cores: u16,
     pub num_partitions: i32,
-    pub auto_create: bool,
     pub delete_topics: bool,
     pub partitions_max: usize,
     pub data_dir: std::path::PathBuf,

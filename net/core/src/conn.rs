@@ -89,7 +89,7 @@ pub(crate) struct Conn {
     pub stalled: bool,
     /// A quota was exceeded: not read before then. Past and 0 mean nothing.
     pub paused_until_ns: u64,
-    /// The request that control is deciding, where somebody has quotas.
+    /// The request that control is deciding or this core is about to answer, where somebody has quotas.
     pub asked: Option<(ringmill_wire::ResponseHead, ClientId)>,
     pub out: VecDeque<Buf>,
     pub sending: bool,

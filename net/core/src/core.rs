@@ -10,6 +10,7 @@ use crate::heartbeat::{Heartbeat, Phase, SUBMIT_WAIT_NS_MAX};
 use crate::limits::Limits;
 use crate::live::Live;
 use crate::messages::{Answer, ConnKey, ControlMessage, CoreMessage};
+use crate::metadata::Advertised;
 use crate::metrics::CoreMetrics;
 use crate::peer::PeerMessage;
 use crate::produce::{ProducePending, RemoteWork};
@@ -47,6 +48,10 @@ pub struct CoreSettings {
     pub sessions_max: usize,
     /// Move a connection to the core that owns most of its bytes.
     pub move_connections: bool,
+    /// What Metadata says of this broker.
+    pub advertised: Advertised,
+    /// A topic that Metadata names is made, where its client does not mind.
+    pub auto_create: bool,
 }
 
 impl CoreSettings {
@@ -62,6 +67,8 @@ impl CoreSettings {
             zero_copy_from_bytes: ZERO_COPY_FROM_BYTES,
             sessions_max: 1_000,
             move_connections: true,
+            advertised: Advertised { host: "localhost".into(), port: 9092, cluster_id: String::new() },
+            auto_create: true,
         }
     }
 }
@@ -405,7 +412,7 @@ impl<B: Backend> Core<B> {
 
     /// Closes at once: the peer is gone, or does not take what it is owed.
     pub(crate) fn close(&mut self, key: Key, reason: Option<Closing>) {
-        if let Some(served) = self.decided(key, None, false) {
+        if let Some((served, _)) = self.decided(key, None, false) {
             self.look_if_slow(key, &served);
         }
         let Some(conn) = self.conns.remove(key) else { return };
@@ -483,26 +490,31 @@ impl<B: Backend> Core<B> {
     fn control_answered(&mut self, mut answer: Answer) {
         let key = Key { slot: answer.conn.slot, serial: answer.conn.serial as u32 };
         let refusal = answer.refusal.take();
-        let Some(served) = self.decided(key, Some(answer.slot), answer.failed) else { return };
+        let Some((served, prepared)) = self.decided(key, Some(answer.slot), answer.failed) else { return };
         if let Some(why) = refusal {
             self.look_if_slow(key, &served);
             self.answer_nothing(key, answer.slot, Closing::Refused(why));
             return;
         }
-        let mut bytes = Vec::with_capacity(4 + answer.bytes.len());
-        bytes.extend_from_slice(&(answer.bytes.len() as u32).to_be_bytes());
-        bytes.extend_from_slice(&answer.bytes);
+        let mut bytes = prepared.unwrap_or_else(|| {
+            let mut bytes = Vec::with_capacity(4 + answer.bytes.len());
+            bytes.extend_from_slice(&(answer.bytes.len() as u32).to_be_bytes());
+            bytes.extend_from_slice(&answer.bytes);
+            bytes
+        });
         self.charge_for_control(key, &answer, &mut bytes);
         self.answer(key, answer.slot, AnswerState::Ready(vec![Buf::from_vec(bytes)], served));
     }
 
-    /// The wait of a request for control is over: it is answered, or its connection has gone.
-    fn decided(&mut self, key: Key, slot: Option<u64>, failed: bool) -> Option<Served> {
+    /// The wait of a request for control is over: it is answered, or its connection has gone. What its answer is, where
+    /// that was known before.
+    fn decided(&mut self, key: Key, slot: Option<u64>, failed: bool) -> Option<(Served, Option<Vec<u8>>)> {
         let deciding = &mut self.conns.get_mut(key)?.deciding;
-        let deciding = deciding.take_if(|deciding| slot.is_none_or(|slot| slot == deciding.slot))?;
+        let mut deciding = deciding.take_if(|deciding| slot.is_none_or(|slot| slot == deciding.slot))?;
+        let prepared = deciding.prepared.take();
         let served = deciding.served(self.now_ns);
         self.metrics.other.answered(served.wait_us, failed);
-        Some(served)
+        Some((served, prepared))
     }
 
     fn apply_log_events(&mut self) {

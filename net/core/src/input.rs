@@ -368,19 +368,27 @@ impl<B: Backend> Core<B> {
             ApiKey::PRODUCE => self.handle_produce(key, frame),
             ApiKey::FETCH => self.handle_fetch(key, frame),
             ApiKey::API_VERSIONS => self.handle_api_versions(key, &frame),
-            _ => self.forward(key, api, frame),
+            _ if frame.len() > CONTROL_REQUEST_BYTES_MAX => {
+                self.refuse(key, ApiKind::Other, Closing::TooLargeForControl { api, bytes: frame.len() })
+            }
+            ApiKey::METADATA => self.handle_metadata(key, frame),
+            _ => self.forward(key, api, frame, None),
         }
     }
 
-    fn forward(&mut self, key: Key, api: ApiKey, frame: FrameBytes) -> bool {
-        let bytes = frame.len();
-        if bytes > CONTROL_REQUEST_BYTES_MAX {
-            return self.refuse(key, ApiKind::Other, Closing::TooLargeForControl { api, bytes });
-        }
+    /// Hands a request to control, which answers it, or does what comes before an answer that is `prepared`.
+    pub(crate) fn forward(
+        &mut self,
+        key: Key,
+        api: ApiKey,
+        frame: FrameBytes,
+        prepared: Option<Vec<u8>>,
+    ) -> bool {
         let Some(conn) = self.conns.get_mut(key) else { return false };
         let slot = conn.reserve();
         conn.barrier = true;
-        conn.deciding = Some(Deciding { api, slot, since_ns: self.now_ns, receive_us: conn.received_us });
+        let (since_ns, receive_us) = (self.now_ns, conn.received_us);
+        conn.deciding = Some(Deciding { api, slot, since_ns, receive_us, prepared });
         let frame = Frame {
             conn: conn.key,
             slot,

@@ -1,6 +1,6 @@
 //! The core: one thread that owns a ring, connections, partitions and one core log.
 //!
-//! It knows three requests (ApiVersions, Produce, Fetch); every other frame goes to control as bytes. One loop: reap
+//! It knows four requests (ApiVersions, Metadata, Produce, Fetch); every other frame goes to control as bytes. One loop: reap
 //! completions → a closed event → a synchronous `apply` that changes state and queues operations → one submit.
 
 mod accept;
@@ -16,6 +16,7 @@ pub mod limits;
 pub mod link;
 mod live;
 pub mod messages;
+mod metadata;
 pub mod metrics;
 mod output;
 pub mod pace;
@@ -39,5 +40,6 @@ pub use messages::{
     Answer, ConnKey, ControlMessage, CoreMessage, CoreQuery, CoreReply, Frame, OffsetQuery, OffsetReply,
     PartitionSize, ReadReply, TopicDelta,
 };
+pub use metadata::Advertised;
 pub use ringmill_log::{Fatal, ProducerView};
 pub use thread::join_peers;

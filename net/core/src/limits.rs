@@ -13,7 +13,7 @@ use crate::messages::{Answer, ControlMessage};
 use crate::pace::Pace;
 use crate::slab::Key;
 use ringmill_reactor::Backend;
-use ringmill_wire::{ApiKey, RequestHeader};
+use ringmill_wire::{ApiKey, RequestHeader, ResponseHead};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -117,6 +117,8 @@ pub(crate) struct Limits {
     paused: BTreeSet<(u64, Key)>,
     /// Who sent the fetch that is being taken up.
     pub fetching: Option<ClientId>,
+    /// Up to when the time of the request in hand is charged.
+    charged_ns: u64,
 }
 
 impl Limits {
@@ -147,20 +149,40 @@ pub(crate) fn client_of(client_id: Option<&[u8]>) -> ClientId {
 impl<B: Backend> Core<B> {
     /// Handles a request where somebody has quotas: its bytes and the time it takes are charged.
     pub(crate) fn dispatch_charged(&mut self, key: Key, frame: FrameBytes) -> bool {
-        let began_ns = self.io.now_ns();
+        self.limits.charged_ns = self.io.now_ns();
         let Ok(header) = RequestHeader::parse(&frame) else { return false };
         let (api, client) = (header.api_key, client_of(header.client_id));
         if api == ApiKey::PRODUCE {
             self.charge(key, &client, Limited::Produce, frame.len() as u64);
         } else if api == ApiKey::FETCH {
             self.limits.fetching = Some(client.clone());
-        } else if let Some(conn) = self.conns.get_mut(key) {
+        } else if api != ApiKey::API_VERSIONS
+            && let Some(conn) = self.conns.get_mut(key)
+        {
             conn.asked = Some((header.response_head(), client.clone()));
         }
         let open = self.dispatch(key, api, frame);
-        let busy_ns = self.io.now_ns().saturating_sub(began_ns);
-        self.charge(key, &client, Limited::Time, busy_ns);
+        self.charge_time(key, &client);
         open
+    }
+
+    /// Charges the time of the request in hand that was not charged yet.
+    fn charge_time(&mut self, key: Key, client: &ClientId) {
+        let now_ns = self.io.now_ns();
+        let busy_ns = now_ns.saturating_sub(std::mem::replace(&mut self.limits.charged_ns, now_ns));
+        self.charge(key, client, Limited::Time, busy_ns);
+    }
+
+    /// Charges a request that this core answers at once, before its answer leaves: that says how long to pause.
+    pub(crate) fn charge_at_once(&mut self, key: Key, bytes: &mut [u8]) {
+        let Some((head, client)) = self.conns.get_mut(key).and_then(|conn| conn.asked.take()) else { return };
+        self.charge_time(key, &client);
+        self.say_pause(key, head, bytes);
+    }
+
+    fn say_pause(&self, key: Key, head: ResponseHead, bytes: &mut [u8]) {
+        let throttle_ms = self.conns.get(key).map_or(0, |conn| conn.throttle_ms(self.now_ns));
+        ringmill_wire::patch_throttle(head, bytes, throttle_ms);
     }
 
     /// The same for what control worked, and for what it says of partitions that the client had created or deleted. The
@@ -174,8 +196,7 @@ impl<B: Backend> Core<B> {
             self.metrics.throttled_mutations.pauses_ns += pause_ns;
             self.pause_until(key, self.now_ns + pause_ns);
         }
-        let throttle_ms = self.conns.get(key).map_or(0, |conn| conn.throttle_ms(self.now_ns));
-        ringmill_wire::patch_throttle(head, bytes, throttle_ms);
+        self.say_pause(key, head, bytes);
     }
 
     /// Charges a client for what its connection did; where that is more than it may, the connection pauses.

@@ -39,6 +39,7 @@ pub struct Frame {
 pub struct Answer {
     pub conn: ConnKey,
     pub slot: u64,
+    /// Empty for Metadata: control made topics, and the core had the answer before.
     pub bytes: Vec<u8>,
     /// Close the connection instead: why the request could not be understood.
     pub refusal: Option<String>,

@@ -91,7 +91,7 @@ impl Default for Histogram {
 pub enum ApiKind {
     Produce,
     Fetch,
-    /// ApiVersions and everything that control decides.
+    /// ApiVersions, Metadata, and everything that control decides.
     Other,
 }
 
@@ -192,7 +192,7 @@ pub struct Throttled {
 pub struct CoreMetrics {
     pub produce: ApiMetrics,
     pub fetch: ApiMetrics,
-    /// ApiVersions and everything control answered.
+    /// ApiVersions, Metadata, and everything control answered.
     pub other: ApiMetrics,
     pub bytes_received: u64,
     pub bytes_sent: u64,

@@ -44,12 +44,13 @@ impl Served {
 }
 
 /// A request that control is deciding.
-#[derive(Clone, Copy)]
 pub(crate) struct Deciding {
     pub api: ApiKey,
     pub slot: u64,
     pub since_ns: u64,
     pub receive_us: u64,
+    /// The whole answer, where control has something to do first and nothing to say.
+    pub prepared: Option<Vec<u8>>,
 }
 
 impl Deciding {

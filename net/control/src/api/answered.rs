@@ -4,6 +4,7 @@ use kafka_wire as wire;
 
 /// An answer as it leaves: header and body, without the length.
 pub(crate) struct Reply {
+    /// Empty where the core has the answer.
     pub bytes: Vec<u8>,
     /// An error code is in it.
     pub failed: bool,
@@ -61,7 +62,6 @@ answered! {
     ListGroupsResponse: |a| a.error_code != 0;
     ListOffsetsResponse: |a| any!(a.topics, partitions);
     ListPartitionReassignmentsResponse: |a| a.error_code != 0;
-    MetadataResponse: |a| a.error_code != 0 || any!(a.topics) || any!(a.topics, partitions);
     OffsetCommitResponse: |a| any!(a.topics, partitions);
     OffsetDeleteResponse: |a| a.error_code != 0 || any!(a.topics, partitions);
     OffsetFetchResponse: |a| {

@@ -9,8 +9,8 @@ use kafka_wire::{
     ListPartitionReassignmentsRequest, ListPartitionReassignmentsResponse,
 };
 use ringmill_types::ErrorCode;
+use ringmill_wire::metadata::CLUSTER_OPERATIONS;
 
-const CLUSTER_OPERATIONS: i32 = 8096;
 /// Kinds of endpoints that DescribeCluster may ask for.
 const BROKERS: i8 = 1;
 const CONTROLLERS: i8 = 2;

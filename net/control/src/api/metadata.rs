@@ -1,97 +1,37 @@
-//! Metadata and DescribeTopicPartitions.
+//! DescribeTopicPartitions, and topics that Metadata makes by naming them.
 
-use super::{Call, Outcome, Refusal, code, message, text};
+use super::{Call, Outcome, Refusal, Reply, code, message, text};
 use crate::api::create;
 use crate::control::Control;
 use crate::groups::OFFSETS_TOPIC;
 use kafka_wire::describe_topic_partitions_response::{
     Cursor, DescribeTopicPartitionsResponsePartition, DescribeTopicPartitionsResponseTopic,
 };
-use kafka_wire::metadata_response::{
-    MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
-};
-use kafka_wire::{
-    DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse, MetadataRequest, MetadataResponse,
-};
+use kafka_wire::{DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse};
 use kafka_wire_core::Uuid;
 use ringmill_metadata::Topic;
+use ringmill_types::ErrorCode;
 use ringmill_types::internal::is_internal;
-use ringmill_types::{ErrorCode, TopicId};
-use std::collections::HashSet;
+use ringmill_wire::metadata::{MetadataRequest, TOPIC_OPERATIONS};
 
-/// Bits of `AclOperation` that a topic and a cluster allow when nothing is forbidden.
-const TOPIC_OPERATIONS: i32 = 3576;
-const CLUSTER_OPERATIONS: i32 = 8096;
 /// Kafka's `max.request.partition.size.limit`.
 const PARTITIONS_PER_ANSWER_MAX: i32 = 2000;
 
-pub(crate) fn metadata(control: &mut Control, call: &Call<'_>) -> Result<Outcome, Refusal> {
-    let request: MetadataRequest = call.decode()?;
-    let version = call.version();
-    let all = match &request.topics {
-        None => true,
-        Some(topics) => version == 0 && topics.is_empty(),
-    };
-    let operations = if request.include_topic_authorized_operations { TOPIC_OPERATIONS } else { i32::MIN };
-    let mut topics = Vec::new();
+/// What cores leave to control of a Metadata request: topics that come into being by being named. The core that took it has
+/// the answer.
+pub(crate) fn create_named(control: &mut Control, call: &Call<'_>) -> Result<Outcome, Refusal> {
+    let request = MetadataRequest::parse(call.header, call.frame).map_err(|error| error.to_string())?;
     let mut created = false;
-    if all {
-        topics.extend(control.image.topics().map(|t| described(control.options.node_id, t, operations)));
-    }
-    // As in Kafka each topic is described once, however often it is named.
-    let mut seen = HashSet::new();
-    for wanted in request.topics.iter().flatten().filter(|_| !all) {
-        if !seen.insert((wanted.topic_id, wanted.name.as_ref())) {
-            continue;
+    for name in request.topics().filter_map(|topic| topic.name) {
+        // One that is named twice is there by then, and so is what another client named meanwhile.
+        if control.image.named(name).is_none() && create::check_name(&control.image, name).is_ok() {
+            created |= auto_create(control, call, name);
         }
-        let id = TopicId(wanted.topic_id.to_bytes());
-        let Some(name) = &wanted.name else {
-            topics.push(match control.image.with_id(id) {
-                Some(topic) => described(control.options.node_id, topic, operations),
-                None => message!(MetadataResponseTopic {
-                    error_code: code(ErrorCode::UnknownTopicId),
-                    name: None,
-                    topic_id: wanted.topic_id
-                }),
-            });
-            continue;
-        };
-        if let Some(topic) = control.image.named(name) {
-            topics.push(described(control.options.node_id, topic, operations));
-            continue;
-        }
-        let may_create = control.options.auto_create && (version < 4 || request.allow_auto_topic_creation);
-        let error = match create::check_name(&control.image, name) {
-            Err(_) => ErrorCode::InvalidTopicException,
-            Ok(()) => {
-                if may_create {
-                    created |= auto_create(control, call, name);
-                }
-                ErrorCode::UnknownTopicOrPartition
-            }
-        };
-        topics.push(message!(MetadataResponseTopic {
-            error_code: code(error),
-            name: Some(name.clone()),
-            topic_authorized_operations: i32::MIN
-        }));
     }
-    let mut response = message!(MetadataResponse {
-        brokers: vec![message!(MetadataResponseBroker {
-            node_id: control.options.node_id,
-            host: text(control.options.host.as_str()),
-            port: i32::from(control.options.port),
-        })],
-        cluster_id: Some(text(control.options.cluster_id.as_str())),
-        controller_id: control.options.node_id,
-        topics: topics,
-    });
-    if (8..=10).contains(&version) && request.include_cluster_authorized_operations {
-        response.cluster_authorized_operations = CLUSTER_OPERATIONS;
-    }
-    let bytes = call.encode(&response)?;
+    // All that is said of a topic that was not there.
+    let reply = Reply { bytes: Vec::new(), failed: true };
     // The client asks again at once; by then every core knows the topic.
-    Ok(if created { Outcome::Applied(bytes) } else { Outcome::Now(bytes) })
+    Ok(if created { Outcome::Applied(reply) } else { Outcome::Now(reply) })
 }
 
 fn auto_create(control: &mut Control, call: &Call<'_>, name: &str) -> bool {
@@ -121,25 +61,6 @@ fn may_create(control: &mut Control, call: &Call<'_>, partitions: i32) -> bool {
         control.charge_mutations(&call.on_account(control, 0), usize::try_from(partitions).unwrap_or(0));
     control.mutations.take_pause_ms();
     charged.is_ok()
-}
-
-fn described(node_id: i32, topic: &Topic, operations: i32) -> MetadataResponseTopic {
-    let partitions = topic.partitions.iter().zip(0..).map(|(p, index)| {
-        message!(MetadataResponsePartition {
-            partition_index: index,
-            leader_id: node_id,
-            leader_epoch: p.epoch.0,
-            replica_nodes: vec![node_id],
-            isr_nodes: vec![node_id],
-        })
-    });
-    message!(MetadataResponseTopic {
-        name: Some(text(&*topic.name)),
-        topic_id: Uuid::from_bytes(topic.id.0),
-        is_internal: is_internal(&topic.name),
-        partitions: partitions.collect(),
-        topic_authorized_operations: operations,
-    })
 }
 
 pub(crate) fn describe_topic_partitions(control: &mut Control, call: &Call<'_>) -> Result<Outcome, Refusal> {

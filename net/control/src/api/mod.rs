@@ -38,14 +38,11 @@ use kafka_wire_core::{
     ApiVersion, Bytes, DecodeLimits, Decoder, Encoder, KafkaDecode, KafkaEncode, StrBytes,
 };
 use ringmill_core::{CoreQuery, CoreReply, Frame};
+use ringmill_types::limits::REQUEST_ITEMS_MAX;
 use ringmill_types::{CoreId, ErrorCode};
 use ringmill_wire::{ApiKey, RequestHeader};
 use std::collections::HashMap;
 use std::net::SocketAddr;
-
-/// Items of one list in a request: as many as twice the partitions that one broker is made for, and few enough for control
-/// to decide them without keeping others waiting.
-const ELEMENTS_MAX: usize = 20_000;
 
 /// As in Kafka, whose strings had a length of two bytes before they had a compact one; those in its records still have.
 const STRING_BYTES_MAX: usize = i16::MAX as usize;
@@ -78,10 +75,11 @@ macro_rules! message {
 }
 pub(crate) use message;
 
-/// A request's body, and how to answer it.
+/// A request, and how to answer it.
 pub(crate) struct Call<'a> {
     header: &'a RequestHeader<'a>,
-    body: &'a [u8],
+    /// Header and body.
+    frame: &'a [u8],
     peer: SocketAddr,
 }
 
@@ -97,10 +95,11 @@ impl Call<'_> {
 
     pub fn decode<T: KafkaMessage + KafkaDecode>(&self) -> Result<T, Refusal> {
         let mut limits = DecodeLimits::default();
-        limits.max_array_elements = ELEMENTS_MAX;
+        limits.max_array_elements = REQUEST_ITEMS_MAX;
         limits.max_string_bytes = STRING_BYTES_MAX;
         // Bytes behind the last field are left alone, as Kafka does: librdkafka's Metadata 13 has some.
-        let decoder = Decoder::new(Bytes::copy_from_slice(self.body), limits);
+        let body = self.frame.get(self.header.body_at..).unwrap_or_default();
+        let decoder = Decoder::new(Bytes::copy_from_slice(body), limits);
         let version = ApiVersion::new(self.header.api_version);
         decoder.and_then(|mut decoder| T::decode(&mut decoder, version)).map_err(|error| {
             let (api, version) = (self.header.api_key, self.header.api_version);
@@ -114,11 +113,13 @@ impl Call<'_> {
     /// They have more.
     pub fn few(&self, items: impl Iterator<Item = usize>) -> Result<(), Refusal> {
         let items: usize = items.sum();
-        if items <= ELEMENTS_MAX {
+        if items <= REQUEST_ITEMS_MAX {
             return Ok(());
         }
         let (api, version) = (self.header.api_key, self.header.api_version);
-        Err(format!("a request {api} of version {version} with {items} items; it may have {ELEMENTS_MAX}"))
+        Err(format!(
+            "a request {api} of version {version} with {items} items; it may have {REQUEST_ITEMS_MAX}"
+        ))
     }
 
     pub fn encode<T: KafkaMessage + KafkaEncode + ProtocolEq + Answered>(
@@ -159,10 +160,9 @@ pub(crate) fn handle(
     header: &RequestHeader<'_>,
     frame: &Frame,
 ) -> Result<Outcome, Refusal> {
-    let body = frame.bytes.get(header.body_at..).unwrap_or_default();
-    let call = Call { header, body, peer: frame.peer };
+    let call = Call { header, frame: &frame.bytes, peer: frame.peer };
     match header.api_key {
-        ApiKey::METADATA => metadata::metadata(control, &call),
+        ApiKey::METADATA => metadata::create_named(control, &call),
         ApiKey::DESCRIBE_TOPIC_PARTITIONS => metadata::describe_topic_partitions(control, &call),
         ApiKey::CREATE_TOPICS => create::create_topics(control, &call),
         ApiKey::CREATE_PARTITIONS => create::create_partitions(control, &call),

@@ -17,9 +17,9 @@ use kafka_wire::{
     ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, DeleteGroupsRequest, DeleteGroupsResponse,
     DescribeGroupsRequest, DescribeGroupsResponse, DescribeTopicPartitionsRequest,
     DescribeTopicPartitionsResponse, JoinGroupRequest, JoinGroupResponse, KafkaMessage, KafkaRequest,
-    ListGroupsRequest, ListGroupsResponse, MetadataRequest, MetadataResponse, OffsetCommitRequest,
-    OffsetCommitResponse, OffsetFetchRequest, OffsetFetchResponse, OutboundFrameLimits, SyncGroupRequest,
-    SyncGroupResponse, encode_request, join_group_request, sync_group_request,
+    ListGroupsRequest, ListGroupsResponse, OffsetCommitRequest, OffsetCommitResponse, OffsetFetchRequest,
+    OffsetFetchResponse, OutboundFrameLimits, SyncGroupRequest, SyncGroupResponse, encode_request,
+    join_group_request, sync_group_request,
 };
 use kafka_wire_core::{ApiVersion, Bytes, DecodeLimits, Decoder, KafkaDecode, KafkaEncode, StrBytes};
 use ringmill_core::ConnKey;
@@ -82,7 +82,6 @@ impl Desk {
             port: 9092,
             cores: 1,
             num_partitions: 1,
-            auto_create: false,
             delete_topics: true,
             partitions_max: 1_000_000,
             data_dir: folder.to_path_buf(),
@@ -428,13 +427,6 @@ fn all(size: Size, tries: usize) -> Vec<(String, Duration)> {
                 assert!(answer.topics[0].partitions.len() >= size.partitions.min(1_000) as usize);
             },
         ),
-    ));
-    out.push((
-        "Metadata of all topics",
-        longest(tries, topics, |desk, ()| {
-            let answer: MetadataResponse = desk.ask(12, &of!(MetadataRequest { topics: None }));
-            assert_eq!(answer.topics.len(), size.topics + 1);
-        }),
     ));
     let mut out: Vec<_> = out.into_iter().map(|(what, took)| (what.to_string(), took)).collect();
     out.extend(consumers::all(size, tries));
