@@ -5,6 +5,7 @@
 
 use crate::clients::Client;
 use crate::closing::Closing;
+use crate::fetch::ANSWER_BYTES_MAX;
 use crate::limits::ClientId;
 use crate::messages::ConnKey;
 use crate::served::{Deciding, Served};
@@ -14,6 +15,10 @@ use std::net::SocketAddr;
 
 /// Bytes handed to one send.
 pub(crate) const SEND_BYTES_MAX: usize = 1 << 20;
+
+/// With so many bytes of answers that its peer has not begun to take a connection is not read further: as little as 24 bytes
+/// ask for all that there is. What comes behind one Fetch is taken all the same.
+const UNSENT_BYTES_MAX: usize = ANSWER_BYTES_MAX + SEND_BYTES_MAX;
 
 /// A frame that arrives more slowly than this is not waited for: its memory is of use to others.
 const FRAME_BYTES_PER_SECOND_MIN: u64 = 64 << 10;
@@ -92,6 +97,10 @@ pub(crate) struct Conn {
     /// The request that control is deciding or this core is about to answer, where somebody has quotas.
     pub asked: Option<(ringmill_wire::ResponseHead, ClientId)>,
     pub out: VecDeque<Buf>,
+    /// Of them.
+    out_bytes: usize,
+    /// Requests wait until all of these have left.
+    pub choked: bool,
     pub sending: bool,
     pub send_since_ns: u64,
     /// What of it is in `out` or on its way, and since when.
@@ -136,6 +145,8 @@ impl Conn {
             paused_until_ns: 0,
             asked: None,
             out: VecDeque::new(),
+            out_bytes: 0,
+            choked: false,
             sending: false,
             send_since_ns: 0,
             leaving: Vec::new(),
@@ -172,6 +183,7 @@ impl Conn {
         while let Some(AnswerState::Ready(..) | AnswerState::Nothing) = self.answers.front() {
             self.head += 1;
             if let Some(AnswerState::Ready(bufs, served)) = self.answers.pop_front() {
+                self.out_bytes += bufs.iter().map(|buf| buf.len()).sum::<usize>();
                 self.out.extend(bufs);
                 self.leaving.push((served, now_ns));
             }
@@ -216,7 +228,14 @@ impl Conn {
             bytes += buf.len();
             parts.extend(self.out.pop_front());
         }
+        self.out_bytes -= bytes;
         parts
+    }
+
+    /// Whether the next request has to wait for its peer to take answers.
+    pub fn chokes(&mut self) -> bool {
+        self.choked |= self.out_bytes >= UNSENT_BYTES_MAX;
+        self.choked
     }
 
     /// Nothing is owed to the client.

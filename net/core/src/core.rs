@@ -601,7 +601,8 @@ impl<B: Backend> Core<B> {
             (self.settings.idle_ms * 1_000_000, self.settings.frame_ms * 1_000_000, self.now_ns);
         for key in self.conns.keys() {
             let Some(conn) = self.conns.get_mut(key) else { continue };
-            if conn.stalled || conn.paused_until_ns > now || conn.barrier || conn.waiting() > 0 {
+            let paused = conn.paused_until_ns > now;
+            if conn.stalled || paused || conn.barrier || conn.choked || conn.waiting() > 0 {
                 conn.frame_since_ns = now;
             }
             if let Some(reason) = conn.overdue(now, frame_ns) {

@@ -23,7 +23,7 @@ use std::collections::{BTreeSet, HashMap};
 pub(crate) use crate::session::Sessions;
 
 /// Largest answer: what a slow reader can pin. Clients ask again for the rest.
-const ANSWER_BYTES_MAX: usize = 16 << 20;
+pub(crate) const ANSWER_BYTES_MAX: usize = 16 << 20;
 
 /// Answers with fewer record bytes than this go out as one copied piece: a copy is cheaper than more iovecs.
 const COPY_BELOW_BYTES: u64 = 4096;

@@ -218,6 +218,7 @@ impl<B: Backend> Core<B> {
                 || conn.barrier
                 || conn.move_to.is_some()
                 || conn.waiting() >= PIPELINE_MAX
+                || conn.chokes()
             {
                 break;
             }

@@ -86,8 +86,11 @@ impl<B: Backend> Core<B> {
             log.look(Some(conn), &served, Some(micros));
         }
         conn.leaving = leaving;
+        let was_choked = std::mem::take(&mut conn.choked);
         if conn.ending {
             self.close_if_done(key);
+        } else if was_choked {
+            self.advance_input(key);
         } else if conn.move_to.is_some() {
             self.read_more(key);
         }

@@ -6,7 +6,7 @@
 #[allow(dead_code, reason = "each test binary uses a part of it")]
 mod common;
 
-use common::{Broker, Client, NONE, creatable};
+use common::{Broker, Client, NONE, PATIENCE, creatable};
 use kafka_wire::create_partitions_request::CreatePartitionsTopic;
 use kafka_wire::metadata_request::MetadataRequestTopic;
 use kafka_wire::{
@@ -14,6 +14,8 @@ use kafka_wire::{
     MetadataRequest, MetadataResponse,
 };
 use kafka_wire_core::{StrBytes, Uuid};
+use std::io::{ErrorKind, Write};
+use std::time::{Duration, Instant};
 
 const UNKNOWN_TOPIC: i16 = 3;
 const INVALID_TOPIC: i16 = 17;
@@ -237,4 +239,39 @@ fn nothing_is_made_where_the_broker_does_not_make_topics() {
     let heard = steps(&broker) - before;
     assert!(heard < 20.0, "control handled {heard} messages");
     assert_eq!(names_of_all(&mut client), [""; 0]);
+}
+
+/// Answers are larger than what asks for them by far: whoever does not take them is not read further.
+#[test]
+fn who_does_not_take_answers_is_not_read_further() {
+    const WRITTEN_BYTES_MAX: usize = 64 << 20;
+    let dir = tempfile::tempdir().unwrap();
+    let mut broker = Broker::start(dir.path(), &["--cores", "1"]);
+    assert_eq!(broker.client().create("t", 2_000, &[]).unwrap(), NONE);
+    let mut greedy = broker.client();
+    // Metadata 1 of one topic, again and again: 60 KiB for 24 bytes.
+    let one: Vec<u8> =
+        [&[0, 0, 0, 17, 0, 3, 0, 1, 0, 0, 0, 7, 255, 255, 0, 0, 0, 1][..], b"\0\x01t"].concat();
+    let many = one.repeat(4096);
+    greedy.stream.set_write_timeout(Some(Duration::from_secs(2))).unwrap();
+    let begun = Instant::now();
+    let (mut written, resident_kib) = (0, broker.resident_kib());
+    let refused = loop {
+        assert!(written < WRITTEN_BYTES_MAX && begun.elapsed() < PATIENCE, "read on, after {written} bytes");
+        match greedy.stream.write(&many[written % one.len()..]) {
+            Ok(bytes) => written += bytes,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(refused.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "{refused}");
+    let more_kib = broker.resident_kib().saturating_sub(resident_kib);
+    assert!(more_kib < 64 << 10, "{more_kib} KiB for answers that nobody takes");
+
+    // Nobody else notices, and it goes on when somebody takes them: more than waited there.
+    assert_eq!(names_of_all(&mut broker.client()), ["t"]);
+    for _ in 0..500 {
+        let answer: MetadataResponse = greedy.receive(1).unwrap();
+        assert_eq!(answer.topics[0].partitions.len(), 2_000);
+    }
+    broker.assert_alive();
 }
