@@ -62,18 +62,22 @@ pub enum HostFeature {
     HugePages = 2,
     /// `FS_NOCOW_FL` for new files on btrfs; else it looks for new blocks at every write.
     Nocow = 4,
+    /// `fallocate` for room ahead of segments; else zeros are written.
+    Fallocate = 8,
 }
 
 static SWITCHED_OFF: AtomicU8 = AtomicU8::new(0);
 
 impl HostFeature {
-    pub const ALL: [HostFeature; 3] = [HostFeature::DirectIo, HostFeature::HugePages, HostFeature::Nocow];
+    pub const ALL: [HostFeature; 4] =
+        [HostFeature::DirectIo, HostFeature::HugePages, HostFeature::Nocow, HostFeature::Fallocate];
 
     pub fn name(self) -> &'static str {
         match self {
             HostFeature::DirectIo => "direct_io",
             HostFeature::HugePages => "huge_pages",
             HostFeature::Nocow => "nocow",
+            HostFeature::Fallocate => "fallocate",
         }
     }
 

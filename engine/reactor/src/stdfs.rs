@@ -189,13 +189,15 @@ impl Fs for StdFs {
     fn allocate(&self, file: &FileHandle, offset: u64, len: u64) -> io::Result<()> {
         let fd = file.raw_fd();
         let to_off = |n: u64| i64::try_from(n).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge));
-        // SAFETY: a system call on a descriptor that `file` keeps open.
-        if unsafe { libc::fallocate(fd, 0, to_off(offset)?, to_off(len)?) } == 0 {
-            return Ok(());
-        }
-        let error = io::Error::last_os_error();
-        if error.raw_os_error() != Some(libc::EOPNOTSUPP) {
-            return Err(error);
+        if HostFeature::Fallocate.is_on() {
+            // SAFETY: a system call on a descriptor that `file` keeps open.
+            if unsafe { libc::fallocate(fd, 0, to_off(offset)?, to_off(len)?) } == 0 {
+                return Ok(());
+            }
+            let error = io::Error::last_os_error();
+            if error.raw_os_error() != Some(libc::EOPNOTSUPP) {
+                return Err(error);
+            }
         }
         let size = self.len(file)?;
         let zeros = vec![0; SCRATCH_BYTES];

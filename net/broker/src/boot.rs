@@ -509,8 +509,10 @@ impl Features {
                 features.used.push(name.to_string());
             }
         }
-        // Advice to the kernel, and what only btrfs has: not told where it is taken.
-        for name in [HostFeature::HugePages.name(), HostFeature::Nocow.name()] {
+        // Advice to the kernel, and what is the file system's: not told where it is taken.
+        for name in
+            [HostFeature::HugePages, HostFeature::Nocow, HostFeature::Fallocate].map(HostFeature::name)
+        {
             if off.iter().any(|off| off == name) {
                 features.without.push(format!("{name} (switched off)"));
             }

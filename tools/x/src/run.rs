@@ -29,8 +29,10 @@ pub fn ci() -> Result<(), String> {
     crate::instructions::run(false)?;
     // No send is large enough for zero_copy, so alone it changes nothing here: engine/reactor/tests/ring.rs has both ways. nocow
     // is for btrfs: tools/ci/filesystems.sh.
-    let each = ["", "defer_taskrun", "provided_buffers", "multishot_accept", "direct_io", "huge_pages"];
-    let all = "defer_taskrun,provided_buffers,multishot_accept,zero_copy,direct_io,huge_pages,nocow";
+    let each =
+        ["", "defer_taskrun", "provided_buffers", "multishot_accept", "direct_io", "huge_pages", "fallocate"];
+    let all =
+        "defer_taskrun,provided_buffers,multishot_accept,zero_copy,direct_io,huge_pages,nocow,fallocate";
     for off in each.into_iter().chain([all]) {
         let set = if off.is_empty() { String::new() } else { format!("--set features.off={off}") };
         command(&format!("tools/ci/smoke.sh target/release/ringmill {set}"))?;

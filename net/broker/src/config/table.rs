@@ -392,6 +392,7 @@ pub const FEATURES: &[&str] = &[
     "direct_io",
     "huge_pages",
     "nocow",
+    "fallocate",
 ];
 
 const BYTES_MAX: i64 = 1 << 50;
