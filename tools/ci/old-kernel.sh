@@ -27,7 +27,7 @@ modules=$(echo "$dir"/kernel/lib/modules/*)
 root=$dir/root; mkdir -p "$root"/{bin,dev,proc,sys,tmp,data,modules}
 cp "$(command -v busybox)" "$root/bin/busybox"
 cp "$binary" "$root/bin/ringmill"; strip "$root/bin/ringmill" 2>/dev/null || true
-# In the order in which they need each other.
+# Which needs which changes between releases of the package: they are loaded in as many rounds as there are of them.
 load=(virtio virtio_ring virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci virtio_blk crc16 mbcache crc32c_generic
   jbd2 ext4)
 for name in "${load[@]}"; do
@@ -39,7 +39,9 @@ cat >"$root/init" <<INIT
 /bin/busybox --install -s /bin
 export PATH=/bin
 mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev
-for name in ${load[*]}; do [ -e /modules/\$name.ko ] && insmod /modules/\$name.ko; done
+for round in ${load[*]}; do for name in ${load[*]}; do
+  [ -e /modules/\$name.ko ] && insmod /modules/\$name.ko 2>/dev/null && rm /modules/\$name.ko
+done; done
 INIT
 cat >>"$root/init" <<'INIT'
 ifconfig lo 127.0.0.1 up
