@@ -57,6 +57,17 @@ pub const DESTAGE_BYTES: usize = 512 << 10;
 /// Requests a connection may have waiting for answers before it is not read from.
 pub const PIPELINE_MAX: usize = 64;
 
+/// Bytes of Metadata that a core encodes in one turn: about a millisecond. A request may go beyond by itself; the next waits for the
+/// next turn.
+pub const METADATA_TURN_BYTES: usize = 256 << 10;
+
+/// Of one connection: with so many bytes of Metadata that its peer has not taken the next request for it waits.
+pub const METADATA_UNSENT_BYTES: usize = 1 << 20;
+
+/// Of one connection: with so many answers that its peer has not taken every request waits, as each takes memory however short it
+/// is.
+pub const UNSENT_ANSWERS_MAX: usize = 4096;
+
 /// Messages in a queue between two threads.
 pub const MAILBOX_SLOTS: usize = 4096;
 

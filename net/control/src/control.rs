@@ -118,6 +118,8 @@ pub struct Control {
     pub(crate) links: Vec<CoreLink>,
     pub(crate) backlog: Vec<VecDeque<CoreMessage>>,
     version: u64,
+    /// What each core said last to have of it; they begin with what version 0 has.
+    applied: HashMap<CoreId, u64>,
     next_id: u64,
     waits: BTreeMap<u64, Waiting>,
     /// Query id to wait.
@@ -234,6 +236,7 @@ impl Control {
             links,
             backlog,
             version: 0,
+            applied: HashMap::new(),
             next_id: 1,
             waits: BTreeMap::new(),
             asked: HashMap::new(),
@@ -379,8 +382,13 @@ impl Control {
             Ok(Outcome::Now(reply)) => self.answer(frame.conn, frame.slot, reply),
             Ok(Outcome::Applied(reply)) => {
                 let version = self.version;
-                let left = self.links.iter().map(|l| l.core).collect();
-                self.wait(frame.conn, frame.slot, head, WaitKind::Applied { version, left, reply });
+                let lags = |core: &CoreId| self.applied.get(core).copied().unwrap_or(0) < version;
+                let left: HashSet<CoreId> = self.links.iter().map(|l| l.core).filter(lags).collect();
+                if left.is_empty() {
+                    self.answer(frame.conn, frame.slot, reply);
+                } else {
+                    self.wait(frame.conn, frame.slot, head, WaitKind::Applied { version, left, reply });
+                }
             }
             Ok(Outcome::Ask(queries, finish)) => self.ask(frame.conn, frame.slot, head, queries, finish),
             Ok(Outcome::Coordinate(ask, finish)) => self.coordinate(frame.conn, frame.slot, ask, finish),
@@ -481,6 +489,7 @@ impl Control {
     }
 
     fn applied(&mut self, core: CoreId, version: u64) {
+        self.applied.insert(core, version);
         let mut done = Vec::new();
         for (id, waiting) in &mut self.waits {
             if let WaitKind::Applied { version: wanted, left, .. } = &mut waiting.kind

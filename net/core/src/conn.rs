@@ -10,6 +10,8 @@ use crate::limits::ClientId;
 use crate::messages::ConnKey;
 use crate::served::{Deciding, Served};
 use ringmill_reactor::{Buf, BufMut, SocketId};
+use ringmill_types::limits::{METADATA_UNSENT_BYTES, UNSENT_ANSWERS_MAX};
+use ringmill_wire::ApiKey;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
@@ -97,10 +99,14 @@ pub(crate) struct Conn {
     /// The request that control is deciding or this core is about to answer, where somebody has quotas.
     pub asked: Option<(ringmill_wire::ResponseHead, ClientId)>,
     pub out: VecDeque<Buf>,
-    /// Of them.
+    /// Of `out`, all together.
     out_bytes: usize,
-    /// Requests wait until all of these have left.
+    /// Of Metadata, since all had left.
+    pub metadata_bytes: usize,
+    /// Requests wait until all of `out` has left.
     pub choked: bool,
+    /// The next request asks for Metadata, and waits for the core's next turn.
+    pub resting: bool,
     pub sending: bool,
     pub send_since_ns: u64,
     /// What of it is in `out` or on its way, and since when.
@@ -146,7 +152,9 @@ impl Conn {
             asked: None,
             out: VecDeque::new(),
             out_bytes: 0,
+            metadata_bytes: 0,
             choked: false,
+            resting: false,
             sending: false,
             send_since_ns: 0,
             leaving: Vec::new(),
@@ -234,8 +242,20 @@ impl Conn {
 
     /// Whether the next request has to wait for its peer to take answers.
     pub fn chokes(&mut self) -> bool {
-        self.choked |= self.out_bytes >= UNSENT_BYTES_MAX;
+        self.choked |= self.out_bytes >= UNSENT_BYTES_MAX
+            || self.leaving.len() >= UNSENT_ANSWERS_MAX
+            || self.metadata_bytes >= METADATA_UNSENT_BYTES && self.asks_for_metadata();
         self.choked
+    }
+
+    /// The next frame, as far as it is here, is a request for Metadata.
+    pub fn asks_for_metadata(&self) -> bool {
+        let api = match &self.large_part {
+            Some(part) => part.get(..2),
+            None if self.large_need > 0 => self.input.get(..2),
+            None => self.input.get(4..6),
+        };
+        api == Some(&ApiKey::METADATA.0.to_be_bytes())
     }
 
     /// Nothing is owed to the client.

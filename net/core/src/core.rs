@@ -149,6 +149,9 @@ pub struct Core<B: Backend> {
     stopped: bool,
     deltas: VecDeque<Arc<crate::messages::TopicDelta>>,
     pub(crate) send_queue: Vec<Key>,
+    /// Connections whose next request, for Metadata, waits for the next turn, and what was encoded of it in this one.
+    pub(crate) resting: VecDeque<Key>,
+    pub(crate) metadata_turn_bytes: usize,
     pub(crate) versions: ApiVersionsAnswers,
     pub(crate) live: Arc<Live>,
     pub(crate) limits: Limits,
@@ -228,6 +231,8 @@ impl<B: Backend> Core<B> {
             stopped: false,
             deltas: VecDeque::new(),
             send_queue: Vec::new(),
+            resting: VecDeque::new(),
+            metadata_turn_bytes: 0,
             versions: ApiVersionsAnswers::new(&Live::default().features),
             live: Arc::default(),
             limits: Limits::default(),
@@ -264,6 +269,7 @@ impl<B: Backend> Core<B> {
         self.heartbeat.turn(began);
         self.heartbeat.set_phase(Phase::Completions);
         self.start_accepting();
+        self.resume_resting();
         let mut handled = 0;
         while handled < TURN_COMPLETIONS_MAX {
             let Some(completion) = self.io.pop() else { break };
@@ -290,7 +296,7 @@ impl<B: Backend> Core<B> {
         self.heartbeat.set_phase(Phase::Answering);
         self.flush_sends();
         self.flush_messages();
-        let has_more = self.check_stop() || handled >= TURN_COMPLETIONS_MAX;
+        let has_more = self.check_stop() || handled >= TURN_COMPLETIONS_MAX || !self.resting.is_empty();
         let now = self.io.now_ns();
         let mut deadline = if has_more { 0 } else { self.deadline_ns() };
         let (phase, until_ns) = if self.stopped {
@@ -602,7 +608,8 @@ impl<B: Backend> Core<B> {
         for key in self.conns.keys() {
             let Some(conn) = self.conns.get_mut(key) else { continue };
             let paused = conn.paused_until_ns > now;
-            if conn.stalled || paused || conn.barrier || conn.choked || conn.waiting() > 0 {
+            let held = conn.barrier || conn.choked || conn.resting;
+            if conn.stalled || paused || held || conn.waiting() > 0 {
                 conn.frame_since_ns = now;
             }
             if let Some(reason) = conn.overdue(now, frame_ns) {

@@ -14,7 +14,9 @@ use crate::slab::Key;
 use crate::token;
 use ringmill_log::token::token;
 use ringmill_reactor::{Backend, BufMut, Completion, Op, Payload, Pool};
-use ringmill_types::limits::{CONTROL_REQUEST_BYTES_MAX, PIPELINE_MAX, TAIL_CHUNK_BYTES};
+use ringmill_types::limits::{
+    CONTROL_REQUEST_BYTES_MAX, METADATA_TURN_BYTES, PIPELINE_MAX, TAIL_CHUNK_BYTES,
+};
 use ringmill_wire::{ApiKey, RequestHeader};
 
 /// First buffer for a large frame of a connection that never sent one.
@@ -222,6 +224,12 @@ impl<B: Backend> Core<B> {
             {
                 break;
             }
+            if self.metadata_turn_bytes >= METADATA_TURN_BYTES && conn.asks_for_metadata() {
+                if !std::mem::replace(&mut conn.resting, true) {
+                    self.resting.push_back(key);
+                }
+                break;
+            }
             match self.next_frame(key) {
                 NextFrame::Frame(frame) => {
                     if !self.handle_frame(key, frame) {
@@ -240,6 +248,22 @@ impl<B: Backend> Core<B> {
             }
         }
         self.read_more(key);
+    }
+
+    /// Goes on with connections whose next request waited for this turn, before those that come with it: in turns, as far as
+    /// there is room. Who still has to rest is behind the others then.
+    pub(crate) fn resume_resting(&mut self) {
+        self.metadata_turn_bytes = 0;
+        for _ in 0..self.resting.len() {
+            if self.metadata_turn_bytes >= METADATA_TURN_BYTES {
+                return;
+            }
+            let Some(key) = self.resting.pop_front() else { return };
+            if let Some(conn) = self.conns.get_mut(key) {
+                conn.resting = false;
+                self.advance_input(key);
+            }
+        }
     }
 
     pub(crate) fn read_more(&mut self, key: Key) {

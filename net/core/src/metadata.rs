@@ -23,7 +23,7 @@ use ringmill_wire::{ApiKey, NodeEndpoint, RequestHeader};
 use std::collections::{HashSet, VecDeque};
 
 /// Bodies about all topics that a core keeps: clients of so many kinds at a time, each body as large as the image.
-const BODIES_MAX: usize = 4;
+const BODIES_MAX: usize = 8;
 
 /// How this broker names itself and its cluster to clients.
 #[derive(Clone, Debug)]
@@ -57,8 +57,12 @@ impl Bodies {
         self.0.clear();
     }
 
-    fn get(&self, manner: Manner) -> Option<Buf> {
-        self.0.iter().find(|(of, _)| *of == manner).map(|(_, body)| body.clone())
+    fn get(&mut self, manner: Manner) -> Option<Buf> {
+        let at = self.0.iter().position(|(of, _)| *of == manner)?;
+        // In front, as what was asked for last goes last.
+        let (manner, body) = self.0.remove(at)?;
+        self.0.push_front((manner, body.clone()));
+        Some(body)
     }
 
     fn keep(&mut self, manner: Manner, body: Buf) {
@@ -194,9 +198,11 @@ impl<B: Backend> Core<B> {
         if creates {
             return self.forward(key, ApiKey::METADATA, frame, Some(out));
         }
+        self.metadata_turn_bytes += out.len();
         self.charge_at_once(key, &mut out);
         self.metrics.other.answered(0, failed);
         let Some(conn) = self.conns.get_mut(key) else { return false };
+        conn.metadata_bytes += out.len() + body.as_ref().map_or(0, |body| body.len());
         let slot = conn.reserve();
         let served = Served::at_once(ApiKey::METADATA, conn.received_us);
         let bufs = [Some(Buf::from_vec(out)), body].into_iter().flatten().collect();
@@ -211,6 +217,7 @@ impl<B: Backend> Core<B> {
         let topics: Vec<Named<'_>> = self.topics.in_order().into_iter().map(Named::Topic).collect();
         let mut out = Vec::new();
         write_body(&self.settings, manner, &topics, &mut out);
+        self.metadata_turn_bytes += out.len();
         let body = Buf::from_vec(out);
         self.topics.bodies.keep(manner, body.clone());
         body

@@ -86,6 +86,7 @@ impl<B: Backend> Core<B> {
             log.look(Some(conn), &served, Some(micros));
         }
         conn.leaving = leaving;
+        conn.metadata_bytes = 0;
         let was_choked = std::mem::take(&mut conn.choked);
         if conn.ending {
             self.close_if_done(key);

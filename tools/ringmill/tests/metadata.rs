@@ -6,7 +6,7 @@
 #[allow(dead_code, reason = "each test binary uses a part of it")]
 mod common;
 
-use common::{Broker, Client, NONE, PATIENCE, creatable};
+use common::{ANYBODY, Broker, Client, NONE, PATIENCE, batch, creatable};
 use kafka_wire::create_partitions_request::CreatePartitionsTopic;
 use kafka_wire::metadata_request::MetadataRequestTopic;
 use kafka_wire::{
@@ -223,6 +223,30 @@ fn control_hears_of_topics_that_are_to_be_made_and_of_no_others() {
     assert!(answer.topics[0].is_internal);
 }
 
+/// Only one of those who name a new topic at one time makes it; all of them find it when they ask again.
+#[test]
+fn who_asks_again_finds_the_topic_that_another_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start(dir.path(), &["--cores", "4"]);
+    let mut clients: Vec<Client> = (0..CONNECTIONS).map(|_| broker.client()).collect();
+    for number in 0..30 {
+        let name = format!("new-{number}");
+        let asked = about(vec![by_name(&name)]);
+        let mut made = asked.clone();
+        made.allow_auto_topic_creation = true;
+        for client in &mut clients {
+            client.send(&made, 8).unwrap();
+            client.send(&asked, 8).unwrap();
+        }
+        for client in &mut clients {
+            let first: MetadataResponse = client.receive(8).unwrap();
+            assert!([NONE, UNKNOWN_TOPIC].contains(&told(&first)[0].0), "{first:?}");
+            let second: MetadataResponse = client.receive(8).unwrap();
+            assert_eq!(told(&second), [(NONE, name.clone(), 1)]);
+        }
+    }
+}
+
 #[test]
 fn nothing_is_made_where_the_broker_does_not_make_topics() {
     let dir = tempfile::tempdir().unwrap();
@@ -272,6 +296,39 @@ fn who_does_not_take_answers_is_not_read_further() {
     for _ in 0..500 {
         let answer: MetadataResponse = greedy.receive(1).unwrap();
         assert_eq!(answer.topics[0].partitions.len(), 2_000);
+    }
+    broker.assert_alive();
+}
+
+/// As many as there are together hold little, a core does not encode all of it in one turn, and who asked gets it all.
+#[test]
+fn many_who_do_not_take_answers_hold_little() {
+    const READERS: usize = 40;
+    const REQUESTS: usize = 300;
+    let dir = tempfile::tempdir().unwrap();
+    let mut broker = Broker::start(dir.path(), &["--cores", "1", "--memory", "256MiB"]);
+    let mut other = broker.client();
+    assert_eq!(other.create("t", 2_000, &[]).unwrap(), NONE);
+    assert_eq!(other.create("u", 1, &[]).unwrap(), NONE);
+    let resident_kib = broker.resident_kib();
+    let mut readers: Vec<Client> = (0..READERS).map(|_| broker.client()).collect();
+    let asked = about(vec![by_name("t")]);
+    for reader in &mut readers {
+        for _ in 0..REQUESTS {
+            reader.send(&asked, 8).unwrap();
+        }
+    }
+    for _ in 0..20 {
+        assert_eq!(other.produce("u", 0, &batch(ANYBODY, &["x"])).unwrap(), NONE);
+    }
+    for (at, reader) in readers.iter_mut().enumerate() {
+        for _ in 0..if at == 0 { REQUESTS } else { 3 } {
+            let answer: MetadataResponse = reader.receive(8).unwrap();
+            assert_eq!(answer.topics[0].partitions.len(), 2_000);
+        }
+        // The first has got all of its own: the core has taken as many requests of each of the others, or holds them back.
+        let more_kib = broker.resident_kib().saturating_sub(resident_kib);
+        assert!(more_kib < (READERS as u64) * 4_096, "{more_kib} KiB for answers that nobody takes");
     }
     broker.assert_alive();
 }

@@ -31,14 +31,16 @@ const PARTITIONS_STRICT_SINCE: i16 = 3;
 /// A valid name that does not collide with another topic's: '.' and '_' make the same metric name.
 pub(crate) fn check_name(image: &Image, name: &str) -> Result<(), String> {
     topic_name::check(name).map_err(|bad| bad.to_string())?;
-    let same = |other: &str| match (in_metrics(other), in_metrics(name)) {
-        (Some(other), Some(name)) => other.eq(name),
-        (None, _) | (_, None) => false,
+    let Some(shown) = in_metrics(name).map(Iterator::collect::<Vec<u8>>) else { return Ok(()) };
+    let collides = |other: &str| {
+        other.len() == name.len()
+            && other != name
+            && in_metrics(other).is_some_and(|other| other.eq(shown.iter().copied()))
     };
-    if let Some(other) = image.topics().find(|t| &*t.name != name && same(&t.name)) {
-        return Err(format!("Topic '{name}' collides with existing topic: {}", other.name));
+    match image.topics().find(|topic| collides(&topic.name)) {
+        Some(other) => Err(format!("Topic '{name}' collides with existing topic: {}", other.name)),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// A random topic id; Kafka's reserved ids (all but the last byte zero) and those that would print with a leading dash

@@ -21,17 +21,19 @@ const PARTITIONS_PER_ANSWER_MAX: i32 = 2000;
 /// the answer.
 pub(crate) fn create_named(control: &mut Control, call: &Call<'_>) -> Result<Outcome, Refusal> {
     let request = MetadataRequest::parse(call.header, call.frame).map_err(|error| error.to_string())?;
-    let mut created = false;
+    let mut is_there = false;
     for name in request.topics().filter_map(|topic| topic.name) {
-        // One that is named twice is there by then, and so is what another client named meanwhile.
-        if control.image.named(name).is_none() && create::check_name(&control.image, name).is_ok() {
-            created |= auto_create(control, call, name);
-        }
+        // One that is named twice is there by then, and so is what another client named meanwhile: the core that took this had not
+        // heard of it.
+        is_there |= match control.image.named(name) {
+            Some(_) => true,
+            None => create::check_name(&control.image, name).is_ok() && auto_create(control, call, name),
+        };
     }
     // All that is said of a topic that was not there.
     let reply = Reply { bytes: Vec::new(), failed: true };
     // The client asks again at once; by then every core knows the topic.
-    Ok(if created { Outcome::Applied(reply) } else { Outcome::Now(reply) })
+    Ok(if is_there { Outcome::Applied(reply) } else { Outcome::Now(reply) })
 }
 
 fn auto_create(control: &mut Control, call: &Call<'_>, name: &str) -> bool {
