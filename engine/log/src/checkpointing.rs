@@ -12,7 +12,7 @@ use crate::log::Log;
 use crate::open_files::{HeldFile, is_shortage};
 use crate::partition::{DestageStep, Partition};
 use crate::token::{self, token};
-use ringmill_reactor::{Backend, Errno, Fs, Op};
+use ringmill_reactor::{Backend, Fs, Op, is_full};
 use ringmill_types::{GroupSeq, PartitionId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -256,9 +256,7 @@ impl Log {
                 self.core_log.reclaim(upto);
                 self.got_a_file();
             }
-            Err(DiskError::Other(error))
-                if error.raw_os_error() == Some(Errno::NO_SPACE.0) || is_shortage(&error) =>
-            {
+            Err(DiskError::Other(error)) if is_full(&error) || is_shortage(&error) => {
                 if is_shortage(&error) {
                     self.say_short(&error);
                 } else {

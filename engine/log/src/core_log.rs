@@ -11,7 +11,9 @@ use crate::format::group::{self, Entry, EntryKind, GROUP_HEADER_BYTES, GroupHead
 use crate::options::{Faults, LogOptions};
 use crate::token::{self, token};
 use ringmill_reactor::{AppendBuf, Backend, Buf, Errno, FileId, Flush, Op, Pool};
-use ringmill_types::limits::{GROUP_OVERHEAD_BYTES_MAX, PAGE_BYTES, TAIL_CHUNK_BYTES, run_ahead_groups};
+use ringmill_types::limits::{
+    DESTAGE_BYTES, GROUP_OVERHEAD_BYTES_MAX, PAGE_BYTES, TAIL_CHUNK_BYTES, run_ahead_groups,
+};
 use ringmill_types::{GroupSeq, LeaderEpoch, Offset, PartitionId};
 use std::collections::VecDeque;
 
@@ -123,6 +125,8 @@ pub(crate) struct CoreLog {
     sync_only: bool,
     /// An append found no room in the open group: it is as full as it gets.
     starved: bool,
+    /// An append would have needed so much that is not there.
+    short_of_bytes: u64,
     wants_larger: bool,
     /// What files made from now on hold.
     file_bytes: u64,
@@ -170,6 +174,7 @@ impl CoreLog {
             flush_serial: 0,
             sync_only: false,
             starved: false,
+            short_of_bytes: 0,
             wants_larger: false,
             file_bytes: options.file_bytes,
             used_bytes,
@@ -199,6 +204,19 @@ impl CoreLog {
 
     pub fn has_open(&self) -> bool {
         self.open.is_some()
+    }
+
+    /// What came last found no memory, and there is none yet. What is held, however little, has to go then.
+    pub fn is_short_of_memory(&self) -> bool {
+        self.short_of_bytes > 0
+    }
+
+    /// There may be memory by now.
+    pub fn look_for_memory(&mut self, pool: &Pool) {
+        let stats = pool.stats();
+        if stats.limit_bytes.saturating_sub(stats.used_bytes) >= self.short_of_bytes {
+            self.short_of_bytes = 0;
+        }
     }
 
     /// A group of so many bytes could be opened now.
@@ -341,13 +359,14 @@ impl CoreLog {
             return Err(NoRoom::Busy);
         }
         if self.chunk.as_ref().is_none_or(|c| c.room() < need) {
-            // A large batch is copied once more on its way to its segment: without memory for that, none would become free.
+            // What is taken in is copied once more on its way to its segment: without memory for that, none would become free.
             let stats = pool.stats();
             let free = stats.limit_bytes.saturating_sub(stats.used_bytes);
-            if need > TAIL_CHUNK_BYTES && free < 2 * need as u64 {
-                return Err(NoRoom::Busy);
-            }
-            self.chunk = Some(pool.append_buf(need.max(TAIL_CHUNK_BYTES)).ok_or(NoRoom::Busy)?);
+            let (chunk, copy) = (need.max(TAIL_CHUNK_BYTES), need.max(2 * DESTAGE_BYTES));
+            let wanted_bytes = (chunk + copy) as u64;
+            let made = if free < wanted_bytes { None } else { pool.append_buf(chunk) };
+            self.short_of_bytes = if made.is_none() { wanted_bytes } else { 0 };
+            self.chunk = Some(made.ok_or(NoRoom::Busy)?);
         }
         if let Some(chunk) = &mut self.chunk {
             chunk.append_zeros(GROUP_HEADER_BYTES);

@@ -15,7 +15,7 @@ use crate::partition::{DestageStep, OpenFile, Partition, Segment, is_shorter, se
 use crate::segment::IndexSource;
 use crate::token::{self, token};
 use ringmill_reactor::buffer::CLASSES_BYTES;
-use ringmill_reactor::{Backend, Errno, Flush, Fs, Op, OpenMode};
+use ringmill_reactor::{Backend, Errno, Flush, Fs, Op, OpenMode, is_full};
 use ringmill_record::BatchHeader;
 use ringmill_types::limits::{DESTAGE_BYTES, PAGE_BYTES};
 use ringmill_types::{GroupSeq, Offset, PartitionId, TopicId};
@@ -148,6 +148,7 @@ impl Log {
 
     fn under_pressure(&self) -> bool {
         self.stopping
+            || self.core_log.is_short_of_memory()
             || self.held_bytes > self.options.tail_bytes / 4
             || self.core_log.used_bytes() > self.core_log.capacity_bytes() * 3 / 8
     }
@@ -354,7 +355,7 @@ impl Log {
                 }
                 self.start_destage(io, slot);
             }
-            Err(error) if error.raw_os_error() == Some(Errno::NO_SPACE.0) => {
+            Err(error) if is_full(&error) => {
                 self.destage.retry_ns = io.now_ns() + NO_SPACE_RETRY_NS;
                 self.no_space(slot);
             }
@@ -392,8 +393,8 @@ impl Log {
         let (turn, write_bytes_max) = (self.turn, self.destage_bytes_max());
         let Some(part) = self.parts.get_mut(slot) else { return };
         let before = part.segments.last().map_or(0, |segment| segment.tail_page.len());
-        // Where there is no room for a large write, a small one makes some.
-        let staging = [write_bytes_max, DESTAGE_BYTES as u64].into_iter().find_map(|max| {
+        // Where there is no room for a large write, a small one makes some, and one of a batch if need be.
+        let staging = [write_bytes_max, DESTAGE_BYTES as u64, 0].into_iter().find_map(|max| {
             let planned = planned_bytes(part, max) as usize;
             let staging = io.pool().take((before + planned).next_multiple_of(PAGE_BYTES))?;
             Some((planned, staging))
@@ -451,7 +452,7 @@ impl Log {
     pub(crate) fn destage_written(&mut self, slot: u64, result: Result<u32, Errno>) {
         let slot = slot as u32;
         let Some(write) = self.destage.writes.remove(&slot) else { return };
-        if result == Err(Errno::NO_SPACE) {
+        if result.is_err_and(Errno::is_full) {
             // A filesystem that copies on write may need space for what is allocated. The index names the batches of this
             // write already: it is made anew when it is tried again.
             let segment = self.parts.get_mut(slot).and_then(|p| p.segments.last_mut());
@@ -539,9 +540,7 @@ impl Log {
                 self.checkpoint.note_changed(slot);
                 self.requeue_destage(slot);
             }
-            Err(DiskError::Other(error)) if error.raw_os_error() == Some(Errno::NO_SPACE.0) => {
-                self.no_space(slot)
-            }
+            Err(DiskError::Other(error)) if is_full(&error) => self.no_space(slot),
             Err(DiskError::Other(error)) if is_shortage(&error) => {
                 self.write_waits(io, slot);
                 self.ran_out_of_files(io, &error);
@@ -620,7 +619,7 @@ fn write_bytes_max(tail_bytes: u64, depth: usize) -> u64 {
 
 /// A write's worth of a partition of which so much waits.
 fn write_bytes(waiting_bytes: u64, max: u64) -> u64 {
-    (waiting_bytes / BACKLOG_WRITES).clamp(DESTAGE_BYTES as u64, max)
+    (waiting_bytes / BACKLOG_WRITES).max(DESTAGE_BYTES as u64).min(max)
 }
 
 /// Bytes the next write moves: at least one batch, whole batches up to a write's worth or the segment's end. Writes grow with
@@ -679,7 +678,7 @@ fn run_prepare(fs: &dyn Fs, names: &FolderNames, order: &Prepare) -> io::Result<
     if size < order.want_bytes
         && let Err(error) = fs.allocate(handle, 0, order.want_bytes)
     {
-        if error.raw_os_error() != Some(Errno::NO_SPACE.0) {
+        if !is_full(&error) {
             return Err(error);
         }
         fs.allocate(handle, 0, order.need_bytes)?;

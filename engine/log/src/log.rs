@@ -371,7 +371,7 @@ impl Log {
         self.poll_compaction(io, now_ns);
         // Memory that others need goes before what readers might still want.
         let (free, reserve) = (pool_free(io.pool()), pool_reserve(io.pool()));
-        let wanted = std::mem::take(&mut self.memory_wanted);
+        let wanted = std::mem::take(&mut self.memory_wanted) || self.core_log.is_short_of_memory();
         let short = wanted || free < reserve;
         if short {
             self.cache.give_back(if wanted { u64::MAX } else { reserve - free });
@@ -380,6 +380,7 @@ impl Log {
             self.core_log.give_up_chunk();
         }
         self.evict(if short { 0 } else { self.options.tail_bytes * 3 / 4 });
+        self.core_log.look_for_memory(io.pool());
         if self.starved_bytes.is_some_and(|need| self.core_log.can_take(need)) && self.has_room() {
             self.starved_bytes = None;
             self.events.push_back(LogEvent::Room);

@@ -28,6 +28,6 @@ pub use fs::{DirEntry, FileHandle, Fs, OpenMode};
 pub use mailbox::Doorbell;
 pub use op::{
     Backend, Completion, Errno, FileId, Flush, Job, JobOutput, MovedSocket, Op, Payload, SocketId, Token,
-    Waker, Work,
+    Waker, Work, is_full,
 };
 pub use unfit::Unfit;

@@ -31,6 +31,19 @@ impl Errno {
     /// ENFILE: the system has.
     pub const SYSTEM_FILES: Errno = Errno(23);
     pub const CONNECTION_RESET: Errno = Errno(104);
+    /// EDQUOT: whose files they are may have no more.
+    pub const QUOTA: Errno = Errno(122);
+
+    /// There is no room, for anybody or for this user: what waits for room may go on when there is some.
+    pub fn is_full(self) -> bool {
+        self == Errno::NO_SPACE || self == Errno::QUOTA
+    }
+}
+
+/// As [`Errno::is_full`].
+pub fn is_full(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind;
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
 
 impl std::fmt::Display for Errno {
@@ -181,4 +194,17 @@ pub(crate) enum MovedInner {
     Os(std::os::fd::OwnedFd),
     /// An end of a simulated connection.
     Sim(u64),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quota_is_a_full_disk_and_a_broken_one_is_not() {
+        for (errno, full) in [(Errno::NO_SPACE, true), (Errno::QUOTA, true), (Errno::IO, false)] {
+            assert_eq!(errno.is_full(), full);
+            assert_eq!(is_full(&std::io::Error::from_raw_os_error(errno.0)), full);
+        }
+    }
 }

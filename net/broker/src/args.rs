@@ -147,8 +147,9 @@ pub const LISTEN_DEFAULT: &str = "127.0.0.1:9092";
 pub const ADMIN_DEFAULT: &str = "127.0.0.1:9644";
 /// Upper bound of the default of `--memory`.
 pub const MEMORY_DEFAULT_BYTES: u64 = 1 << 30;
-/// Less than this, and a core has no room for a tail ring, a receive buffer and a cold read at one time.
-pub const MEMORY_PER_CORE_BYTES_MIN: u64 = 16 << 20;
+/// Less than this, and a core has no room for what a few producers keep in flight beside a tail ring of a few chunks: it goes on, but
+/// connections may wait until they are closed.
+pub const MEMORY_PER_CORE_BYTES_MIN: u64 = 24 << 20;
 
 impl BrokerOptions {
     /// Reads the configuration file, then applies `--set`, then the options.
@@ -467,7 +468,7 @@ mod tests {
             a.cores = Some("8".into());
         })
         .expect_err("8 MiB a core");
-        assert!(error.detail.contains("give 128MiB or more"), "{error}");
+        assert!(error.detail.contains("give 192MiB or more"), "{error}");
         // A batch that no core could ever hold would be waited for, and refused, for ever.
         let large = |memory: &str| {
             resolve(|a| {

@@ -28,7 +28,7 @@ use ringmill_log::inspect::repair;
 use ringmill_metadata::JournalError;
 use ringmill_reactor::ring::{HostFeature, RingBackend, RingError, RingFeatures, RingOptions};
 use ringmill_reactor::stdfs::StdFs;
-use ringmill_reactor::{Doorbell, Fs, Unfit};
+use ringmill_reactor::{Doorbell, Fs, Unfit, is_full};
 use ringmill_types::{CoreId, TopicSpec};
 use std::collections::HashMap;
 use std::io::Write as _;
@@ -153,9 +153,7 @@ pub fn start_failure(error: &StartError) -> Failure {
     let reason = match error {
         StartError::Ring(_, error) => return ring_failure(error),
         StartError::Log(_, log) => match log {
-            RecoveryError::Io { error, .. } if error.kind() == std::io::ErrorKind::StorageFull => {
-                Reason::DiskFull
-            }
+            RecoveryError::Io { error, .. } if is_full(error) => Reason::DiskFull,
             RecoveryError::Io { .. } => Reason::DataUnusable,
             RecoveryError::Damaged { .. }
             | RecoveryError::MissingFile { .. }
@@ -183,7 +181,7 @@ fn told(reason: Reason, error: &dyn std::error::Error) -> Failure {
 /// A journal that cannot be used, as an exit: trying again helps only where the disk may be better by then.
 pub fn journal_failure(error: &JournalError) -> Failure {
     let reason = match error {
-        JournalError::Io { error, .. } if error.kind() == std::io::ErrorKind::StorageFull => Reason::DiskFull,
+        JournalError::Io { error, .. } if is_full(error) => Reason::DiskFull,
         JournalError::Io { error, .. } if Unfit::of(error).is_some() => Reason::DataUnusable,
         JournalError::Io { .. } => Reason::JournalFailed,
         JournalError::Damaged { .. } => Reason::DataDamaged,

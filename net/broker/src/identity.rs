@@ -8,7 +8,7 @@
 
 use crate::exit::{Failure, Reason};
 use ringmill_reactor::stdfs::open_file;
-use ringmill_reactor::{Fs, Unfit};
+use ringmill_reactor::{Fs, Unfit, is_full};
 use std::fmt::Write as _;
 use std::fs::{File, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
@@ -168,7 +168,7 @@ pub fn claim(fs: &dyn Fs, data: &Path, wanted: &Wanted) -> Result<DataFolder, Fa
     };
     match write_pid(&mut lock) {
         // The lock holds without it: only who holds it will not be named. A disk that is full is no reason not to serve reads.
-        Err(error) if error.kind() == std::io::ErrorKind::StorageFull => {
+        Err(error) if is_full(&error) => {
             tracing::info!("{} does not say which process holds it: {error}", lock_path.display());
         }
         written => written.map_err(|error| unusable(&lock_path, "written", &error))?,
@@ -309,13 +309,12 @@ pub fn unusable_as(setting: &str, path: &Path, verb: &str, error: &std::io::Erro
         };
         return Failure::new(Reason::DataUnusable, format!("{unfit}{way_out}."));
     }
-    let reason =
-        if error.kind() == std::io::ErrorKind::StorageFull { Reason::DiskFull } else { Reason::DataUnusable };
+    let reason = if is_full(error) { Reason::DiskFull } else { Reason::DataUnusable };
     let advice = match error.kind() {
         std::io::ErrorKind::PermissionDenied => {
             format!("give this user the right to, or choose another {setting}")
         }
-        std::io::ErrorKind::StorageFull => "free space there".to_string(),
+        _ if is_full(error) => "free space there".to_string(),
         std::io::ErrorKind::ReadOnlyFilesystem => {
             format!("its file system is mounted read-only: mount it writable, or choose another {setting}")
         }

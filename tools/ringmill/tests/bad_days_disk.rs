@@ -243,6 +243,39 @@ fn start_when_full(disk: &SmallDisk, options: &[&str], load: &Load) -> (Broker, 
     }
 }
 
+/// A disk may have room and no inode: a start writes its checkpoint where the last one lies, and serves.
+#[test]
+fn a_start_where_no_file_can_be_made_serves_reads() {
+    let disk = match SmallDisk::make(128) {
+        Ok(disk) => disk,
+        Err(why) => return not_mounted("a start without inodes", &why),
+    };
+    let options = small_logs(&[]);
+    let mut broker = Broker::try_start_by(disk.ringmill(), &disk.data(), &options).unwrap();
+    let mut client = broker.client();
+    assert_eq!(client.create(TOPIC, 1, &[]).unwrap(), NONE);
+    assert_eq!(client.produce(TOPIC, 0, &batch(ANYBODY, &["kept"])).unwrap(), NONE);
+    broker.kill();
+    let (many, mut made) = (disk.data().with_file_name("many"), 0);
+    std::fs::create_dir(&many).unwrap();
+    let refused = loop {
+        match std::fs::File::create_new(many.join(made.to_string())) {
+            Ok(_) => made += 1,
+            Err(error) => break error,
+        }
+        // A tmpfs, where no loop device can be mounted, may know no end of them.
+        if made > 1_000_000 {
+            return not_mounted("a start without inodes", "this file system does not run out of them");
+        }
+    };
+    assert_eq!(refused.kind(), std::io::ErrorKind::StorageFull, "after {made} files");
+    for _ in 0..2 {
+        let mut broker = Broker::try_start_by(disk.ringmill(), &disk.data(), &options).unwrap();
+        assert_eq!(broker.client().read_from(TOPIC, 0, 0).len(), 1);
+        broker.kill();
+    }
+}
+
 /// `log.retention.check.interval.ms` is five minutes; on a full disk nobody waits for it.
 #[test]
 fn a_lowered_retention_frees_a_full_disk() {

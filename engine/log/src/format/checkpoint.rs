@@ -11,7 +11,7 @@
 //! means damage and "one never written" always means that no group was ever acked. Never read from anything but disk.
 
 use super::{put, u32_at, u64_at};
-use ringmill_reactor::{Errno, FileHandle, Fs, OpenMode};
+use ringmill_reactor::{FileHandle, Fs, OpenMode, is_full};
 use rkyv::rancor::Error as ArchiveError;
 use rkyv::{Archive, Deserialize, Serialize};
 use std::fmt;
@@ -255,10 +255,12 @@ pub fn replace_slot(fs: &dyn Fs, dir: &Path, checkpoint: &Checkpoint) -> io::Res
         return write_slot(fs, dir, checkpoint);
     }
     match fs.replace(&path, &encode(checkpoint)) {
-        Err(error) if error.raw_os_error() == Some(Errno::NO_SPACE.0) => {
-            // It would hold the room that the slot needs.
-            fs.remove_file(&path.with_extension("tmp"))?;
-            write_slot(fs, dir, checkpoint)
+        Err(error) if is_full(&error) => {
+            // It would hold the room that the slot needs, if it could be made at all.
+            match fs.remove_file(&path.with_extension("tmp")) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                _ => write_slot(fs, dir, checkpoint),
+            }
         }
         other => other,
     }
